@@ -1,0 +1,1 @@
+"""The contract of a submission: campaigns, recipes, store, bundle and checks. Standard library only."""

@@ -1,0 +1,16 @@
+"""The one error that a user's mistake raises."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: where it is, what is wrong (expected and got), how to mend it."""
+
+    def __init__(self, where: str, what: str, fix: str) -> None:
+        super().__init__(where, what, fix)
+        self.where = where
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.fix}"
