@@ -1,0 +1,134 @@
+"""Recordings in: float32 mono at 16 kHz, cut by integer samples.
+
+soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Of several
+channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality, as one
+piece, and cut afterwards: a slice is the same samples however it is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+import soxr
+
+from submission.errors import UserError
+from submission.segments import SAMPLE_RATE
+
+EXACT_FORMATS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "RF64", "W64", "NIST")
+"""libsndfile formats whose header gives the exact length and in which seeking lands on the exact sample."""
+
+
+def _resampled_length(frames: int, rate: int) -> int:
+    """Return the samples at 16 kHz that `frames` at `rate` become, half a sample rounded up."""
+    return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
+
+
+def _to_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Resample float32 [frames] to float32 [_resampled_length]; soxr itself may be off by one sample."""
+    if rate == SAMPLE_RATE or not len(samples):
+        return samples
+    length = _resampled_length(len(samples), rate)
+    resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled)))
+
+
+def _exact_info(path: Path) -> object | None:
+    """Return libsndfile's view of a file, or None where its length or its seeking are not to be trusted."""
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.SoundFileError:
+        return None
+    return info if info.format in EXACT_FORMATS else None
+
+
+def _decode_by_av(path: Path) -> tuple[np.ndarray, int]:
+    """Return the first channel of the first audio stream, float32 [frames], and its rate."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            raise ValueError("no audio stream")
+        stream = container.streams.audio[0]
+        planar = av.AudioResampler(
+            format="fltp", layout=stream.layout, rate=stream.rate
+        )  # the sample format only
+        pieces = [out.to_ndarray()[0] for frame in container.decode(stream) for out in planar.resample(frame)]
+        pieces += [out.to_ndarray()[0] for out in planar.resample(None)]
+        return np.concatenate(pieces or [np.zeros(0, np.float32)]), stream.rate
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Return a whole recording, float32 [samples] at 16 kHz."""
+    try:
+        channels, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples = channels[:, 0]
+    except soundfile.SoundFileError:
+        try:
+            samples, rate = _decode_by_av(path)
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(
+                str(path), f"is not audio that soundfile or PyAV can read ({error})", "replace or remove it"
+            ) from error
+    return _to_16_khz(np.ascontiguousarray(samples, dtype=np.float32), rate)
+
+
+@lru_cache(maxsize=1)
+def _decoded_once(path: Path, size_bytes: int, modified_ns: int) -> np.ndarray:
+    """Keep the last recording that had to be decoded whole, so that its slices do not decode it again."""
+    samples = _decode(path)
+    samples.flags.writeable = False
+    return samples
+
+
+def _need_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(str(path), "no such audio file", "check the data folder and the file's name")
+
+
+def read_audio(path: Path) -> np.ndarray:
+    """Return a recording's first channel, float32 [samples] at 16 kHz, full scale ±1.
+
+    Raises UserError for a missing file and for one that no decoder knows.
+    """
+    _need_file(path)
+    return _decode(path)
+
+
+def duration_samples(path: Path) -> int:
+    """Return the length of `read_audio(path)`, from the header alone where that is exact."""
+    _need_file(path)
+    info = _exact_info(path)
+    if info is not None:
+        return _resampled_length(info.frames, info.samplerate)
+    return len(_whole(path))
+
+
+def _whole(path: Path) -> np.ndarray:
+    stat = path.stat()
+    return _decoded_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
+    """Return samples [start, end) of a recording, float32 at 16 kHz; end=None means to its end.
+
+    Equals `read_audio(path)[start:end]`, but seeks where the file is at 16 kHz already.
+    Raises UserError when the slice does not lie within the recording.
+    """
+    _need_file(path)
+    info = _exact_info(path)
+    seekable = info is not None and info.samplerate == SAMPLE_RATE
+    samples = None if seekable else _whole(path)
+    length = info.frames if seekable else len(samples)
+    stop = length if end is None else end
+    if not 0 <= start < stop <= length:
+        raise UserError(
+            str(path),
+            f"expected a slice within its {length} samples at 16 kHz, got start {start}, end {stop}",
+            "check that the positions are samples at 16 kHz and belong to this recording",
+        )
+    if samples is not None:
+        return samples[start:stop].copy()
+    channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+    return np.ascontiguousarray(channels[:, 0])
