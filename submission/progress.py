@@ -43,7 +43,12 @@ def progress(label: str, total: float, unit: str = "items") -> Iterator[Callable
         if now - state["shown"] < (LIVE_SECONDS if live else PLAIN_SECONDS):
             return
         state["shown"] = now
-        print(f"\r{line(now)}\x1b[K" if live else line(now), end="" if live else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{line(now)}\x1b[K" if live else line(now),
+            end="" if live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     try:
         yield tick

@@ -1,0 +1,233 @@
+"""A system: recipe × campaign, the stages that build it, and what each of them reads.
+
+    data ─► corpus ─► finetune ─► merge ─► quantize ─┐
+      └───► segment:<NAME> ──────────────────────────┴─► decode:<pair>/<NAME> ─► score
+
+A stage's key covers its own options and its inputs' keys, so the plan of a whole system is known before any
+of it is built. This table is the only place that says what a stage reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from submission.campaign import Campaign, Pair
+from submission.digest import sha256_text, tree_digest
+from submission.errors import UserError
+from submission.recipe import Recipe
+from submission.sources import Required, cached_tree_digest, missing_parts, required_parts
+from submission.store import Stage, Store
+
+# Raise a stage's number in the commit that changes what it makes.
+REVISIONS = {
+    "data": 1,
+    "corpus": 1,
+    "finetune": 1,
+    "merge": 1,
+    "quantize": 1,
+    "segment": 1,
+    "decode": 1,
+    "score": 1,
+}
+
+# ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded.
+OPEN_TESTSET = "ACL6060"
+OPEN_FOLDER = "acl_6060/eval"
+
+MINIATURE = Path(__file__).parent / "miniature"
+# What ships with the repository and goes into the miniature's data folder.
+SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
+
+
+class System:
+    """Everything that the rooms ask about one recipe on one campaign."""
+
+    def __init__(self, campaign: Campaign, recipe: Recipe, data: Path | None, cache: Path) -> None:
+        """data: the data folder, None for the one that is made here; cache: where digests are remembered."""
+        if data is not None and not data.is_dir():
+            raise UserError(
+                f"--data {data}", "no such folder", "name the folder that holds models/, corpora/, testsets/"
+            )
+        unknown = {p.target for p in campaign.pairs} - recipe.corpus.utterances.keys()
+        if unknown:
+            raise UserError(
+                f"recipe {recipe.name}: corpus.utterances",
+                f"says nothing of {sorted(unknown)}",
+                "give a number (0: all) per target language",
+            )
+        self.campaign = campaign
+        self.recipe = recipe
+        self.given_data = data
+        self._cache = cache
+
+    @property
+    def name(self) -> str:
+        """The system's name, and its folder's below `dist/`."""
+        return f"{self.campaign.name}-{self.recipe.name}"
+
+    # --- the data folder ---
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether the data folder is a stage of this system."""
+        return self.campaign.made_here and self.given_data is None
+
+    def data_path(self, store: Store) -> Path:
+        """Return the data folder; UserError where it is not built, not named, or lacks a part."""
+        if self.makes_data:
+            return store.need(self.stage("data"))
+        missing = self.missing()
+        if missing:
+            lines = "\n".join(f"  {r.part}/{r.holds}\n      get: {r.get}" for r in missing)
+            looked = f"looked in {self.given_data}" if self.given_data else "no --data DIR was given"
+            raise UserError(
+                f"campaign {self.campaign.name}",
+                f"the data folder lacks {len(missing)} of {len(self.required())} parts ({looked}):\n{lines}\n",
+                "put them there and run the same command again with --data DIR",
+            )
+        return self.given_data  # type: ignore[return-value]
+
+    def required(self) -> list[Required]:
+        return required_parts(self.campaign, self.recipe)
+
+    def missing(self) -> list[Required]:
+        """Return what the data folder lacks; nothing where the folder is made here."""
+        if self.makes_data:
+            return []
+        return missing_parts(self.given_data, self.required()) if self.given_data else self.required()
+
+    def _source(self, part: str) -> str:
+        """Return the digest of a part of the data folder; `absent` where an optional part is not there."""
+        if self.makes_data:
+            return sha256_text(f"{self._data_stage.key}/{part}")
+        folder = self.given_data / part if self.given_data else None
+        return cached_tree_digest(folder, self._cache) if folder and folder.is_dir() else "absent"
+
+    # --- stages ---
+
+    def stages(self) -> list[Stage]:
+        """Return every stage in building order."""
+        return list(self._stages.values())
+
+    def stage(self, name: str, part: str = "") -> Stage:
+        """Return one stage; KeyError where this system has none of that name."""
+        return self._stages[name, part]
+
+    @cached_property
+    def _stages(self) -> dict[tuple[str, str], Stage]:
+        return {(stage.name, stage.part): stage for stage in self._chain()}
+
+    @cached_property
+    def _data_stage(self) -> Stage:
+        shipped = {name: tree_digest(folder) for name, folder in SHIPPED.items() if folder.is_dir()}
+        return self._make("data", "submission.miniature data", {"model": self.campaign.model.name}, shipped)
+
+    def _chain(self) -> Iterator[Stage]:
+        campaign, recipe = self.campaign, self.recipe
+        if self.makes_data:
+            yield self._data_stage
+        model = {**asdict(campaign.model), "prompt": campaign.prompt}
+        languages = {p.target: p.target_language for p in campaign.pairs}
+        base = self._source(f"models/{campaign.model.name}")
+
+        corpora = {s.name: self._source(f"corpora/{s.name}") for s in recipe.corpus.sources}
+        corpus = self._make(
+            "corpus",
+            "train corpus",
+            {
+                **asdict(recipe.corpus),
+                "languages": sorted(languages),
+                "window_seconds": campaign.model.window_seconds,
+            },
+            {**corpora, "dev": self._source("acl_6060/dev")},
+        )
+        yield corpus
+        finetune = self._make(
+            "finetune",
+            "train finetune",
+            {**asdict(recipe.finetune), "model": model, "languages": languages},
+            {"base": base, "corpus": corpus.key},
+        )
+        yield finetune
+        merge = self._make("merge", "train merge", {}, {"base": base, "finetune": finetune.key})
+        yield merge
+        quantize = self._make(
+            "quantize",
+            "quantize pack",
+            {
+                **asdict(recipe.quantize),
+                "architecture": campaign.model.architecture,
+                "limit": campaign.size_limit_bytes,
+            },
+            {"merge": merge.key},
+        )
+        yield quantize
+        yield from self._evaluation(quantize, model)
+
+    def _evaluation(self, quantize: Stage, model: dict[str, Any]) -> Iterator[Stage]:
+        """Yield segmentation, decoding and scoring; segments are shared by pairs, recipes and models."""
+        segments = {t.name: self._segment(t.name, t.segmentation) for t in self.campaign.testsets}
+        yield from segments.values()
+        decodes = {}
+        for pair in self.campaign.pairs:
+            for testset in (*pair.testsets, OPEN_TESTSET):
+                inputs = {"model": quantize.key, "audio": self._source(self.testset_part(testset))}
+                if testset in segments:
+                    inputs["segments"] = segments[testset].key
+                stage = self._make(
+                    "decode",
+                    "evaluate decode",
+                    {**asdict(self.recipe.decode), "model": model, "target_language": pair.target_language},
+                    inputs,
+                    part=f"{pair.name}/{testset}",
+                )
+                decodes[stage.part] = stage
+                yield stage
+        references = {
+            f"references/{name}": self._source(self.reference_part(name)) for name in (*segments, OPEN_TESTSET)
+        }
+        yield self._make("score", "evaluate score", {}, {**{part: s.key for part, s in decodes.items()}, **references})
+
+    def _segment(self, name: str, segmentation: str) -> Stage:
+        options: dict[str, Any] = {
+            "segmentation": segmentation,
+            "window_seconds": self.campaign.model.window_seconds,
+        }
+        inputs = {"audio": self._source(self.testset_part(name))}
+        if segmentation == "free":
+            options |= asdict(self.recipe.segment)
+            del options["batch_size"]  # changes the speed, not the segments
+            if self.recipe.segment.method == "shas":
+                inputs["classifier"] = self._source("models/shas")
+        return self._make("segment", "segment run", options, inputs, part=name)
+
+    def _make(self, name: str, command: str, options: dict[str, Any], inputs: dict[str, str], part: str = "") -> Stage:
+        given = f" --data {self.given_data}" if self.given_data else ""
+        return Stage(
+            name=name,
+            part=part,
+            revision=REVISIONS[name],
+            options=options,
+            inputs=inputs,
+            command=f"python -m {command} --campaign {self.campaign.name} --recipe {self.recipe.name}{given}",
+        )
+
+    # --- names that several rooms need ---
+
+    def pairs_and_testsets(self) -> list[tuple[Pair, str]]:
+        """Return every (pair, test set) that is decoded, the open one last in each pair."""
+        return [(pair, name) for pair in self.campaign.pairs for name in (*pair.testsets, OPEN_TESTSET)]
+
+    @staticmethod
+    def testset_part(name: str) -> str:
+        """Return where a test set's recordings lie below the data folder."""
+        return OPEN_FOLDER if name == OPEN_TESTSET else f"testsets/{name}"
+
+    @staticmethod
+    def reference_part(name: str) -> str:
+        """Return where a test set's references lie below the data folder."""
+        return OPEN_FOLDER if name == OPEN_TESTSET else f"references/{name}"
