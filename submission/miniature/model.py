@@ -1,12 +1,13 @@
 """A tiny, real Qwen2-Audio: the published architecture and processor classes at a few million parameters.
 
-The shape keeps what makes compression of the large model interesting: an untied language-model head, at least eight
-decoder layers to choose from, and widths that groups of 64 and 128 divide. It differs from the large one in its window
-(8 s of audio at a hop of 20 ms instead of 30 s at 10 ms), so one audio position of the language model is 80 ms.
+The shape keeps what makes compression of the large model interesting: an untied language-model head, at least
+eight decoder layers to choose from, and widths that groups of 64 and 128 divide. It differs from the large
+one in its window (8 s of audio at a hop of 20 ms instead of 30 s at 10 ms), so one audio position of the
+language model is 80 ms.
 
 A checkpoint is written by `save_pretrained`, so its tensors carry the names of the hub's Qwen2-Audio-7B
-(`audio_tower.…`, `multi_modal_projector.linear.…`, `language_model.model.…`, `language_model.lm_head.weight`), although
-transformers 5 names its modules differently in memory.
+(`audio_tower.…`, `multi_modal_projector.linear.…`, `language_model.model.…`,
+`language_model.lm_head.weight`), although transformers 5 names its modules differently in memory.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from submission.segments import SAMPLE_RATE
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\n"
-"""The prompt of the paper, which the miniature's campaign uses too; the tokenizer is trained to make it short."""
+"""The prompt of the paper and of the miniature's campaign; the tokenizer is trained to make it short."""
 
 LANGUAGES = {"de": "German", "zh": "Chinese"}
 """Target languages by code, as the prompt names them."""
@@ -83,10 +84,9 @@ class Shape:
             if value <= 0 or value % WIDTH_MULTIPLE:
                 raise ValueError(f"shape {self.name}: {field} {value} is no multiple of {WIDTH_MULTIPLE}")
         for width, heads in (("hidden", "heads"), ("audio_width", "audio_heads")):
-            if getattr(self, width) % getattr(self, heads):
-                raise ValueError(
-                    f"shape {self.name}: {heads} {getattr(self, heads)} does not divide {width} {getattr(self, width)}"
-                )
+            columns, parts = getattr(self, width), getattr(self, heads)
+            if columns % parts:
+                raise ValueError(f"shape {self.name}: {heads} {parts} does not divide {width} {columns}")
 
     @property
     def mel_frames(self) -> int:
@@ -122,7 +122,7 @@ SHAPES = {shape.name: shape for shape in (SMALL, MINIATURE)}
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Qwen2Tokenizer:
-    """Return a byte-level BPE tokenizer of Qwen2's kind, trained on `texts` and on the prompt in each language.
+    """Return a byte-level BPE tokenizer of Qwen2's kind, trained on `texts` and on both prompts.
 
     Each prompt counts as often as there are texts, so that its words become single tokens. It never exceeds
     `vocabulary` entries, special tokens included, and has fewer where the texts are too few to merge further.
@@ -215,7 +215,7 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
 
 
 def build_model(config: Qwen2AudioConfig, seed: int) -> Qwen2AudioForConditionalGeneration:
-    """Return a model with random float32 weights that depend on `seed` alone, and sinusoidal audio positions."""
+    """Return a model with random float32 weights, from `seed` alone, and sinusoidal audio positions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2AudioForConditionalGeneration._from_config(config, dtype=torch.float32)
@@ -249,7 +249,7 @@ def save_checkpoint(
 
 
 def build_checkpoint(folder: Path, texts: Sequence[str], shape: Shape, seed: int) -> Path:
-    """Write a checkpoint with random weights and return its folder: what the forge starts from, and test fodder.
+    """Write a checkpoint with random weights, which the forge and tests start from, and return its folder.
 
     texts: whatever the tokenizer should know, in any language. The same arguments give the same bytes.
     """
