@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -20,6 +21,13 @@ from submission.segments import SAMPLE_RATE
 
 EXACT_FORMATS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "RF64", "W64", "NIST")
 """libsndfile formats whose header gives the exact length and in which seeking lands on the exact sample."""
+
+
+class _Header(NamedTuple):
+    """What a file's header says and can be trusted in."""
+
+    frames: int
+    rate: int
 
 
 def _resampled_length(frames: int, rate: int) -> int:
@@ -36,13 +44,13 @@ def _to_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.pad(resampled, (0, length - len(resampled)))
 
 
-def _exact_info(path: Path) -> object | None:
-    """Return libsndfile's view of a file, or None where its length or its seeking are not to be trusted."""
+def _exact_header(path: Path) -> _Header | None:
+    """Return a file's length and rate, or None where its length or its seeking are not to be trusted."""
     try:
         info = soundfile.info(str(path))
     except soundfile.SoundFileError:
         return None
-    return info if info.format in EXACT_FORMATS else None
+    return _Header(info.frames, info.samplerate) if info.format in EXACT_FORMATS else None
 
 
 def _decode_by_av(path: Path) -> tuple[np.ndarray, int]:
@@ -99,9 +107,9 @@ def read_audio(path: Path) -> np.ndarray:
 def duration_samples(path: Path) -> int:
     """Return the length of `read_audio(path)`, from the header alone where that is exact."""
     _need_file(path)
-    info = _exact_info(path)
-    if info is not None:
-        return _resampled_length(info.frames, info.samplerate)
+    header = _exact_header(path)
+    if header is not None:
+        return _resampled_length(header.frames, header.rate)
     return len(_whole(path))
 
 
@@ -117,10 +125,9 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
     Raises UserError when the slice does not lie within the recording.
     """
     _need_file(path)
-    info = _exact_info(path)
-    seekable = info is not None and info.samplerate == SAMPLE_RATE
-    samples = None if seekable else _whole(path)
-    length = info.frames if seekable else len(samples)
+    header = _exact_header(path)
+    samples = None if header is not None and header.rate == SAMPLE_RATE else _whole(path)
+    length = header.frames if samples is None else len(samples)
     stop = length if end is None else end
     if not 0 <= start < stop <= length:
         raise UserError(
