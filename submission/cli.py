@@ -42,16 +42,14 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where finished stages are kept (default: %(default)s)",
     )
-    group.add_argument(
-        "--journal", type=Path, metavar="FILE", help="note each stage's cost here, for `submission summary`"
-    )
 
 
 def open_system(args: argparse.Namespace) -> tuple[System, Store]:
     """Return the system that the arguments name, and its store; UserError where a file is wrong."""
     campaign = read_campaign(args.campaign)
     recipe = read_recipe(args.recipe, campaign.name)
-    return System(campaign, recipe, args.data, args.store / "sources"), Store(root=args.store, journal=args.journal)
+    system = System(campaign, recipe, args.data, args.store / "sources")
+    return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:

@@ -69,9 +69,14 @@ def _seconds(samples: int) -> str:
 
 
 def _scalar(name: str) -> str:
-    """Spell a file name as a YAML scalar: plain where no YAML reader can take it for something else."""
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*\.(wav|flac|mp3|m4a)", name)
-    return name if plain else json.dumps(name)
+    """Spell a file name as a YAML scalar: plain where no YAML reader can take it for something else.
+
+    Otherwise in double quotes, which JSON and YAML read alike once line separators and the like are escaped.
+    """
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*\.(wav|flac|mp3|m4a)", name):
+        return name
+    quoted = json.dumps(name, ensure_ascii=False)
+    return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in quoted)
 
 
 def write_segments(path: Path, segments: Iterable[Segment]) -> None:

@@ -184,6 +184,7 @@ class Store:
         )
         if self.journal is None:
             return
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         line = {
             "stage": stage.name,
             "part": stage.part,

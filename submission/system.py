@@ -15,10 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from submission.architectures import ARCHITECTURES
 from submission.campaign import Campaign, Pair
 from submission.digest import sha256_text, tree_digest
 from submission.errors import UserError
 from submission.recipe import Recipe
+from submission.schema import nearest
 from submission.sources import Required, cached_tree_digest, missing_parts, required_parts
 from submission.store import Stage, Store
 
@@ -52,13 +54,7 @@ class System:
             raise UserError(
                 f"--data {data}", "no such folder", "name the folder that holds models/, corpora/, testsets/"
             )
-        unknown = {p.target for p in campaign.pairs} - recipe.corpus.utterances.keys()
-        if unknown:
-            raise UserError(
-                f"recipe {recipe.name}: corpus.utterances",
-                f"says nothing of {sorted(unknown)}",
-                "give a number (0: all) per target language",
-            )
+        _check(campaign, recipe)
         self.campaign = campaign
         self.recipe = recipe
         self.given_data = data
@@ -231,3 +227,31 @@ class System:
     def reference_part(name: str) -> str:
         """Return where a test set's references lie below the data folder."""
         return OPEN_FOLDER if name == OPEN_TESTSET else f"references/{name}"
+
+
+def _check(campaign: Campaign, recipe: Recipe) -> None:
+    """Refuse what campaign and recipe, each right by itself, cannot mean together."""
+    file = f"recipe {recipe.name}"
+    targets = {p.target for p in campaign.pairs}
+    if missing := targets - recipe.corpus.utterances.keys():
+        fix = "give a number per target language, 0 for all"
+        raise UserError(f"{file}: corpus.utterances", f"says nothing of {sorted(missing)}", fix)
+    if recipe.segment.max_seconds > campaign.model.window_seconds:
+        what = (
+            f"{recipe.segment.max_seconds} s is over the {campaign.model.window_seconds} s that the model hears at once"
+        )
+        raise UserError(f"{file}: segment.max_seconds", what, "write less, so that no speech is cut off")
+    if campaign.model.architecture not in ARCHITECTURES:
+        fix = nearest(campaign.model.architecture, ARCHITECTURES)
+        raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)
+    roles = ARCHITECTURES[campaign.model.architecture].roles
+    prefixes = {role[:end] for role in roles for end, c in enumerate(role + ".") if c == "."}
+    named = {
+        "finetune.roles": recipe.finetune.roles,
+        "quantize.codecs": tuple(k for k in recipe.quantize.codecs if k != "*"),
+        "quantize.overrides": tuple(o.role for o in recipe.quantize.overrides),
+    }
+    for key, names in named.items():
+        for name in names:
+            if name not in prefixes:
+                raise UserError(f"{file}: {key}", f"unknown role {name!r}", nearest(name, prefixes))

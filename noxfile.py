@@ -1,0 +1,113 @@
+"""Environments and order, and nothing else: what a session does lives in the packages that it calls.
+
+    nox -s build_primary                                  the miniature, from speech to a verified bundle
+    nox -s build_primary -- --campaign iwslt26 --data DIR the competition system
+    nox -s tests                                          the tests
+    nox -l                                                everything else
+
+Arguments after `--` go to every command of a session; each command explains them with --help.
+"""
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"  # `requires` between sessions and nox.project.dependency_groups
+nox.options.sessions = ["build_primary"]
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHON = Path(".nox", "build_env", "Scripts" if sys.platform == "win32" else "bin", "python").absolute()
+
+# A system, in order. Every command builds its stages or finds them built; a killed build goes on where it was.
+STEPS = (
+    "submission begin",
+    "submission.miniature data",
+    "train corpus",
+    "train finetune",
+    "train merge",
+    "quantize pack",
+    "segment run",
+    "evaluate decode",
+    "evaluate score",
+    "submission bundle",
+    "submission verify",
+    "submission summary",
+)
+
+
+# Environment -> the dependency groups of pyproject.toml that it holds.
+ENVIRONMENTS = {"build": ("build", "test"), "score": ("score",)}
+
+
+def packages(environment: str) -> tuple[str, ...]:
+    """Return the pins of an environment."""
+    return nox.project.dependency_groups(PROJECT, *ENVIRONMENTS[environment])
+
+
+def install(session: nox.Session, environment: str) -> None:
+    """Install an environment's pins, and what they bring along at the versions of its lock."""
+    session.install("--quiet", "--constraint", f"locks/{environment}.txt", *packages(environment))
+
+
+def build(session: nox.Session, recipe: str) -> None:
+    """Run every step of one system in the build environment."""
+    for step in STEPS:
+        session.run(PYTHON, "-m", *step.split(), "--recipe", recipe, *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def build_env(session: nox.Session) -> None:
+    """Make the build environment, which builds and tests share."""
+    install(session, "build")
+
+
+@nox.session(python=False, requires=["build_env"])
+def build_primary(session: nox.Session) -> None:
+    """Build and verify the primary system."""
+    build(session, "primary")
+
+
+@nox.session(python=False, requires=["build_env"])
+def build_contrastive(session: nox.Session) -> None:
+    """Build and verify the contrastive system; it shares every stage that it can with the primary."""
+    build(session, "contrastive")
+
+
+@nox.session(python=False)
+def verify(session: nox.Session) -> None:
+    """Check a bundle: nox -s verify -- dist/miniature-primary. Needs no environment at all."""
+    session.run(sys.executable, "-m", "submission", "verify", *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"])
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(default=False)
+def score_env(session: nox.Session) -> None:
+    """Make the COMET environment, apart from the build environment because their needs contradict."""
+    install(session, "score")
+    session.run("python", "-c", "import comet; print('unbabel-comet', comet.__file__)", silent=True)
+
+
+@nox.session(default=False, reuse_venv=False)
+@nox.parametrize("environment", sorted(ENVIRONMENTS))
+def lock(session: nox.Session, environment: str) -> None:
+    """Write locks/<environment>.txt: the versions that the pins bring along today."""
+    session.install(*packages(environment))
+    # torch is pinned already, and its listed version names the CPU build, which other machines lack.
+    listing = ("pip", "list", "--format=freeze", "--exclude=pip", "--exclude=torch")
+    with Path("locks", f"{environment}.txt").open("w", encoding="utf-8", newline="\n") as file:
+        session.run("python", "-m", *listing, stdout=file, stderr=None)

@@ -1,0 +1,59 @@
+"""The rule of the house: who may know whom, held by reading the imports."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Room -> the rooms that it may import besides itself and the standard library.
+ROOMS = {
+    "submission": set(),
+    "submission.runtime": {"submission"},
+    "submission.miniature": {"submission", "submission.runtime"},
+    "train": {"submission", "submission.runtime", "submission.miniature"},
+    "quantize": {"submission", "submission.runtime", "submission.miniature"},
+    "segment": {"submission", "submission.runtime", "submission.miniature"},
+    "evaluate": {"submission", "submission.runtime", "submission.miniature", "segment"},
+}
+HOUSE = {"submission", "train", "quantize", "segment", "evaluate"}
+FILES = sorted(path for package in HOUSE for path in (ROOT / package).rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, `from a import b` as `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_arrows_point_one_way(path):
+    room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for name in imports(path):
+        if name.split(".")[0] in HOUSE:
+            assert room_of(name) in ROOMS[room] | {room}, f"{room} must not import {name}"
+        elif room == "submission":
+            assert name.split(".")[0] in sys.stdlib_module_names, f"{name} is not in the standard library"
+
+
+def test_noxfile_imports_none_of_the_packages():
+    assert not {name.split(".")[0] for name in imports(ROOT / "noxfile.py")} & HOUSE
+
+
+def test_no_package_stands_beside_the_five():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages == HOUSE

@@ -1,0 +1,154 @@
+"""Recipes and campaigns: what is right is read, what is wrong is refused by file, key and nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from submission.campaign import FOLDER as CAMPAIGNS
+from submission.campaign import read_campaign, size_bytes
+from submission.errors import UserError
+from submission.recipe import FOLDER as RECIPES
+from submission.recipe import read_recipe
+from submission.system import System
+
+PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")
+
+
+def refused(tmp_path: Path, old: str, new: str, campaign: str = "miniature") -> str:
+    """Return the message that the primary recipe with one change is refused with."""
+    assert PRIMARY.count(old) >= 1, old
+    path = tmp_path / "mine.toml"
+    path.write_text(PRIMARY.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        System(read_campaign(campaign), read_recipe(str(path), campaign), None, tmp_path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("campaign", sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.toml")))
+def test_every_shipped_recipe_runs_on_every_shipped_campaign(campaign, recipe, tmp_path):
+    system = System(read_campaign(campaign), read_recipe(recipe, campaign), None, tmp_path)
+    assert system.stages()[-1].name == "score"
+
+
+def test_unknown_key_names_file_key_and_nearest(tmp_path):
+    message = refused(tmp_path, "alpha = 128", "alhpa = 128")
+    assert "recipe mine.toml" in message
+    assert "finetune.alhpa: unknown key" in message
+    assert "did you mean 'alpha'" in message
+
+
+def test_missing_key_is_named(tmp_path):
+    assert "finetune.rank: missing" in refused(tmp_path, "rank = 64\n", "")
+
+
+def test_wrong_type_says_expected_and_got(tmp_path):
+    message = refused(tmp_path, "rank = 64", 'rank = "64"')
+    assert "finetune.rank: expected a whole number, got str '64'" in message
+
+
+def test_true_is_no_number(tmp_path):
+    assert "expected a whole number, got bool True" in refused(tmp_path, "rank = 64", "rank = true")
+
+
+def test_not_a_number_is_refused(tmp_path):
+    assert "finetune.dropout" in refused(tmp_path, "dropout = 0.05", "dropout = nan")
+
+
+def test_impossible_value_names_the_field(tmp_path):
+    assert "dropout: 1.5 is no share" in refused(tmp_path, "dropout = 0.05", "dropout = 1.5")
+
+
+def test_codec_width_that_nothing_implements_is_refused(tmp_path):
+    assert "bits: 7" in refused(tmp_path, "bits = 4,", "bits = 7,")
+
+
+def test_unknown_solver_names_the_known(tmp_path):
+    message = refused(tmp_path, 'solver = "hqq"', 'solver = "hhq"')
+    assert "quantize.solver" in message and "did you mean 'hqq'" in message
+
+
+def test_unknown_role_names_the_nearest(tmp_path):
+    message = refused(tmp_path, "embedding = {", "embeding = {")
+    assert "unknown role 'embeding'" in message and "did you mean 'embedding'" in message
+
+
+def test_layers_by_method_need_a_count(tmp_path):
+    message = refused(tmp_path, 'count = "fit"\n', "")
+    assert "quantize.overrides[0]" in message and "needs a count" in message
+
+
+def test_segments_longer_than_the_encoder_hears_are_refused(tmp_path):
+    assert "9" in refused(tmp_path, "max_seconds = 7", "max_seconds = 9")
+
+
+def test_mistake_in_another_campaigns_table_is_found_today(tmp_path):
+    text = PRIMARY + "\n[campaign.iwslt26.decode]\nbatchsize = 3\n"
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="decode.batchsize: unknown key; did you mean 'batch_size'"):
+        read_recipe(str(tmp_path / "mine.toml"), "miniature")
+
+
+def test_extending_in_a_circle_is_refused(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.toml").write_text(f'extends = "{other}"\n', encoding="utf-8")
+    with pytest.raises(UserError, match="a -> b -> a"):
+        read_recipe(str(tmp_path / "a.toml"), "miniature")
+
+
+def test_child_beats_parent_and_campaign_beats_both(tmp_path):
+    (tmp_path / "base.toml").write_text(PRIMARY, encoding="utf-8")
+    child = 'extends = "base"\n[decode]\nbatch_size = 5\nnum_beams = 2\n[campaign.miniature.decode]\nnum_beams = 3\n'
+    (tmp_path / "child.toml").write_text(child, encoding="utf-8")
+    decode = read_recipe(str(tmp_path / "child.toml"), "miniature").decode
+    assert (decode.batch_size, decode.num_beams, decode.max_new_tokens) == (5, 3, 64)
+    assert read_recipe(str(tmp_path / "child.toml"), "iwslt26").decode.num_beams == 2
+
+
+def test_unknown_recipe_name_lists_the_known():
+    with pytest.raises(UserError, match="did you mean 'primary'"):
+        read_recipe("primray", "miniature")
+
+
+def test_broken_toml_is_named(tmp_path):
+    (tmp_path / "mine.toml").write_text("upload = [", encoding="utf-8")
+    with pytest.raises(UserError, match="is not TOML"):
+        read_recipe(str(tmp_path / "mine.toml"), "miniature")
+
+
+def test_size_is_read_with_its_unit():
+    assert size_bytes("4 GiB") == 4 * 2**30
+    assert size_bytes("4 GB") == 4 * 10**9
+    for wrong in ("4", "4 gb", "GB", "-4 GB", "4 GB or so"):
+        with pytest.raises(ValueError, match="expected a number and a unit"):
+            size_bytes(wrong)
+
+
+def test_real_campaign_is_the_tracks():
+    campaign = read_campaign("iwslt26")
+    assert campaign.size_limit_bytes == 4 * 2**30
+    assert {p.name: len(p.testsets) for p in campaign.pairs} == {"en-de": 6, "en-zh": 5}
+    assert campaign.naming.format(team="KIT", pair="en-de", condition="constrained", kind="primary") == (
+        "KIT_IWSLT26_ModelCompression_en-de_constrained_primary"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('size_limit = "4 GiB"', 'size_limit = "4"', "expected a number and a unit"),
+        ("{target_language}", "{language}", "prompt: expected the fields"),
+        ('testsets = ["ACL", "TVSERIES", "CALLCENTER"', 'testsets = ["ACL", "TV", "CALLCENTER"', "unknown test sets"),
+        ('name = "TVSERIES"', 'name = "ACL"', "a name occurs twice"),
+        ('segmentation = "free"', 'segmentation = "fre"', "did you mean 'free'"),
+    ],
+)
+def test_wrong_campaign_is_refused(tmp_path, old, new, message):
+    text = (CAMPAIGNS / "iwslt26.toml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError, match="campaign mine.toml") as caught:
+        read_campaign(str(tmp_path / "mine.toml"))
+    assert message in str(caught.value)

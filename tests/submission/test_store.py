@@ -1,0 +1,142 @@
+"""The store: complete or not there, under kills, races and damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from submission.errors import UserError
+from submission.store import Stage, Store
+
+ROOT = Path(__file__).parents[2]
+
+# A stage that writes four files slowly and counts how often it has been started.
+SLOW = """
+import sys, time
+from pathlib import Path
+from submission.store import Stage, Store
+
+def make(folder):
+    with open(sys.argv[2], "a") as starts:
+        starts.write("x")
+    for number in range(4):
+        path = folder / f"{number}.txt"
+        if not path.exists():
+            time.sleep(0.15)
+            path.write_text(f"file {number}\\n")
+
+stage = Stage(name="slow", revision=1, options={}, inputs={})
+print(Store(root=Path(sys.argv[1])).obtain(stage, make, resume=sys.argv[3] == "resume"))
+"""
+STAGE = Stage(name="slow", revision=1, options={}, inputs={})
+
+
+def start(store: Path, starts: Path, mode: str = "fresh") -> subprocess.Popen:
+    command = [sys.executable, "-c", SLOW, str(store), str(starts), mode]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return out.strip()
+
+
+def digest(store: Path) -> str:
+    return Store(root=store).record(STAGE)["digest"]
+
+
+def stage(**changes) -> Stage:
+    return Stage(**{"name": "s", "revision": 1, "options": {"a": 1}, "inputs": {"x": "0"}, **changes})
+
+
+def write_one(folder: Path) -> None:
+    (folder / "out.txt").write_text("one\n", encoding="utf-8")
+
+
+def test_key_covers_name_part_revision_options_and_inputs_and_nothing_else():
+    variants = [
+        stage(),
+        stage(name="t"),
+        stage(part="p"),
+        stage(revision=2),
+        stage(options={"a": 2}),
+        stage(inputs={"x": "1"}),
+    ]
+    assert len({v.key for v in variants}) == len(variants)
+    assert stage(command="python -m other").key == stage().key
+    assert stage(options={"b": 1, "a": 2}).key == stage(options={"a": 2, "b": 1}).key
+
+
+def test_second_use_is_cached_and_not_made_again(tmp_path, capsys):
+    store = Store(root=tmp_path / "store", journal=tmp_path / "journal.jsonl")
+    first = store.obtain(stage(), write_one)
+    second = store.obtain(stage(), lambda folder: pytest.fail("made twice"))
+    assert first == second
+    statuses = [json.loads(line)["status"] for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert statuses == ["built", "cached"]
+    assert "s: cached in" in capsys.readouterr().err
+
+
+def test_failing_stage_leaves_no_artifact(tmp_path):
+    store = Store(root=tmp_path)
+
+    def fail(folder: Path) -> None:
+        write_one(folder)
+        raise UserError("here", "broken", "mend it")
+
+    with pytest.raises(UserError):
+        store.obtain(stage(), fail)
+    assert store.record(stage()) is None
+    with pytest.raises(UserError, match="is not built"):
+        store.need(stage())
+
+
+def test_killed_stage_leaves_no_artifact_and_the_next_run_gives_the_same_digest(tmp_path):
+    finish(start(tmp_path / "whole", tmp_path / "starts"))
+    for number, delay in enumerate((0.2, 0.4, 0.6)):
+        for mode in ("fresh", "resume"):
+            store = tmp_path / f"{mode}{number}"
+            process = start(store, tmp_path / f"starts-{mode}{number}", mode)
+            deadline = time.monotonic() + 30
+            while not list(store.glob("partial/*/0.txt")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(delay - 0.15)
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            assert not list(store.glob("objects/*")) or digest(store) == digest(tmp_path / "whole")
+            finish(start(store, tmp_path / f"starts-{mode}{number}", mode))
+            assert digest(store) == digest(tmp_path / "whole")
+
+
+def test_two_builds_at_once_make_one_artifact(tmp_path):
+    builds = [start(tmp_path / "store", tmp_path / "starts") for _ in range(3)]
+    folders = {finish(build) for build in builds}
+    assert len(folders) == 1
+    assert (tmp_path / "starts").read_text() == "x"
+    names = sorted(p.name for p in Path(folders.pop()).iterdir())
+    assert names == ["0.txt", "1.txt", "2.txt", "3.txt", "artifact.json"]
+
+
+def test_damaged_artifact_is_set_aside_and_built_again(tmp_path, capsys):
+    store = Store(root=tmp_path)
+    folder = store.obtain(stage(), write_one)
+    (folder / "out.txt").write_text("o", encoding="utf-8")
+    assert (store.obtain(stage(), write_one) / "out.txt").read_text() == "one\n"
+    assert (tmp_path / "damaged" / stage().key / "out.txt").read_text() == "o"
+    assert "damaged (out.txt)" in capsys.readouterr().err
+
+
+def test_digest_does_not_know_the_time_the_machine_or_the_library_versions(tmp_path):
+    one, two = Store(root=tmp_path / "one"), Store(root=tmp_path / "two")
+    one.obtain(stage(), write_one)
+    time.sleep(0.05)
+    two.obtain(stage(), write_one)
+    assert one.record(stage())["digest"] == two.record(stage())["digest"]
