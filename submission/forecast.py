@@ -1,0 +1,232 @@
+"""How large a system's model folder will be, to the byte, from shapes alone.
+
+The recipe says codecs by role; this file resolves them to one codec per weight, lays the packed model's
+tensors out as `quantize` will write them, and adds up. Whoever packs uses the same layout, so forecast and
+result cannot differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from submission.architectures import architecture_of, stored_dtype, tensors
+from submission.architectures.tensors import TensorSpec
+from submission.checkpoint import packed_config
+from submission.codec import Codec
+from submission.digest import canonical_json
+from submission.errors import UserError
+from submission.safetensors_file import header_bytes, tensor_bytes
+from submission.schema import nearest
+
+if TYPE_CHECKING:
+    from submission.recipe import Override
+
+EVERY = "*"
+
+COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""Files beside the weights that a model needs to run; they go into the packed model as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleBytes:
+    """What the tensors of one role take."""
+
+    role: str
+    codecs: tuple[str, ...]
+    """Names of the codecs in use, and the dtype of what is kept, `BF16`."""
+    tensors: int
+    parameters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The bytes of a packed model folder."""
+
+    roles: tuple[RoleBytes, ...]
+    codecs: dict[str, Codec]
+    """Packed weights by name, `….up_proj.weight`."""
+    header_bytes: int
+    """Of model.safetensors, before the tensors."""
+    config_bytes: int
+    """Of config.json."""
+    other_bytes: int
+    """Of everything else in the folder."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(role.parameters for role in self.roles)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of model.safetensors."""
+        return self.header_bytes + sum(role.size_bytes for role in self.roles)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the model folder."""
+        return self.weights_bytes + self.config_bytes + self.other_bytes
+
+
+def companion_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that go into the packed model as they are, sorted by name."""
+    return [folder / name for name in COMPANIONS if (folder / name).is_file()]
+
+
+def forecast(
+    config: dict[str, Any],
+    rules: Mapping[str, Codec],
+    overrides: Iterable[Override] = (),
+    *,
+    limit_bytes: int | None = None,
+    other_bytes: int = 0,
+) -> Forecast:
+    """Return the bytes of the model folder that these choices make of a checkpoint of this configuration.
+
+    config: the checkpoint's config.json; rules: role or prefix of roles -> codec; other_bytes: what the folder
+    holds besides config.json and model.safetensors. Raises UserError as `resolve_codecs` does.
+    """
+    codecs = resolve_codecs(config, rules, overrides, limit_bytes=limit_bytes, other_bytes=other_bytes)
+    return _add_up(config, codecs, other_bytes)
+
+
+def _add_up(config: dict[str, Any], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
+    specs, dtype = tensors(config), stored_dtype(config)
+    rows: dict[str, tuple[set[str], int, int, int]] = {}
+    for spec in specs:
+        parts = stored_parts(spec, codecs.get(spec.name), dtype)
+        names, count, parameters, size = rows.get(spec.role, (set(), 0, 0, 0))
+        names = names | {codecs[spec.name].name if spec.name in codecs else dtype}
+        size += sum(tensor_bytes(*part) for part in parts.values())
+        rows[spec.role] = (names, count + 1, parameters + math.prod(spec.shape), size)
+    roles = tuple(
+        RoleBytes(role=role, codecs=tuple(sorted(names)), tensors=count, parameters=parameters, size_bytes=size)
+        for role in architecture_of(config).roles
+        if role in rows
+        for names, count, parameters, size in [rows[role]]
+    )
+    layout = {name: part for spec in specs for name, part in stored_parts(spec, codecs.get(spec.name), dtype).items()}
+    return Forecast(
+        roles=roles,
+        codecs=codecs,
+        header_bytes=len(header_bytes(layout)),
+        config_bytes=len(canonical_json(packed_config(config, codecs)).encode("utf-8")),
+        other_bytes=other_bytes,
+    )
+
+
+def stored_parts(spec: TensorSpec, codec: Codec | None, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return stored name -> (dtype, shape) of one tensor: a codec's parts, or the tensor as it is."""
+    if codec is None:
+        return {spec.name: (dtype, spec.shape)}
+    return {f"{spec.name}.{suffix}": part for suffix, part in codec.parts(spec.shape).items()}
+
+
+def resolve_codecs(
+    config: dict[str, Any],
+    rules: Mapping[str, Codec],
+    overrides: Iterable[Override] = (),
+    *,
+    limit_bytes: int | None = None,
+    other_bytes: int = 0,
+) -> dict[str, Codec]:
+    """Return the codec of every weight that is packed, by name; weights that no rule reaches are kept.
+
+    Of the rules, the longest dotted prefix wins. The overrides follow in order; the `count = "fit"` of one of
+    them becomes the smallest number of layers with which the whole folder weighs at most limit_bytes.
+    Raises UserError for roles that the model lacks or never packs, layers that it lacks, and a limit out of
+    reach.
+    """
+    specs, overrides = tensors(config), tuple(overrides)
+    base = _by_rules(specs, rules)
+    fits = [override for override in overrides if override.count == "fit"]
+    if not fits:
+        return _overridden(base, specs, overrides, 0)
+    if len(fits) > 1:
+        raise UserError("quantize.overrides", 'more than one says count = "fit"', "leave one of them to the limit")
+    if limit_bytes is None:
+        raise UserError("quantize.overrides: count", '"fit" needs a size limit', "name the campaign or a number")
+    for count in range(len(_layers(specs, fits[0].role)) + 1):
+        codecs = _overridden(base, specs, overrides, count)
+        total = _add_up(config, codecs, other_bytes).total_bytes
+        if total <= limit_bytes:
+            return codecs
+    smallest = f"{fits[0].codec.name} in all {count} layers"
+    what = f"with {smallest} the model weighs {total:,} bytes, the limit is {limit_bytes:,}"
+    raise UserError(f"quantize.overrides: {fits[0].role}", what, "choose smaller codecs elsewhere")
+
+
+def _matches(role: str, prefix: str) -> bool:
+    return prefix == EVERY or role == prefix or role.startswith(f"{prefix}.")
+
+
+def _packable(specs: list[TensorSpec], prefix: str, where: str) -> list[TensorSpec]:
+    """Return the packable tensors of a role or prefix of roles; UserError where there are none."""
+    known = {spec.role.rsplit(".", cut)[0] for spec in specs if spec.packable for cut in range(3)}
+    chosen = [spec for spec in specs if spec.packable and _matches(spec.role, prefix)]
+    if chosen:
+        return chosen
+    if any(_matches(spec.role, prefix) for spec in specs):
+        raise UserError(where, f"{prefix!r} is never packed", f"choose among: {', '.join(sorted(known))}")
+    raise UserError(where, f"the model has no role {prefix!r}", nearest(prefix, {EVERY, *known}))
+
+
+def _by_rules(specs: list[TensorSpec], rules: Mapping[str, Codec]) -> dict[str, Codec]:
+    codecs: dict[str, Codec] = {}
+    for prefix in sorted(rules, key=lambda p: 0 if p == EVERY else 1 + p.count(".")):
+        for spec in _packable(specs, prefix, f"quantize.codecs.{prefix}"):
+            codecs[spec.name] = rules[prefix]
+    return {spec.name: codecs[spec.name] for spec in specs if spec.name in codecs}
+
+
+def _layers(specs: list[TensorSpec], role: str) -> list[int]:
+    """Return the numbers of the layers in which a role occurs, ascending."""
+    chosen = _packable(specs, role, "quantize.overrides: role")
+    layers = sorted({spec.layer for spec in chosen if spec.layer is not None})
+    if not layers:
+        raise UserError("quantize.overrides: role", f"{role!r} is in no layer", "write its codec under quantize.codecs")
+    return layers
+
+
+def choose_layers(layers: list[int], override: Override, count: int) -> set[int]:
+    """Return which of the layers an override means; `count` stands where the override says "fit"."""
+    where = f"quantize.overrides: {override.role}"
+    if isinstance(override.layers, tuple):
+        if missing := sorted(set(override.layers) - set(layers)):
+            raise UserError(where, f"the model has no layer {missing[0]}", f"number them {layers[0]} to {layers[-1]}")
+        return set(override.layers)
+    number = count if override.count == "fit" else int(override.count)
+    if number > len(layers):
+        raise UserError(where, f"asks for {number} layers of {len(layers)}", f"write at most {len(layers)}")
+    starts = {"first": 0, "middle": (len(layers) - number) // 2, "last": len(layers) - number}
+    if override.layers not in starts:
+        raise UserError(where, f"layers {override.layers!r} is not implemented", nearest(override.layers, starts))
+    return set(layers[starts[override.layers] :][:number])
+
+
+def _overridden(
+    base: dict[str, Codec], specs: list[TensorSpec], overrides: tuple[Override, ...], count: int
+) -> dict[str, Codec]:
+    codecs = dict(base)
+    for override in overrides:
+        chosen = choose_layers(_layers(specs, override.role), override, count)
+        for spec in _packable(specs, override.role, "quantize.overrides: role"):
+            if spec.layer in chosen:
+                codecs[spec.name] = override.codec
+    return {spec.name: codecs[spec.name] for spec in specs if spec.name in codecs}

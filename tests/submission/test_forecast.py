@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from submission.architectures import shipped_config, tensors
+from submission.checkpoint import packed_config
+from submission.codec import Codec
+from submission.digest import canonical_json
+from submission.errors import UserError
+from submission.forecast import forecast, resolve_codecs, stored_parts
+from submission.recipe import Override
+from submission.safetensors_file import file_bytes
+
+REAL = shipped_config("Qwen2-Audio-7B")
+TOKENIZER_BYTES = 8_000_000  # about what tokenizer and processor of the real model weigh
+
+
+def affine(bits: int, group_size: int) -> Codec:
+    return Codec(kind="affine", bits=bits, group_size=group_size)
+
+
+FOUR64, FOUR128, TWO64, TWO128, THREE128 = affine(4, 64), affine(4, 128), affine(2, 64), affine(2, 128), affine(3, 128)
+SYSTEM_8 = {"*": FOUR128, "embedding": TWO128}
+
+
+def mlps(layers, count="all") -> Override:
+    return Override(role="mlp", layers=layers, count=count, codec=THREE128)
+
+
+def three_bit_layers(codecs: dict[str, Codec]) -> list[int]:
+    names = {spec.name: spec for spec in tensors(REAL)}
+    return sorted({names[name].layer for name, codec in codecs.items() if codec == THREE128})
+
+
+@pytest.mark.parametrize(
+    ("rules", "overrides", "gib", "paper"),
+    [
+        ({}, (), 15.64, 15.64),
+        ({"*": FOUR64}, (), 4.41, 4.41),
+        ({"*": FOUR64, "embedding": TWO64}, (), 4.26, 4.26),
+        (SYSTEM_8, (), 4.02, 4.03),
+        (SYSTEM_8, (mlps((4, 21, 22, 24)),), 3.95, 3.98),
+    ],
+    ids=["bf16", "4-bit", "2-bit-embedding", "groups-of-128", "four-mlps-at-3-bits"],
+)
+def test_the_papers_sizes_follow_from_shapes_alone(rules, overrides, gib, paper):
+    cast = forecast(REAL, rules, overrides, other_bytes=TOKENIZER_BYTES)
+    assert round(cast.weights_bytes / 2**30, 2) == gib
+    assert cast.total_bytes / 2**30 == pytest.approx(paper, rel=0.005)
+    assert cast.parameters == 8_397_094_912
+
+
+def test_roles_header_configuration_and_companions_add_up_to_the_total():
+    cast = forecast(REAL, SYSTEM_8, other_bytes=1000)
+    layout = {}
+    for spec in tensors(REAL):
+        layout |= stored_parts(spec, cast.codecs.get(spec.name), "BF16")
+    config = canonical_json(packed_config(REAL, cast.codecs)).encode("utf-8")
+    assert cast.weights_bytes == file_bytes(layout)
+    assert cast.total_bytes == file_bytes(layout) + len(config) + 1000
+
+
+def test_the_longest_prefix_wins():
+    codecs = resolve_codecs(REAL, {"mlp": THREE128, "*": FOUR128, "mlp.up": TWO128, "audio": FOUR64})
+    prefix = "language_model.model.layers.0"
+    assert codecs[f"{prefix}.mlp.up_proj.weight"] == TWO128
+    assert codecs[f"{prefix}.mlp.gate_proj.weight"] == THREE128
+    assert codecs[f"{prefix}.self_attn.q_proj.weight"] == FOUR128
+    assert codecs["audio_tower.layers.0.fc1.weight"] == FOUR64
+
+
+def test_a_weight_that_no_rule_reaches_is_kept():
+    assert set(resolve_codecs(REAL, {"embedding": TWO128})) == {"language_model.model.embed_tokens.weight"}
+
+
+@pytest.mark.parametrize(
+    ("override", "layers"),
+    [
+        (mlps("first", 4), [0, 1, 2, 3]),
+        (mlps("middle", 4), [14, 15, 16, 17]),
+        (mlps("last", 4), [28, 29, 30, 31]),
+        (mlps((4, 21, 22, 24)), [4, 21, 22, 24]),
+    ],
+)
+def test_layers_are_chosen_as_the_override_says(override, layers):
+    assert three_bit_layers(resolve_codecs(REAL, SYSTEM_8, (override,))) == layers
+
+
+def test_fit_takes_the_smallest_number_of_layers_that_meets_the_limit():
+    limit = 4 << 30
+    cast = forecast(REAL, SYSTEM_8, (mlps("middle", "fit"),), limit_bytes=limit, other_bytes=TOKENIZER_BYTES)
+    count = len(three_bit_layers(cast.codecs))
+    assert count > 0 and cast.total_bytes <= limit
+    fewer = forecast(REAL, SYSTEM_8, (mlps("middle", count - 1),) if count > 1 else (), other_bytes=TOKENIZER_BYTES)
+    assert fewer.total_bytes > limit
+
+
+def test_fit_counts_every_byte_of_the_folder():
+    exact = forecast(REAL, SYSTEM_8, (mlps("middle", 2),)).total_bytes
+    at = resolve_codecs(REAL, SYSTEM_8, (mlps("middle", "fit"),), limit_bytes=exact)
+    over = resolve_codecs(REAL, SYSTEM_8, (mlps("middle", "fit"),), limit_bytes=exact, other_bytes=1)
+    assert len(three_bit_layers(at)) == 2 and len(three_bit_layers(over)) == 3
+
+
+def test_fit_changes_nothing_where_the_model_fits_already():
+    assert three_bit_layers(resolve_codecs(REAL, SYSTEM_8, (mlps("last", "fit"),), limit_bytes=5 << 30)) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "overrides", "limit", "said"),
+    [
+        ({"atn": FOUR64}, (), None, "quantize.codecs.atn: the model has no role 'atn'; did you mean 'attn'"),
+        ({"norm": FOUR64}, (), None, "'norm' is never packed"),
+        (SYSTEM_8, (mlps((4, 32)),), None, "the model has no layer 32; number them 0 to 31"),
+        (SYSTEM_8, (mlps("first", 33),), None, "asks for 33 layers of 32"),
+        (SYSTEM_8, (mlps("first", "fit"),), None, '"fit" needs a size limit'),
+        (SYSTEM_8, (mlps("first", "fit"),), 3 << 30, "the limit is 3,221,225,472"),
+        (SYSTEM_8, (mlps("first", "fit"), mlps("last", "fit")), 4 << 30, "more than one"),
+        (SYSTEM_8, (mlps("random", 4),), None, "layers 'random' is not implemented"),
+        (SYSTEM_8, (mlps("sensitivity", "fit"),), 4 << 30, "layers 'sensitivity' is not implemented"),
+        (SYSTEM_8, (Override(role="lm_head", layers="first", count=1, codec=TWO64),), None, "is in no layer"),
+    ],
+)
+def test_choices_that_the_model_cannot_follow_are_refused(rules, overrides, limit, said):
+    with pytest.raises(UserError) as caught:
+        resolve_codecs(REAL, rules, overrides, limit_bytes=limit)
+    assert said in str(caught.value)
+
+
+def test_the_packed_configuration_names_every_packed_weight():
+    codecs = resolve_codecs(REAL, SYSTEM_8)
+    section = json.loads(canonical_json(packed_config(REAL, codecs)))["quantization_config"]
+    assert section["codecs"] == {"affine2g128": TWO128.to_dict(), "affine4g128": FOUR128.to_dict()}
+    assert section["weights"]["language_model.lm_head"] == "affine4g128"
+    assert len(section["weights"]) == sum(spec.packable for spec in tensors(REAL))

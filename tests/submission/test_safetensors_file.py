@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from submission.errors import UserError
+from submission.safetensors_file import DTYPE_BYTES, file_bytes, header_bytes, lay_out, read_header
+
+TENSORS = {
+    "b.codes": ("U8", (3, 5)),
+    "a.weight": ("BF16", (2, 4)),
+    "b.scale": ("F16", (3, 1)),
+    "c.empty": ("F32", (0, 7)),
+}
+
+
+def write(path: Path, tensors=TENSORS) -> Path:
+    head = header_bytes(tensors)
+    path.write_bytes(head + bytes(file_bytes(tensors) - len(head)))
+    return path
+
+
+def broken(path: Path, old: bytes, new: bytes) -> Path:
+    """Write the file with one thing wrong in its header (old and new are equally long)."""
+    assert len(old) == len(new)
+    data = write(path).read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    return path
+
+
+def test_a_header_is_read_back_as_it_was_laid_out(tmp_path):
+    infos, metadata, start = read_header(write(tmp_path / "x.safetensors"))
+    assert infos == lay_out(TENSORS)
+    assert metadata == {"format": "pt"}
+    assert start == len(header_bytes(TENSORS)) and start % 8 == 0
+
+
+def test_wide_dtypes_come_first_so_that_every_tensor_is_aligned():
+    for name, info in lay_out(TENSORS).items():
+        assert info.begin % DTYPE_BYTES[info.dtype] == 0, name
+
+
+def test_the_header_equals_the_librarys_for_every_dtype(tmp_path):
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    dtypes = {
+        "BOOL": torch.bool,
+        "U8": torch.uint8,
+        "I8": torch.int8,
+        "I16": torch.int16,
+        "U16": torch.uint16,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I32": torch.int32,
+        "U32": torch.uint32,
+        "F32": torch.float32,
+        "F64": torch.float64,
+        "I64": torch.int64,
+        "U64": torch.uint64,
+    }
+    assert set(dtypes) == set(DTYPE_BYTES)
+    names = [f"{stem}.{dtype}" for stem in ("b", "a10", "a9", "ä") for dtype in dtypes]
+    path = tmp_path / "library.safetensors"
+    save_file(
+        {name: torch.zeros((2, 3), dtype=dtypes[name.rsplit(".")[-1]]) for name in names},
+        path,
+        metadata={"format": "pt"},
+    )
+    head = header_bytes({name: (name.rsplit(".")[-1], (2, 3)) for name in names})
+    assert path.read_bytes().startswith(head)
+    assert path.stat().st_size == file_bytes({name: (name.rsplit(".")[-1], (2, 3)) for name in names})
+
+
+def test_a_file_cut_short_is_refused(tmp_path):
+    path = write(tmp_path / "x.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="cut short"):
+        read_header(path)
+
+
+def test_bytes_after_the_last_tensor_are_refused(tmp_path):
+    path = write(tmp_path / "x.safetensors")
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="its header promises"):
+        read_header(path)
+
+
+def test_an_unknown_dtype_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="a.weight: unknown dtype 'BF61'"):
+        read_header(broken(tmp_path / "x.safetensors", b"BF16", b"BF61"))
+
+
+def test_a_shape_that_contradicts_its_bytes_is_refused(tmp_path):
+    with pytest.raises(UserError, match="b.codes: .*takes 18 bytes, the header gives 15"):
+        read_header(broken(tmp_path / "x.safetensors", b"[3,5]", b"[3,6]"))
+
+
+def test_overlapping_tensors_are_refused(tmp_path):
+    with pytest.raises(UserError, match="b.scale: begins at byte 14, expected 16"):
+        read_header(broken(tmp_path / "x.safetensors", b"[16,22]", b"[14,20]"))
+
+
+@pytest.mark.parametrize("data", [b"", b"12345678", (10**12).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"[]"])
+def test_what_is_no_safetensors_file_is_refused(tmp_path, data):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="has no safetensors header"):
+        read_header(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_header(tmp_path / "none.safetensors")
