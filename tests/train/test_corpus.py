@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from submission.corpus import read_corpus
+from submission.errors import UserError
+from submission.recipe import CorpusOptions, Source
+from train.corpus import build_corpus
+
+HEADER = "id\taudio\tstart\tend\trecording\tsource\tde\tzh"
+
+
+def write_wav(path: Path, seconds: float, rate: int = 16_000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(round(seconds * rate), np.float32), rate)
+
+
+def write_acl(folder: Path, split: str, segments: int) -> None:
+    """Write a split of ACL 60/60 with two talks, the first one being the alphabetically later."""
+    for number in range(1, segments + 1):
+        write_wav(folder / f"segmented_wavs/gold/sent_{number}.wav", 1 + number / 10)
+    (folder / "text/txt").mkdir(parents=True)
+    (folder / "text/xml").mkdir(parents=True)
+    for language in ("en", "de", "zh"):
+        lines = [f"{language} R&D {n}" for n in range(1, segments + 1)]
+        name = f"ACL.6060.{split}.en-xx.{language}"
+        (folder / f"text/txt/{name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        segs = [f'<seg id="{n}">{line}</seg>\n' for n, line in enumerate(lines, 1)]
+        xml = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n<mteval>\n<srcset setid="x" srclang="English">\n'
+            '<doc docid="2022.acl-long.268" genre="presentations">\n<talkid>268</talkid>\n<abstract>a</abstract>\n'
+            f'{segs[0]}</doc>\n<doc docid="2022.acl-long.110" genre="presentations">\n{"".join(segs[1:])}</doc>\n'
+            "</srcset>\n</mteval>\n"
+        )
+        (folder / f"text/xml/{name}.xml").write_text(xml, encoding="utf-8")
+
+
+def write_plain(folder: Path, rows: list[str], header: str = HEADER) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "utterances.tsv").write_text("".join(f"{line}\n" for line in (header, *rows)), encoding="utf-8")
+
+
+def row(number: int, **changes: str) -> str:
+    cells = {
+        "id": f"u{number:02d}",
+        "audio": f"u{number:02d}.wav",
+        "start": "",
+        "end": "",
+        "recording": "talk1.wav",
+        "source": f"sentence {number}",
+        "de": f"Satz {number}",
+        "zh": f"句子{number}",
+    }
+    return "\t".join((cells | changes).values())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_acl(tmp_path / "acl_6060/dev", "dev", 3)
+    write_plain(tmp_path / "corpora/talks", [row(n) for n in range(20)])
+    for number in range(20):
+        write_wav(tmp_path / f"corpora/talks/audio/u{number:02d}.wav", 1 + number / 20)
+    return tmp_path
+
+
+def options(share: float = 0.02, layout: str = "plain", seed: int = 1, **utterances: int) -> CorpusOptions:
+    return CorpusOptions(
+        sources=(Source(name="talks", format=layout),),
+        utterances={"de": 0, "zh": 0} | utterances,
+        seed=seed,
+        max_skipped_share=share,
+    )
+
+
+def build(data: Path, choices: CorpusOptions, out: str = "out") -> dict:
+    folder = data / out
+    folder.mkdir()
+    return build_corpus(data, choices, ["de", "zh"], 8, folder)
+
+
+def test_every_utterance_appears_once_per_language(data: Path) -> None:
+    report = build(data, options())
+    utterances = read_corpus(data / "out/train.jsonl")
+    assert len(utterances) == len({(u.id, u.target_lang) for u in utterances}) == 40
+    first = utterances[0]
+    assert (first.id, first.target_lang, first.target, first.source) == ("talks/u00", "de", "Satz 0", "sentence 0")
+    assert (first.audio, first.start, first.end) == ("corpora/talks/audio/u00.wav", 0, 16_000)
+    assert (data / first.audio).is_file()
+    assert report["train"]["languages"]["zh"] == {"asked": "all", "utterances": 20, "hours": 0.0082}
+    assert json.loads((data / "out/report.json").read_text(encoding="utf-8")) == report
+
+
+def test_a_sample_does_not_depend_on_the_order_of_lines(data: Path) -> None:
+    build(data, options(de=5, zh=7), "one")
+    write_plain(data / "corpora/talks", [row(n) for n in reversed(range(20))])
+    build(data, options(de=5, zh=7), "two")
+    assert (data / "one/train.jsonl").read_bytes() == (data / "two/train.jsonl").read_bytes()
+
+
+def test_a_longer_sample_holds_the_shorter_one(data: Path) -> None:
+    build(data, options(de=5, zh=7))
+    ids = {x: {u.id for u in read_corpus(data / "out/train.jsonl") if u.target_lang == x} for x in ("de", "zh")}
+    assert len(ids["de"]) == 5
+    assert len(ids["zh"]) == 7
+    assert ids["de"] < ids["zh"]
+
+
+def test_another_seed_draws_another_sample(data: Path) -> None:
+    build(data, options(de=5, zh=5), "one")
+    build(data, options(de=5, zh=5, seed=2), "two")
+    assert (data / "one/train.jsonl").read_bytes() != (data / "two/train.jsonl").read_bytes()
+
+
+def test_a_corpus_with_fewer_utterances_than_asked_is_refused(data: Path) -> None:
+    with pytest.raises(UserError, match="zh: holds 20 usable utterances, the recipe asks for 21"):
+        build(data, options(zh=21))
+
+
+def test_what_cannot_be_used_is_counted_by_reason_and_left_out(data: Path) -> None:
+    audio = data / "corpora/talks/audio"
+    write_wav(audio / "long.wav", 8.01)
+    write_wav(audio / "short.wav", 0.1)
+    write_wav(audio / "empty.wav", 0)
+    (audio / "broken.wav").write_bytes(b"no audio")
+    bad = {
+        "audio missing": row(30, audio="gone.wav"),
+        "longer than the encoder's 8 s": row(31, audio="long.wav"),
+        "shorter than 0.2 s": row(32, audio="short.wav"),
+        "audio empty": row(33, audio="empty.wav"),
+        "audio unreadable": row(34, audio="broken.wav"),
+        "outside the recording": row(35, audio="u01.wav", end="99999999"),
+        "text empty": row(36, audio="u01.wav", source=" "),
+        "does not parse": row(37, audio="u01.wav", start="1.5"),
+    }
+    write_plain(data / "corpora/talks", [*bad.values(), *(row(n) for n in range(20)), row(38, audio="u01.wav", de="")])
+    report = build(data, options(share=0.5))
+    skipped = {reason: entry["count"] for reason, entry in report["train"]["skipped"].items()}
+    assert skipped == {**dict.fromkeys(bad, 2), "text empty": 3}
+    assert report["train"]["examined"] == 16 + 40 + 2
+    assert report["train"]["languages"]["de"]["utterances"] == 20
+    assert report["train"]["languages"]["zh"]["utterances"] == 21
+    assert "talks/u38 de" in report["train"]["skipped"]["text empty"]["utterances"]
+
+
+def test_too_large_a_share_of_unusable_utterances_stops_the_run(data: Path) -> None:
+    write_plain(data / "corpora/talks", [row(n) for n in range(21)])
+    with pytest.raises(UserError, match=r"2 of 42 utterances \(4.8%\)") as caught:
+        build(data, options())
+    assert "audio missing: 2, e.g. talks/u20 de" in str(caught.value)
+
+
+def test_a_slice_of_a_recording_is_taken_by_samples(data: Path) -> None:
+    write_plain(data / "corpora/talks", [row(0, start="100", end="12100")])
+    build(data, options())
+    first = read_corpus(data / "out/train.jsonl")[0]
+    assert (first.start, first.end) == (100, 12_100)
+
+
+def test_a_corpus_without_a_language_is_no_fault_of_its_utterances(data: Path) -> None:
+    header, *rows = (line.rpartition("\t")[0] for line in (HEADER, *(row(n) for n in range(20))))
+    write_plain(data / "corpora/talks", rows, header)
+    with pytest.raises(UserError, match="zh: holds 0 usable"):
+        build(data, options())
+
+
+def test_gold_segments_keep_the_order_and_the_talks_of_the_xml(data: Path) -> None:
+    build(data, options())
+    german = [u for u in read_corpus(data / "out/dev.jsonl") if u.target_lang == "de"]
+    assert [u.recording for u in german] == ["2022.acl-long.268.wav", *["2022.acl-long.110.wav"] * 2]
+    assert [u.target for u in german] == ["de R&D 1", "de R&D 2", "de R&D 3"]
+    assert [(u.start, u.end) for u in german] == [(0, 17_600), (0, 19_200), (0, 20_800)]
+    assert german[0].audio == "acl_6060/dev/segmented_wavs/gold/sent_1.wav"
+
+
+def test_text_is_read_from_the_xml_where_there_is_no_txt(data: Path) -> None:
+    (data / "acl_6060/dev/text/txt/ACL.6060.dev.en-xx.zh.txt").unlink()
+    build(data, options())
+    assert [u.target for u in read_corpus(data / "out/dev.jsonl") if u.target_lang == "zh"][0] == "zh R&D 1"
+
+
+def test_gold_text_without_a_wav_per_line_is_refused(data: Path) -> None:
+    (data / "acl_6060/dev/segmented_wavs/gold/sent_3.wav").unlink()
+    with pytest.raises(UserError, match="xml has 3 segments, segmented_wavs/gold has 2 wavs"):
+        build(data, options())
+
+
+def test_gold_text_of_another_split_is_refused(data: Path) -> None:
+    path = data / "acl_6060/dev/text/txt/ACL.6060.dev.en-xx.en.txt"
+    path.write_text("other\n" * 3, encoding="utf-8")
+    with pytest.raises(UserError, match="agree in 0 of 3 lines"):
+        build(data, options())
+
+
+def test_acl_6060_is_a_training_corpus_too(data: Path) -> None:
+    (data / "acl_6060/dev").rename(data / "corpora/acl")
+    write_acl(data / "acl_6060/dev", "dev", 3)
+    choices = CorpusOptions(sources=(Source(name="acl", format="acl6060"),), utterances={"de": 2, "zh": 0}, seed=1)
+    report = build(data, choices)
+    assert report["train"]["languages"]["de"]["utterances"] == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [("covost2", "covost2.*not read yet.*plain"), ("plian", "did you mean 'plain'"), ("acl6060", "one split")],
+)
+def test_a_layout_that_cannot_be_read_is_refused_by_name(data: Path, layout: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(data, options(layout=layout))
+
+
+def test_an_id_that_occurs_twice_is_refused(data: Path) -> None:
+    write_plain(data / "corpora/talks", [row(1), row(1)])
+    with pytest.raises(UserError, match="'u01' occurs twice"):
+        build(data, options())
+
+
+@pytest.mark.parametrize("text", ["", "id\taudio\n", HEADER + "\tde\n"])
+def test_a_table_without_its_columns_is_refused(data: Path, text: str) -> None:
+    (data / "corpora/talks/utterances.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"utterances.tsv line 1: expected each of id, audio"):
+        build(data, options())

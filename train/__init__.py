@@ -1,0 +1,1 @@
+"""Corpora, LoRA fine-tuning and the merged checkpoint."""
