@@ -32,7 +32,6 @@ STEPS = (
     "evaluate decode",
     "evaluate score",
     "submission bundle",
-    "submission verify",
     "submission summary",
 )
 

@@ -184,7 +184,6 @@ class Store:
         )
         if self.journal is None:
             return
-        self.journal.parent.mkdir(parents=True, exist_ok=True)
         line = {
             "stage": stage.name,
             "part": stage.part,
@@ -194,8 +193,22 @@ class Store:
             "peak_bytes": record["provenance"]["peak_bytes"],
             "bytes": size,
         }
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         with self.journal.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def begin_journal(self) -> None:
+        """Empty the journal: what is noted from now on belongs to one build."""
+        if self.journal is not None:
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            self.journal.write_bytes(b"")
+
+    def read_journal(self) -> list[dict[str, Any]]:
+        """Return the journal's lines, the last one of each stage, in the order of their first use."""
+        if self.journal is None or not self.journal.is_file():
+            return []
+        lines = [json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines()]
+        return list({(line["stage"], line["part"]): line for line in lines}.values())
 
     @contextmanager
     def _locked(self, stage: Stage) -> Iterator[None]:

@@ -103,6 +103,12 @@ class System:
         folder = self.given_data / part if self.given_data else None
         return cached_tree_digest(folder, self._cache) if folder and folder.is_dir() else "absent"
 
+    def external_inputs(self) -> dict[str, str]:
+        """Return what does not come from this program: part of the data folder, or shipped model -> digest."""
+        if self.makes_data:
+            return dict(self._data_stage.inputs)
+        return {required.part: self._source(required.part) for required in self.required()}
+
     # --- stages ---
 
     def stages(self) -> list[Stage]:

@@ -1,0 +1,69 @@
+"""The plan of a system: its stages, which of them are built, what they weigh, and what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from submission.architectures import read_config, shipped_config
+from submission.campaign import UNITS
+from submission.description import size_text
+from submission.forecast import Forecast, companion_files, forecast
+from submission.store import Store
+from submission.system import SHIPPED, System
+
+
+def plan_rows(system: System, store: Store) -> list[dict[str, Any]]:
+    """Return a row per stage in building order: id, key, state, bytes (None where not known yet)."""
+    incomplete = bool(system.missing())
+    rows = []
+    for stage in system.stages():
+        record = store.record(stage)
+        size = sum(f["bytes"] for f in record["files"].values()) if record else None
+        state = "built" if record else "waits for data" if incomplete else "to build"
+        rows.append({"stage": stage.id, "key": stage.key, "state": state, "bytes": size, "command": stage.command})
+    return rows
+
+
+def expected_model(system: System) -> Forecast | None:
+    """Return the forecast of the packed model, from the base model's configuration; None where that is unknown.
+
+    Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
+    """
+    model = system.campaign.model.name
+    folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    there = folder is not None and (folder / "config.json").is_file()
+    config = read_config(folder) if there else shipped_config(model)
+    if config is None:
+        return None
+    quantize = system.recipe.quantize
+    return forecast(
+        config,
+        quantize.codecs,
+        quantize.overrides,
+        limit_bytes=system.campaign.size_limit_bytes,
+        other_bytes=sum(path.stat().st_size for path in companion_files(folder)) if there else 0,
+    )
+
+
+def plan_text(system: System, store: Store) -> str:
+    """Return the plan as a person reads it."""
+    lines = [f"{system.campaign.edition}, recipe {system.recipe.name}: {system.recipe.description}", ""]
+    rows = plan_rows(system, store)
+    width = max(len(row["stage"]) for row in rows)
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes']:>15,} bytes"
+        lines.append(f"  {row['stage']:<{width}}  {row['key'][:12]}  {row['state']:<14}{size}".rstrip())
+    expected = expected_model(system)
+    if expected is not None:
+        limit = system.campaign.size_limit_bytes
+        lines += [
+            "",
+            f"Packed model, expected: {size_text(expected.total_bytes)}",
+            f"Limit:                  {size_text(limit)}",
+        ]
+        decimal = system.campaign.size_limit.replace("i", "")
+        unit = decimal.split()[-1]
+        if decimal != system.campaign.size_limit and unit in UNITS:
+            within = expected.total_bytes <= float(decimal.split()[0]) * UNITS[unit]
+            lines.append(f"Read as {decimal} instead, the limit would {'' if within else 'not '}be met.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,34 @@
+"""README and CI say the same two commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def command(name: str) -> str:
+    match = re.search(rf"<!-- {name} -->\n```sh\n(.+)\n```\n<!-- /{name} -->", README)
+    assert match, name
+    return match[1]
+
+
+def test_ci_runs_the_readmes_test_command_and_then_its_main_job():
+    assert CI.index(command("tests")) < CI.index(command("build"))
+    assert "set -euo pipefail" in CI
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_every_link_in_the_readme_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_room_in_the_readme_is_there():
+    block = README.split("## Where each step lives")[1]
+    for name in re.findall(r"^    (\S+)  ", block, re.MULTILINE):
+        assert (ROOT / name).exists(), name
