@@ -59,9 +59,7 @@ def _decode_by_av(path: Path) -> tuple[np.ndarray, int]:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
-        planar = av.AudioResampler(
-            format="fltp", layout=stream.layout, rate=stream.rate
-        )  # the sample format only
+        planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)  # the sample format only
         pieces = [out.to_ndarray()[0] for frame in container.decode(stream) for out in planar.resample(frame)]
         pieces += [out.to_ndarray()[0] for out in planar.resample(None)]
         return np.concatenate(pieces or [np.zeros(0, np.float32)]), stream.rate

@@ -29,17 +29,26 @@ PEAK_LIMIT = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One utterance as the model reads it, without padding."""
+class Heard:
+    """Audio as the encoder reads it; the same for every language that it is translated to."""
 
-    input_ids: torch.Tensor
-    """int64 [tokens]: the prompt with its <|AUDIO|> expanded, then the target and the end token if there is one."""
-    prompt_tokens: int
-    """How many of the tokens are prompt; the rest is what the loss is taken on."""
     features: torch.Tensor
     """float32 [mel bins, frames]: log-mel spectrogram of the whole window."""
     feature_mask: torch.Tensor
     """int32 [frames]: 1 where there is audio."""
+    positions: int
+    """How many <|AUDIO|> tokens stand for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One utterance as the model reads it, without padding."""
+
+    heard: Heard
+    input_ids: torch.Tensor
+    """int64 [tokens]: the prompt with its <|AUDIO|> expanded, then the target and the end token if there is one."""
+    prompt_tokens: int
+    """How many of the tokens are prompt; the rest is what the loss is taken on."""
 
 
 def render_prompt(template: str, target_language: str) -> str:
@@ -93,38 +102,38 @@ def check_waveform(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: 
         raise UserError(where, f"peak {peak:g}, expected at most about 1", "scale samples to ±1")
 
 
-def encode(
-    processor: Qwen2AudioProcessor,
-    waveform: np.ndarray,
-    prompt: str,
-    target: str | None = None,
-    *,
-    end_token: str = END_TOKEN,
-    where: str = "audio",
-) -> Example:
-    """Turn one utterance into an Example.
+def hear(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: str = "audio") -> Heard:
+    """Turn audio, float32 [samples] at 16 kHz and ±1, into what the encoder reads.
 
-    waveform: float32 [samples], 16 kHz, ±1. prompt: holds one <|AUDIO|>. target: the translation, tokenized apart
-    from the prompt (so that the prompt's tokens are those that decoding gives the model) and without giving any
-    special token in it its meaning. Raises UserError as `check_waveform`, with `where` naming the utterance.
+    Raises UserError as `check_waveform`, with `where` naming the utterance.
     """
     check_waveform(processor, waveform, where)
-    if prompt.count(processor.audio_token) != 1:
-        raise UserError(
-            "prompt", f"expected one {processor.audio_token} in {prompt!r}", "mend the campaign's prompt"
-        )
-    batch = processor(text=[prompt], audio=[waveform], sampling_rate=SAMPLE_RATE, return_tensors="pt")
-    ids = batch["input_ids"][0]
-    prompt_tokens = len(ids)
-    if target is not None:
-        words = processor.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
-        ids = torch.cat([ids, torch.tensor([*words, end_token_id(processor, end_token)], dtype=ids.dtype)])
-    return Example(
-        input_ids=ids,
-        prompt_tokens=prompt_tokens,
+    batch = processor(text=[processor.audio_token], audio=[waveform], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+    return Heard(
         features=batch["input_features"][0],
         feature_mask=batch["feature_attention_mask"][0],
+        positions=batch["input_ids"].shape[1],
     )
+
+
+def encode(
+    processor: Qwen2AudioProcessor, heard: Heard, prompt: str, target: str | None = None, end_token: str = END_TOKEN
+) -> Example:
+    """Put audio and text together.
+
+    prompt: holds one <|AUDIO|>, which is expanded as the processor does it. target: the translation, tokenized apart
+    from the prompt (so that the prompt's tokens are those that decoding gives the model) and without giving any
+    special token in it its meaning.
+    """
+    if prompt.count(processor.audio_token) != 1:
+        raise UserError("prompt", f"expected one {processor.audio_token} in {prompt!r}", "mend the campaign's prompt")
+    expanded = prompt.replace(processor.audio_token, processor.audio_token * heard.positions)
+    ids = processor.tokenizer(expanded)["input_ids"]
+    prompt_tokens = len(ids)
+    if target is not None:
+        ids += processor.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
+        ids += [end_token_id(processor, end_token)]
+    return Example(heard=heard, input_ids=torch.tensor(ids, dtype=torch.int64), prompt_tokens=prompt_tokens)
 
 
 def collate(
@@ -150,8 +159,8 @@ def collate(
     batch = {
         "input_ids": ids,
         "attention_mask": mask,
-        "input_features": torch.stack([example.features for example in examples]),
-        "feature_attention_mask": torch.stack([example.feature_mask for example in examples]),
+        "input_features": torch.stack([example.heard.features for example in examples]),
+        "feature_attention_mask": torch.stack([example.heard.feature_mask for example in examples]),
     }
     return batch | {"labels": targets} if labels else batch
 
@@ -172,16 +181,10 @@ def build_inputs(
     """
     if not (len(waveforms) == len(prompts) and (targets is None or len(targets) == len(waveforms))):
         raise ValueError("waveforms, prompts and targets differ in number")
+    heard = [hear(processor, w, names[i] if names else f"audio {i}") for i, w in enumerate(waveforms)]
     examples = [
-        encode(
-            processor,
-            waveform,
-            prompts[i],
-            None if targets is None else targets[i],
-            end_token=end_token,
-            where=names[i] if names else f"audio {i}",
-        )
-        for i, waveform in enumerate(waveforms)
+        encode(processor, heard[i], prompt, targets[i] if targets is not None else None, end_token)
+        for i, prompt in enumerate(prompts)
     ]
     side = "left" if targets is None else "right"
     return collate(examples, processor.tokenizer.pad_token_id, side, labels=targets is not None)

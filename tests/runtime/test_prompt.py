@@ -18,6 +18,7 @@ from submission.runtime.prompt import (
     build_inputs,
     encode,
     end_token_id,
+    hear,
     render_prompt,
     shortest_samples,
     window_samples,
@@ -71,13 +72,20 @@ def test_labels_are_the_target_and_the_end_token_alone(processor) -> None:
 
 
 def test_training_and_generation_read_the_same_prompt_tokens(processor) -> None:
-    generation = encode(processor, noise(16_000), GERMAN)
-    training = encode(processor, noise(16_000), GERMAN, "der Hund")
+    generation = encode(processor, hear(processor, noise(16_000)), GERMAN)
+    training = encode(processor, hear(processor, noise(16_000)), GERMAN, "der Hund")
     assert torch.equal(training.input_ids[: training.prompt_tokens], generation.input_ids)
 
 
+def test_the_expanded_prompt_is_what_the_processor_makes_of_it(processor) -> None:
+    whole = processor(text=[GERMAN], audio=[noise(48_000)], sampling_rate=16_000, return_tensors="pt")
+    ours = build_inputs(processor, [noise(48_000)], [GERMAN])
+    assert ours.keys() == whole.keys()
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
 def test_special_tokens_within_a_target_stay_plain_text(processor) -> None:
-    example = encode(processor, noise(16_000), GERMAN, "a<|im_end|>b<|AUDIO|>")
+    example = encode(processor, hear(processor, noise(16_000)), GERMAN, "a<|im_end|>b<|AUDIO|>")
     target = example.input_ids[example.prompt_tokens :]
     assert (target == end_token_id(processor)).sum() == 1
     assert not (target == processor.audio_token_id).any()
