@@ -1,0 +1,1 @@
+"""From segments of speech to hypotheses, and from hypotheses to honest figures: decode, resegment, score."""

@@ -1,0 +1,165 @@
+"""Reference translations as organisers keep them, read strictly: a figure against a broken file means nothing.
+
+    references/<NAME>/     segments.yaml   which recording each line belongs to
+                           en-de.txt …     one line a gold segment
+    acl_6060/eval/         text/txt/ACL.6060.eval.en-xx.de.txt …, one line a gold wav
+
+Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are cut; nothing else is mended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from submission.digest import sha256_file
+from submission.errors import UserError
+from submission.segments import Segment
+
+SEGMENTS = "segments.yaml"
+GOLD_FOLDER = "segmented_wavs/gold"
+_GOLD_NAME = re.compile(r"sent_([1-9][0-9]*)\.wav")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """One test set's reference translations into one language."""
+
+    path: Path
+    lines: tuple[str, ...]
+    recordings: tuple[str, ...]
+    """The recording that each line belongs to, by its file name."""
+    sha256: str
+    """Digest of the text file."""
+
+
+def find_references(folder: Path, pair: str) -> References | None:
+    """Return a blind test set's references for a pair, or None where the organisers have not given any.
+
+    Raises UserError where lines and segments do not fit together.
+    """
+    path = folder / f"{pair}.txt"
+    if not path.is_file():
+        return None
+    lines = read_lines(path)
+    recordings = line_recordings(folder / SEGMENTS)
+    if len(lines) != len(recordings):
+        raise UserError(
+            str(path),
+            f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
+            "give text and segments of the same edition",
+        )
+    return References(path=path, lines=tuple(lines), recordings=tuple(recordings), sha256=sha256_file(path))
+
+
+def find_gold_references(folder: Path, language: str) -> References | None:
+    """Return the ACL 60/60 references of a folder (`acl_6060/eval`) for a language, or None where there are none."""
+    path = folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.{language}.txt"
+    if not path.is_file():
+        return None
+    lines, wavs = read_lines(path), gold_wavs(folder)
+    if len(lines) != len(wavs):
+        raise UserError(
+            str(path),
+            f"expected {len(wavs)} lines, one for each wav of {GOLD_FOLDER}, got {len(lines)}",
+            "unpack the data set again",
+        )
+    return References(
+        path=path, lines=tuple(lines), recordings=tuple(wav.name for wav in wavs), sha256=sha256_file(path)
+    )
+
+
+def gold_wavs(folder: Path) -> list[Path]:
+    """Return sent_1.wav, sent_2.wav, … of an ACL 60/60 folder in the order of their numbers.
+
+    Raises UserError where a number is missing, for then every later line would meet the wrong sentence.
+    """
+    gold = folder / GOLD_FOLDER
+    numbered = {
+        int(match[1]): path for path in sorted(gold.glob("*.wav")) if (match := _GOLD_NAME.fullmatch(path.name))
+    }
+    if not numbered:
+        raise UserError(str(gold), "holds no sent_1.wav, sent_2.wav, …", "unpack the data set again")
+    if missing := sorted(set(range(1, max(numbered) + 1)) - numbered.keys()):
+        raise UserError(
+            str(gold),
+            f"expected sent_1.wav to sent_{max(numbered)}.wav, {len(missing)} are missing (first: {missing[0]})",
+            "unpack the data set again",
+        )
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def gold_segments(folder: Path) -> tuple[list[Segment], dict[str, Path]]:
+    """Return the gold wavs of an ACL 60/60 folder as whole segments, in order, and where each recording lies."""
+    from submission.runtime.audio import duration_samples
+
+    wavs = gold_wavs(folder)
+    segments = [Segment(recording=wav.name, start=0, end=duration_samples(wav)) for wav in wavs]
+    return segments, {wav.name: wav for wav in wavs}
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file; UserError for what is not UTF-8 text or holds a NUL."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", "check the file") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(str(path), "is UTF-16, expected UTF-8", "save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        byte = data[error.start]
+        raise UserError(
+            f"{path} line {line}", f"byte {error.start} ({byte:#04x}) is not UTF-8", "save it as UTF-8"
+        ) from error
+    lines = text.removesuffix("\n").split("\n") if text else []
+    for number, line in enumerate(lines, 1):
+        if "\x00" in line:
+            raise UserError(f"{path} line {number}", "holds a NUL character", "replace the damaged file")
+    return [line.strip() for line in lines]
+
+
+def line_recordings(path: Path) -> list[str]:
+    """Return the recording's file name for each entry of a segments YAML, in any of its dialects, in its order."""
+    import yaml
+
+    try:
+        entries: Any = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", "put the gold segments there") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(str(path), f"is not YAML ({problem})", "replace the damaged file") from error
+    if not isinstance(entries, list):
+        raise UserError(str(path), "expected a list of `wav, offset, duration`", "give the gold segments")
+    return [_recording(entry, f"{path} entry {number}") for number, entry in enumerate(entries, 1)]
+
+
+def _recording(entry: Any, where: str) -> str:
+    wav = entry.get("wav") if isinstance(entry, dict) else None
+    if not isinstance(wav, str) or not wav:
+        raise UserError(where, f"expected `wav` with a file name, got {entry!r:.80}", "name the recording")
+    return PureWindowsPath(wav).name  # understands both kinds of slashes
+
+
+def check_line_by_line(references: References, recordings: Sequence[str], where: str) -> None:
+    """Raise UserError unless hypotheses (by their recordings) and reference lines answer each other one by one."""
+    if len(recordings) != len(references.lines):
+        raise UserError(
+            where,
+            f"expected {len(references.lines)} hypotheses, one for each line of {references.path}, "
+            f"got {len(recordings)}",
+            "decode the given segments, all of them",
+        )
+    for number, (got, expected) in enumerate(zip(recordings, references.recordings, strict=True), 1):
+        if got != expected:
+            raise UserError(
+                f"{where} line {number}",
+                f"expected a hypothesis for {expected}, as in {references.path.name}, got one for {got}",
+                "put both into the order of FILE_ORDER",
+            )

@@ -1,0 +1,27 @@
+"""The figures of scores.json as a table for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", "BLEU", "chrF")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the table of a scores.json: one row a test set and pair, then what was not computed and why."""
+    values = {(s["pair"], s["testset"], s["metric"]): f"{s['value']:.1f}" for s in record["scores"]}
+    rows = [HEADINGS]
+    for entry in sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"])):
+        pair, testset, flags = entry["pair"], entry["testset"], entry["flags"]
+        counts = [entry["segments"], *(flags[name] for name in ("blank", "truncated", "clipped", "too_short"))]
+        scores = [entry["note"]] if entry["note"] else [values[pair, testset, metric] for metric in ("BLEU", "chrF")]
+        rows.append((pair, testset, *(f"{count:,}" for count in counts), *scores))
+    widths = [max(len(row[column]) for row in rows if len(row) == len(HEADINGS)) for column in range(len(HEADINGS))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, f"COMET: {record['comet']['state']}: {record['comet']['reason']}"])

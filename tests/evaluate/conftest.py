@@ -1,0 +1,76 @@
+"""A tiny real model with lively weights, and a recording to decode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from submission.segments import SAMPLE_RATE, Segment
+
+TEXTS = ["the dog runs to the house", "der Hund läuft zum Haus", "狗跑向房子"] * 5
+LIVELINESS = 6.0
+"""Factor on the random weights: with it hypotheses differ, and some are blank, some end and some do not."""
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """Return the folder of a tiny random checkpoint."""
+    import torch
+
+    from submission.miniature.model import (
+        SMALL,
+        build_model,
+        make_config,
+        make_processor,
+        save_checkpoint,
+        train_tokenizer,
+    )
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(TEXTS, SMALL.vocabulary)
+    model = build_model(make_config(tokenizer, SMALL), seed=0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed_positions" not in name:
+                weight.mul_(LIVELINESS)
+    save_checkpoint(model, make_processor(tokenizer, SMALL), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint):
+    """Return (model, processor) of the tiny checkpoint in float32."""
+    import torch
+    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    return model.eval(), AutoProcessor.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory) -> dict[str, Path]:
+    """Return two recordings of changing noise and tones: 30 s and 20 s."""
+    folder, rng, result = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0), {}
+    for name, seconds in (("b.wav", 30), ("a.wav", 20)):
+        time = np.arange(seconds * SAMPLE_RATE)
+        noise = rng.standard_normal(len(time)) * 0.1 * (1 + np.sin(time / 9000))
+        tone = 0.3 * np.sin(time**1.5 / 3000)
+        result[name] = folder / name
+        soundfile.write(result[name], (noise + tone).astype(np.float32), SAMPLE_RATE, subtype="FLOAT")
+    return result
+
+
+@pytest.fixture(scope="session")
+def segments() -> list[Segment]:
+    """Return fourteen segments of mixed lengths, first of b.wav, then of a.wav, some of them alike."""
+    rng, result = np.random.default_rng(1), []
+    for recording, count in (("b.wav", 9), ("a.wav", 5)):
+        start = 0
+        for _ in range(count):
+            length = int(rng.integers(6_000, 60_000))
+            result.append(Segment(recording=recording, start=start, end=start + length))
+            start += length // 2
+    return [*result, result[3]]

@@ -1,0 +1,215 @@
+"""Decoding: one hypothesis a segment, whatever the batch, whatever was killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluate.hypotheses import read_hypotheses
+from submission.errors import UserError
+from submission.recipe import DecodeOptions
+from submission.segments import SAMPLE_RATE, Segment, segment_ids
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
+END = "<|im_end|>"
+OPTIONS = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=8, batch_size=4)
+
+
+def run(tiny, segments, recordings, out, options=OPTIONS):
+    from evaluate.decode import decode
+
+    return decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, segments, recordings, tmp_path_factory) -> Path:
+    """Return the file of a run with OPTIONS over all segments."""
+    out = tmp_path_factory.mktemp("undisturbed") / "hypotheses.jsonl"
+    run(tiny, segments, recordings, out)
+    return out
+
+
+def test_hypotheses_stand_in_the_order_of_the_segments_under_their_ids(undisturbed, segments):
+    assert [h.segment for h in read_hypotheses(undisturbed)] == segment_ids(segments)
+
+
+def test_the_tiny_model_has_something_to_say(undisturbed):
+    hypotheses = read_hypotheses(undisturbed)
+    assert len({h.text for h in hypotheses}) > 5
+    assert len({h.flags for h in hypotheses}) > 1
+    assert hypotheses[-1].text == hypotheses[3].text  # the same segment twice
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_one_by_one_equals_batched(tiny, segments, recordings, tmp_path, beams):
+    options = replace(OPTIONS, num_beams=beams)
+    for batch_size in (1, 3, 16):
+        run(tiny, segments, recordings, tmp_path / f"{batch_size}", replace(options, batch_size=batch_size))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes() == (tmp_path / "16").read_bytes()
+
+
+def test_batches_hold_like_lengths_the_longest_first():
+    from evaluate.decode import form_batches
+
+    lengths = [3, 9, 3, 7, 9]
+    segments = [Segment(recording="a.wav", start=5, end=5 + length) for length in lengths]
+    assert form_batches(segments, 2) == [[1, 4], [3, 0], [2]]
+
+
+def test_a_segment_too_short_for_the_model_gets_a_blank_line(tiny, recordings, tmp_path):
+    segments = [Segment(recording="a.wav", start=100, end=100 + length) for length in (1, 399, 20_000)]
+    outcome = run(tiny, segments, recordings, tmp_path / "h", replace(OPTIONS, batch_size=2))
+    hypotheses = read_hypotheses(tmp_path / "h")
+    assert [(h.text, h.flags) for h in hypotheses[:2]] == [("", ("blank", "too_short"))] * 2
+    assert "too_short" not in hypotheses[2].flags
+    assert outcome.flags["too_short"] == 2
+
+
+def test_a_segment_over_the_encoders_window_is_flagged_as_clipped(tiny, recordings, tmp_path):
+    window = 8 * SAMPLE_RATE
+    segments = [Segment(recording="b.wav", start=7, end=7 + length) for length in (window + 1, window)]
+    run(tiny, segments, recordings, tmp_path / "h")
+    long, full = read_hypotheses(tmp_path / "h")
+    assert ("clipped" in long.flags, "clipped" in full.flags) == (True, False)
+    assert long.text == full.text
+
+
+def test_an_unfinished_hypothesis_is_flagged_as_truncated_and_a_finished_one_is_not(
+    tiny, segments, recordings, tmp_path
+):
+    run(tiny, segments, recordings, tmp_path / "short", replace(OPTIONS, max_new_tokens=1))
+    run(tiny, segments, recordings, tmp_path / "long", replace(OPTIONS, max_new_tokens=24))
+    short, long = read_hypotheses(tmp_path / "short"), read_hypotheses(tmp_path / "long")
+    assert sum("truncated" in h.flags for h in short) > sum("truncated" in h.flags for h in long)
+    finished = [(s, n) for s, n in zip(short, long, strict=True) if "truncated" not in s.flags]
+    assert all(s.text == n.text for s, n in finished)
+
+
+def test_no_segments_give_an_empty_file(tiny, recordings, tmp_path):
+    run(tiny, [], recordings, tmp_path / "h")
+    assert (tmp_path / "h").read_bytes() == b""
+    assert read_hypotheses(tmp_path / "h") == []
+
+
+def test_the_checkpoints_own_generation_settings_do_not_count_and_come_back(
+    tiny, segments, recordings, tmp_path, undisturbed
+):
+    from transformers import GenerationConfig
+
+    model = tiny[0]
+    own = model.generation_config
+    sampling = GenerationConfig(do_sample=True, temperature=9.0, repetition_penalty=9.0, max_new_tokens=3)
+    model.generation_config = sampling
+    try:
+        run(tiny, segments, recordings, tmp_path / "h")
+        assert model.generation_config is sampling
+    finally:
+        model.generation_config = own
+    assert (tmp_path / "h").read_bytes() == undisturbed.read_bytes()
+
+
+def test_nothing_is_printed_by_the_libraries(tiny, segments, recordings, tmp_path, capfd):
+    run(tiny, segments[:4], recordings, tmp_path / "h")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert all(line.startswith("decode:") for line in captured.err.splitlines())
+
+
+def test_a_missing_recording_is_named_before_anything_is_decoded(tiny, segments, recordings, tmp_path):
+    with pytest.raises(UserError, match=r"1 of 2 segmented recordings are missing \(first: b\.wav\)"):
+        run(tiny, segments, {"a.wav": recordings["a.wav"]}, tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+
+
+def test_a_segment_past_the_recordings_end_is_refused_with_both_numbers(tiny, recordings, tmp_path):
+    segments = [Segment(recording="a.wav", start=0, end=320_001)]
+    with pytest.raises(UserError, match="a segment ends at sample 320001, the recording at 320000"):
+        run(tiny, segments, recordings, tmp_path / "h")
+
+
+def test_an_unknown_end_token_is_refused(tiny, segments, recordings, tmp_path):
+    from evaluate.decode import decode
+
+    with pytest.raises(UserError, match="end token"):
+        decode(*tiny, segments, recordings, PROMPT, OPTIONS, tmp_path / "h", end_token="<|stop|>")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5.5, 8, 14.9])
+def test_a_torn_file_is_continued_to_the_same_bytes(tiny, segments, recordings, tmp_path, undisturbed, kept):
+    from evaluate.decode import form_batches
+
+    out, lines = tmp_path / "h", undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
+    order = [lines[i] for batch in form_batches(segments, OPTIONS.batch_size) for i in batch]
+    whole = int(kept)
+    torn = order[whole][: int(len(order[whole]) * (kept - whole))]
+    out.write_text("".join(order[:whole]) + torn, encoding="utf-8")
+    outcome = run(tiny, segments, recordings, out)
+    assert out.read_bytes() == undisturbed.read_bytes()
+    assert outcome.decoded == len(segments) - whole // 4 * 4
+
+
+def test_hypotheses_of_other_segments_are_not_taken_over(tiny, segments, recordings, tmp_path, undisturbed):
+    out = tmp_path / "h"
+    out.write_bytes(undisturbed.read_bytes())
+    with pytest.raises(UserError, match="holds 14 hypotheses of other segments"):
+        run(tiny, segments[:1], recordings, out)
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+import torch
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+from evaluate.decode import decode
+from submission.recipe import DecodeOptions
+from submission.segments import Segment
+given = json.loads(sys.argv[1])
+model = Qwen2AudioForConditionalGeneration.from_pretrained(given["checkpoint"], dtype=torch.float32)
+processor = AutoProcessor.from_pretrained(given["checkpoint"])
+recordings = {name: Path(path) for name, path in given["recordings"].items()}
+segments = [Segment(recording=r, start=s, end=e) for r, s, e in given["segments"]]
+options = DecodeOptions(**given["options"])
+decode(model, processor, segments, recordings, given["prompt"], options, Path(given["out"]), end_token=given["end"])
+"""
+
+
+def test_a_run_killed_in_its_work_is_continued_to_the_same_bytes(checkpoint, tiny, segments, recordings, tmp_path):
+    import json
+    from dataclasses import asdict
+
+    options, many = replace(OPTIONS, batch_size=2), segments * 6
+    out = tmp_path / "h"
+    given = {
+        "checkpoint": str(checkpoint),
+        "recordings": {name: str(path) for name, path in recordings.items()},
+        "segments": [(s.recording, s.start, s.end) for s in many],
+        "options": asdict(options),
+        "prompt": PROMPT,
+        "end": END,
+        "out": str(out),
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps(given)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out.exists() and out.read_bytes().count(b"\n") >= 6):
+            assert child.poll() is None, child.stdout.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    killed = out.read_bytes().count(b"\n")
+    assert 6 <= killed < len(many)
+    outcome = run(tiny, many, recordings, out, options)
+    assert 0 < outcome.decoded < len(many)
+    run(tiny, many, recordings, tmp_path / "undisturbed", options)
+    assert out.read_bytes() == (tmp_path / "undisturbed").read_bytes()

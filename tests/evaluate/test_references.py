@@ -1,0 +1,143 @@
+"""References: read strictly, refused with numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from evaluate.references import (
+    check_line_by_line,
+    find_gold_references,
+    find_references,
+    gold_segments,
+    line_recordings,
+    read_lines,
+)
+from submission.digest import sha256_file
+from submission.errors import UserError
+from submission.segments import Segment, write_segments
+
+
+def write_testset(folder, lines: bytes, recordings=("b.wav", "a.wav")):
+    folder.mkdir(exist_ok=True)
+    (folder / "en-de.txt").write_bytes(lines)
+    segments = [Segment(recording=name, start=16_000 * n, end=16_000 * (n + 1)) for n, name in enumerate(recordings)]
+    write_segments(folder / "segments.yaml", segments)
+    return folder
+
+
+def test_lines_are_found_with_their_recordings_and_the_files_digest(tmp_path):
+    folder = write_testset(tmp_path / "ACL", "Hund läuft\nKatze\n".encode())
+    references = find_references(folder, "en-de")
+    assert references.lines == ("Hund läuft", "Katze")
+    assert references.recordings == ("b.wav", "a.wav")
+    assert references.sha256 == sha256_file(folder / "en-de.txt")
+
+
+def test_a_pair_without_references_has_none(tmp_path):
+    assert find_references(write_testset(tmp_path / "ACL", b"a\nb\n"), "en-zh") is None
+    assert find_references(tmp_path / "nowhere", "en-de") is None
+
+
+@pytest.mark.parametrize("text", [b"a\nb", b"a\nb\n", b"\xef\xbb\xbfa\r\nb\r\n", b" a \nb\t\n"])
+def test_foreign_line_ends_a_bom_and_blanks_are_not_part_of_a_line(tmp_path, text):
+    assert find_references(write_testset(tmp_path / "X", text), "en-de").lines == ("a", "b")
+
+
+def test_an_empty_line_counts(tmp_path):
+    assert find_references(write_testset(tmp_path / "X", b"\nb\n"), "en-de").lines == ("", "b")
+
+
+@pytest.mark.parametrize(("text", "count"), [(b"", 0), (b"a\n", 1), (b"a\nb\n\n", 3)])
+def test_another_number_of_lines_than_segments_is_refused_with_both(tmp_path, text, count):
+    with pytest.raises(UserError, match=f"expected 2 lines, .* got {count}"):
+        find_references(write_testset(tmp_path / "X", text), "en-de")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"gut\nM\xfcller\n", r"line 2: byte 5 \(0xfc\) is not UTF-8"),
+        ("gut\n".encode("utf-16"), "is UTF-16, expected UTF-8"),
+        (b"gut\ngu\x00t\n", "line 2: holds a NUL"),
+    ],
+)
+def test_what_is_not_utf_8_text_is_refused_by_line(tmp_path, data, message):
+    (tmp_path / "t").write_bytes(data)
+    with pytest.raises(UserError, match=message):
+        read_lines(tmp_path / "t")
+
+
+def test_missing_gold_segments_are_named(tmp_path):
+    folder = write_testset(tmp_path / "X", b"a\nb\n")
+    (folder / "segments.yaml").unlink()
+    with pytest.raises(UserError, match="segments.yaml: cannot be read"):
+        find_references(folder, "en-de")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{duration: 1.5, offset: 0.2, rW: 0, speaker_id: NA, uW: 0, wav: a.wav}, {wav: b.wav, duration: 2}]",
+        "- duration: 1.5\n  offset: 0.26\n  wav: a.wav\n- wav: b.wav\n  offset: 1\n  duration: 2\n",
+        '[{"wav": "x/y/a.wav", "offset": 0, "duration": 1}, {"wav": "x\\\\b.wav", "offset": 1, "duration": 1}]',
+    ],
+)
+def test_every_dialect_of_segments_names_its_recordings(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    assert line_recordings(tmp_path / "s.yaml") == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("a: b", "expected a list"),
+        ("- {offset: 1}", "entry 1: expected `wav`"),
+        ("[3]", "entry 1"),
+    ],
+)
+def test_what_is_no_list_of_segments_is_refused(tmp_path, text, message):
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        line_recordings(tmp_path / "s.yaml")
+
+
+def write_gold(folder, numbers, text="eins\nzwei\n"):
+    (folder / "segmented_wavs" / "gold").mkdir(parents=True)
+    (folder / "text" / "txt").mkdir(parents=True)
+    (folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.de.txt").write_text(text, encoding="utf-8")
+    for number in numbers:
+        wav = np.zeros(1000 + number, np.float32)
+        soundfile.write(folder / "segmented_wavs" / "gold" / f"sent_{number}.wav", wav, 16_000)
+    return folder
+
+
+def test_gold_segments_are_whole_wavs_in_the_order_of_their_numbers(tmp_path):
+    folder = write_gold(tmp_path / "eval", range(1, 12), "x\n" * 11)
+    segments, recordings = gold_segments(folder)
+    assert [(s.recording, s.start, s.end) for s in segments] == [(f"sent_{n}.wav", 0, 1000 + n) for n in range(1, 12)]
+    assert list(recordings) == [s.recording for s in segments]
+    assert find_gold_references(folder, "de").recordings == tuple(recordings)
+    assert find_gold_references(folder, "fr") is None
+
+
+def test_a_missing_gold_wav_is_refused_because_later_lines_would_shift(tmp_path):
+    folder = write_gold(tmp_path / "eval", (1, 3))
+    with pytest.raises(UserError, match=r"expected sent_1\.wav to sent_3\.wav, 1 are missing \(first: 2\)"):
+        find_gold_references(folder, "de")
+
+
+def test_gold_text_and_wavs_must_be_as_many(tmp_path):
+    with pytest.raises(UserError, match="expected 3 lines, .* got 2"):
+        find_gold_references(write_gold(tmp_path / "eval", (1, 2, 3)), "de")
+
+
+def test_line_by_line_needs_as_many_hypotheses_of_the_same_recordings(tmp_path):
+    references = find_references(write_testset(tmp_path / "X", b"a\nb\n"), "en-de")
+    check_line_by_line(references, ["b.wav", "a.wav"], "here")
+    with pytest.raises(UserError, match="expected 2 hypotheses, .* got 1"):
+        check_line_by_line(references, ["b.wav"], "here")
+    with pytest.raises(UserError, match=r"here line 1: expected a hypothesis for b\.wav, .* got one for a\.wav"):
+        check_line_by_line(references, ["a.wav", "b.wav"], "here")
