@@ -48,7 +48,8 @@ def render(tree: Tree) -> str:
         case Subordinated(conjunction="if"):
             return f"如果{_clause(tree.condition)}，{_clause(tree.main)}。"
         case Subordinated():
-            return f"{_clause(tree.condition)}的时候，{_clause(tree.main)}。"
+            condition = _clause(tree.condition).removesuffix("了")  # 太大了, but 太大的时候
+            return f"{condition}的时候，{_clause(tree.main)}。"
         case Reported():
             said = tree.verb.zh.replace("*", "")
             return f"{nominal(tree.subject)}{said}{_clause(tree.content)}。"
@@ -80,7 +81,7 @@ def nominal(value: Nominal, *, bare: bool = False) -> str:
         return value.person.zh
     words = [nominal(value.owner) + "的"] if value.owner else []
     if value.relative:
-        words.append(_predicate(value.relative, None) + "的")
+        words.append(_predicate(value.relative, None).removesuffix("了") + "的")
     determiner = "" if bare else _determiner(value)
     adjective = value.adjective.zh if value.adjective else ""
     if determiner.endswith("的") and adjective.endswith("的"):

@@ -212,7 +212,9 @@ def _complements(tree: Clause, verb: str) -> list[str]:
     asked = tree.question in ("what", "how many")
     if tree.second and not lexeme.en_second:
         words.append(nominal(tree.second, object=True))
-    if tree.object and not asked:
+    if isinstance(tree.object, Pronoun) and verb.endswith(" up"):
+        words = [verb.removesuffix(" up"), nominal(tree.object, object=True), "up"]
+    elif tree.object and not asked:
         words += [lexeme.en_preposition, nominal(tree.object, object=True)]
     elif asked:
         words.append(lexeme.en_preposition)

@@ -394,7 +394,7 @@ def _with_frame(domain: Domain, rng: Random, clause: Clause, *, plain: bool) -> 
         if (
             isinstance(clause.object, Phrase)
             and isinstance(second, Phrase)
-            and not _apart(chosen, clause.object, second)
+            and clause.object.noun == second.noun
         ):
             return None
         clause = replace(clause, second=second)
@@ -408,12 +408,6 @@ def _with_frame(domain: Domain, rng: Random, clause: Clause, *, plain: bool) -> 
         clause = replace(clause, place=_place(domain, rng, frozenset(("house", "city", "hotel")), cities=0.6))
         return clause if clause.place else None
     return clause
-
-
-def _apart(chosen: Verb, first: Phrase, second: Phrase) -> bool:
-    """Return whether the two things differ, and, where they are compared, are of a kind."""
-    alike = first.noun.tags & second.noun.tags
-    return first.noun != second.noun and (chosen.en[0] != "compare" or bool(alike))
 
 
 def _modified(domain: Domain, rng: Random, clause: Clause, *, timed: bool, short: bool) -> Clause | None:

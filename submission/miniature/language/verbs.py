@@ -46,7 +46,7 @@ work works worked - working | - | arbeiten arbeitet gearbeitet | h | 工作 | - 
 sleep sleeps slept - sleeping | - | schlafen schläft geschlafen | h | 睡*觉 | - | person animal | | pgaul | dtv
 live lives - - - | - | wohnen wohnt gewohnt | h | 住P | - | person | | pl | dt
 get_up - got_up - - | - | auf+stehen steht aufgestanden | s | 起*床 | - | person | | aum | dt
-arrive arrives arrived arrived - | - | an+kommen kommt angekommen | s | 到*P | - | person transport | | pafuml | tn
+arrive arrives arrived arrived - | - | an+kommen kommt angekommen | s | 到*P | - | person transport | | paful | tn
 begin begins began - - | - | beginnen beginnt begonnen | h | 开始* | - | event | | pau | pnv
 go goes went - - | - | gehen geht gegangen | s | 去*G | - | person | | paumt | dpv
 travel travels traveled - - | - | fahren fährt gefahren | s | V去*G | - | person | | aumt | tn
@@ -68,7 +68,7 @@ watch - watched - watching | - | sehen sieht gesehen | h acc | 看*O | - | perso
 steal - stole stolen - | - | stehlen stiehlt gestohlen | h acc | 偷*O | 把O偷走* | person | ring car key small picture bag | afumb | v
 believe - - - - | - | glauben glaubt geglaubt | h dat | 相信O | - | person | person | pnm | v
 train - trained trained training | - | trainieren trainiert trainiert | h acc | 训练*O | - | scholar | learner | pgafum | k
-compare - compared compared - | - | vergleichen vergleicht verglichen | h acc | 比较*O和I | - | scholar | learner system technique finding | pafum | k | learner system technique finding with mit
+compare - compared compared - | - | vergleichen vergleicht verglichen | h acc | 比较*O和I | - | scholar | learner system technique | pafum | k | learner system technique with mit
 improve - improved improved - | - | verbessern verbessert verbessert | h acc | 改进*O | - | scholar technique data | system technique output property | pafum | k
 measure - measured measured - | - | messen misst gemessen | h acc | 测量*O | - | scholar | property | pafum | k
 propose - proposed proposed - | - | vor+schlagen schlägt vorgeschlagen | h acc | 提出*O | - | scholar | technique challenge study | paf | k
@@ -89,7 +89,7 @@ say says said | sagen sagt gesagt | 说 | person | no | dtpnv
 think thinks thought | glauben glaubt geglaubt | 认为 | person | no | dvk
 know knows knew | wissen weiß gewusst | 知道 | person | no | dtpv
 hope hopes hoped | hoffen hofft gehofft | 希望 | person | no | dtpn
-announce - announced | an+kündigen kündigt angekündigt | 宣布* | org public | yes | n
+announce - announced | an+kündigen kündigt angekündigt | 宣布* | org official | yes | n
 show shows showed | zeigen zeigt gezeigt | 表明* | finding study | yes | k
 """
 
