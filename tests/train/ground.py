@@ -1,0 +1,77 @@
+"""A base model of random weights and a corpus of noise: what tests of fine-tuning and merging stand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from submission.corpus import Utterance, write_corpus
+from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.recipe import FinetuneOptions
+from train.finetune import Task
+
+TEXTS = {"de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus"], "zh": ["狗在睡觉", "猫看见狗", "一座房子"]}
+TASK = Task(model_name="small", prompt=PROMPT, languages={"de": "German", "zh": "Chinese"}, end_token="<|im_end|>")
+ROLES = ("attn", "mlp", "audio.attn", "audio.mlp", "projector", "lm_head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Where a test finds what it trains on."""
+
+    base: Path
+    corpus: Path
+    data: Path
+
+
+def options(**changes: object) -> FinetuneOptions:
+    """Return options for a run of 8 steps in which everything is adapted and dropout needs its generator."""
+    values = {
+        "roles": ROLES,
+        "rank": 4,
+        "alpha": 8,
+        "dropout": 0.1,
+        "learning_rate": 1e-2,
+        "epochs": 2,
+        "batch_size": 4,
+        "warmup_ratio": 0.03,
+        "weight_decay": 0.0,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "log_every_steps": 2,
+        "save_every_steps": 4,
+        "seed": 42,
+    }
+    return FinetuneOptions(**(values | changes))
+
+
+def lay_ground(root: Path) -> Ground:
+    """Write a random base model, eight recordings of noise and a corpus of both languages."""
+    build_checkpoint(root / "base", [text for texts in TEXTS.values() for text in texts] * 9, SMALL, seed=3)
+    (root / "data").mkdir()
+    utterances = []
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        samples = 8_000 + 4_000 * number
+        soundfile.write(root / f"data/{number}.wav", 0.1 * rng.standard_normal(samples), 16_000)
+        for language, texts in TEXTS.items():
+            utterances.append(
+                Utterance(
+                    id=f"noise/{number}",
+                    audio=f"{number}.wav",
+                    start=0,
+                    end=samples,
+                    source="noise",
+                    target=texts[number % len(texts)],
+                    source_lang="en",
+                    target_lang=language,
+                    recording=f"{number}.wav",
+                )
+            )
+    (root / "corpus").mkdir()
+    write_corpus(root / "corpus/train.jsonl", utterances)
+    write_corpus(root / "corpus/dev.jsonl", utterances[:4])
+    return Ground(base=root / "base", corpus=root / "corpus", data=root / "data")

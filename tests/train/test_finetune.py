@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+from submission.architectures import read_config
+from submission.digest import tree_digest
+from submission.errors import UserError
+from submission.runtime.prompt import IGNORED, build_inputs, render_prompt
+from tests.train.ground import TASK, Ground, options
+from train.finetune import COMPLETE, finetune, last_complete
+from train.model import LabelledLogits, load_adapted, target_modules
+
+KILLED_AT_STEP = 4
+KILLED = f"""
+import os, signal, sys, threading, time
+from pathlib import Path
+from tests.train.ground import TASK, options
+from train.finetune import finetune
+
+base, corpus, data, out = map(Path, sys.argv[1:])
+
+def kill_after_the_first_checkpoint():
+    while not (out / "checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}").exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
+finetune(base, corpus, data, TASK, options(), out)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    finetune(ground.base, ground.corpus, ground.data, TASK, options(), out)
+    return out
+
+
+def test_the_artifact_holds_no_checkpoint_no_pickle_and_no_time(finished: Path) -> None:
+    names = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
+    assert names == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "log.jsonl", "report.json"]
+    config = json.loads((finished / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "small"
+    lines = [json.loads(line) for line in (finished / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {key for line in lines for key in line} == {"step", "loss", "learning_rate", "grad_norm", "eval_loss"}
+    assert [line["step"] for line in lines if "eval_loss" in line] == [0, 4, 8]
+
+
+def test_training_lowers_the_loss(finished: Path) -> None:
+    losses = [
+        loss for _, loss in json.loads((finished / "report.json").read_text(encoding="utf-8"))["dev_loss_by_step"]
+    ]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_two_runs_give_the_same_bytes(ground: Ground, finished: Path, tmp_path: Path) -> None:
+    finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
+    assert tree_digest(tmp_path) == tree_digest(finished)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(ground: Ground, finished: Path, tmp_path: Path) -> None:
+    places = [str(place) for place in (ground.base, ground.corpus, ground.data, tmp_path)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, cwd=Path.cwd())
+    assert killed.returncode == -9
+    assert (tmp_path / f"checkpoints/checkpoint-{KILLED_AT_STEP}").is_dir()
+    assert not (tmp_path / "adapter").exists()
+    finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
+    assert tree_digest(tmp_path) == tree_digest(finished)
+
+
+def test_a_checkpoint_without_its_mark_does_not_count(tmp_path: Path) -> None:
+    for step in (4, 8, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if step < 12:
+            (tmp_path / f"checkpoint-{step}/{COMPLETE}").touch()
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-8"
+    assert not (tmp_path / "checkpoint-12").exists()
+
+
+def test_the_loss_is_the_stock_models_loss_without_its_logits(ground: Ground) -> None:
+    processor = AutoProcessor.from_pretrained(ground.base)
+    stock = Qwen2AudioForConditionalGeneration.from_pretrained(ground.base, dtype=torch.float32).eval()
+    rng = torch.Generator().manual_seed(0)
+    waveforms = [(0.1 * torch.randn(n, generator=rng)).numpy() for n in (16_000, 30_000)]
+    prompts = [render_prompt(TASK.prompt, name) for name in ("German", "Chinese")]
+    batch = build_inputs(processor, waveforms, prompts, ["der Hund", "狗在睡觉"])
+    labels = batch.pop("labels")
+    adapted = load_adapted(ground.base, options()).eval()
+    labelled = LabelledLogits(adapted.get_base_model().get_output_embeddings())
+    with torch.no_grad():
+        expected = stock(**batch, labels=labels).loss
+        mean = labelled.loss(adapted, batch, labels, None)
+        total = labelled.loss(adapted, batch, labels, 1)
+        logits = adapted(**batch).logits
+    assert abs(mean - expected) < 1e-5
+    assert abs(total / (labels != IGNORED).sum() - mean) < 1e-5
+    assert logits.shape[:2] == batch["input_ids"].shape
+
+
+@pytest.mark.parametrize(
+    ("roles", "count"), [(("mlp",), 6), (("attn.q", "lm_head"), 3), (("audio",), 12), (("projector",), 1)]
+)
+def test_adapters_go_to_the_linears_of_a_role_and_nowhere_else(
+    ground: Ground, roles: tuple[str, ...], count: int
+) -> None:
+    model = load_adapted(ground.base, options(roles=roles))
+    adapted = {name.rpartition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A." in name}
+    assert adapted == {f"base_model.model.{path}" for path in target_modules(read_config(ground.base), roles)}
+    assert len(adapted) == count
+    assert all((".lora_" in name) == p.requires_grad for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(("role", "hint"), [("atn", "attn"), ("embedding", "known"), ("norm", "known")])
+def test_a_role_without_linears_is_refused(ground: Ground, role: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"{role}.*{hint}"):
+        target_modules(read_config(ground.base), ["mlp", role])
+
+
+def test_bf16_with_gradient_checkpointing_trains_float32_adapters(ground: Ground, tmp_path: Path) -> None:
+    choices = options(dtype="bfloat16", gradient_checkpointing=True, epochs=1)
+    report = finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path)
+    first, last = (loss for _, loss in report["dev_loss_by_step"])
+    assert last < first
+    weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_a_diverging_run_stops_and_says_what_to_change(ground: Ground, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step \d+: the loss is nan; lower finetune.learning_rate"):
+        finetune(ground.base, ground.corpus, ground.data, TASK, options(learning_rate=1e20), tmp_path)
+
+
+def test_checkpoints_between_log_lines_are_refused(ground: Ground, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="save_every_steps: 5 is no multiple of log_every_steps 2"):
+        finetune(ground.base, ground.corpus, ground.data, TASK, options(save_every_steps=5), tmp_path)

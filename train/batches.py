@@ -1,0 +1,107 @@
+"""The batches of a whole run, planned before it starts, and the utterances that fill them.
+
+Because the plan is one list from the first step to the last, a resumed run only has to skip as many batches as were
+trained on; no sampler's state has to be brought back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch.utils.data import Dataset, Sampler
+from transformers import Qwen2AudioProcessor
+
+from submission.corpus import Utterance
+from submission.runtime.audio import read_slice
+from submission.runtime.prompt import Example, Heard, encode, hear, render_prompt
+
+CHUNK_BATCHES = 50
+"""Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Return the indices of every batch of a run.
+
+    Every index occurs once per epoch, in an order that depends on the seed and the epoch alone. The epochs follow each
+    other without a break, so only the last batch of the run may be short. Batches hold utterances of like length.
+    """
+    stream: list[int] = []
+    for epoch in range(epochs):
+        order = list(range(len(lengths)))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        stream += order
+    batches = []
+    chunk = CHUNK_BATCHES * batch_size
+    for begin in range(0, len(stream), chunk):
+        part = sorted(stream[begin : begin + chunk], key=lambda index: lengths[index])
+        rest = part[: len(part) % batch_size]  # the shortest ones: the batch that is not full costs the least
+        full = [part[i : i + batch_size] for i in range(len(rest), len(part), batch_size)]
+        random.Random(f"{seed}/{begin}/batches").shuffle(full)
+        batches += full + ([rest] if rest else [])
+    return batches
+
+
+class PlannedBatches(Sampler[list[int]]):
+    """A plan as torch's DataLoader and accelerate want it."""
+
+    def __init__(self, batches: list[list[int]], batch_size: int) -> None:
+        self.batches = batches
+        self.batch_size = batch_size
+        self.drop_last = False
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class Utterances(Dataset[Example]):
+    """Utterances as examples, made where they are asked for: in the data workers, or once if they are kept."""
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        processor: Qwen2AudioProcessor,
+        data: Path,
+        prompts: dict[str, str],
+        end_token: str,
+        keep: bool,
+    ) -> None:
+        """data: the data folder; prompts: target language code -> rendered prompt; keep: hold all audio features."""
+        self.utterances = utterances
+        self.processor = processor
+        self.data = data
+        self.prompts = prompts
+        self.end_token = end_token
+        self.kept: dict[tuple[str, int, int], Heard] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> Example:
+        u = self.utterances[index]
+        return encode(self.processor, self._heard(u), self.prompts[u.target_lang], u.target, self.end_token)
+
+    def _heard(self, u: Utterance) -> Heard:
+        place = (u.audio, u.start, u.end)
+        if self.kept is not None and place in self.kept:
+            return self.kept[place]
+        heard = hear(self.processor, read_slice(self.data / u.audio, u.start, u.end), u.id)
+        if self.kept is not None:
+            self.kept[place] = heard
+        return heard
+
+
+def feature_bytes(utterances: Sequence[Utterance], processor: Qwen2AudioProcessor) -> int:
+    """Return the memory that the audio features of all utterances take together."""
+    extractor = processor.feature_extractor
+    places = {(u.audio, u.start, u.end) for u in utterances}
+    return len(places) * 4 * extractor.feature_size * extractor.nb_max_frames
+
+
+def render_prompts(template: str, languages: dict[str, str]) -> dict[str, str]:
+    """Return the prompt for each target language; languages: code -> name as the prompt says it."""
+    return {code: render_prompt(template, name) for code, name in languages.items()}

@@ -1,0 +1,148 @@
+"""The base model as fine-tuning sees it: loss on the target tokens only, adapters by role."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2AudioForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
+
+from submission.architectures import architecture_of, read_config
+from submission.digest import canonical_json, write_text
+from submission.errors import UserError
+from submission.recipe import FinetuneOptions
+from submission.runtime.prompt import IGNORED
+from submission.schema import nearest
+
+NO_LINEAR = ("embedding",)
+"""Roles of weights that can be packed but are no linear, so LoRA as we merge it does not apply."""
+
+
+class LabelledLogits:
+    """Makes a model compute logits where there is a label and nowhere else.
+
+    Of a training sequence about one position in ten is target; the stock forward makes logits of all of them, which
+    for a vocabulary of 156,032 is gigabytes a batch. This hangs in front of the head and lets only those positions
+    through that predict a label. (A subclass with another forward would be neater, but transformers maps checkpoint
+    names by class: the head of a subclass is silently left at random.)
+    """
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        self._wanted: torch.Tensor | None = None
+        head.register_forward_pre_hook(self._select)
+
+    def _select(self, head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+        return None if self._wanted is None else (inputs[0][:, :-1][self._wanted],)
+
+    def loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor, labels_in_step: Any
+    ) -> torch.Tensor:
+        """Return the summed cross-entropy of the labels, divided by `labels_in_step`; None divides by their number.
+
+        labels: int64 [batch, tokens], -100 where there is no target; inputs: all else that the model takes.
+        """
+        self._wanted = labels[:, 1:] != IGNORED
+        try:
+            logits = model(**inputs, use_cache=False).logits
+        finally:
+            wanted, self._wanted = self._wanted, None
+        total = cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
+        return total / (wanted.sum() if labels_in_step is None else labels_in_step)
+
+
+def target_modules(config: dict[str, Any], roles: Sequence[str]) -> dict[str, str]:
+    """Return module path in the loaded model -> role, for every linear that the role prefixes name.
+
+    config: a checkpoint's config.json. Raises UserError for a prefix that names no linear.
+    """
+    architecture = architecture_of(config)
+    linears = {
+        architecture.module_name(spec.name.removesuffix(".weight")): spec.role
+        for spec in architecture.tensors(config)
+        if spec.packable and spec.role not in NO_LINEAR
+    }
+    for prefix in roles:
+        if not any(_below(role, prefix) for role in linears.values()):
+            known = dict.fromkeys(linears.values()) | dict.fromkeys(r.rpartition(".")[0] or r for r in linears.values())
+            raise UserError(
+                f"recipe: finetune.roles: {prefix!r}", "names no linear of this model", nearest(prefix, known)
+            )
+    return {path: role for path, role in linears.items() if any(_below(role, prefix) for prefix in roles)}
+
+
+def _below(role: str, prefix: str) -> bool:
+    return role == prefix or role.startswith(f"{prefix}.")
+
+
+def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
+    """Return the base model, frozen in options.dtype, with fresh float32 adapters on the linears of options.roles.
+
+    The adapters' initial values come from torch's generator, which is seeded with options.seed here.
+    """
+    disable_progress_bar()
+    paths = target_modules(read_config(base), options.roles)
+    model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
+        base,
+        dtype=getattr(torch, options.dtype),
+        # sdpa's backward on the CPU takes 2.7 times as long as plain attention.
+        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    strange = sorted(name for names in loading.values() for name in names)
+    if strange:
+        raise UserError(str(base), f"{len(strange)} tensors do not fit the model: {strange[:3]}", "fetch it again")
+    torch.manual_seed(options.seed)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=sorted(paths),
+        bias="none",
+    )
+    with warnings.catch_warnings():
+        # peft 0.21 asks by the name that transformers 5.23 is giving up.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        adapted = get_peft_model(model, config)
+    reached = sum(name.endswith(".lora_A.default.weight") for name, _ in adapted.named_parameters())
+    if reached != len(paths):
+        raise AssertionError(f"{reached} adapters on {len(paths)} linears")
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Write adapter_model.safetensors and adapter_config.json as peft reads them, the same bytes for the same weights.
+
+    peft's own writer would add a model card, the path of the base on this machine, sets in no fixed order, and (for an
+    adapter on the head) a copy of the head itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file(
+        {name: weights[name].detach().contiguous().cpu() for name in sorted(weights)},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = model.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base_name, "inference_mode": True, "peft_version": None}
+    write_text(folder / "adapter_config.json", canonical_json({key: _plain(value) for key, value in config.items()}))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of peft's configuration as JSON has it: sets sorted, enumerations by their value."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return getattr(value, "value", value)
+
+
+def trainable_parameters(model: PeftModel) -> int:
+    """Return how many numbers are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
