@@ -1,0 +1,187 @@
+"""The command: whose `evaluate` it is, and a small system decoded and scored from end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import evaluate
+from evaluate.__main__ import make_parser
+from evaluate.hypotheses import read_hypotheses
+from submission.campaign import FOLDER as CAMPAIGNS
+from submission.campaign import read_campaign
+from submission.cli import open_system, run
+from submission.segments import SAMPLE_RATE, Segment, write_segments
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_from_the_root_our_package_wins_over_an_installed_one_of_the_same_name(tmp_path):
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "__init__.py").write_text("raise SystemExit('the other one')\n", encoding="utf-8")
+    code = "import evaluate, sys; print(evaluate.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(result.stdout.strip()).parent == ROOT / "evaluate"
+    assert Path(evaluate.__file__).parent == ROOT / "evaluate"
+
+
+def test_help_loads_none_of_the_heavy_libraries():
+    code = (
+        "import sys, runpy; sys.argv = ['evaluate', '--help']\n"
+        "try: runpy.run_module('evaluate', run_name='__main__')\n"
+        "except SystemExit: print({'torch', 'transformers', 'sacrebleu', 'numpy'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "decode" in result.stdout
+    assert result.stdout.splitlines()[-1] == "set()"
+
+
+CAMPAIGN = """
+name = "probe"
+edition = "Probe"
+prompt = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\\n"
+naming = "{team}_{pair}_{condition}_{kind}"
+size_limit = "1 GiB"
+made_here = false
+model = { name = "tiny", hub = "none", architecture = "qwen2_audio", end_token = "<|im_end|>", window_seconds = 8 }
+testsets = [{ name = "TALKS", segmentation = "free" }, { name = "ACCENT", segmentation = "given" }]
+[[pairs]]
+name = "en-de"
+source = "en"
+target = "de"
+target_language = "German"
+testsets = ["TALKS", "ACCENT"]
+[[pairs]]
+name = "en-zh"
+source = "en"
+target = "zh"
+target_language = "Chinese"
+testsets = ["TALKS"]
+"""
+RECIPE = """
+extends = "primary"
+[corpus]
+sources = [{ name = "talks", format = "plain" }]
+[segment]
+method = "fixed"
+max_seconds = 7
+[decode]
+dtype = "float32"
+max_new_tokens = 6
+"""
+
+
+def write_wav(path: Path, seconds: float, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE)) * 0.1
+    soundfile.write(path, noise.astype(np.float32), SAMPLE_RATE)
+
+
+def write_data(data: Path, segments: list[Segment]) -> None:
+    """Write what a system needs that is only decoded and scored; references for one pair, and for ACL 60/60."""
+    for name in ("models/tiny/config.json", "corpora/talks/x", "acl_6060/dev/segmented_wavs/gold/sent_1.wav"):
+        (data / name).parent.mkdir(parents=True)
+        (data / name).touch()
+    for testset in ("TALKS", "ACCENT"):
+        folder = data / "testsets" / testset
+        write_wav(folder / "audio" / "one.wav", 6, 1)
+        (folder / "FILE_ORDER").write_text("one\n", encoding="utf-8")
+    gold = data / "acl_6060" / "eval"
+    for number, seconds in ((1, 2.0), (2, 0.01)):
+        write_wav(gold / "segmented_wavs" / "gold" / f"sent_{number}.wav", seconds, number)
+    for language in ("de", "zh"):
+        path = gold / "text" / "txt" / f"ACL.6060.eval.en-xx.{language}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("eins\nzwei\n", encoding="utf-8")
+    for testset in ("TALKS", "ACCENT"):
+        folder = data / "references" / testset
+        folder.mkdir(parents=True)
+        write_segments(folder / "segments.yaml", segments)
+        (folder / "en-de.txt").write_text("x\n" * len(segments), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def arguments(checkpoint, tmp_path_factory) -> list[str]:
+    """Return the arguments that name a system whose model is packed and whose test sets are segmented."""
+    folder = tmp_path_factory.mktemp("system")
+    (folder / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
+    (folder / "quick.toml").write_text(RECIPE, encoding="utf-8")
+    segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
+    write_data(folder / "data", segments)
+    named = [("campaign", "probe.toml"), ("recipe", "quick.toml"), ("data", "data"), ("store", "store")]
+    options = [f"--{key}={folder / value}" for key, value in named]
+    system, store = open_system(make_parser().parse_args(["score", *options]))
+    store.obtain(system.stage("quantize"), lambda out: shutil.copytree(checkpoint, out / "model"))
+    for name in ("TALKS", "ACCENT"):
+        store.obtain(system.stage("segment", name), lambda out: write_segments(out / "segments.yaml", segments))
+    return options
+
+
+def test_a_system_is_decoded_and_scored(arguments, capsys):
+    assert run(make_parser(), ["score", *arguments]) == 2
+    assert "stage decode:en-de/TALKS: is not built; run `python -m evaluate decode" in capsys.readouterr().err
+
+    assert run(make_parser(), ["decode", *arguments, "--pair", "en-zh", "--testset", "TALKS"]) == 0
+    error = capsys.readouterr().err
+    assert "decode:en-zh/TALKS: 3 segments (0 from an earlier run), 6 s of audio" in error
+    assert "ACL6060" not in error
+
+    assert run(make_parser(), ["decode", *arguments]) == 0
+    error = capsys.readouterr().err
+    assert "decode:en-zh/TALKS: cached" in error
+    assert error.count(": built in") == 4
+
+    system, store = open_system(make_parser().parse_args(["decode", *arguments]))
+    hypotheses = read_hypotheses(store.need(system.stage("decode", "en-de/ACL6060")) / "hypotheses.jsonl")
+    assert [h.segment for h in hypotheses] == ["sent_1.wav/0000", "sent_2.wav/0000"]
+    assert hypotheses[1].flags == ("blank", "too_short")
+
+    assert run(make_parser(), ["score", *arguments]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table[1:-1]] == [
+        ["en-de", "ACCENT"],
+        ["en-de", "ACL6060"],
+        ["en-de", "TALKS"],
+        ["en-zh", "ACL6060"],
+        ["en-zh", "TALKS"],
+    ]
+    assert run(make_parser(), ["score", *arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert {(s["testset"], s["pair"], s["resegmented"]) for s in record["scores"]} == {
+        ("ACCENT", "en-de", False),
+        ("ACL6060", "en-de", False),
+        ("ACL6060", "en-zh", False),
+        ("TALKS", "en-de", True),
+    }
+    assert [t["note"] for t in record["testsets"] if (t["testset"], t["pair"]) == ("TALKS", "en-zh")] == [
+        "not scored: no references"
+    ]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--pair", "en-fr"), ("--testset", "TALK")])
+def test_an_unknown_pair_or_test_set_is_refused_with_the_known_ones(arguments, capsys, option, value):
+    assert run(make_parser(), ["decode", *arguments, option, value]) == 2
+    assert f"error: {option}: unknown: {value}; choose from " in capsys.readouterr().err
+
+
+def test_every_shipped_campaigns_target_languages_can_be_scored():
+    from evaluate.score import corpus_scores
+
+    for path in sorted(CAMPAIGNS.glob("*.toml")):
+        for pair in read_campaign(path.stem).pairs:
+            assert [name for name, *_ in corpus_scores(["a b c d"], ["a b c d"], pair.target)] == ["BLEU", "chrF"]
