@@ -1,0 +1,71 @@
+"""The verbs, as a person types them, on a data folder of noise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from submission.cli import run
+from tests.train.ground import Ground
+from tests.train.test_corpus import row, write_acl, write_plain, write_wav
+from train.__main__ import make_parser
+
+RECIPE = """
+extends = "primary"
+description = "what a test has time for"
+
+[campaign.miniature.finetune]
+rank = 4
+alpha = 8
+epochs = 1
+batch_size = 4
+log_every_steps = 1
+save_every_steps = 2
+"""
+
+
+@pytest.fixture
+def arguments(ground: Ground, tmp_path: Path) -> list[str]:
+    data = tmp_path / "data"
+    shutil.copytree(ground.base, data / "models/Qwen2-Audio-miniature")
+    for split in ("dev", "eval"):
+        write_acl(data / "acl_6060" / split, split, 3)
+    write_plain(data / "corpora/talks", [row(n) for n in range(4)])
+    for number in range(4):
+        write_wav(data / f"corpora/talks/audio/u{number:02d}.wav", 1)
+    names = ("ACL", "TVSERIES", "CHALLENGEACCENT", "CALLCENTER", "YOUTUBE", "BUSINESSNEWS")
+    for path in ("models/shas/config.json", *(f"testsets/{name}/FILE_ORDER" for name in names)):
+        (data / path).parent.mkdir(parents=True)
+        (data / path).touch()
+    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    return ["--data", str(data), "--recipe", str(tmp_path / "recipe.toml"), "--store", str(tmp_path / "store")]
+
+
+def test_corpus_finetune_and_merge_build_upon_each_other(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(make_parser(), ["merge", *arguments]) == 2
+    assert "run `python -m train finetune" in capsys.readouterr().err
+    folders = []
+    for verb in ("corpus", "finetune", "merge"):
+        assert run(make_parser(), [verb, *arguments]) == 0
+        folders.append(Path(capsys.readouterr().out.strip()))
+    corpus, finetune, merge = folders
+    assert len((corpus / "train.jsonl").read_text(encoding="utf-8").splitlines()) == 8
+    assert json.loads((finetune / "report.json").read_text(encoding="utf-8"))["steps"] == 2
+    assert (merge / "model.safetensors").is_file()
+    assert run(make_parser(), ["merge", *arguments]) == 0
+    assert "cached" in capsys.readouterr().err
+
+
+def test_the_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys, train.__main__ as m; m.make_parser(); print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"

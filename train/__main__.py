@@ -1,0 +1,79 @@
+"""`python -m train`: from corpora to a fine-tuned checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from submission.cli import add_system_arguments, open_system, run
+from submission.store import Store
+from submission.system import System
+
+
+def _base(system: System, store: Store) -> Path:
+    return system.data_path(store) / "models" / system.campaign.model.name
+
+
+def corpus(args: argparse.Namespace) -> None:
+    """Draw and check what to train on."""
+    system, store = open_system(args)
+    data = system.data_path(store)
+
+    def make(out: Path) -> None:
+        from train.corpus import build_corpus
+
+        languages = [pair.target for pair in system.campaign.pairs]
+        build_corpus(data, system.recipe.corpus, languages, system.campaign.model.window_seconds, out)
+
+    print(store.obtain(system.stage("corpus"), make))
+
+
+def finetune(args: argparse.Namespace) -> None:
+    """Train LoRA adapters on the corpus; a killed run goes on where it was."""
+    system, store = open_system(args)
+    data, drawn = system.data_path(store), store.need(system.stage("corpus"))
+
+    def make(out: Path) -> None:
+        from train.finetune import Task, finetune
+
+        model = system.campaign.model
+        task = Task(
+            model_name=model.name,
+            prompt=system.campaign.prompt,
+            languages={pair.target: pair.target_language for pair in system.campaign.pairs},
+            end_token=model.end_token,
+        )
+        finetune(_base(system, store), drawn, data, task, system.recipe.finetune, out)
+
+    print(store.obtain(system.stage("finetune"), make, resume=True))
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Fold the adapters into the base model."""
+    system, store = open_system(args)
+    base, tuned = _base(system, store), store.need(system.stage("finetune"))
+
+    def make(out: Path) -> None:
+        from train.merge import merge_adapter
+
+        merge_adapter(base, tuned / "adapter", out)
+
+    print(store.obtain(system.stage("merge"), make))
+
+
+VERBS = (corpus, finetune, merge)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train", description="Corpora, LoRA fine-tuning and the merge.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for function in VERBS:
+        verb = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        add_system_arguments(verb)
+        verb.set_defaults(verb=function)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(make_parser()))
