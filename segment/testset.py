@@ -1,0 +1,240 @@
+"""Test sets as organisers ship them: recordings, FILE_ORDER and, where they fix it, a segments YAML.
+
+    FILE_ORDER      one recording a line, with or without its extension, in the order of the output
+    …/*.wav         the recordings, at any depth
+    segments.yaml   (or the folder's only YAML file) a list of `wav, offset, duration`; seconds
+
+The YAML comes in three dialects (SHAS flow style, block style, JSON with paths in `wav`), which YAML readers do
+not tell apart. Its order is kept within a recording; recordings follow FILE_ORDER.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from submission.errors import UserError
+from submission.segments import SAMPLE_RATE, Segment
+
+FILE_ORDER = "FILE_ORDER"
+SEGMENTS = "segments.yaml"
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
+PAST_END_SAMPLES = SAMPLE_RATE // 20
+"""How far (50 ms) a given segment may reach past the end and be cut there: writers round to frames or 10 ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One recording of a test set."""
+
+    name: str
+    """File name, `talk1.wav`; unique in its test set."""
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSetFolder:
+    """What lies in a test set's folder."""
+
+    recordings: tuple[Recording, ...]
+    """In the order of FILE_ORDER."""
+    unlisted: tuple[str, ...]
+    """Recordings that FILE_ORDER does not name; nobody asks for their translation."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A given segmentation, made regular."""
+
+    segments: tuple[Segment, ...]
+    overlaps: int
+    """Segments that begin before an earlier one of their recording ends; allowed."""
+    cut_at_end: int
+    """Segments that reached past the end by no more than 50 ms and were cut there."""
+    empty_recordings: tuple[str, ...]
+    """Recordings of FILE_ORDER that the YAML does not name."""
+
+
+def read_testset(folder: Path) -> TestSetFolder:
+    """Return the recordings of a test set in order; UserError where FILE_ORDER and the files disagree."""
+    found = _find_recordings(folder)
+    order = folder / FILE_ORDER
+    names = _listed(order)
+    recordings = [_match(name, found, f"{order} line {number}") for number, name in names]
+    for i, recording in enumerate(recordings):
+        if recording in recordings[:i]:
+            raise UserError(f"{order} line {names[i][0]}", f"{recording.name} is listed twice", "list it once")
+    unlisted = tuple(sorted(found.keys() - {r.name for r in recordings}))
+    return TestSetFolder(recordings=tuple(recordings), unlisted=unlisted)
+
+
+def _find_recordings(folder: Path) -> dict[str, Recording]:
+    """Return file name -> recording for all audio files below a folder; UserError where two share a name."""
+    if not folder.is_dir():
+        raise UserError(str(folder), "no such folder", "put the test set there as its organisers ship it")
+    found: dict[str, Recording] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.name in found:
+            raise UserError(
+                str(path), f"{found[path.name].path} has the same file name", "keep one of them: names must be unique"
+            )
+        found[path.name] = Recording(name=path.name, path=path)
+    if not found:
+        raise UserError(str(folder), f"holds no recordings ({', '.join(AUDIO_SUFFIXES)})", "put the recordings there")
+    return found
+
+
+def _listed(order: Path) -> list[tuple[int, str]]:
+    """Return (line number, entry) of FILE_ORDER: any line ends, with or without a BOM, blank lines left out."""
+    try:
+        text = order.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(str(order), "no such file", "write the recordings' names there, one a line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(order), f"cannot be read as UTF-8 text ({error})", "save it as UTF-8") from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    names = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not names:
+        raise UserError(str(order), "names no recordings", "write the recordings' names there, one a line")
+    return names
+
+
+def _match(entry: str, found: dict[str, Recording], where: str) -> Recording:
+    """Return the recording that an entry means: its file name, any path before it, the extension optional."""
+    name = PureWindowsPath(entry).name  # understands both kinds of slashes
+    if name in found:
+        return found[name]
+    matches = [recording for key, recording in found.items() if Path(key).stem == name]
+    if len(matches) == 1:
+        return matches[0]
+    what = f"{entry!r} means several of {[m.name for m in matches]}" if matches else f"there is no recording {entry!r}"
+    raise UserError(where, what, f"the recordings are {_some(sorted(found))}")
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def find_segments_file(folder: Path) -> Path:
+    """Return segments.yaml, or the folder's only YAML file; UserError where it cannot be told."""
+    if (folder / SEGMENTS).is_file():
+        return folder / SEGMENTS
+    candidates = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".yaml", ".yml") and p.is_file())
+    if len(candidates) == 1:
+        return candidates[0]
+    what = f"has {len(candidates)} YAML files ({_some([p.name for p in candidates])})" if candidates else "has none"
+    raise UserError(str(folder), f"expected the given segments in {SEGMENTS}, the folder {what}", f"add {SEGMENTS}")
+
+
+def read_given(
+    path: Path, testset: TestSetFolder, length_samples: Callable[[Path], int], window_seconds: float
+) -> Given:
+    """Return a given segmentation as segments in samples: every entry, in order, recordings as in FILE_ORDER.
+
+    length_samples: path of a recording -> its samples at 16 kHz. Raises UserError that names the entry: not
+    `wav, offset, duration`, not a number, negative, empty, past the end, longer than window_seconds (the model
+    hears no more; cutting it would change the number of lines that the organisers expect).
+    """
+    known = {recording.name: recording for recording in testset.recordings}
+    lengths: dict[str, int] = {}
+    segments: dict[str, list[Segment]] = {name: [] for name in known}
+    cut = 0
+    for number, entry in enumerate(_entries(path), 1):
+        where = f"{path} entry {number}"
+        recording = _match(_wav(entry, where), known, where)
+        if recording.name not in lengths:
+            lengths[recording.name] = length_samples(recording.path)
+        segment, was_cut = _segment(entry, recording.name, lengths[recording.name], window_seconds, where)
+        segments[recording.name].append(segment)
+        cut += was_cut
+    return Given(
+        segments=tuple(s for part in segments.values() for s in part),
+        overlaps=sum(_overlaps(part) for part in segments.values()),
+        cut_at_end=cut,
+        empty_recordings=tuple(name for name, part in segments.items() if not part),
+    )
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        short = " ".join(str(error).split())
+        raise UserError(str(path), f"cannot be read as YAML ({short})", "ask for the file again") from error
+    if not isinstance(content, list) or not content:
+        got = "an empty list" if content == [] else type(content).__name__
+        raise UserError(
+            str(path), f"expected a list of segments, got {got}", "write `- {wav: …, offset: …, duration: …}`"
+        )
+    return content
+
+
+def _wav(entry: Any, where: str) -> str:
+    if not isinstance(entry, dict):
+        raise UserError(where, f"expected wav, offset and duration, got {entry!r:.80}", "write a mapping")
+    missing = [key for key in ("wav", "offset", "duration") if key not in entry]
+    if missing:
+        raise UserError(where, f"lacks {', '.join(missing)}", "give wav, offset and duration")
+    if isinstance(entry["wav"], int | float) and not isinstance(entry["wav"], bool):
+        return str(entry["wav"])  # YAML reads a bare name such as 2022 as a number
+    if not isinstance(entry["wav"], str):
+        raise UserError(where, f"wav: expected a file name, got {entry['wav']!r}", "name a recording of the test set")
+    return entry["wav"]
+
+
+def _seconds(entry: dict[str, Any], key: str, where: str) -> float:
+    """Return a number of seconds; numbers in quotes and 1e-05, which YAML 1.1 takes for text, count too."""
+    value = entry[key]
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UserError(where, f"{key}: expected seconds, got {value!r}", "write a number such as 3.25")
+    return seconds
+
+
+def _segment(
+    entry: dict[str, Any], recording: str, length: int, window_seconds: float, where: str
+) -> tuple[Segment, bool]:
+    """Return an entry's segment and whether it was cut at the recording's end."""
+    offset, duration = _seconds(entry, "offset", where), _seconds(entry, "duration", where)
+    if offset < 0 or duration <= 0:
+        raise UserError(
+            where, f"expected offset >= 0 and duration > 0, got {offset:g} and {duration:g}", "correct the times"
+        )
+    start, end = round(offset * SAMPLE_RATE), round((offset + duration) * SAMPLE_RATE)
+    stop = min(end, length)
+    if end > length + PAST_END_SAMPLES or start >= stop:
+        raise UserError(
+            where,
+            f"{recording}: {offset:g} s to {offset + duration:g} s does not lie within the recording's "
+            f"{length / SAMPLE_RATE:g} s",
+            "check that the segments belong to these recordings",
+        )
+    if stop - start > window_seconds * SAMPLE_RATE:
+        raise UserError(
+            where,
+            f"{recording}: {(stop - start) / SAMPLE_RATE:g} s are more than the {window_seconds:g} s "
+            "that the model hears at once",
+            "cut this entry into shorter ones, or let the campaign segment the test set freely",
+        )
+    return Segment(recording=recording, start=start, end=stop), end > length
+
+
+def _overlaps(segments: list[Segment]) -> int:
+    """Return how many segments of one recording begin before an earlier one ends."""
+    count, reached = 0, 0
+    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+        count += segment.start < reached
+        reached = max(reached, segment.end)
+    return count

@@ -1,0 +1,134 @@
+"""From a recording to its track of speech probabilities, 20 s at a time.
+
+The windows are those of SHAS: 20 s, end to end, from the start of the recording; a tail under 2 s joins the
+window before it. With `inference_times` n, n passes shifted by 20/n s are averaged. A recording is read window
+by window, so its length costs only its track: 0.4 MB an hour.
+
+A window's frames are laid down from the frame at which it starts on the track of 49.95 frames a second (see
+pdac.FRAME_RATE_HZ). 20 s fit exactly; a window of another length may have one frame more or less than the track
+has room for: a surplus one is left out, a missing one becomes the mean of what lies within two frames of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from segment.pdac import FRAME_RATE_HZ
+from submission.segments import SAMPLE_RATE
+
+WINDOW_SECONDS = 20
+TAIL_SECONDS = 2
+
+Read = Callable[[int, int], np.ndarray]
+"""(start, end) in samples -> float32 [end - start]."""
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Windows, float32 [batch, samples] -> probabilities [batch, frames]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of a recording in samples, and its place on the track in frames; ends are exclusive."""
+
+    start: int
+    end: int
+    first_frame: int
+    last_frame: int
+
+
+def frame_at(samples: float, frame_rate_hz: float = FRAME_RATE_HZ) -> int:
+    """Return the frame nearest to a position in samples; halves go to the even frame."""
+    return int(np.round(samples * (1 / (SAMPLE_RATE / frame_rate_hz))))
+
+
+def sample_at(frame: int, frame_rate_hz: float = FRAME_RATE_HZ) -> int:
+    """Return the sample nearest to a frame's start."""
+    return round(frame / frame_rate_hz * SAMPLE_RATE)
+
+
+def plan_windows(samples: int, shift: int = 0, window_seconds: float = WINDOW_SECONDS) -> list[Window]:
+    """Return the windows of a recording of so many samples; they cover it without gap or overlap.
+
+    shift: samples by which the grid of windows is moved; what lies before it is a window of its own.
+    """
+    if samples <= 0:
+        return []
+    width = round(window_seconds * SAMPLE_RATE)
+    edges = [0, *(edge for edge in range(shift, samples, width) if edge > 0)]
+    # Joining needs a window to join: a recording under 2 s is one window, where the original has none.
+    if len(edges) > 1 and samples - edges[-1] < TAIL_SECONDS * SAMPLE_RATE:
+        edges.pop()
+    edges.append(samples)
+    total = frame_at(samples)
+    # The original looks up window edges a millionth of a sample late (halves then go up), the total exactly.
+    frames = [min(frame_at(edge + 1e-6), total) for edge in edges]
+    return [
+        Window(start=a, end=b, first_frame=i, last_frame=j)
+        for (a, i), (b, j) in zip(
+            zip(edges, frames, strict=True), zip(edges[1:], frames[1:], strict=False), strict=False
+        )
+    ]
+
+
+def probability_track(
+    read: Read,
+    samples: int,
+    predict: Predict,
+    *,
+    inference_times: int = 1,
+    batch_size: int = 14,
+    tick: Callable[[float], None] = lambda seconds: None,
+) -> np.ndarray:
+    """Return the speech probability of every frame of a recording, float64 [frame_at(samples)].
+
+    Only equally long windows share a batch, so no window is padded and the batch size does not count.
+    tick is told the seconds of audio that each batch has covered, shared over the passes.
+    """
+    total = np.zeros(frame_at(samples))
+    for shift in _shifts(samples, inference_times):
+        track = np.full(len(total), np.nan)
+        for batch in _batches(plan_windows(samples, shift), batch_size):
+            probabilities = predict(np.stack([read(w.start, w.end) for w in batch]))
+            for window, values in zip(batch, probabilities, strict=True):
+                room = track[window.first_frame : window.last_frame]
+                count = min(len(room), len(values))
+                room[:count] = values[:count]
+            tick(sum(w.end - w.start for w in batch) / SAMPLE_RATE / inference_times)
+        total += fill_missing(track)
+    return total / inference_times
+
+
+def _shifts(samples: int, inference_times: int) -> list[int]:
+    """Return the shift of each pass; one beyond the recording's end counts as none, as in the original."""
+    shifts = [round(WINDOW_SECONDS * SAMPLE_RATE / inference_times * i) for i in range(inference_times)]
+    return [0 if shift >= samples else shift for shift in shifts]
+
+
+def _batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]]:
+    """Yield runs of neighbouring windows of one length, at most batch_size at a time."""
+    for _, run in groupby(windows, key=lambda w: w.end - w.start):
+        alike = list(run)
+        for i in range(0, len(alike), batch_size):
+            yield alike[i : i + batch_size]
+
+
+def fill_missing(track: np.ndarray) -> np.ndarray:
+    """Return a track whose NaN frames are the mean of what is known within two frames, from left to right.
+
+    Where nothing is known that near (the original fails), the nearest known frame counts; 0 where none is known.
+    """
+    filled = track.copy()
+    missing = np.flatnonzero(np.isnan(filled))
+    known = np.flatnonzero(~np.isnan(filled))
+    for frame in missing:
+        near = filled[max(0, frame - 2) : frame + 3]
+        if not np.isnan(near).all():
+            filled[frame] = np.nanmean(near)
+        elif len(known):
+            filled[frame] = filled[known[np.abs(known - frame).argmin()]]
+        else:
+            filled[frame] = 0.0
+    return filled

@@ -1,0 +1,171 @@
+"""Test sets as organisers ship them, in every dialect, and what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segment.testset import find_segments_file, read_given, read_testset
+from submission.errors import UserError
+from submission.segments import Segment
+
+RATE = 16_000
+
+
+def make(folder: Path, order: bytes | str, *files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"audio")
+    (folder / "FILE_ORDER").write_bytes(order if isinstance(order, bytes) else order.encode())
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return [recording.name for recording in read_testset(folder).recordings]
+
+
+def given(folder: Path, text: str, seconds: float = 60.0, window: float = 8.0):
+    path = folder / "segments.yaml"
+    path.write_bytes(text.encode())
+    return read_given(path, read_testset(folder), lambda path: int(seconds * RATE), window)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "b\na\n",
+        "b.wav\na.wav\n",
+        "b.wav\na",
+        b"\xef\xbb\xbfb\r\na\r\n",
+        b"b.wav\ra.wav\r",
+        "\n  b.wav  \n\n./wavs/a.wav\n",
+        "C:\\sets\\b.wav\na\n",
+    ],
+    ids=["without .wav", "with .wav", "no last line end", "BOM and CRLF", "CR", "blanks and paths", "backslashes"],
+)
+def test_file_order_is_understood_in_every_dialect(tmp_path, order):
+    assert names(make(tmp_path, order, "a.wav", "b.wav")) == ["b.wav", "a.wav"]
+
+
+def test_recordings_are_found_at_any_depth_and_under_any_name(tmp_path):
+    make(tmp_path, "2022.acl-long.110\nGespräch 1\nthree", "x/y/2022.acl-long.110.wav", "Gespräch 1.wav", "three.WAV")
+    assert names(tmp_path) == ["2022.acl-long.110.wav", "Gespräch 1.wav", "three.WAV"]
+
+
+def test_recordings_that_file_order_leaves_out_are_told(tmp_path):
+    assert read_testset(make(tmp_path, "a", "a.wav", "b.wav")).unlisted == ("b.wav",)
+
+
+@pytest.mark.parametrize(
+    ("order", "files", "message"),
+    [
+        ("a\nc\n", ["a.wav", "b.wav"], "line 2: there is no recording 'c'; the recordings are a.wav, b.wav"),
+        ("a\na.wav\n", ["a.wav"], "line 2: a.wav is listed twice"),
+        ("a\n", ["a.wav", "x/a.wav"], "has the same file name"),
+        ("a\n", ["a.wav", "a.flac"], "means several of"),
+        ("\n\n", ["a.wav"], "names no recordings"),
+        (b"\xff\xfea\n", ["a.wav"], "cannot be read as UTF-8"),
+        ("a\n", [], "holds no recordings"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(tmp_path, order, files, message):
+    with pytest.raises(UserError) as error:
+        read_testset(make(tmp_path, order, *files))
+    assert message in str(error.value)
+
+
+def test_a_missing_file_order_is_refused(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    with pytest.raises(UserError, match="FILE_ORDER: no such file"):
+        read_testset(tmp_path)
+
+
+FLOW = (
+    "[{duration: 1.5, offset: 2.0, rW: 0, speaker_id: NA, uW: 0, wav: b.wav}, {duration: 2, offset: 0.25, wav: a.wav}]"
+)
+BLOCK = "- wav: b.wav\n  offset: 2.0\n  duration: 1.5\n- wav: a.wav\n  duration: 2\n  offset: 0.25\n"
+JSON_LIKE = (
+    '[\n  {"wav": "/sets/acl/b.wav", "offset": 2.0, "duration": 1.5, "speaker_id": "NA"},\n'
+    '  {"wav": "wavs/a.wav", "offset": 0.25, "duration": 2}\n]\n'
+)
+LINES = "- {duration: 1.500000, offset: 2.000000, wav: b}\r\n- {duration: 2.0, offset: '0.25', wav: a}\r\n"
+
+
+@pytest.mark.parametrize("text", [FLOW, BLOCK, JSON_LIKE, LINES, "\ufeff" + BLOCK])
+def test_given_segments_are_understood_in_every_dialect_in_the_order_of_file_order(tmp_path, text):
+    result = given(make(tmp_path, "a\nb\n", "a.wav", "b.wav"), text)
+    assert result.segments == (
+        Segment(recording="a.wav", start=4000, end=36_000),
+        Segment(recording="b.wav", start=32_000, end=56_000),
+    )
+    assert (result.overlaps, result.cut_at_end, result.empty_recordings) == (0, 0, ())
+
+
+def test_the_order_within_a_recording_is_kept_and_overlaps_are_counted(tmp_path):
+    make(tmp_path, "a\nb\n", "a.wav", "b.wav")
+    text = "".join(f"- {{wav: a, offset: {o}, duration: 2}}\n" for o in (9, 4, 5, 0))
+    result = given(tmp_path, text)
+    assert [s.start // RATE for s in result.segments] == [9, 4, 5, 0]
+    assert result.overlaps == 1 and result.empty_recordings == ("b.wav",)
+
+
+def test_a_segment_that_rounding_brought_past_the_end_is_cut_there(tmp_path):
+    make(tmp_path, "a\n", "a.wav")
+    result = given(tmp_path, "- {wav: a, offset: 8.0, duration: 2.01}", seconds=10)
+    assert result.segments[0].end == 10 * RATE and result.cut_at_end == 1
+
+
+def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
+    make(tmp_path, "1\n", "1.wav")
+    assert given(tmp_path, "- {wav: 1, offset: 1e-05, duration: 1}").segments[0].start == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{wav: c.wav, offset: 0, duration: 1}", "there is no recording 'c.wav'"),
+        ("{wav: a.wav, offset: -0.5, duration: 1}", "expected offset >= 0"),
+        ("{wav: a.wav, offset: 0, duration: 0}", "duration > 0"),
+        ("{wav: a.wav, offset: 0, duration: -1}", "duration > 0"),
+        ("{wav: a.wav, offset: 0, duration: 1e-9}", "does not lie within"),
+        ("{wav: a.wav, offset: 57, duration: 4}", "57 s to 61 s does not lie within the recording's 60 s"),
+        ("{wav: a.wav, offset: 60.01, duration: 0.01}", "does not lie within"),
+        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model hears at once"),
+        ("{wav: a.wav, offset: soon, duration: 1}", "offset: expected seconds, got 'soon'"),
+        ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
+        ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
+        ("{wav: a.wav, offset: true, duration: 1}", "offset: expected seconds, got True"),
+        ("{wav: a.wav, offset: [1], duration: 1}", "offset: expected seconds, got [1]"),
+        ("{wav: [a.wav], offset: 0, duration: 1}", "wav: expected a file name"),
+        ("{wav: a.wav, duration: 1}", "lacks offset"),
+        ("a.wav", "expected wav, offset and duration, got 'a.wav'"),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_its_number(tmp_path, entry, message):
+    make(tmp_path, "a\n", "a.wav")
+    with pytest.raises(UserError) as error:
+        given(tmp_path, f"- {{wav: a.wav, offset: 0, duration: 1}}\n- {entry}\n")
+    assert "segments.yaml entry 2: " in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "wav: a.wav\n", "- {wav: a", "!!python/object/apply:os.getcwd []"])
+def test_what_is_no_list_of_segments_is_refused(tmp_path, text):
+    make(tmp_path, "a\n", "a.wav")
+    with pytest.raises(UserError, match="segments.yaml"):
+        given(tmp_path, text)
+
+
+def test_the_segments_file_is_found_or_asked_for(tmp_path):
+    make(tmp_path, "a\n", "a.wav")
+    with pytest.raises(UserError, match="the folder has none"):
+        find_segments_file(tmp_path)
+    (tmp_path / "IWSLT.news.yaml").write_text("[]", encoding="utf-8")
+    assert find_segments_file(tmp_path).name == "IWSLT.news.yaml"
+    (tmp_path / "other.yml").write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="has 2 YAML files"):
+        find_segments_file(tmp_path)
+    (tmp_path / "segments.yaml").write_text("[]", encoding="utf-8")
+    assert find_segments_file(tmp_path).name == "segments.yaml"
