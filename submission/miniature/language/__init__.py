@@ -18,10 +18,12 @@ from random import Random
 from typing import Literal
 
 from submission.errors import UserError
-from submission.miniature.language import chinese, english, generate, german
+from submission.miniature.language import chinese, english, german
+from submission.miniature.language.domains import SPECS, Domain
 from submission.miniature.language.grammar import Tree
+from submission.miniature.language.patterns import draw_tree
 
-DOMAINS: tuple[str, ...] = tuple(generate.SPECS)
+DOMAINS: tuple[str, ...] = tuple(SPECS)
 HELDOUT_SHARE = 8
 """One source in this many is held out."""
 _WORDS = range(3, 16)
@@ -47,39 +49,38 @@ def sentences(domain: str, count: int, *, seed: int, split: Split = "train") -> 
 
     Raises UserError for a domain or split that does not exist, or more sentences than the domain can give.
     """
-    if domain not in generate.SPECS:
+    if domain not in SPECS:
         raise UserError("miniature language", f"no domain {domain!r}", f"use one of {', '.join(DOMAINS)}")
     if split not in ("train", "heldout"):
         raise UserError("miniature language", f"no split {split!r}", "use train or heldout")
-    spec = generate.SPECS[domain]
+    spec = SPECS[domain]
     rng = Random(f"{domain}/{split}/{seed}")
     found: dict[str, Sentence] = {}
     idle = 0
     while len(found) < count:
-        sentence = render(domain, generate.draw_tree(spec, rng))
-        if sentence is None or sentence.source in found or split_of(sentence.source) != split:
+        tree = draw_tree(spec, rng)
+        source = source_of(tree) if tree else None
+        if source is None or source in found or split_of(source) != split:
             idle += 1
             if idle > 10_000:
-                raise UserError(
-                    "miniature language", f"{domain} has no {count} {split} sentences", "ask for fewer"
-                )
+                raise UserError("miniature language", f"{domain} has no {count} {split} sentences", "ask for fewer")
             continue
-        found[sentence.source], idle = sentence, 0
+        found[source], idle = _sentence(domain, tree, source), 0
     return list(found.values())
 
 
-def render(domain: str, tree: Tree | None) -> Sentence | None:
-    """Return the tree's sentence.
+def source_of(tree: Tree) -> str | None:
+    """Return the tree's English text.
 
-    None for no tree, a sentence that is too short or too long, or one that would need a verb form which the language
-    does without (a dash in the table of verbs).
+    None where it is too short or too long, or needs a verb form which the language does without (a dash in the table
+    of verbs).
     """
-    if tree is None:
-        return None
     source = english.render(tree)
     words = source.split(" ")
-    if len(words) not in _WORDS or "-" in words:
-        return None
+    return source if len(words) in _WORDS and "-" not in words else None
+
+
+def _sentence(domain: str, tree: Tree, source: str) -> Sentence:
     targets = {"de": german.render(tree), "zh": chinese.render(tree)}
     return Sentence(domain=domain, source=source, spoken=english.spoken(source), targets=targets)
 
@@ -98,11 +99,11 @@ def words_of(spoken: str) -> list[str]:
 @cache
 def capacity(domain: str, draws: int = 20_000) -> int:
     """Return an estimate of how many sentences a domain has (a lower bound: Lincoln-Petersen on two samples)."""
-    spec = generate.SPECS[domain]
+    spec = SPECS[domain]
     first, second = (_sample(spec, draws, Random(f"capacity/{domain}/{half}")) for half in (1, 2))
     return len(first) * len(second) // max(1, len(first & second))
 
 
-def _sample(spec: generate.Domain, draws: int, rng: Random) -> set[str]:
-    rendered = (render(spec.name, generate.draw_tree(spec, rng)) for _ in range(draws))
-    return {sentence.source for sentence in rendered if sentence}
+def _sample(spec: Domain, draws: int, rng: Random) -> set[str]:
+    trees = (draw_tree(spec, rng) for _ in range(draws))
+    return {source for tree in trees if tree and (source := source_of(tree))}

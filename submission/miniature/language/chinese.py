@@ -21,7 +21,6 @@ from submission.miniature.language.grammar import (
     Phrase,
     Place,
     Pronoun,
-    Quality,
     Reported,
     Subordinated,
     Tree,
@@ -127,10 +126,7 @@ def _clause(tree: AnyClause) -> str:
         opening = time + "天气"
     every = isinstance(tree.subject, Phrase) and tree.subject.determiner == "every" and tree.question != "who"
     return (
-        opening
-        + ("都" if every else "")
-        + _predicate(tree, tree.subject)
-        + ("吗" if tree.question == "polar" else "")
+        opening + ("都" if every else "") + _predicate(tree, tree.subject) + ("吗" if tree.question == "polar" else "")
     )
 
 
@@ -181,15 +177,10 @@ def _verb_phrase(tree: Clause) -> str:
     else:
         things = nominal(tree.object, bare=bare) if tree.object else ""
     wanted = completed or tree.modal or tree.imperative or tree.tense == "future"
-    pattern = (
-        verb.zh_ba if verb.zh_ba and is_definite(tree.object) and not tree.question and wanted else verb.zh
-    )
+    pattern = verb.zh_ba if verb.zh_ba and is_definite(tree.object) and not tree.question and wanted else verb.zh
     if pattern == verb.zh_ba and tree.negative and not tree.imperative:
         pattern = verb.zh
-    if tree.question == "where" and "P" in pattern:
-        where = "在哪里"
-    else:
-        where = _inner_place(tree)
+    where = "在哪里" if tree.question == "where" else _inner_place(tree)
     goal = "哪里" if tree.question == "where" else place(tree.goal, goal=True) if tree.goal else ""
     parts = {
         "O": things,

@@ -47,13 +47,17 @@ ALWAYS = (
 )
 ALREADY = Adverb(en="already", de="schon", zh="已经")
 
+# fmt: off
 _UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )
-_UNITS = (_UNITS + " seventeen eighteen nineteen").split(" ")
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split(" ")
-_GERMAN = "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split(" ")
-_CHINESE = "零 一 二 三 四 五 六 七 八 九 十 十一 十二".split(" ")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_GERMAN = (
+    "null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf",
+)
+_CHINESE = ("零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二")
+# fmt: on
 
 
 def english_number(value: int) -> str:
@@ -97,11 +101,7 @@ def say_year(year: int) -> str:
     if 2000 <= year < 2010:
         return say_number(year)
     century, rest = divmod(year, 100)
-    return (
-        f"{say_number(century)} {say_number(rest)}"
-        if rest >= 10
-        else f"{say_number(century)} oh {say_number(rest)}"
-    )
+    return f"{say_number(century)} {say_number(rest)}" if rest >= 10 else f"{say_number(century)} oh {say_number(rest)}"
 
 
 @cache
@@ -117,14 +117,10 @@ def titled() -> tuple[Person, ...]:
     found = []
     for name, zh in _SURNAMES.items():
         found.append(
-            Person(
-                en=f"Mr. {name}", de=f"Herr {name}", de_oblique=f"Herrn {name}", zh=f"{zh}先生", gender="m"
-            )
+            Person(en=f"Mr. {name}", de=f"Herr {name}", de_oblique=f"Herrn {name}", zh=f"{zh}先生", gender="m")
         )
         found.append(
-            Person(
-                en=f"Mrs. {name}", de=f"Frau {name}", de_oblique=f"Frau {name}", zh=f"{zh}女士", gender="f"
-            )
+            Person(en=f"Mrs. {name}", de=f"Frau {name}", de_oblique=f"Frau {name}", zh=f"{zh}女士", gender="f")
         )
     return tuple(found)
 
@@ -143,9 +139,7 @@ DAYS = (
 @cache
 def years() -> tuple[Time, ...]:
     """Return years as adverbials of the past."""
-    return tuple(
-        Time(en=f"in {year}", de=f"im Jahr {year}", zh=f"{year}年", when="past") for year in range(1970, 2025)
-    )
+    return tuple(Time(en=f"in {year}", de=f"im Jahr {year}", zh=f"{year}年", when="past") for year in range(1970, 2025))
 
 
 _MOMENTS = """
@@ -177,9 +171,7 @@ def moments(*, clocks: bool) -> tuple[Time, ...]:
     if not clocks:
         return tuple(plain)
     timed = [
-        Time(
-            en=f"{day.en} {hour.en}", de=f"{day.de} {hour.de}", zh=day.zh + hour.zh, when=day.when, clock=True
-        )
+        Time(en=f"{day.en} {hour.en}", de=f"{day.de} {hour.de}", zh=day.zh + hour.zh, when=day.when, clock=True)
         for day in plain
         if day.en in ("yesterday", "tomorrow", "today", "every day")
         or day.en.startswith("on ")

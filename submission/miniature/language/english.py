@@ -134,9 +134,7 @@ def _clause(tree: AnyClause) -> str:
         opening = f"{verb} there" if tree.question else f"there {verb}"
         return f"{opening} {nominal(tree.what)} {place(tree.place)}"
     if isinstance(tree, Clause) and tree.imperative:
-        return " ".join(
-            ["please", *(["do not"] if tree.negative else []), *_complements(tree, tree.verb.en[0])]
-        )
+        return " ".join(["please", *(["do not"] if tree.negative else []), *_complements(tree, tree.verb.en[0])])
     subject = tree.subject
     asked, operator, rest = _parts(tree, subject)
     front = [tree.time.en] if tree.time and tree.front else []

@@ -1,6 +1,6 @@
 """Fixed expressions with open places: what people say on the telephone, at the station, in a talk.
 
-Each line: domains | English | German | Chinese | what fills the places, as `place=kind` (see `generate.filler`).
+Each line: domains | English | German | Chinese | what fills the places, as `place=kind` (see `fillers.filler`).
 """
 
 # ruff: noqa: E501 - a formula is one line of its table

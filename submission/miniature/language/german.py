@@ -10,8 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from submission.miniature.language import closed
+from submission.miniature.language.german_forms import (
+    CASES,
+    DEFINITE,
+    PRONOUNS,
+    after_preposition,
+    article,
+    auxiliary,
+    noun_form,
+    present,
+)
 from submission.miniature.language.grammar import (
-    POSSESSIVES,
     AnyClause,
     Change,
     Clause,
@@ -29,81 +38,9 @@ from submission.miniature.language.grammar import (
     Subordinated,
     Tree,
     is_definite,
-    is_plural,
 )
-from submission.miniature.language.words import City, Noun, Time, Verb
+from submission.miniature.language.words import City, Time
 
-_CASES = ("nom", "acc", "dat", "gen")
-_PRONOUNS = {
-    "I": ("ich", "mich", "mir"),
-    "he": ("er", "ihn", "ihm"),
-    "she": ("sie", "sie", "ihr"),
-    "we": ("wir", "uns", "uns"),
-    "you": ("Sie", "Sie", "Ihnen"),
-    "they": ("sie", "sie", "ihnen"),
-    "it": ("es", "es", "ihm"),
-}
-_POSSESSIVES = dict(zip(POSSESSIVES, ("mein", "sein", "ihr", "unser", "Ihr", "ihr"), strict=True))
-_DEFINITE = {
-    "m": ("der", "den", "dem", "des"),
-    "f": ("die", "die", "der", "der"),
-    "n": ("das", "das", "dem", "des"),
-    "pl": ("die", "die", "den", "der"),
-}
-_EIN = {
-    "m": ("", "en", "em", "es"),
-    "f": ("e", "e", "er", "er"),
-    "n": ("", "", "em", "es"),
-    "pl": ("e", "e", "en", "er"),
-}
-_DIES = {
-    "m": ("er", "en", "em", "es"),
-    "f": ("e", "e", "er", "er"),
-    "n": ("es", "es", "em", "es"),
-    "pl": ("e", "e", "en", "er"),
-}
-_WEAK = {
-    "m": ("e", "en", "en", "en"),
-    "f": ("e", "e", "en", "en"),
-    "n": ("e", "e", "en", "en"),
-    "pl": ("en",) * 4,
-}
-_MIXED = {
-    "m": ("er", "en", "en", "en"),
-    "f": ("e", "e", "en", "en"),
-    "n": ("es", "es", "en", "en"),
-    "pl": ("en",) * 4,
-}
-_STRONG = {
-    "m": ("er", "en", "em", "en"),
-    "f": ("e", "e", "er", "er"),
-    "n": ("es", "es", "em", "en"),
-    "pl": ("e", "e", "en", "er"),
-}
-_CONTRACTED = {
-    ("in", "dem"): "im",
-    ("an", "dem"): "am",
-    ("zu", "dem"): "zum",
-    ("zu", "der"): "zur",
-    ("in", "das"): "ins",
-    ("an", "das"): "ans",
-    ("von", "dem"): "vom",
-    ("bei", "dem"): "beim",
-}
-# first person and third person singular, plural
-_AUXILIARIES = {
-    "sein": ("bin", "ist", "sind"),
-    "war": ("war", "war", "waren"),
-    "haben": ("habe", "hat", "haben"),
-    "hatte": ("hatte", "hatte", "hatten"),
-    "werden": ("werde", "wird", "werden"),
-    "wurde": ("wurde", "wurde", "wurden"),
-    "can": ("kann", "kann", "können"),
-    "must": ("muss", "muss", "müssen"),
-    "should": ("sollte", "sollte", "sollten"),
-    "want": ("will", "will", "wollen"),
-}
-_FIRST = {"mögen": "mag", "wissen": "weiß", "sammeln": "sammle", "haben": "habe"}
 _CONJUNCTIONS = {"and": "und", "but": "aber", "because": "weil", "if": "wenn", "when": "wenn"}
 
 
@@ -144,85 +81,37 @@ class _Slot:
                 return place(self._value, goal=form == "goal")
             case tuple():
                 return self._value[1]
-        if form in ("", *_CASES):
+        if form in ("", *CASES):
             return nominal(self._value, form or "nom")
-        return _joined(form, nominal(self._value, "dat"))
+        return after_preposition(form, nominal(self._value, "dat"))
 
 
 def _report(tree: Reported) -> str:
     subject = nominal(tree.subject, "nom")
     if tree.tense == "past":
-        return f"{subject} {_auxiliary('haben', tree.subject)} {tree.verb.de_participle}"
-    return f"{subject} {_present(tree.verb, tree.subject)} {tree.verb.de_prefix}".strip()
-
-
-# --- the noun phrase
+        return f"{subject} {auxiliary('haben', tree.subject)} {tree.verb.de_participle}"
+    return f"{subject} {present(tree.verb, tree.subject)} {tree.verb.de_prefix}".strip()
 
 
 def nominal(value: Nominal, case: str) -> str:
     """Return a noun phrase, name or pronoun in a case (nom, acc, dat, gen)."""
     if isinstance(value, Pronoun):
-        return _PRONOUNS[value.word][_CASES.index(case)]
+        return PRONOUNS[value.word][CASES.index(case)]
     if isinstance(value, Named):
         return value.person.de if case == "nom" else value.person.de_oblique
     column = "pl" if value.number == "pl" else value.noun.gender
-    article, endings = _article(value, column, case)
-    words = [article]
+    determiner, endings = article(value, column, case)
+    words = [determiner]
     if value.adjective:
-        words.append(value.adjective.de_stem + endings[column][_CASES.index(case)])
-    words.append(_noun(value.noun, value.number, case))
+        words.append(value.adjective.de_stem + endings[column][CASES.index(case)])
+    words.append(noun_form(value.noun, value.number, case))
     if value.owner:
         words.append(nominal(value.owner, "gen"))
     text = " ".join(word for word in words if word)
     if value.relative:
-        pronoun = _DEFINITE[column][0]
-        text += (
-            f", {pronoun} {_fields(value.relative, Phrase(noun=value.noun, number=value.number)).final('')},"
-        )
+        clause = _fields(value.relative, Phrase(noun=value.noun, number=value.number)).final("")
+        text += f", {DEFINITE[column][0]} {clause},"
     return text
-
-
-def _article(phrase: Phrase, column: str, case: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    index = _CASES.index(case)
-    if phrase.count:
-        return closed.german_number(phrase.count), _STRONG
-    match phrase.determiner:
-        case "the":
-            return _DEFINITE[column][index], _WEAK
-        case "this":
-            return "dies" + _DIES[column][index], _WEAK
-        case "every":
-            return "jed" + _DIES[column][index], _WEAK
-        case "many":
-            return "viel" + _STRONG[column][index], _STRONG
-        case "some":
-            return "einig" + _STRONG[column][index], _STRONG
-        case "a":
-            return "ein" + _EIN[column][index], _MIXED
-        case "no":
-            return "kein" + _EIN[column][index], _MIXED
-        case "":
-            return "", _STRONG
-    return _POSSESSIVES[phrase.determiner] + _EIN[column][index], _MIXED
-
-
-def _noun(noun: Noun, number: str, case: str) -> str:
-    if number == "pl":
-        head, _, content = noun.de_plural.partition(" ")
-        if case == "dat" and head[-1] not in "ns":
-            head += "n"
-        return f"{head} {content}".strip()
-    if noun.weak and case != "nom":
-        return noun.de_plural
-    if case == "gen" and noun.gender != "f":
-        return noun.de + ("es" if noun.de[-1] in "sßzx" or noun.de.endswith("st") else "s")
-    return noun.de
-
-
-def _joined(preposition: str, phrase: str) -> str:
-    first, _, rest = phrase.partition(" ")
-    contracted = _CONTRACTED.get((preposition, first))
-    return f"{contracted} {rest}" if contracted else f"{preposition} {phrase}"
 
 
 def place(value: Place, *, goal: bool = False) -> str:
@@ -231,11 +120,8 @@ def place(value: Place, *, goal: bool = False) -> str:
         return f"{'nach' if goal else 'in'} {value.at.de}"
     setting = value.at.noun.place
     if goal:
-        return _joined(setting.de_goal, nominal(value.at, setting.de_goal_case))
-    return _joined(setting.de, nominal(value.at, "dat"))
-
-
-# --- the clause
+        return after_preposition(setting.de_goal, nominal(value.at, setting.de_goal_case))
+    return after_preposition(setting.de, nominal(value.at, "dat"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,29 +200,11 @@ def _fields(tree: AnyClause, subject: Nominal | None, *, fronted: bool = True) -
 
 def _asked(tree: Clause) -> str:
     if tree.question == "how many":
-        return f"wie viele {_noun(tree.object.noun, 'pl', 'acc')}"
+        return f"wie viele {noun_form(tree.object.noun, 'pl', 'acc')}"
     if tree.question == "where" and "t" in tree.verb.uses:
         return "wohin"
     words = {"who": "wer", "what": "was", "when": "wann", "where": "wo", "why": "warum"}
     return words.get(tree.question, "")
-
-
-def _person(subject: Nominal | None) -> int:
-    """Return the column of the conjugation: 0 ich, 1 third person singular, 2 plural (and polite)."""
-    if subject is None or is_plural(subject):
-        return 2 if subject is not None else 1
-    return 0 if isinstance(subject, Pronoun) and subject.word == "I" else 1
-
-
-def _auxiliary(word: str, subject: Nominal | None) -> str:
-    return _AUXILIARIES[word][_person(subject)]
-
-
-def _present(verb: Verb, subject: Nominal | None) -> str:
-    person = _person(subject)
-    if person == 0:
-        return _FIRST.get(verb.de, verb.de.removesuffix("n").removesuffix("e") + "e")
-    return verb.de_third if person == 1 else verb.de
 
 
 def _bracket(tree: Clause, subject: Nominal | None) -> tuple[str, str, bool]:
@@ -346,14 +214,14 @@ def _bracket(tree: Clause, subject: Nominal | None) -> tuple[str, str, bool]:
     if tree.imperative:
         return verb.de, verb.de_prefix, True
     if tree.passive:
-        return _auxiliary("wurde", subject), participle, False
+        return auxiliary("wurde", subject), participle, False
     if tree.modal:
-        return _auxiliary(tree.modal, subject), verb.de_infinitive, False
+        return auxiliary(tree.modal, subject), verb.de_infinitive, False
     if tree.tense == "future":
-        return _auxiliary("werden", subject), verb.de_infinitive, False
+        return auxiliary("werden", subject), verb.de_infinitive, False
     if tree.tense in ("past", "perfect"):
-        return _auxiliary(verb.de_auxiliary, subject), participle, False
-    return _present(verb, subject), verb.de_prefix, True
+        return auxiliary(verb.de_auxiliary, subject), participle, False
+    return present(verb, subject), verb.de_prefix, True
 
 
 def _middle(tree: Clause, fronted: bool) -> list[str]:
@@ -367,19 +235,19 @@ def _middle(tree: Clause, fronted: bool) -> list[str]:
         value, negated = _negated(tree)
         text = nominal(value, verb.de_case)
         if verb.de_preposition:
-            bound.append(_joined(verb.de_preposition, text))
+            bound.append(after_preposition(verb.de_preposition, text))
         elif isinstance(value, Pronoun):
             pronouns.insert(0, text)
         else:
             (dative if verb.de_case == "dat" else accusative).append(text)
     if tree.second and verb.de_second:
-        bound.append(_joined(verb.de_second, nominal(tree.second, "dat")))
+        bound.append(after_preposition(verb.de_second, nominal(tree.second, "dat")))
     time = [tree.time.de] if tree.time and not (tree.front and fronted and not _asked(tree)) else []
     adverb = [tree.adverb.de] if tree.adverb else []
     progressive = ["gerade"] if tree.tense == "progressive" and not tree.time else []
     where = [place(tree.place)] if tree.place else []
     vehicle = (
-        [_joined("mit", {"train": "dem Zug", "bus": "dem Bus", "car": "dem Auto"}[tree.vehicle])]
+        [after_preposition("mit", {"train": "dem Zug", "bus": "dem Bus", "car": "dem Auto"}[tree.vehicle])]
         if tree.vehicle
         else []
     )
@@ -428,7 +296,7 @@ def _copula(tree: Copula, subject: Nominal, fronted: bool) -> _Fields:
     return _Fields(
         subject=nominal(subject, "nom"),
         front=asked or front,
-        finite=_auxiliary(word, subject),
+        finite=auxiliary(word, subject),
         middle=middle,
         right=right,
         prefixed=False,
