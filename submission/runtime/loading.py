@@ -1,0 +1,73 @@
+"""Load a model folder, plain or packed, offline and in full, or say by name what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2AudioForConditionalGeneration
+from transformers.utils import logging
+
+from submission.checkpoint import read_checkpoint
+from submission.errors import UserError
+from submission.runtime.quantizer import register
+
+MODELS = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
+"""The library's class for each architecture."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+# transformers makes an empty tokenizer, which reads nothing, where the files of one are missing.
+PROCESSOR_FILES = {
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "feature extractor": ("processor_config.json", "preprocessor_config.json"),
+}
+
+
+def load_model(
+    folder: Path, dtype: str | torch.dtype, device: str | torch.device = "cpu"
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Return (model in eval mode, processor) from a checkpoint or packed model.
+
+    dtype: what the model computes in, "float32" or "bfloat16"; packed parts keep the dtypes of their file.
+    Raises UserError naming tensors that are missing, left over or misshaped, and files that are not there.
+    """
+    register()
+    checkpoint = read_checkpoint(folder)
+    wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(wanted, torch.dtype):
+        raise UserError("dtype", f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
+    with _without_bars():
+        model = MODELS[checkpoint.config["model_type"]].from_pretrained(
+            folder, dtype=wanted, local_files_only=True, trust_remote_code=False
+        )
+    return model.to(device).eval(), load_processor(folder)
+
+
+def load_processor(folder: Path) -> ProcessorMixin:
+    """Return the processor (feature extractor and tokenizer) of a model folder; UserError where one is missing."""
+    for kind, names in PROCESSOR_FILES.items():
+        if not any((folder / name).is_file() for name in names):
+            what = f"has no {kind} ({' or '.join(names)})"
+            raise UserError(str(folder), what, "copy it from the model that this one was made from")
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        what = f"its processor cannot be loaded ({str(error).splitlines()[0]})"
+        fix = "put tokenizer and feature extractor files beside the weights"
+        raise UserError(str(folder), what, fix) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Silence the library's bar for tensors read: a packed model is read in a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

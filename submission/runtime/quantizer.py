@@ -1,0 +1,131 @@
+"""How stock `from_pretrained` comes to load a packed model: its quantization method, told to transformers.
+
+A packed model's `config.json` says `quant_method: packed`; transformers looks that up, asks the quantizer below to
+put packed layers into the empty model, and reads the file's tensors straight into them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import (
+    AUTO_QUANTIZATION_CONFIG_MAPPING,
+    register_quantization_config,
+    register_quantizer,
+)
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from submission.architectures import ARCHITECTURES
+from submission.checkpoint import METHOD, parse_quantization, read_checkpoint
+from submission.codec import Codec
+from submission.errors import UserError
+from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
+
+
+class PackedConfig(QuantizationConfigMixin):
+    """The `quantization_config` of a packed model's `config.json`, kept as it is written there."""
+
+    def __init__(self, *, version: int, codecs: dict[str, Any], weights: dict[str, str]) -> None:
+        self.quant_method = METHOD
+        self.version = version
+        self.codecs = codecs
+        self.weights = weights
+
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> PackedConfig | tuple[PackedConfig, dict[str, Any]]:
+        """Return the configuration that a JSON object spells; UserError where it is malformed."""
+        parse_quantization(config_dict)
+        config = cls(**{key: config_dict[key] for key in ("version", "codecs", "weights")})
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def by_weight(self) -> dict[str, Codec]:
+        """Return weight name on the hub, `….up_proj.weight` -> codec."""
+        return parse_quantization(self.to_dict())
+
+
+class PackedQuantizer(HfQuantizer):
+    """Put packed layers into a model before its weights are read, and hold what was read."""
+
+    requires_calibration = True  # packing is `python -m quantize pack`, never a side effect of loading
+
+    def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        if not self.pre_quantized:
+            what = "quant_method 'packed' loads packed models and packs none"
+            raise UserError("from_pretrained: quantization_config", what, "run `python -m quantize pack`")
+
+    def _process_model_before_weight_loading(
+        self,
+        model: PreTrainedModel,
+        dtype: torch.dtype | None = None,
+        checkpoint_files: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if checkpoint_files:
+            # transformers only warns of missing tensors, and fills them with what is in memory.
+            read_checkpoint(Path(checkpoint_files[0]).parent)
+        module_name = ARCHITECTURES[model.config.model_type].module_name
+        for name, codec in self.quantization_config.by_weight().items():
+            path = module_name(name).removesuffix(".weight")
+            layer = model.get_submodule(path)
+            model.set_submodule(path, packed_layer(layer, codec, dtype or torch.get_default_dtype()))
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        for name, module in model.named_modules():
+            if not isinstance(module, PackedTensor):
+                continue
+            for part in ("scale", "zero"):
+                if not torch.isfinite(getattr(module, part)).all():
+                    what = "holds a number that is not finite"
+                    raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again")
+        return model
+
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """Serve `model.dequantize()`: the same weights as plain layers, for who has the memory and wants speed."""
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, (PackedLinear, PackedEmbedding)):
+                model.set_submodule(name, plain_layer(layer, dtype or layer.weight.dtype))
+        return model
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
+    """Return the packed counterpart of a linear or an embedding, on its device, with its bias and zero codes."""
+    shape = tuple(layer.weight.shape)
+    weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
+    if isinstance(layer, nn.Embedding):
+        return PackedEmbedding(weight)
+    if isinstance(layer, nn.Linear):
+        return PackedLinear(weight, layer.bias)
+    raise TypeError(f"no packed counterpart of {type(layer).__name__}")
+
+
+def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn.Linear | nn.Embedding:
+    """Return the library's layer with the weight that a packed layer stands for, in dtype."""
+    rows, columns = layer.weight.shape
+    if isinstance(layer, PackedEmbedding):
+        plain: nn.Linear | nn.Embedding = nn.Embedding(rows, columns, device="meta")
+    else:
+        plain = nn.Linear(columns, rows, bias=layer.bias is not None, device="meta")
+        plain.bias = layer.bias
+    plain.weight = nn.Parameter(layer.weight.dequantize(dtype), requires_grad=False)
+    return plain
+
+
+def register() -> None:
+    """Tell transformers of the method, once per process."""
+    if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        register_quantization_config(METHOD)(PackedConfig)
+        register_quantizer(METHOD)(PackedQuantizer)
