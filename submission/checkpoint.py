@@ -56,7 +56,7 @@ def packed_config(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str,
     section = {
         "quant_method": METHOD,
         "version": VERSION,
-        "codecs": {codec.name: codec.to_dict() for codec in codecs.values()},
+        "codecs": {codec.name: codec.to_dict() for codec in set(codecs.values())},
         "weights": {name.removesuffix(".weight"): codec.name for name, codec in codecs.items()},
     }
     return config | {"quantization_config": section}

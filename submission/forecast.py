@@ -103,27 +103,27 @@ def forecast(
     holds besides config.json and model.safetensors. Raises UserError as `resolve_codecs` does.
     """
     codecs = resolve_codecs(config, rules, overrides, limit_bytes=limit_bytes, other_bytes=other_bytes)
-    return _add_up(config, codecs, other_bytes)
+    return _add_up(config, tensors(config), codecs, other_bytes)
 
 
-def _add_up(config: dict[str, Any], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
-    specs, dtype = tensors(config), stored_dtype(config)
-    rows: dict[str, tuple[set[str], int, int, int]] = {}
+def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
+    """Return the forecast for codecs already resolved; specs: the tensors of this configuration."""
+    dtype, layout = stored_dtype(config), {}
+    rows: dict[str, RoleBytes] = {}
     for spec in specs:
         parts = stored_parts(spec, codecs.get(spec.name), dtype)
-        names, count, parameters, size = rows.get(spec.role, (set(), 0, 0, 0))
-        names = names | {codecs[spec.name].name if spec.name in codecs else dtype}
-        size += sum(tensor_bytes(*part) for part in parts.values())
-        rows[spec.role] = (names, count + 1, parameters + math.prod(spec.shape), size)
-    roles = tuple(
-        RoleBytes(role=role, codecs=tuple(sorted(names)), tensors=count, parameters=parameters, size_bytes=size)
-        for role in architecture_of(config).roles
-        if role in rows
-        for names, count, parameters, size in [rows[role]]
-    )
-    layout = {name: part for spec in specs for name, part in stored_parts(spec, codecs.get(spec.name), dtype).items()}
+        layout |= parts
+        row = rows.get(spec.role) or RoleBytes(role=spec.role, codecs=(), tensors=0, parameters=0, size_bytes=0)
+        name = codecs[spec.name].name if spec.name in codecs else dtype
+        rows[spec.role] = RoleBytes(
+            role=spec.role,
+            codecs=tuple(sorted({*row.codecs, name})),
+            tensors=row.tensors + 1,
+            parameters=row.parameters + math.prod(spec.shape),
+            size_bytes=row.size_bytes + sum(tensor_bytes(*part) for part in parts.values()),
+        )
     return Forecast(
-        roles=roles,
+        roles=tuple(rows[role] for role in architecture_of(config).roles if role in rows),
         codecs=codecs,
         header_bytes=len(header_bytes(layout)),
         config_bytes=len(canonical_json(packed_config(config, codecs)).encode("utf-8")),
@@ -164,7 +164,7 @@ def resolve_codecs(
         raise UserError("quantize.overrides: count", '"fit" needs a size limit', "name the campaign or a number")
     for count in range(len(_layers(specs, fits[0].role)) + 1):
         codecs = _overridden(base, specs, overrides, count)
-        total = _add_up(config, codecs, other_bytes).total_bytes
+        total = _add_up(config, specs, codecs, other_bytes).total_bytes
         if total <= limit_bytes:
             return codecs
     smallest = f"{fits[0].codec.name} in all {count} layers"

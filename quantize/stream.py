@@ -1,0 +1,176 @@
+"""From a checkpoint to a packed model, one tensor at a time: the whole model is never in memory.
+
+Every tensor's place in the new file is known before the first byte is read, since it follows from shapes alone
+(`submission.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to its
+place at once. A tensor is packed or kept as it is; one that is neither stops the run before it begins.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from quantize.packing import pack_codes
+from quantize.solver import solve
+from submission.architectures import read_config, tensors
+from submission.architectures.tensors import TensorSpec
+from submission.checkpoint import INDEX, WEIGHTS, Checkpoint, Located, packed_config, read_checkpoint, weight_files
+from submission.codec import Codec
+from submission.digest import canonical_json, write_text
+from submission.errors import UserError
+from submission.forecast import companion_files, forecast, stored_parts
+from submission.progress import progress
+from submission.recipe import QuantizeOptions
+from submission.runtime.packed import dequantize
+from submission.safetensors_file import file_bytes, header_bytes, lay_out, tensor_bytes
+
+READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+ERROR_ROWS = 4096
+"""Rows of a weight that are dequantized at a time to measure what packing did to it."""
+
+
+def pack_system(folder: Path, out: Path, options: QuantizeOptions, limit_bytes: int) -> None:
+    """Fill `out` with what the stage quantize makes of a checkpoint: model/ and report.json.
+
+    Raises UserError as `resolve_codecs` and `pack_checkpoint` do.
+    """
+    config = read_config(folder)
+    other = sum(path.stat().st_size for path in companion_files(folder))
+    cast = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes, other_bytes=other)
+    model = out / "model"
+    model.mkdir()
+    report = pack_checkpoint(folder, model, cast.codecs, solver=options.solver)
+    write_text(out / "report.json", canonical_json(report))
+
+
+def pack_checkpoint(folder: Path, out: Path, codecs: dict[str, Codec], *, solver: str) -> dict[str, Any]:
+    """Write the packed model of a checkpoint into the empty folder `out` and return the report.
+
+    codecs: weight name on the hub -> codec, as `resolve_codecs` gives them; every other tensor is kept as it is.
+    The report has codec, bytes and relative squared error of each packed weight, what was kept, which files were
+    copied, and which were left out. The same arguments give the same bytes.
+    Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite.
+    """
+    checkpoint = read_checkpoint(folder)
+    if checkpoint.codecs:
+        raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
+    specs = tensors(checkpoint.config)
+    stored = {
+        name: part
+        for spec in specs
+        for name, part in stored_parts(spec, codecs.get(spec.name), checkpoint.located[spec.name].dtype).items()
+    }
+    packed = _write_weights(out / WEIGHTS, checkpoint, specs, codecs, stored, solver)
+    write_text(out / "config.json", canonical_json(packed_config(checkpoint.config, codecs)))
+    copied = companion_files(folder)
+    for path in copied:
+        shutil.copyfile(path, out / path.name)
+    known = {"config.json", INDEX, *(p.name for p in weight_files(folder)), *(p.name for p in copied)}
+    kept = [spec for spec in specs if spec.name not in codecs]
+    return {
+        "solver": solver,
+        "packed": packed,
+        "kept": {
+            "tensors": len(kept),
+            "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept),
+        },
+        "parameters": sum(math.prod(spec.shape) for spec in specs),
+        "weights_bytes": file_bytes(stored),
+        "total_bytes": sum(path.stat().st_size for path in out.iterdir()),
+        "copied": [path.name for path in copied],
+        "left_out": sorted(path.name for path in folder.iterdir() if path.name not in known),
+    }
+
+
+def _write_weights(
+    path: Path,
+    checkpoint: Checkpoint,
+    specs: list[TensorSpec],
+    codecs: dict[str, Codec],
+    stored: dict[str, tuple[str, tuple[int, ...]]],
+    solver: str,
+) -> dict[str, Any]:
+    """Write model.safetensors and return what became of each packed weight."""
+    head, places = header_bytes(stored), lay_out(stored)
+    report: dict[str, Any] = {}
+    written = len(head)
+    on_disk = sorted(specs, key=lambda spec: _place(checkpoint.located[spec.name]))
+    parameters = sum(math.prod(spec.shape) for spec in specs)
+    with path.open("wb") as file, progress("quantize", parameters / 1e6, "M parameters") as tick:
+        file.write(head)
+        for spec in on_disk:
+            tensor = read_tensor(checkpoint.located[spec.name], spec.name)
+            codec = codecs.get(spec.name)
+            parts = {spec.name: tensor} if codec is None else encode(spec.name, tensor, codec, solver)
+            for name, part in parts.items():
+                written += _write_at(file, len(head) + places[name].begin, part)
+            if codec is not None:
+                report[spec.name] = _describe(tensor, codec, spec.name, parts)
+            tick(math.prod(spec.shape) / 1e6)
+    assert written == path.stat().st_size == file_bytes(stored), f"{path}: {written} bytes written"
+    return {name: report[name] for name in sorted(report)}
+
+
+def _place(located: Located) -> tuple[str, int]:
+    return located.path.name, located.offset
+
+
+def read_tensor(located: Located, name: str) -> torch.Tensor:
+    """Return one tensor of a checkpoint in its own dtype; UserError where a number in it is not finite."""
+    data = bytearray(tensor_bytes(located.dtype, located.shape))
+    with located.path.open("rb") as file:
+        file.seek(located.offset)
+        file.readinto(data)
+    tensor = torch.frombuffer(data, dtype=READ_DTYPES[located.dtype]).view(located.shape)
+    if not torch.isfinite(tensor).all():
+        what = f"{int((~torch.isfinite(tensor)).sum())} numbers are not finite"
+        raise UserError(f"{located.path}: {name}", what, "the model is damaged: fetch or train it again")
+    return tensor
+
+
+def encode(name: str, weight: torch.Tensor, codec: Codec, solver: str) -> dict[str, torch.Tensor]:
+    """Return stored name -> tensor of a weight, float [rows, columns], under a codec.
+
+    Raises UserError where the scale or zero-point of a group is beyond float16, as for a group of nearly equal
+    numbers far from zero.
+    """
+    solution = solve(solver, weight, codec.bits, codec.group_size)
+    scale, zero = solution.scale.to(torch.float16), solution.zero.to(torch.float16)
+    if not (torch.isfinite(scale).all() and torch.isfinite(zero).all()):
+        what = f"a scale or zero-point of {codec.name} is beyond float16"
+        raise UserError(name, what, "leave the role of this weight out of quantize.codecs, or use smaller groups")
+    codes = torch.from_numpy(pack_codes(solution.codes.numpy(), codec.bits))
+    return {f"{name}.codes": codes, f"{name}.scale": scale, f"{name}.zero": zero}
+
+
+def _write_at(file: BinaryIO, offset: int, tensor: torch.Tensor) -> int:
+    """Write a tensor's bytes at an offset and return how many they are."""
+    data = tensor.contiguous().view(torch.uint8).numpy() if tensor.numel() else np.empty(0, dtype=np.uint8)
+    file.seek(offset)
+    file.write(data.data)
+    return data.nbytes
+
+
+def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return codec, bytes and relative squared error of a packed weight, measured on what is stored."""
+    codes, scale, zero = (parts[f"{name}.{suffix}"] for suffix in ("codes", "scale", "zero"))
+    error = power = 0.0
+    for start in range(0, weight.shape[0], ERROR_ROWS):
+        rows = slice(start, start + ERROR_ROWS)
+        original = weight[rows].float()
+        restored = dequantize(
+            codes[rows], scale[rows], zero[rows], codec=codec, columns=weight.shape[1], dtype=torch.float32
+        )
+        error += float((restored - original).double().square().sum())
+        power += float(original.double().square().sum())
+    return {
+        "codec": codec.name,
+        "bytes": sum(part.nbytes for part in parts.values()),
+        "relative_mse": float(f"{error / power:.6g}") if power else 0.0,
+    }

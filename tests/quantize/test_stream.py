@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quantize.packing import pack_codes
+from quantize.solver import solve
+from quantize.stream import pack_checkpoint
+from submission.architectures import read_config, tensors
+from submission.checkpoint import read_checkpoint
+from submission.codec import Codec
+from submission.digest import tree_digest
+from submission.errors import UserError
+from submission.forecast import companion_files, forecast, resolve_codecs
+from submission.miniature.model import SMALL, build_checkpoint
+from submission.recipe import Override
+
+UP = "language_model.model.layers.0.mlp.up_proj.weight"
+NORM = "language_model.model.norm.weight"
+
+
+def affine(bits: int, group_size: int) -> Codec:
+    return Codec(kind="affine", bits=bits, group_size=group_size)
+
+
+RULES = {"*": affine(4, 64), "embedding": affine(2, 128), "audio.mlp": affine(8, 96)}
+OVERRIDES = (Override(role="mlp", layers="last", count=1, codec=affine(3, 64)),)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return build_checkpoint(tmp_path_factory.mktemp("base"), ["the cat sleeps", "die Katze schläft"], SMALL, 1)
+
+
+@pytest.fixture
+def copy(base, tmp_path) -> Path:
+    return Path(shutil.copytree(base, tmp_path / "copy"))
+
+
+def codecs_of(folder: Path) -> dict[str, Codec]:
+    return resolve_codecs(read_config(folder), RULES, OVERRIDES)
+
+
+def pack(folder: Path, out: Path) -> dict:
+    out.mkdir()
+    return pack_checkpoint(folder, out, codecs_of(folder), solver="hqq")
+
+
+def change(folder: Path, edit) -> None:
+    path = folder / "model.safetensors"
+    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    edit(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_the_model_weighs_what_the_forecast_says_to_the_byte(base, tmp_path):
+    report = pack(base, tmp_path / "out")
+    other = sum(path.stat().st_size for path in companion_files(base))
+    cast = forecast(read_config(base), RULES, OVERRIDES, other_bytes=other)
+    assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) == cast.total_bytes
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size == cast.weights_bytes
+    assert report["total_bytes"] == cast.total_bytes and report["weights_bytes"] == cast.weights_bytes
+    assert report["parameters"] == cast.parameters
+
+
+def test_every_tensor_is_packed_by_the_solver_or_kept_as_it_was(base, tmp_path):
+    report = pack(base, tmp_path / "out")
+    before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    codecs = codecs_of(base)
+    for spec in tensors(read_config(base)):
+        codec = codecs.get(spec.name)
+        if codec is None:
+            assert torch.equal(after.pop(spec.name), before[spec.name]), spec.name
+            continue
+        solution = solve("hqq", before[spec.name].float(), codec.bits, codec.group_size)
+        assert (
+            after.pop(f"{spec.name}.codes").numpy().tobytes()
+            == pack_codes(solution.codes.numpy(), codec.bits).tobytes()
+        )
+        assert torch.equal(after.pop(f"{spec.name}.scale"), solution.scale.half())
+        assert torch.equal(after.pop(f"{spec.name}.zero"), solution.zero.half())
+        assert report["packed"][spec.name]["codec"] == codec.name
+    assert not after and set(report["packed"]) == set(codecs)
+
+
+def test_the_report_says_what_packing_did_to_each_weight(base, tmp_path):
+    packed = pack(base, tmp_path / "out")["packed"]
+    four = packed["language_model.model.layers.0.self_attn.q_proj.weight"]
+    three = packed["language_model.model.layers.1.mlp.up_proj.weight"]
+    assert four["codec"] == "affine4g64" and four["bytes"] == 128 * 64 + 2 * 2 * 128 * 2
+    assert 0.006 < four["relative_mse"] < 0.009 < 0.03 < three["relative_mse"] < 0.04
+
+
+def test_packing_twice_gives_the_same_bytes(base, tmp_path):
+    pack(base, tmp_path / "a")
+    pack(base, tmp_path / "b")
+    assert tree_digest(tmp_path / "a") == tree_digest(tmp_path / "b")
+
+
+def test_shards_and_new_names_give_the_bytes_of_one_file(base, copy, tmp_path):
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    renamed = {
+        name.replace("language_model.model.", "model.language_model.").replace("language_model.lm_head", "lm_head"): t
+        for name, t in weights.items()
+    }
+    names = sorted(renamed)
+    shards = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
+    for file, chosen in shards.items():
+        save_file({name: renamed[name] for name in chosen}, copy / file, metadata={"format": "pt"})
+    index = {"weight_map": {name: file for file, chosen in shards.items() for name in chosen}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert pack(copy, tmp_path / "sharded")["left_out"] == []
+    pack(base, tmp_path / "single")
+    assert tree_digest(tmp_path / "sharded") == tree_digest(tmp_path / "single")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_kept_tensors_keep_the_checkpoints_dtype(copy, tmp_path, dtype):
+    change(copy, lambda weights: weights.update({name: t.to(dtype) for name, t in weights.items()}))
+    pack(copy, tmp_path / "out")
+    assert load_file(tmp_path / "out" / "model.safetensors")[NORM].dtype == dtype
+
+
+def test_files_beside_the_weights_are_copied_or_named(copy, tmp_path):
+    (copy / "README.md").write_text("made at home", encoding="utf-8")
+    report = pack(copy, tmp_path / "out")
+    assert report["left_out"] == ["README.md"]
+    assert "tokenizer.json" in report["copied"] and "generation_config.json" in report["copied"]
+    for name in report["copied"]:
+        assert (tmp_path / "out" / name).read_bytes() == (copy / name).read_bytes()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"config.json", "model.safetensors", *report["copied"]}
+
+
+def test_a_packed_model_is_read_as_complete(base, tmp_path):
+    pack(base, tmp_path / "out")
+    assert read_checkpoint(tmp_path / "out").codecs == codecs_of(base)
+
+
+def poison(weights: dict[str, torch.Tensor], name: str) -> None:
+    weights[name].view(-1)[5] = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda w: poison(w, UP), f"{UP}: 1 numbers are not finite"),
+        (lambda w: poison(w, NORM), f"{NORM}: 1 numbers are not finite"),
+        (lambda w: w.pop(UP), f"1 tensors missing: {UP}"),
+        (lambda w: w.update({"adapter.weight": torch.ones(2)}), "1 tensors not part of this model: adapter.weight"),
+        (lambda w: w.update({UP: w[UP][:, :64].clone()}), f"{UP}: expected the shape [128, 128], got [128, 64]"),
+        (lambda w: w.update({UP: torch.full((128, 128), 3e4).bfloat16() + torch.eye(128)}), "beyond float16"),
+        (lambda w: w.update({UP: torch.ones((128, 128), dtype=torch.int8)}), "expected the dtype"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_packed_is_refused_by_its_tensor(copy, tmp_path, edit, said):
+    change(copy, edit)
+    with pytest.raises(UserError) as caught:
+        pack(copy, tmp_path / "out")
+    assert said in str(caught.value)
+
+
+def test_a_packed_model_is_not_packed_again(base, tmp_path):
+    pack(base, tmp_path / "out")
+    with pytest.raises(UserError, match="is packed already"):
+        pack(tmp_path / "out", tmp_path / "again")
