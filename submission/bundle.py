@@ -1,0 +1,228 @@
+"""The bundle: the folder that is uploaded and published.
+
+    model/                  the packed model
+    <pair>/<TESTSET>.txt    outputs, one line a segment
+    segments/<TESTSET>.yaml the segments that the lines belong to
+    description/<pair>.txt  what the evaluation server asks for
+    campaign.json, recipe.json, scores.json
+    manifest.json           every file with its size and SHA-256, and what it was made from
+
+It is assembled aside, in a hidden folder next to its place, and moved there by a rename once it is whole. What
+lies there already stays until then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from submission.architectures import read_config
+from submission.campaign import Campaign
+from submission.checks.characters import plain_line
+from submission.checks.configuration import expected_tensors
+from submission.checks.reading import Unreadable
+from submission.description import Facts, derive_facts, description_fields, render_description
+from submission.digest import CHUNK_BYTES, canonical_json, files_below, write_text
+from submission.errors import UserError
+from submission.manifest import CAMPAIGN_FILE, NAME, RECIPE_FILE, SCORES_FILE, build_manifest
+from submission.progress import progress
+from submission.recipe import Recipe
+from submission.segments import read_segments, segment_ids
+
+
+def bundle(
+    out: Path,
+    *,
+    campaign: Campaign,
+    recipe: Recipe,
+    model: Path,
+    hypotheses: Mapping[tuple[str, str], Path],
+    segments: Mapping[str, Path],
+    scores: Path,
+    stages: Mapping[str, str],
+    inputs: Mapping[str, str],
+    provenance: Mapping[str, str],
+) -> Path:
+    """Put the bundle of a system at `out`, replacing the one that is there, and return `out`.
+
+    model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
+    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; stages: stage
+    -> key; inputs: name -> digest; provenance: library -> version, as the artifacts record them (what this
+    machine has installed would change the bytes). Raises UserError where something is missing or does not fit.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        _clear_leftovers(out)
+        facts = _facts(model, campaign, recipe)
+        with _moved_into_place(out) as aside:
+            _copy_folder(model, aside / "model")
+            _write_outputs(aside, campaign, hypotheses, segments)
+            _write_descriptions(aside, campaign, recipe, facts)
+            write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
+            write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
+            _copy(_needed(scores, "scores"), aside / SCORES_FILE)
+            made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
+            manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
+            write_text(aside / NAME, canonical_json(manifest))
+    return out
+
+
+# --- what goes in ---
+
+
+def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
+    """Return the facts about a packed model's folder; UserError where it is none."""
+    config = read_config(model)
+    try:
+        expected_tensors(config)
+    except Unreadable as error:
+        raise UserError(
+            str(model / "config.json"), str(error), "pack the model with `python -m quantize pack`"
+        ) from error
+    return derive_facts(config, sum(p.stat().st_size for p in files_below(model)), campaign, recipe)
+
+
+def _write_outputs(
+    aside: Path, campaign: Campaign, hypotheses: Mapping[tuple[str, str], Path], segments: Mapping[str, Path]
+) -> None:
+    ids = {}
+    (aside / "segments").mkdir()
+    for testset in campaign.testsets:
+        source = _needed(segments.get(testset.name), f"segments of {testset.name}")
+        ids[testset.name] = segment_ids(read_segments(source))
+        _copy(source, aside / "segments" / f"{testset.name}.yaml")
+    for pair in campaign.pairs:
+        (aside / pair.name).mkdir()
+        for name in pair.testsets:
+            source = _needed(hypotheses.get((pair.name, name)), f"hypotheses of {pair.name}/{name}")
+            lines = [plain_line(text) for text in _texts(source, ids[name])]
+            write_text(aside / pair.name / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+
+
+def _write_descriptions(aside: Path, campaign: Campaign, recipe: Recipe, facts: Facts) -> None:
+    (aside / "description").mkdir()
+    for pair in campaign.pairs:
+        fields = description_fields(facts, campaign, recipe, pair.name)
+        write_text(aside / "description" / f"{pair.name}.txt", render_description(fields))
+
+
+def read_hypotheses(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (segment id, text) of a hypotheses.jsonl, in order; UserError names the line that is none."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record: Any = json.loads(line)
+                segment, text = record["segment"], record["text"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path} line {number}", f"is no hypothesis ({error})", "decode the test set again"
+                ) from error
+            if not isinstance(segment, str) or not isinstance(text, str):
+                raise UserError(f"{path} line {number}", "segment and text must be texts", "decode the test set again")
+            yield segment, text
+
+
+def _texts(path: Path, ids: list[str]) -> list[str]:
+    """Return the hypotheses of a test set, which must be those of its segments, in their order."""
+    pairs = list(read_hypotheses(path))
+    if len(pairs) != len(ids):
+        raise UserError(
+            str(path), f"expected {len(ids)} hypotheses, one a segment, got {len(pairs)}", "decode it again"
+        )
+    for (got, _), expected in zip(pairs, ids, strict=True):
+        if got != expected:
+            raise UserError(str(path), f"expected segment {expected}, got {got}", "decode the test set again")
+    return [text for _, text in pairs]
+
+
+def _needed(path: Path | None, name: str) -> Path:
+    if path is None or not path.is_file():
+        raise UserError("bundle", f"the {name} are missing ({path})", "build the stage that makes them first")
+    return path
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    files = files_below(source)
+    with progress("bundle: copying the model", sum(p.stat().st_size for p in files), "bytes") as tick:
+        for path in files:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, copy, tick)
+
+
+def _copy(source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
+    """Copy the bytes and bring them to the disk; not the mode: artifacts may be read-only, a bundle never is."""
+    with source.open("rb") as original, target.open("wb") as copy:
+        while chunk := original.read(CHUNK_BYTES):
+            copy.write(chunk)
+            tick(len(chunk))
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+# --- how it gets into place ---
+
+
+def _beside(out: Path, state: Literal["partial", "replaced", "removed"]) -> Path:
+    """Return the hidden folder next to a bundle's place; under the lock it has one writer."""
+    return out.parent / f".{out.name}.{state}"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a bundle's place, waiting for another process that builds the same one."""
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"bundle: another process builds {out}; waiting", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Bring back what a killed run had moved away, and remove what it had half assembled or half removed."""
+    replaced = _beside(out, "replaced")
+    if replaced.exists() and not out.exists():
+        os.rename(replaced, out)
+    _remove(replaced, out)
+    for state in ("partial", "removed"):
+        if (left := _beside(out, state)).exists():
+            shutil.rmtree(left)
+
+
+@contextmanager
+def _moved_into_place(out: Path) -> Iterator[Path]:
+    """Yield an empty folder aside and, once it is filled, move it into place; remove it where that failed.
+
+    The bundle that was there is moved away first and removed last.
+    """
+    aside, replaced = _beside(out, "partial"), _beside(out, "replaced")
+    aside.mkdir()
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if out.exists():
+        os.rename(out, replaced)
+    os.rename(aside, out)
+    _remove(replaced, out)
+
+
+def _remove(replaced: Path, out: Path) -> None:
+    """Remove a replaced bundle; by a rename first, so that `.replaced` is always a whole one."""
+    removed = _beside(out, "removed")
+    if replaced.exists():
+        if removed.exists():
+            shutil.rmtree(removed)
+        os.rename(replaced, removed)
+        shutil.rmtree(removed)

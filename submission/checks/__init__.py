@@ -1,0 +1,141 @@
+"""`verify`: is this bundle complete, well-formed, and what it says it is?
+
+A bundle comes from a stranger. It is compared with the campaign of whoever checks it; nothing in it is run,
+followed or believed. Every check is one function: it yields (path, what is wrong), and its docstring is what
+the user reads as the way to mend it. Nothing here needs more than the standard library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from submission.campaign import FOLDER, read_campaign
+from submission.checks import descriptions, files, inventory, texts, weights
+from submission.checks.characters import shown
+from submission.checks.finding import (
+    Check,
+    Finding,
+    exit_status,
+    findings_json,
+    findings_text,
+    sorted_findings,
+    verdict,
+)
+from submission.checks.folder import Folder
+from submission.checks.reading import Unreadable
+from submission.checks.view import View
+from submission.errors import UserError
+from submission.manifest import CAMPAIGN_FILE
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "checks_table",
+    "exit_status",
+    "findings_json",
+    "findings_text",
+    "verdict",
+    "verify",
+]
+
+
+def _error(code: str, subject: str, find: object) -> Check:
+    return Check(code=code, severity="error", subject=subject, find=find)  # type: ignore[arg-type]
+
+
+def _warning(code: str, subject: str, find: object) -> Check:
+    return Check(code=code, severity="warning", subject=subject, find=find)  # type: ignore[arg-type]
+
+
+CHECKS = (
+    _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
+    _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
+    _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
+    _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
+    _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
+    _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
+    _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
+    _error("DES03", "description says something else than the artifacts", descriptions.wrong_field),
+    _error("FILE01", "symbolic link", files.link),
+    _error("FILE02", "device, pipe or socket", files.special_file),
+    _error("FILE03", "executable code, pickle or archive, by its name", files.code_by_name),
+    _error("FILE04", "executable code, pickle or archive, by its first bytes", files.code_by_content),
+    _error("FILE05", "file name that other systems cannot store", files.unsafe_name),
+    _error("FILE06", "file names that differ in case or Unicode form only", files.colliding_names),
+    _error("FILE07", "file or folder that cannot be read", files.unreadable),
+    _error("FILE08", "file that a bundle has no place for", files.misplaced),
+    _error("FILE09", "far more files than a bundle has", files.overfull),
+    _error("MAN01", "`manifest.json` missing, unreadable or incomplete", inventory.manifest),
+    _error("MAN02", "file missing", inventory.missing_file),
+    _error("MAN03", "file that the manifest does not list", inventory.unlisted_file),
+    _error("MAN04", "file size other than in the manifest", inventory.wrong_size),
+    _error("MAN05", "file digest other than in the manifest", inventory.wrong_digest),
+    _error("MAN06", "path in the manifest that leaves the folder", inventory.leaving_path),
+    _error("MAN07", "manifest says something else of the system than the artifacts", inventory.wrong_facts),
+    _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
+    _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
+    _error("SCO01", "`scores.json` missing or not a list of scores", inventory.invalid_scores),
+    _error("SET01", "output of a pair and test set missing", texts.missing_output),
+    _error("SET02", "output, segments or description that the campaign does not have", texts.extra_output),
+    _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
+    _error("SIZE01", "model folder over the size limit", inventory.over_the_limit),
+    _warning("SIZE02", "model folder within the limit in GiB and over it in GB", inventory.over_the_decimal_reading),
+    _error("TXT01", "number of lines other than the number of segments", texts.wrong_line_count),
+    _error("TXT02", "output that is not UTF-8", texts.not_utf8),
+    _error("TXT03", "byte order mark", texts.byte_order_mark),
+    _error("TXT04", "carriage return (CRLF line ends)", texts.carriage_return),
+    _error("TXT05", "U+2028 or another line break within a line", texts.other_line_break),
+    _error("TXT06", "NUL or another control character", texts.control_character),
+    _error("TXT07", "direction mark or another character that hides or reorders text", texts.direction_mark),
+    _error("TXT08", "blank at the beginning or the end of a line", texts.outer_blank),
+    _error("TXT09", "last line not ended", texts.no_final_line_feed),
+    _warning("TXT10", "blank lines", texts.blank_line),
+    _warning("TXT11", "repetition loops", texts.repetition),
+    _warning("TXT12", "tags such as (Applause), or the model's own tokens", texts.tag),
+    _error("TXT13", "output that cannot be read, or is far too large", texts.unreadable_output),
+    _error("WEI01", "safetensors header unreadable", weights.bad_header),
+    _error("WEI02", "tensor name given twice", weights.repeated_tensor),
+    _error("WEI03", "tensors that overlap, leave gaps, or lie beyond the file", weights.bad_layout),
+    _error("WEI04", "index missing, or naming the wrong files", weights.bad_index),
+    _error("WEI05", "no weights in the bundle", weights.no_weights),
+    _error("WEI06", "tensors other than the configuration implies", weights.wrong_tensors),
+)
+"""Every check, sorted by its code."""
+
+
+def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
+    """Return everything that is wrong with a bundle, errors first; an empty list for a good one.
+
+    campaign: name or TOML file of the campaign to check against; None takes the shipped one that the bundle
+    names. What the bundle says of the campaign is compared with it, never used. Raises UserError where there is
+    no folder to check or no campaign to check it against.
+    """
+    if not folder.is_dir():
+        fix = "name the folder that `python -m submission bundle` wrote"
+        raise UserError(f"bundle {folder}", "no such folder", fix)
+    view = View(folder, read_campaign(campaign if campaign is not None else _named_campaign(folder)))
+    # Of a folder that was not listed to its end, no other check can say anything true.
+    checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
+    return sorted_findings(finding for check in checks for finding in check.findings(view))
+
+
+def _named_campaign(folder: Path) -> str:
+    """Return which of the shipped campaigns a bundle says it is for."""
+    shipped = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    try:
+        name = Folder(folder).table(CAMPAIGN_FILE).get("name")
+    except Unreadable as error:
+        what = f"{CAMPAIGN_FILE} {error}"
+    else:
+        if name in shipped:
+            return name
+        what = f"{CAMPAIGN_FILE} names the unknown campaign {shown(repr(name)[:80])}"
+    fix = f"name the campaign to check against with --against (shipped: {', '.join(shipped)})"
+    raise UserError(f"bundle {folder}", what, fix)
+
+
+def checks_table() -> str:
+    """Return the checks as a Markdown table, for SUBMISSION.md between the marks `checks`."""
+    rows = [f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |" for c in CHECKS]
+    return "\n".join(["| code | severity | what is found | how to mend it |", "|---|---|---|---|", *rows]) + "\n"

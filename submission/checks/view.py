@@ -1,0 +1,133 @@
+"""A bundle as the checks see it: its files, and what follows from them, derived once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from submission.campaign import Campaign
+from submission.checks.characters import shown
+from submission.checks.configuration import expected_tensors
+from submission.checks.folder import MOST_JSON_BYTES, Folder
+from submission.checks.headers import BadHeader, Header, read_header
+from submission.checks.reading import Unreadable
+from submission.description import Facts, derive_facts
+from submission.errors import UserError
+from submission.manifest import NAME, RECIPE_FILE
+from submission.progress import progress
+from submission.recipe import Recipe
+from submission.schema import parse
+
+CONFIG = "model/config.json"
+
+
+class View(Folder):
+    """A bundle's folder and the campaign that it is checked against."""
+
+    def __init__(self, path: Path, campaign: Campaign) -> None:
+        super().__init__(path)
+        self.campaign = campaign
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | Unreadable:
+        """The manifest, or why it cannot be read."""
+        return self._table_or_reason(NAME)
+
+    @property
+    def manifest_files(self) -> dict[str, Any]:
+        """The files that a readable manifest lists, unchecked; empty where there is none."""
+        files = None if isinstance(self.manifest, Unreadable) else self.manifest.get("files")
+        return files if isinstance(files, dict) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any] | Unreadable:
+        """The model's configuration, or why it cannot be read."""
+        return self._table_or_reason(CONFIG)
+
+    def _table_or_reason(self, path: str) -> dict[str, Any] | Unreadable:
+        try:
+            return self.table(path)
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def expected_tensors(self) -> dict[str, tuple[str, tuple[int, ...]]] | Unreadable:
+        """Name -> (dtype, shape) of what the configuration implies, or why it implies nothing."""
+        if isinstance(self.config, Unreadable):
+            return self.config
+        try:
+            return expected_tensors(self.config)
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def headers(self) -> dict[str, Header | BadHeader]:
+        """Path -> header of every safetensors file of the model, or what is wrong with it.
+
+        Together they may be as long as one alone, so that many files cost no more than one.
+        """
+        headers: dict[str, Header | BadHeader] = {}
+        room = MOST_JSON_BYTES
+        for entry in self.under("model"):
+            if entry.path.lower().endswith(".safetensors"):
+                try:
+                    headers[entry.path] = header = read_header(self, entry.path, room)
+                    room -= header.size_bytes
+                except BadHeader as error:
+                    headers[entry.path] = error
+        return headers
+
+    @cached_property
+    def recipe(self) -> Recipe | Unreadable:
+        """The resolved recipe, or why there is none."""
+        try:
+            return parse(Recipe, self.table(RECIPE_FILE), RECIPE_FILE)
+        except UserError as error:
+            return Unreadable(f"{shown(error.where)}: {shown(error.what, 300)}")
+        except OverflowError as error:
+            return Unreadable(f"holds an impossible value ({error})")
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """What is to be said about the model, derived again; None where configuration or recipe are not valid."""
+        if any(isinstance(part, Unreadable) for part in (self.config, self.expected_tensors, self.recipe)):
+            return None
+        return derive_facts(self.config, self.model_bytes, self.campaign, self.recipe)  # type: ignore[arg-type]
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Path of every output that the campaign asks for -> its test set."""
+        return {f"{pair.name}/{name}.txt": name for pair in self.campaign.pairs for name in pair.testsets}
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path -> SHA-256 of every readable file whose size is the one that the manifest gives.
+
+        A file of another size is wrong already; hashing it could only cost time.
+        """
+        wanted = [
+            entry
+            for path, entry in self.files.items()
+            if isinstance(listed := self.manifest_files.get(path), dict) and listed.get("bytes") == entry.size_bytes
+        ]
+        digests = {}
+        with progress("verify: hashing", sum(e.size_bytes for e in wanted), "bytes") as tick:
+            for entry in wanted:
+                digest = hashlib.sha256()
+                try:
+                    for chunk in self.chunks(entry.path):
+                        digest.update(chunk)
+                        tick(len(chunk))
+                except Unreadable:
+                    continue
+                digests[entry.path] = digest.hexdigest()
+        return digests
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of every file of the model folder, tokenizer and configuration included."""
+        return sum(e.size_bytes for e in self.under("model"))

@@ -1,0 +1,106 @@
+"""A tiny packed model and what goes into a bundle beside it: made once, copied by whoever breaks it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from submission.architectures import stored_dtype, tensors
+from submission.bundle import bundle
+from submission.campaign import Campaign, read_campaign
+from submission.checkpoint import packed_config
+from submission.codec import Codec
+from submission.digest import canonical_json
+from submission.forecast import resolve_codecs, stored_parts
+from submission.recipe import Recipe, read_recipe
+from submission.safetensors_file import file_bytes, header_bytes
+from submission.segments import Segment, segment_ids, write_segments
+
+CONFIG = {
+    "model_type": "qwen2_audio",
+    "audio_config": {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 8},
+    "text_config": {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    | {"intermediate_size": 32, "vocab_size": 40},
+    "dtype": "bfloat16",
+}
+TEXTS = {"de": ["Guten Tag.", "Das ist ein Test.", ""], "zh": ["你好。", "这是一个测试。", ""]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """What a bundle is made of, in a folder of its own."""
+
+    folder: Path
+    campaign: Campaign
+    recipe: Recipe
+
+    def bundle(self, out: Path, **changes) -> Path:
+        values = {
+            "campaign": self.campaign,
+            "recipe": self.recipe,
+            "model": self.folder / "model",
+            "hypotheses": {
+                (pair.name, name): self.folder / pair.name / f"{name}.jsonl"
+                for pair in self.campaign.pairs
+                for name in (*pair.testsets, "ACL6060")
+            },
+            "segments": {t.name: self.folder / f"{t.name}.yaml" for t in self.campaign.testsets},
+            "scores": self.folder / "scores.json",
+            "stages": {"quantize": "a" * 64},
+            "inputs": {"base": "b" * 64},
+            "provenance": {"torch": "2.13.0"},
+        }
+        return bundle(out, **(values | changes))
+
+
+def write_model(folder: Path) -> None:
+    codecs = resolve_codecs(CONFIG, {"*": Codec(kind="affine", bits=4, group_size=8)})
+    stored = {
+        name: part
+        for spec in tensors(CONFIG)
+        for name, part in stored_parts(spec, codecs.get(spec.name), stored_dtype(CONFIG)).items()
+    }
+    head = header_bytes(stored)
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(head + bytes(file_bytes(stored) - len(head)))
+    (folder / "config.json").write_text(canonical_json(packed_config(CONFIG, codecs)), encoding="utf-8")
+    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}\n", encoding="utf-8")
+
+
+def write_ingredients(folder: Path, campaign: Campaign) -> Ingredients:
+    write_model(folder / "model")
+    segments = [Segment(recording="talk1.wav", start=i * 16000, end=(i + 1) * 16000) for i in range(3)]
+    for testset in campaign.testsets:
+        write_segments(folder / f"{testset.name}.yaml", segments)
+    for pair in campaign.pairs:
+        (folder / pair.name).mkdir()
+        for name in (*pair.testsets, "ACL6060"):
+            lines = [
+                json.dumps({"segment": segment, "text": text, "flags": []}, ensure_ascii=False) + "\n"
+                for segment, text in zip(segment_ids(segments), TEXTS[pair.target], strict=True)
+            ]
+            (folder / pair.name / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "scores.json").write_text(canonical_json({"scores": [], "testsets": []}), encoding="utf-8")
+    return Ingredients(folder=folder, campaign=campaign, recipe=read_recipe("primary", "miniature"))
+
+
+@pytest.fixture(scope="session")
+def ingredients(tmp_path_factory) -> Ingredients:
+    return write_ingredients(tmp_path_factory.mktemp("ingredients"), read_campaign("miniature"))
+
+
+@pytest.fixture(scope="session")
+def pristine(ingredients, tmp_path_factory) -> Path:
+    """A good bundle, to be read only."""
+    return ingredients.bundle(tmp_path_factory.mktemp("dist") / "miniature-primary")
+
+
+@pytest.fixture
+def good(pristine, tmp_path) -> Path:
+    """A good bundle of one's own."""
+    return Path(shutil.copytree(pristine, tmp_path / "bundle"))

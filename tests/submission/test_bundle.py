@@ -1,0 +1,171 @@
+"""The bundle: what is in it, that equal inputs give equal bytes, and that nothing half-written looks whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from submission.checks import verify
+from submission.checks.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
+from submission.description import parse_description
+from submission.digest import files_below, tree_digest
+from submission.errors import UserError
+
+
+def errors(bundle: Path) -> list:
+    return [f for f in verify(bundle) if f.severity == "error"]
+
+
+def test_equal_inputs_give_equal_bytes_wherever_they_are_bundled(ingredients, pristine, tmp_path):
+    copy = Path(shutil.copytree(ingredients.folder, tmp_path / "elsewhere"))
+    moved = ingredients.__class__(folder=copy, campaign=ingredients.campaign, recipe=ingredients.recipe)
+    assert tree_digest(moved.bundle(tmp_path / "other" / "name")) == tree_digest(pristine)
+
+
+def test_a_bundle_holds_the_uploaded_test_sets_and_not_the_open_one(pristine, ingredients):
+    names = {p.relative_to(pristine).as_posix() for p in files_below(pristine)}
+    outputs = {f"{p.name}/{t}.txt" for p in ingredients.campaign.pairs for t in p.testsets}
+    assert len(outputs) == 11
+    assert names == outputs | {f"segments/{t.name}.yaml" for t in ingredients.campaign.testsets} | {
+        "model/config.json",
+        "model/generation_config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "model/tokenizer_config.json",
+        "description/en-de.txt",
+        "description/en-zh.txt",
+        "campaign.json",
+        "recipe.json",
+        "scores.json",
+        "manifest.json",
+    }
+
+
+def test_a_bundle_has_copies_and_no_links(pristine, ingredients):
+    assert not any(p.is_symlink() for p in pristine.rglob("*"))
+    source, copy = ingredients.folder / "model" / "config.json", pristine / "model" / "config.json"
+    assert source.read_bytes() == copy.read_bytes() and not os.path.samefile(source, copy)
+
+
+def test_a_bundle_says_nothing_of_clock_machine_or_path(pristine, ingredients):
+    text = (pristine / "manifest.json").read_text(encoding="utf-8")
+    assert str(pristine) not in text and str(ingredients.folder) not in text
+    assert json.loads(text).keys() == {
+        *("format", "version", "campaign", "recipe", "model", "techniques", "data_sets"),
+        *("stages", "inputs", "provenance", "files"),
+    }
+
+
+def test_the_description_is_derived_from_the_artifacts(pristine):
+    fields = parse_description((pristine / "description" / "en-zh.txt").read_text(encoding="utf-8"))
+    size = sum(p.stat().st_size for p in files_below(pristine / "model"))
+    assert fields["Model name"] == ("MINIATURE_MINIATURE_ModelCompression_en-zh_unconstrained_primary",)
+    assert fields["Storage size"][0].startswith(f"{size:,} bytes = ")
+    assert fields["Number of parameters"] == ("34,504",)
+    assert fields["Data sets"] == ("talks",)
+    assert any("4 bits" in technique for technique in fields["Compression techniques"])
+
+
+@given(st.text(st.sampled_from([*"ab ", *LINE_BREAKS, *CONTROLS, *BIDIRECTIONAL, "\ud800", "ä", "你", "\u3000"])))
+def test_a_plain_line_is_one_clean_line(text):
+    line = plain_line(text)
+    assert line == line.strip() and len(line.splitlines()) <= 1
+    assert not set(line) & (LINE_BREAKS | CONTROLS | BIDIRECTIONAL)
+    line.encode("utf-8")
+
+
+def test_outputs_are_cleaned_to_one_line_a_segment(ingredients, tmp_path):
+    texts = ["  Guten\r\nTag.\u2028 ", "Das\x00 ist\tein \u202eTest.", "\ufeff \ud800"]
+    path = tmp_path / "hypotheses.jsonl"
+    ids = [f"talk1.wav/{i:04d}" for i in range(3)]
+    lines = [json.dumps({"segment": s, "text": t, "flags": []}) for s, t in zip(ids, texts, strict=True)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    hypotheses = {
+        (p.name, t): path if p.name == "en-de" else ingredients.folder / p.name / f"{t}.jsonl"
+        for p in ingredients.campaign.pairs
+        for t in p.testsets
+    }
+    out = ingredients.bundle(tmp_path / "dist", hypotheses=hypotheses)
+    assert (out / "en-de" / "ACL.txt").read_bytes() == b"Guten  Tag.\nDas  ist ein  Test.\n\n"
+    assert errors(out) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hypotheses": {}}, "hypotheses of en-de/ACL are missing"),
+        ({"segments": {}}, "segments of ACL are missing"),
+        ({"scores": Path("nowhere.json")}, "scores are missing"),
+    ],
+)
+def test_what_is_missing_is_named_and_the_good_bundle_stays(ingredients, good, change, message):
+    before = tree_digest(good)
+    with pytest.raises(UserError, match=message):
+        ingredients.bundle(good, **change)
+    assert tree_digest(good) == before
+    assert [p.name for p in good.parent.iterdir() if p.is_dir()] == [good.name]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"segment": "talk1.wav/0000", "text": "a"}'], "expected 3 hypotheses, one a segment, got 1"),
+        ([f'{{"segment": "talk1.wav/000{i}", "text": "a"}}' for i in (0, 2, 1)], "expected segment talk1.wav/0001"),
+        (['{"segment": "talk1.wav/0000", "text": 1}'] * 3, "line 1: segment and text must be texts"),
+        (["[1]"] * 3, "line 1: is no hypothesis"),
+        (["{"] * 3, "line 1: is no hypothesis"),
+    ],
+)
+def test_hypotheses_of_other_segments_are_refused(ingredients, tmp_path, lines, message):
+    path = tmp_path / "hypotheses.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    keys = [(p.name, t) for p in ingredients.campaign.pairs for t in p.testsets]
+    with pytest.raises(UserError, match=message):
+        ingredients.bundle(tmp_path / "dist", hypotheses=dict.fromkeys(keys, path))
+
+
+def test_a_plain_checkpoint_is_no_packed_model(ingredients, tmp_path):
+    model = Path(shutil.copytree(ingredients.folder / "model", tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match="quant_method"):
+        ingredients.bundle(tmp_path / "dist", model=model)
+
+
+def test_what_a_killed_run_left_is_cleared_and_the_bundle_moved_away_comes_back(ingredients, pristine, tmp_path):
+    out = tmp_path / "system"
+    shutil.copytree(pristine, tmp_path / ".system.replaced")
+    (tmp_path / ".system.partial" / "model").mkdir(parents=True)
+    (tmp_path / ".system.removed" / "model").mkdir(parents=True)
+    with pytest.raises(UserError):
+        ingredients.bundle(out, hypotheses={})
+    assert tree_digest(out) == tree_digest(pristine)
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [out.name]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("milliseconds", [2, 5, 10, 20, 40, 60])
+def test_a_kill_at_any_moment_leaves_a_whole_bundle_or_none(ingredients, pristine, tmp_path, milliseconds):
+    out, expected = tmp_path / "system", tree_digest(pristine)
+    for _ in range(2):  # the first into an empty place, the second over what is there
+        child = os.fork()
+        if child == 0:
+            try:
+                ingredients.bundle(out)
+            finally:
+                os._exit(0)
+        time.sleep(milliseconds / 1000)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not out.exists() or tree_digest(out) == expected
+    assert tree_digest(ingredients.bundle(out)) == expected
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [out.name]

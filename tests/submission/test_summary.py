@@ -1,0 +1,94 @@
+"""The summary of a build: what a person reads, line by line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from submission.campaign import read_campaign
+from submission.checks import Finding
+from submission.summary import summary
+
+FINDING = Finding(code="TXT10", severity="warning", path="en-de/ACL.txt", what="line 3: blank", fix="Look.")
+
+
+def journal() -> list[dict]:
+    use = {"part": "", "key": "k", "status": "built", "seconds": 10.0, "peak_bytes": 512 << 20, "bytes": 1_000_000}
+    decode = {**use, "stage": "decode", "seconds": 1.5}
+    return [
+        {**use, "stage": "finetune"},
+        {**decode, "part": "en-de/ACL"},
+        {**decode, "part": "en-de/ACL6060", "status": "cached", "seconds": 0.01, "peak_bytes": 8 << 30},
+    ]
+
+
+def scores() -> dict:
+    base = {"pair": "en-de", "testset": "ACL", "signature": "s"}
+    flags = {"blank": 2, "clipped": 0}
+    return {
+        "scores": [{**base, "metric": "BLEU", "value": 24.3456}, {**base, "metric": "chrF", "value": 52.0}],
+        "testsets": [
+            {"pair": "en-de", "testset": "ACL", "segments": 1234, "flags": flags, "note": ""},
+            {"pair": "en-de", "testset": "YOUTUBE", "segments": 7, "flags": flags, "note": "not scored: no references"},
+        ],
+    }
+
+
+@pytest.fixture
+def given(ingredients, pristine) -> dict:
+    return {
+        "campaign": ingredients.campaign,
+        "recipe": ingredients.recipe,
+        "model": ingredients.folder / "model",
+        "scores": scores(),
+        "journal": journal(),
+        "bundle": pristine.relative_to(pristine.parents[1]),
+        "findings": [],
+    }
+
+
+def test_the_size_is_shown_in_all_units_against_the_limit(given):
+    lines = summary(**given).splitlines()
+    (size,) = [line.split() for line in lines if "packed model" in line]
+    assert size == ["packed", "model", "69,238", "0.000069", "0.000064"]
+    tight = replace(given["campaign"], size_limit="20 kB")
+    over = summary(**given | {"campaign": tight}).splitlines()
+    assert ["over", "49,238", "0.000049", "0.000046"] in [line.split() for line in over]
+    assert any(line.endswith("over the limit") for line in over)
+
+
+def test_every_test_set_is_shown_with_lines_blanks_and_scores(given):
+    rows = [line.split() for line in summary(**given).splitlines()]
+    assert ["en-de", "ACL", "1,234", "2", "24.3", "52.0"] in rows
+    assert ["en-de", "YOUTUBE", "7", "2", "-", "-", "not", "scored:", "no", "references"] in rows
+
+
+def test_stages_are_shown_with_what_they_cost_and_whether_they_were_cached(given):
+    rows = [line.split() for line in summary(**given).splitlines()]
+    assert ["finetune", "built", "10.0", "512", "1,000,000"] in rows
+    assert ["decode", "1", "built,", "1", "cached", "1.5", "512", "2,000,000"] in rows
+    assert ["total", "2", "built,", "1", "cached", "11.5", "512", "3,000,000"] in rows
+    assert "Stages" not in summary(**given | {"journal": []})
+
+
+def test_it_says_where_the_bundle_lies_and_what_verify_found(given):
+    clean = summary(**given)
+    assert f"Bundle: {given['bundle']}\nverify: no findings\n" in clean
+    error = replace(FINDING, code="TXT02", severity="error")
+    found = summary(**given | {"findings": [error, FINDING]})
+    assert "verify: 1 error, 1 warning\n  error TXT02 en-de/ACL.txt: line 3: blank\n" in found
+    assert f"python -m submission verify {given['bundle']}" in found
+
+
+def test_the_miniature_says_what_it_is_and_how_to_build_the_competition_system(given):
+    text = summary(**given)
+    assert "This is the miniature: the scores are those of a tiny model" in text
+    assert "nox -s build_primary -- --campaign iwslt26 --data DIR" in text
+    assert "miniature" not in summary(**given | {"campaign": read_campaign("iwslt26")}).split("Bundle:")[0]
+
+
+def test_the_lines_fit_a_hundred_columns_and_are_plain_text(given):
+    text = summary(**given | {"findings": [replace(FINDING, severity="error", what="x" * 200)]})
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\x1b" not in text and all(line == line.rstrip() for line in text.splitlines())
