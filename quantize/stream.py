@@ -31,6 +31,10 @@ from submission.safetensors_file import file_bytes, header_bytes, lay_out, tenso
 
 READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
+SOLVE_ELEMENTS = 1 << 26
+"""Weights that the solver sees at a time, in whole rows: more than any linear of a 7 B model has, and a bound on
+what the embedding and the head of one cost (a solver holds several float32 copies)."""
+
 ERROR_ROWS = 4096
 """Rows of a weight that are dequantized at a time to measure what packing did to it."""
 
@@ -140,12 +144,16 @@ def encode(name: str, weight: torch.Tensor, codec: Codec, solver: str) -> dict[s
     Raises UserError where the scale or zero-point of a group is beyond float16, as for a group of nearly equal
     numbers far from zero.
     """
-    solution = solve(solver, weight, codec.bits, codec.group_size)
-    scale, zero = solution.scale.to(torch.float16), solution.zero.to(torch.float16)
+    step = max(1, SOLVE_ELEMENTS // weight.shape[1])
+    blocks = []
+    for start in range(0, weight.shape[0], step):
+        solution = solve(solver, weight[start : start + step], codec.bits, codec.group_size)
+        codes = torch.from_numpy(pack_codes(solution.codes.numpy(), codec.bits))
+        blocks.append((codes, solution.scale.to(torch.float16), solution.zero.to(torch.float16)))
+    codes, scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     if not (torch.isfinite(scale).all() and torch.isfinite(zero).all()):
         what = f"a scale or zero-point of {codec.name} is beyond float16"
         raise UserError(name, what, "leave the role of this weight out of quantize.codecs, or use smaller groups")
-    codes = torch.from_numpy(pack_codes(solution.codes.numpy(), codec.bits))
     return {f"{name}.codes": codes, f"{name}.scale": scale, f"{name}.zero": zero}
 
 

@@ -36,18 +36,26 @@ def forecast_record(cast: Forecast, limit_bytes: int) -> dict[str, Any]:
 
 def forecast_table(cast: Forecast, limit_bytes: int) -> str:
     """Return a forecast as a table by role, with its total against the limit."""
+    decimals = 3 if cast.total_bytes >= GB // 10 else 6  # so that those of the miniature do not all read 0.003
     rows = [("role", "stored as", "tensors", "parameters", "bytes", "GB", "GiB")]
     for role in cast.roles:
         rows.append(
-            _row(role.role, ", ".join(role.codecs), f"{role.tensors:,}", f"{role.parameters:,}", role.size_bytes)
+            _row(
+                role.role,
+                ", ".join(role.codecs),
+                f"{role.tensors:,}",
+                f"{role.parameters:,}",
+                role.size_bytes,
+                decimals,
+            )
         )
     for name, size in (
         ("header", cast.header_bytes),
         ("config.json", cast.config_bytes),
         ("tokenizer and others", cast.other_bytes),
     ):
-        rows.append(_row(name, "", "", "", size))
-    rows.append(_row("total", "", "", f"{cast.parameters:,}", cast.total_bytes))
+        rows.append(_row(name, "", "", "", size, decimals))
+    rows.append(_row("total", "", "", f"{cast.parameters:,}", cast.total_bytes, decimals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -56,11 +64,13 @@ def forecast_table(cast: Forecast, limit_bytes: int) -> str:
         ).rstrip()
         for row in rows
     ]
+    if not cast.other_bytes:
+        lines += ["", "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."]
     return "\n".join([*lines, "", *size_against_limit(cast.total_bytes, limit_bytes)])
 
 
-def _row(name: str, codecs: str, tensors: str, parameters: str, size: int) -> tuple[str, ...]:
-    return name, codecs, tensors, parameters, f"{size:,}", f"{size / GB:.3f}", f"{size / GIB:.3f}"
+def _row(name: str, codecs: str, tensors: str, parameters: str, size: int, decimals: int) -> tuple[str, ...]:
+    return name, codecs, tensors, parameters, f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"
 
 
 def size_against_limit(total_bytes: int, limit_bytes: int) -> list[str]:

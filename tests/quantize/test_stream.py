@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from quantize import stream
 from quantize.packing import pack_codes
 from quantize.solver import solve
 from quantize.stream import pack_checkpoint
@@ -94,6 +95,17 @@ def test_the_report_says_what_packing_did_to_each_weight(base, tmp_path):
     three = packed["language_model.model.layers.1.mlp.up_proj.weight"]
     assert four["codec"] == "affine4g64" and four["bytes"] == 128 * 64 + 2 * 2 * 128 * 2
     assert 0.006 < four["relative_mse"] < 0.009 < 0.03 < three["relative_mse"] < 0.04
+
+
+def test_a_weight_larger_than_the_solver_sees_is_packed_in_blocks_of_rows(monkeypatch):
+    weight = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(stream, "SOLVE_ELEMENTS", 20 * 128 + 5)
+    whole = stream.encode("w", weight, affine(3, 64), "hqq")
+    blocks = [
+        stream.encode("w", weight[rows], affine(3, 64), "hqq") for rows in (slice(20), slice(20, 40), slice(40, 50))
+    ]
+    for name, part in whole.items():
+        assert torch.equal(part, torch.cat([block[name] for block in blocks]))
 
 
 def test_packing_twice_gives_the_same_bytes(base, tmp_path):
