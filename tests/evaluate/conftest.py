@@ -43,11 +43,9 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(checkpoint):
     """Return (model, processor) of the tiny checkpoint in float32."""
-    import torch
-    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+    from submission.runtime.loading import load_model
 
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    return model.eval(), AutoProcessor.from_pretrained(checkpoint)
+    return load_model(checkpoint, "float32")
 
 
 @pytest.fixture(scope="session")
