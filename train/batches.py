@@ -10,12 +10,13 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Qwen2AudioProcessor
 
 from submission.corpus import Utterance
 from submission.runtime.audio import read_slice
-from submission.runtime.prompt import Example, Heard, encode, hear, render_prompt
+from submission.runtime.prompt import Example, Heard, collate, encode, hear, render_prompt
 
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""
@@ -93,6 +94,19 @@ class Utterances(Dataset[Example]):
         if self.kept is not None:
             self.kept[place] = heard
         return heard
+
+
+def collate_targets(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Return a training batch whose audio features end soon after its longest audio.
+
+    Tensors as in submission.runtime.prompt.collate, but fewer frames: the encoder's convolutions look one frame past
+    the audio, two are kept, and the number is even because the encoder halves it.
+    """
+    batch = collate(examples, pad_token_id, "right", labels=True)
+    frames = int(batch["feature_attention_mask"].sum(dim=1).max()) + 2
+    for name in ("input_features", "feature_attention_mask"):
+        batch[name] = batch[name][..., : frames + frames % 2].contiguous()
+    return batch
 
 
 def feature_bytes(utterances: Sequence[Utterance], processor: Qwen2AudioProcessor) -> int:

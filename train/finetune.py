@@ -38,9 +38,9 @@ from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.recipe import FinetuneOptions
-from submission.runtime.prompt import collate, end_token_id
-from train.batches import PlannedBatches, Utterances, feature_bytes, plan_batches, render_prompts
-from train.model import LabelledLogits, load_adapted, save_adapter, target_modules, trainable_parameters
+from submission.runtime.prompt import end_token_id
+from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
+from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
 
 COMPLETE = "complete"
 """Name of the file that marks a finished checkpoint."""
@@ -70,14 +70,14 @@ class LoraTrainer(Trainer):
         super().__init__(**arguments)
         self.batches = batches
         self.base_name = base_name
-        self.labelled = LabelledLogits(self.model.get_base_model().get_output_embeddings())
+        self.target_loss = TargetLoss(self.model.get_base_model())
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the mean cross-entropy of the step's labels; over all processes where there are several."""
         labels = inputs.pop("labels")
-        loss = self.labelled.loss(model, inputs, labels, num_items_in_batch) * self.accelerator.num_processes
+        loss = self.target_loss(model, inputs, labels, num_items_in_batch) * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader:
@@ -228,9 +228,7 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
         args=arguments,
         train_dataset=make(train),
         eval_dataset=make(dev),
-        data_collator=functools.partial(
-            collate, pad_token_id=processor.tokenizer.pad_token_id, side="right", labels=True
-        ),
+        data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
     with progress("finetune", len(batches) - done, "steps") as tick:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +26,63 @@ NO_LINEAR = ("embedding",)
 """Roles of weights that can be packed but are no linear, so LoRA as we merge it does not apply."""
 
 
-class LabelledLogits:
-    """Makes a model compute logits where there is a label and nowhere else.
+class TargetLoss:
+    """Cross-entropy of the target tokens, with two costs of the stock forward left out and the same result.
 
-    Of a training sequence about one position in ten is target; the stock forward makes logits of all of them, which
-    for a vocabulary of 156,032 is gigabytes a batch. This hangs in front of the head and lets only those positions
-    through that predict a label. (A subclass with another forward would be neater, but transformers maps checkpoint
-    names by class: the head of a subclass is silently left at random.)
+    Logits are computed where there is a label and nowhere else: about one position in ten of a training sequence is
+    target, and logits of all of them are gigabytes a batch for a vocabulary of 156,032. The audio encoder runs over as
+    many frames as the longest audio of the batch has, not over its whole window, of which speech fills a fifth: its
+    attention is masked beyond the audio anyway.
+
+    Both are done from outside, on the stock model. (A subclass with another forward would be neater, but transformers
+    maps checkpoint names by class: the head of a subclass is silently left at random.)
     """
 
-    def __init__(self, head: torch.nn.Module) -> None:
+    def __init__(self, model: Qwen2AudioForConditionalGeneration) -> None:
+        self._tower = model.model.audio_tower
+        self._positions = self._tower.embed_positions
         self._wanted: torch.Tensor | None = None
-        head.register_forward_pre_hook(self._select)
+        model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _select(self, head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (inputs[0][:, :-1][self._wanted],)
 
-    def loss(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor, labels_in_step: Any
+    @contextmanager
+    def _window(self, positions: int) -> Iterator[None]:
+        """Let the encoder take features of 2 * positions frames."""
+        config, whole = self._tower.config, self._tower.config.max_source_positions
+        self._tower.embed_positions = _FirstRows(self._positions.weight[:positions])
+        config.max_source_positions = positions
+        try:
+            yield
+        finally:
+            self._tower.embed_positions = self._positions
+            config.max_source_positions = whole
+
+    def __call__(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor, labels_in_step: Any = None
     ) -> torch.Tensor:
         """Return the summed cross-entropy of the labels, divided by `labels_in_step`; None divides by their number.
 
-        labels: int64 [batch, tokens], -100 where there is no target; inputs: all else that the model takes.
+        model: the one given at first, or a wrapper of it. labels: int64 [batch, tokens], -100 where there is no
+        target. inputs: all else that the model takes, the features shortened or not.
         """
         self._wanted = labels[:, 1:] != IGNORED
         try:
-            logits = model(**inputs, use_cache=False).logits
+            with self._window(inputs["input_features"].shape[-1] // 2):
+                logits = model(**inputs, use_cache=False).logits
         finally:
             wanted, self._wanted = self._wanted, None
         total = cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
         return total / (wanted.sum() if labels_in_step is None else labels_in_step)
+
+
+class _FirstRows(torch.nn.Module):
+    """Stands in for the table of audio positions."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
 
 
 def target_modules(config: dict[str, Any], roles: Sequence[str]) -> dict[str, str]:
