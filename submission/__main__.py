@@ -81,13 +81,15 @@ def summary(args: argparse.Namespace) -> int:
 
     system, store = open_system(args)
     folder = args.dist / system.name
-    findings = check(folder, system.campaign.name)
+    findings = check(folder, args.campaign)
+    journal, seconds = store.read_journal()
     text = summarise(
         campaign=system.campaign,
         recipe=system.recipe,
         model=store.need(system.stage("quantize")) / "model",
         scores=json.loads((store.need(system.stage("score")) / "scores.json").read_text(encoding="utf-8")),
-        journal=store.read_journal(),
+        journal=journal,
+        seconds=seconds,
         bundle=folder,
         findings=findings,
     )

@@ -22,7 +22,7 @@ from submission.errors import UserError
 SAMPLE_RATE = 16_000
 
 _LINE = re.compile(
-    r"- \{duration: (?P<duration>\d+(?:\.\d+)?), offset: (?P<offset>\d+(?:\.\d+)?), "
+    r"- \{duration: (?P<duration>\d{1,9}(?:\.\d{1,9})?), offset: (?P<offset>\d{1,9}(?:\.\d{1,9})?), "
     r'rW: 0, speaker_id: NA, uW: 0, wav: (?P<wav>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_][A-Za-z0-9._-]*)\}'
 )
 

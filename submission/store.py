@@ -198,17 +198,22 @@ class Store:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
     def begin_journal(self) -> None:
-        """Empty the journal: what is noted from now on belongs to one build."""
+        """Empty the journal but for the time: what is noted from now on belongs to one build."""
         if self.journal is not None:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
-            self.journal.write_bytes(b"")
+            write_text(self.journal, json.dumps({"begun": time.time()}) + "\n")
 
-    def read_journal(self) -> list[dict[str, Any]]:
-        """Return the journal's lines, the last one of each stage, in the order of their first use."""
+    def read_journal(self) -> tuple[list[dict[str, Any]], float | None]:
+        """Return the last use of each stage, in the order of their first, and the seconds since the build began.
+
+        The seconds are None where no build was begun, or where the clock was set back since.
+        """
         if self.journal is None or not self.journal.is_file():
-            return []
+            return [], None
         lines = [json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines()]
-        return list({(line["stage"], line["part"]): line for line in lines}.values())
+        uses = {(line["stage"], line["part"]): line for line in lines if "stage" in line}
+        seconds = time.time() - lines[0]["begun"] if lines and "begun" in lines[0] else -1.0
+        return list(uses.values()), seconds if seconds >= 0 else None
 
     @contextmanager
     def _locked(self, stage: Stage) -> Iterator[None]:

@@ -24,20 +24,21 @@ def summary(
     model: Path,
     scores: Mapping[str, Any],
     journal: Iterable[Mapping[str, Any]],
+    seconds: float | None,
     bundle: Path,
     findings: Sequence[Finding],
 ) -> str:
     """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
 
     model: folder of the packed model; scores: what scores.json holds; journal: the uses of stages in this build,
-    as the store notes them; findings: what `verify` found in the bundle.
+    as the store notes them; seconds: since the build began, None where that is not known; findings: what `verify` found in the bundle.
     """
     size = sum(path.stat().st_size for path in files_below(model))
     sections = [
         f"{campaign.edition}: {recipe.name} system",
         _sizes(size, campaign),
         _scores(scores),
-        _stages(list(journal)),
+        _stages(list(journal), seconds),
         _bundle(bundle, findings),
     ]
     if campaign.made_here:
@@ -75,7 +76,7 @@ def _scores(scores: Mapping[str, Any]) -> str:
     return f"Outputs\n{_table(rows, left=(0, 1, 6))}"
 
 
-def _stages(journal: list[Mapping[str, Any]]) -> str:
+def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
     """Show each stage in the order of its first use, its parts (eleven test sets) together."""
     if not journal:
         return ""
@@ -85,7 +86,8 @@ def _stages(journal: list[Mapping[str, Any]]) -> str:
     rows = [("stage", "state", "seconds", "peak MiB", "bytes")]
     rows += [_stage_row(name, uses) for name, uses in groups.items()]
     rows.append(_stage_row("total", journal))
-    return f"Stages\n{_table(rows, left=(0, 1))}"
+    whole = "" if seconds is None else f"\n  The whole build took {seconds:,.0f} s, starting its programs included."
+    return f"Stages\n{_table(rows, left=(0, 1))}{whole}"
 
 
 def _stage_row(name: str, uses: Sequence[Mapping[str, Any]]) -> Row:

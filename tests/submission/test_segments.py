@@ -50,6 +50,7 @@ def test_file_is_the_one_that_shas_writes(tmp_path):
         "- {duration: -1.0, offset: 0.26, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}\n",
         "- {duration: 1.0, offset: .inf, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}\n",
         '- {duration: 1.0, offset: 1.0, rW: 0, speaker_id: NA, uW: 0, wav: "talk\\q.wav"}\n',
+        f"- {{duration: {'9' * 400}, offset: 0.0, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}}\n",
         "offset: 1\n",
         "",
     ],

@@ -140,3 +140,16 @@ def test_digest_does_not_know_the_time_the_machine_or_the_library_versions(tmp_p
     time.sleep(0.05)
     two.obtain(stage(), write_one)
     assert one.record(stage())["digest"] == two.record(stage())["digest"]
+
+
+def test_journal_belongs_to_one_build_and_knows_how_long_it_takes(tmp_path):
+    store = Store(root=tmp_path, journal=tmp_path / "journals" / "system.jsonl")
+    assert store.read_journal() == ([], None)
+    store.obtain(stage(), write_one)
+    assert store.read_journal()[1] is None
+    store.begin_journal()
+    store.obtain(stage(), write_one)
+    store.obtain(stage(), write_one)
+    uses, seconds = store.read_journal()
+    assert [(use["stage"], use["status"]) for use in uses] == [("s", "cached")]
+    assert 0 <= seconds < 60

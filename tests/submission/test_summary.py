@@ -43,6 +43,7 @@ def given(ingredients, pristine) -> dict:
         "model": ingredients.folder / "model",
         "scores": scores(),
         "journal": journal(),
+        "seconds": 412.3,
         "bundle": pristine.relative_to(pristine.parents[1]),
         "findings": [],
     }
@@ -70,6 +71,11 @@ def test_stages_are_shown_with_what_they_cost_and_whether_they_were_cached(given
     assert ["decode", "1", "built,", "1", "cached", "1.5", "512", "2,000,000"] in rows
     assert ["total", "2", "built,", "1", "cached", "11.5", "512", "3,000,000"] in rows
     assert "Stages" not in summary(**given | {"journal": []})
+
+
+def test_wall_clock_is_told_where_it_is_known(given):
+    assert "The whole build took 412 s" in summary(**given)
+    assert "The whole build took" not in summary(**given | {"seconds": None})
 
 
 def test_it_says_where_the_bundle_lies_and_what_verify_found(given):
