@@ -1,11 +1,9 @@
 """The voice: espeak-ng from the pip package `espeakng-loader`, the same samples for the same text, always.
 
-espeak-ng keeps state between sentences (flutter and breath phases, random numbers) which neither
-`espeak_Terminate` nor `espeak_ng_SetRandSeed` resets: the same sentence comes out a few samples longer or
-shorter after another one. So `speak` unloads and loads the library around every utterance, which resets all
-of it and costs about 6 ms. Loading seeds the random numbers with the second of the clock, which five of the
-voices can be heard to use: they are seeded again. Nothing is shared between utterances, and work can be spread over processes in any
-order.
+espeak-ng keeps state between sentences (phases of flutter, filters) that `espeak_Terminate` does not reset: the same
+sentence comes out a few samples longer or shorter after another one. And it seeds the noise of breathing voices by the
+clock whenever it starts. So `speak` unloads and loads the library around every utterance, which costs about 6 ms, and
+seeds it after it has started. Nothing is shared between utterances, and work can be spread over processes in any order.
 """
 
 from __future__ import annotations
@@ -73,17 +71,11 @@ VOICES = (
     Voice(name="james", accent="en-gb-x-gbclan", variant="m2", words_per_minute=210, pitch=44),
     Voice(name="karen", accent="en-us", variant="linda", words_per_minute=195, pitch=50),
     Voice(name="lewis", accent="en", variant="", words_per_minute=215, pitch=50),
-    Voice(
-        name="moira", accent="en-gb-scotland", variant="f2", words_per_minute=190, pitch=54, split="heldout"
-    ),
-    Voice(
-        name="niall", accent="en-gb-scotland", variant="m4", words_per_minute=185, pitch=46, split="heldout"
-    ),
+    Voice(name="moira", accent="en-gb-scotland", variant="f2", words_per_minute=190, pitch=54, split="heldout"),
+    Voice(name="niall", accent="en-gb-scotland", variant="m4", words_per_minute=185, pitch=46, split="heldout"),
     Voice(name="olive", accent="en-029", variant="f4", words_per_minute=190, pitch=56, split="heldout"),
     Voice(name="percy", accent="en-029", variant="m8", words_per_minute=195, pitch=42, split="heldout"),
-    Voice(
-        name="queen", accent="en-gb-x-gbcwmd", variant="f1", words_per_minute=200, pitch=50, split="heldout"
-    ),
+    Voice(name="queen", accent="en-gb-x-gbcwmd", variant="f1", words_per_minute=200, pitch=50, split="heldout"),
     Voice(name="roger", accent="en-us-nyc", variant="m6", words_per_minute=205, pitch=47, split="heldout"),
     Voice(name="susan", accent="en-us", variant="f5", words_per_minute=195, pitch=62, split="heldout"),
     Voice(name="terry", accent="en", variant="m5", words_per_minute=200, pitch=43, split="heldout"),
