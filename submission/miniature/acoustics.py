@@ -69,9 +69,7 @@ def concatenate(
     return np.concatenate(parts).astype(np.float32), places
 
 
-def band_pass(
-    wave: np.ndarray, low_hertz: float, high_hertz: float, roll_off_hertz: float = 60.0
-) -> np.ndarray:
+def band_pass(wave: np.ndarray, low_hertz: float, high_hertz: float, roll_off_hertz: float = 60.0) -> np.ndarray:
     """Return the signal with only one band left, by a zero-phase filter with raised-cosine edges.
 
     Half of each edge's roll-off lies on either side of its frequency.
@@ -131,9 +129,7 @@ def mix(speech: np.ndarray, background: np.ndarray, snr_db: float) -> np.ndarray
     return (speech + level(background, rms(speech) * 10 ** (-snr_db / 20))).astype(np.float32)
 
 
-def add_noise(
-    speech: np.ndarray, snr_db: float, rng: np.random.Generator, colour: Colour = "white"
-) -> np.ndarray:
+def add_noise(speech: np.ndarray, snr_db: float, rng: np.random.Generator, colour: Colour = "white") -> np.ndarray:
     """Return speech in white or pink noise at a signal-to-noise ratio."""
     return mix(speech, noise(len(speech), colour, rng), snr_db)
 

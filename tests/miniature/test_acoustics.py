@@ -95,6 +95,4 @@ def test_limit_only_ever_lowers() -> None:
 
 
 def test_gain_is_in_decibels() -> None:
-    assert acoustics.rms(acoustics.gain(tone(100), -6.0206)) == pytest.approx(
-        acoustics.rms(tone(100)) / 2, rel=1e-4
-    )
+    assert acoustics.rms(acoustics.gain(tone(100), -6.0206)) == pytest.approx(acoustics.rms(tone(100)) / 2, rel=1e-4)

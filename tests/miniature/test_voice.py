@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from submission.miniature.voice import VOICES, speak, voice_named, voices
+from submission.miniature.voice import VOICES, speak, voices
 
 TEXT = "Seven red bicycles are near the station at half past three."
 

@@ -1,0 +1,127 @@
+"""Examine a checkpoint on held-out sentences: the stock processor, `generate`, BLEU and chrF by sacrebleu.
+
+Every domain is examined in clean speech by the voices of training; the known domains together also by voices
+and accents that training never has, over the telephone, and in noise. Sentences are single and from the
+held-out split.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from submission.miniature.curriculum import NEW_DOMAIN, Condition, Lesson, record
+from submission.miniature.language import DOMAINS, sentences
+from submission.miniature.model import LANGUAGES, PROMPT
+from submission.miniature.voice import Split, voices
+
+BATCH_SIZE = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """One set of questions."""
+
+    name: str
+    """How the scores are filed, e.g. `clean/daily`."""
+    domains: tuple[str, ...]
+    speakers: Split
+    condition: Condition
+
+
+KNOWN = tuple(domain for domain in DOMAINS if domain != NEW_DOMAIN)
+PAPERS = (
+    *(Paper(name=f"clean/{domain}", domains=(domain,), speakers="train", condition="clean") for domain in DOMAINS),
+    Paper(name="new-voices/known", domains=KNOWN, speakers="heldout", condition="clean"),
+    Paper(name="telephone/known", domains=KNOWN, speakers="train", condition="telephone"),
+    Paper(name="noise/known", domains=KNOWN, speakers="train", condition="noise"),
+)
+
+
+def questions(paper: Paper, count: int, seed: int) -> list[Lesson]:
+    """Return the recordings of a paper: `count` held-out sentences, spread over its domains and speakers."""
+    rng = np.random.default_rng([seed, 2])
+    speakers = voices(paper.speakers)
+    drawn = [sentences(domain, count, seed=seed, split="heldout") for domain in paper.domains]
+    return [
+        Lesson(
+            domain=sentence.domain,
+            spoken=(sentence.spoken,),
+            targets=sentence.targets,
+            voice=speakers[place % len(speakers)].name,
+            condition=paper.condition,
+            seed=int(rng.integers(2**31)),
+        )
+        for place, sentence in enumerate(drawn[place % len(drawn)][place] for place in range(count))
+    ]
+
+
+def examine(folder: Path, count: int, seed: int, workers: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return BLEU and chrF by paper and language for `count` held-out sentences a paper.
+
+    Papers are divided among single-threaded processes; how many does not change the scores.
+    """
+    tasks = [(folder, paper, count, seed) for paper in PAPERS]
+    if workers == 1:
+        results = [_sit(*task) for task in tasks]
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            results = pool.starmap(_sit, tasks, chunksize=1)
+    return {paper.name: result for paper, result in zip(PAPERS, results, strict=True)}
+
+
+def _sit(folder: Path, paper: Paper, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return one paper's scores by language, computed on one thread."""
+    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        processor = AutoProcessor.from_pretrained(folder)
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        asked = questions(paper, count, seed)
+        waves = [record(question) for question in asked]
+        return {
+            code: score(translate(model, processor, waves, name), [question.targets[code] for question in asked], code)
+            for code, name in LANGUAGES.items()
+        }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def translate(model, processor, waves: Sequence[np.ndarray], target_language: str) -> list[str]:
+    """Return the greedy translation of each recording, float32 [samples] at 16 kHz."""
+    rate = processor.feature_extractor.sampling_rate
+    prompt = PROMPT.format(target_language=target_language)
+    order = sorted(range(len(waves)), key=lambda index: len(waves[index]))
+    found = {}
+    for start in range(0, len(order), BATCH_SIZE):
+        chosen = order[start : start + BATCH_SIZE]
+        inputs = processor(
+            text=[prompt] * len(chosen),
+            audio=[waves[index] for index in chosen],
+            sampling_rate=rate,
+            padding=True,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=64)
+        texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        found.update(zip(chosen, texts, strict=True))
+    return [found[index].strip() for index in range(len(waves))]
+
+
+def score(hypotheses: list[str], references: list[str], language: str) -> dict[str, float]:
+    """Return corpus BLEU (13a, or zh for Chinese) and chrF, to one decimal."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    bleu = BLEU(tokenize="zh" if language == "zh" else "13a")
+    return {
+        "bleu": round(bleu.corpus_score(hypotheses, [references]).score, 1),
+        "chrf": round(CHRF().corpus_score(hypotheses, [references]).score, 1),
+    }

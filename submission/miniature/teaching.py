@@ -1,0 +1,240 @@
+"""Batches and losses of the forge: what one step of training computes.
+
+Two things differ from calling the model on batches that the processor makes, and neither changes the
+mathematics:
+
+- The processor pads every recording to the full window. Here a batch is as long as its longest recording; the
+padding is masked either way, and a test holds that both give the same encoder output. - Both translations of
+a recording are learned from one pass: the audio comes first in the prompt, so German and Chinese continue the
+same prefix, each blind to the other by the attention mask, each with the positions it has alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from submission.miniature.curriculum import Features, Lesson
+from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT
+
+BLANK = 0
+LETTERS = " 'abcdefghijklmnopqrstuvwxyz0123456789"
+FRAME_MULTIPLE = 8
+POOL_BATCHES = 24
+"""Recordings are sorted by length within so many batches: little padding, still random batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Recordings of about the same length with what they say and what they mean."""
+
+    mel: torch.Tensor
+    """float32 [batch, bins, frames]; frames past a recording's end hold its quietest value."""
+    frames: torch.Tensor
+    """int64 [batch]: frames of each recording."""
+    words: list[list[int]]
+    """The spoken words' numbers by recording."""
+    letters: list[list[int]]
+    """The letters of those words and the blanks between them, likewise."""
+    prompts: list[list[int]]
+    """Token ids of each language's prompt after the audio."""
+    targets: list[list[list[int]]]
+    """Token ids by recording and language, end token included."""
+
+
+class School:
+    """Everything that batches are made from: features, word list, token ids."""
+
+    def __init__(self, lessons: Sequence[Lesson], features: Features, tokenizer, window_frames: int) -> None:
+        self.features = features
+        self.window_frames = window_frames
+        self.frames = None  # opened by the process that reads it: sending a mapping would copy it
+        self.vocabulary = sorted({word for lesson in lessons for word in lesson.words})
+        number = {word: place + 1 for place, word in enumerate(self.vocabulary)}
+        self.words = [[number[word] for word in lesson.words] for lesson in lessons]
+        self.letters = [[LETTERS.index(letter) + 1 for letter in " ".join(lesson.words)] for lesson in lessons]
+        end = tokenizer.convert_tokens_to_ids(END)
+        self.targets = [
+            [[*tokenizer(lesson.targets[code])["input_ids"], end] for code in LANGUAGES] for lesson in lessons
+        ]
+        before, _, after = PROMPT.partition(AUDIO)
+        self.before = tokenizer(before)["input_ids"]
+        self.audio_id = tokenizer.convert_tokens_to_ids(AUDIO)
+        self.prompts = [tokenizer(after.format(target_language=name))["input_ids"] for name in LANGUAGES.values()]
+
+    def batches(self, size: int, seed: int) -> list[np.ndarray]:
+        """Return one epoch as index arrays of `size` recordings of similar length, in random order."""
+        rng = np.random.default_rng(seed)
+        lengths = self.features.counts
+        order = rng.permutation(np.flatnonzero(lengths))
+        result = []
+        for start in range(0, len(order), size * POOL_BATCHES):
+            pool = order[start : start + size * POOL_BATCHES]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            result += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
+        if not result:
+            raise ValueError(f"{len(order)} recordings make no batch of {size}")
+        return [result[index] for index in rng.permutation(len(result))]
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
+        """Return a batch; with a generator, bands and moments of each recording are masked (SpecAugment)."""
+        if self.frames is None:
+            self.frames = self.features.open()
+        starts = np.concatenate([[0], self.features.ends])
+        pieces = [np.asarray(self.frames[starts[index] : starts[index + 1]], np.float32) for index in indices]
+        longest = max(map(len, pieces))
+        width = min(-(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.window_frames)
+        mel = np.empty((len(pieces), width, pieces[0].shape[1]), np.float32)
+        for row, piece, index in zip(mel, pieces, indices, strict=True):
+            quietest = piece.min()
+            row[:] = quietest
+            row[: len(piece)] = piece
+            if rng is not None:
+                mask_some(row[: self.features.counts[index]], quietest, rng)
+        return Batch(
+            mel=torch.from_numpy(mel).transpose(1, 2).contiguous(),
+            frames=torch.from_numpy(self.features.counts[indices]),
+            words=[self.words[index] for index in indices],
+            letters=[self.letters[index] for index in indices],
+            prompts=self.prompts,
+            targets=[self.targets[index] for index in indices],
+        )
+
+
+def mask_some(frames: np.ndarray, value: float, rng: np.random.Generator) -> None:
+    """Overwrite up to ten neighbouring bands and, twice, up to eight neighbouring frames, in place."""
+    bands = int(rng.integers(0, 11))
+    start = int(rng.integers(0, frames.shape[1] - bands))
+    frames[:, start : start + bands] = value
+    for _ in range(2):
+        moments = int(rng.integers(0, 9))
+        start = int(rng.integers(0, max(len(frames) - moments, 1)))
+        frames[start : start + moments] = value
+
+
+def audio_tokens(frames: torch.Tensor) -> torch.Tensor:
+    """Return how many positions of the language model a recording takes (as Qwen2-Audio's processor counts)."""
+    return (fine_positions(frames) - 2) // 2 + 1
+
+
+def fine_positions(frames: torch.Tensor) -> torch.Tensor:
+    """Return how many positions a recording takes in the audio encoder, before pooling."""
+    return (frames - 1) // 2 + 1
+
+
+def encode(tower: torch.nn.Module, mel: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the encoder's output [batch, frames / 4, width], and before pooling [batch, frames / 2, width].
+
+    The same steps as `Qwen2AudioEncoder.forward`, which insists on the full window. mel is float32
+    [batch, bins, frames] with the frame count a multiple of four; what lies past a recording's end is masked.
+    """
+    hidden = F.gelu(tower.conv2(F.gelu(tower.conv1(mel)))).transpose(1, 2)
+    positions = hidden.shape[1]
+    hidden = hidden + tower.embed_positions.weight[:positions]
+    heard = torch.arange(positions)[None, :] < fine_positions(frames)[:, None]
+    mask = torch.zeros(heard.shape).masked_fill(~heard, torch.finfo(torch.float32).min)[:, None, None, :]
+    for layer in tower.layers:
+        hidden = layer(hidden, mask)
+    pooled = F.avg_pool1d(hidden.transpose(1, 2), 2, stride=2).transpose(1, 2)
+    return tower.layer_norm(pooled), tower.layer_norm(hidden)
+
+
+def listening_losses(
+    word_head: torch.nn.Linear,
+    letter_head: torch.nn.Linear,
+    encoded: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+) -> dict[str, torch.Tensor]:
+    """Return the connectionist temporal classification losses, per word and per letter.
+
+    Words are recognised in the pooled output (one vector in 80 ms), letters before pooling (one in 40 ms, since 80 ms
+    can hold two). The letters show the way: words alone take twice the steps.
+    """
+    pooled, fine = encoded
+    return {
+        "words": ctc_loss(word_head(pooled), audio_tokens(batch.frames), batch.words),
+        "letters": ctc_loss(letter_head(fine), fine_positions(batch.frames), batch.letters),
+    }
+
+
+def ctc_loss(scores: torch.Tensor, lengths: torch.Tensor, symbols: list[list[int]]) -> torch.Tensor:
+    """Return the CTC loss per symbol, averaged over recordings; scores are [batch, positions, symbols + 1]."""
+    flat = torch.tensor([symbol for row in symbols for symbol in row])
+    counts = torch.tensor([len(row) for row in symbols])
+    log_probabilities = scores.log_softmax(-1).transpose(0, 1)
+    return F.ctc_loss(log_probabilities, flat, lengths, counts, BLANK, zero_infinity=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How recordings and both their translations lie in one batch of sequences."""
+
+    ids: torch.Tensor
+    """int64 [batch, length]"""
+    positions: torch.Tensor
+    """int64 [batch, length]: each language continues from the end of the audio."""
+    branch: torch.Tensor
+    """int64 [batch, length]: 0 audio, then 1, 2, … by language; -1 padding."""
+    predicting: torch.Tensor
+    """int64 [tokens]: places in the flattened batch whose next token is learned."""
+    labels: torch.Tensor
+    """int64 [tokens]"""
+
+
+def lay_out(batch: Batch, before: list[int], audio_id: int) -> Layout:
+    """Return the sequences of a batch: audio, then for each language its prompt and its translation."""
+    rows, places, branches, predicting, labels = [], [], [], [], []
+    for count, targets in zip(audio_tokens(batch.frames).tolist(), batch.targets, strict=True):
+        ids = [*before, *[audio_id] * count]
+        position, branch = list(range(len(ids))), [0] * len(ids)
+        marks: list[tuple[int, int]] = []
+        shared = len(ids)
+        for number, (prompt, target) in enumerate(zip(batch.prompts, targets, strict=True), start=1):
+            first = len(ids) + len(prompt) - 1
+            ids += [*prompt, *target[:-1]]
+            position += range(shared, shared + len(ids) - len(position))
+            branch += [number] * (len(ids) - len(branch))
+            marks += [(first + offset, token) for offset, token in enumerate(target)]
+        rows.append(ids)
+        places.append(position)
+        branches.append(branch)
+        predicting.append([place for place, _ in marks])
+        labels += [token for _, token in marks]
+    length = max(map(len, rows))
+    pad = {"ids": (rows, 0), "positions": (places, 0), "branch": (branches, -1)}
+    filled = {
+        name: torch.tensor([row + [value] * (length - len(row)) for row in table])
+        for name, (table, value) in pad.items()
+    }
+    flat = [row * length + place for row, marks in enumerate(predicting) for place in marks]
+    return Layout(**filled, predicting=torch.tensor(flat), labels=torch.tensor(labels))
+
+
+def attention_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Return the additive mask float32 [batch, 1, length, length]: causal, and each language blind to the other."""
+    length = branch.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    return torch.zeros(seen.shape).masked_fill(~(causal & seen), torch.finfo(torch.float32).min)[:, None]
+
+
+def translation_loss(model, encoded: torch.Tensor, batch: Batch, school: School) -> torch.Tensor:
+    """Return the cross-entropy per target token over both languages, given the encoder's output."""
+    layout = lay_out(batch, school.before, school.audio_id)
+    embedded = model.get_input_embeddings()(layout.ids)
+    counts = audio_tokens(batch.frames)
+    heard = torch.arange(encoded.shape[1])[None, :] < counts[:, None]
+    audio = model.model.multi_modal_projector(encoded)[heard]
+    embedded = embedded.masked_scatter((layout.ids == school.audio_id)[..., None], audio)
+    hidden = model.model.language_model(
+        inputs_embeds=embedded,
+        attention_mask=attention_mask(layout.branch),
+        position_ids=layout.positions,
+        use_cache=False,
+    ).last_hidden_state
+    logits = model.lm_head(hidden.flatten(0, 1)[layout.predicting])
+    return F.cross_entropy(logits, layout.labels)
