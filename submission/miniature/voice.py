@@ -26,7 +26,6 @@ PARAMETER_RATE = 1
 PARAMETER_PITCH = 3
 PARAMETER_RANGE = 4
 RANDOM_SEED = 1
-RANDOM_SEED = 1
 SILENCE_LEVEL = 0.004
 MARGIN_SECONDS = 0.05
 
@@ -127,7 +126,6 @@ def _synthesise(text: str, voice: Voice) -> tuple[list[np.ndarray], int]:
         if rate_hertz <= 0:
             raise RuntimeError(f"espeak-ng does not start with the data in {data.decode()}")
         library.espeak_ng_SetRandSeed(ctypes.c_long(RANDOM_SEED))  # breath is noise, seeded by the clock
-        library.espeak_ng_SetRandSeed(ctypes.c_long(RANDOM_SEED))
         library.espeak_SetSynthCallback(collect)
         if library.espeak_SetVoiceByName(voice.espeak_name.encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {voice.espeak_name}")

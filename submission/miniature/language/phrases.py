@@ -119,17 +119,17 @@ def draw_time(domain: Domain, rng: Random, tense: str) -> Time | None:
         return None
     if domain.letter in "nk" and tense == "past" and rng.random() < 0.25:
         return rng.choice(closed.years()[-20 if domain.letter == "k" else 0 :])
-    if wanted in ("past", "future", "habit", None) and rng.random() < domain.clock_share:
-        pool = closed.moments(clocks=True)
-    else:
-        pool = closed.moments(clocks=False)
-    kinds = {"past": ("past", "any"), "future": ("future", "any"), "habit": ("habit",), "now": ("now",)}
-    found = [time for time in pool if time.when in kinds.get(wanted, ("future", "any"))]
-    if domain.letter == "k":
-        found = [
-            time for time in found if time.en in ("today", "now", "last week", "last year", "next week", "next year")
-        ]
+    told = wanted in ("past", "future", "habit", None) and rng.random() < domain.clock_share
+    found = _times(wanted, told, domain.letter == "k")
     return rng.choice(found) if found else None
+
+
+@cache
+def _times(wanted: str | None, told: bool, calm: bool) -> tuple[Time, ...]:
+    """Return the times of a kind, with the hour where it is told; conference talks use but a few of them."""
+    kinds = {"past": ("past", "any"), "habit": ("habit",), "now": ("now",)}.get(wanted, ("future", "any"))
+    few = ("today", "now", "last week", "last year", "next week", "next year")
+    return tuple(t for t in closed.moments(clocks=told) if t.when in kinds and (not calm or t.en in few))
 
 
 def draw_place(domain: Domain, rng: Random, tags: frozenset[str] = WHERE, *, cities: float = 0.3) -> Place | None:

@@ -1,0 +1,87 @@
+"""`python -m submission.miniature`: forge the miniature's base model, and make its data folder."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from submission.cli import add_system_arguments, open_system, run
+from submission.errors import UserError
+from submission.system import SHIPPED
+
+
+def forge(args: argparse.Namespace) -> None:
+    """Train the base model from random weights and print its scores on held-out sentences."""
+    from submission.digest import canonical_json
+    from submission.miniature.forge import Training, shape_named
+    from submission.miniature.forge import forge as forge_model
+
+    given = {name: getattr(args, name) for name in ("steps", "recordings", "batch_size", "workers", "seed")}
+    training = Training(**{name: value for name, value in given.items() if value is not None})
+    command = shlex.join(["python", "-m", "submission.miniature", *args.typed])
+    report = forge_model(args.out, shape_named(args.shape), training, examined=args.examined, command=command)
+    print(canonical_json(report["scores"]), end="")
+
+
+def data(args: argparse.Namespace) -> None:
+    """Make the data folder and print where it lies; where a campaign's data is given, only look whether it is whole."""
+    system, store = open_system(args)
+    name = system.campaign.model.name
+
+    def make(out: Path) -> None:
+        from submission.miniature.delivery import deliver
+
+        deliver(out, name, {} if args.without_models else SHIPPED, seed=args.seed)
+
+    if args.out is not None:
+        if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+            raise UserError(f"--out {args.out}", "is not an empty folder", "name a new one")
+        args.out.mkdir(parents=True, exist_ok=True)
+        make(args.out)
+        print(args.out)
+    elif not system.makes_data:
+        print(system.data_path(store))
+    elif args.without_models or args.seed != DEFAULT_SEED:
+        raise UserError("data", "--seed and --without-models need --out", "name a folder with --out DIR")
+    else:
+        print(store.obtain(system.stage("data"), make))
+
+
+DEFAULT_SEED = 2026
+
+
+def main() -> int:
+    """Parse the command line and run a verb."""
+    parser = argparse.ArgumentParser(prog="python -m submission.miniature", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("forge", help="train the base model from scratch", description=forge.__doc__)
+    verb.set_defaults(verb=forge, typed=sys.argv[1:])
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes; a new folder")
+    verb.add_argument("--shape", default="miniature", help="which widths, a name in model.py (default: %(default)s)")
+    verb.add_argument("--steps", type=int, required=True, help="optimizer steps in all")
+    verb.add_argument("--recordings", type=int, help="different recordings to learn from")
+    verb.add_argument("--batch-size", type=int, help="recordings per step")
+    verb.add_argument("--workers", type=int, help="processes, each with one thread")
+    verb.add_argument("--seed", type=int, help="of weights, sentences, voices and order")
+    verb.add_argument(
+        "--examined", type=int, default=50, help="held-out sentences to score per domain (default: %(default)s)"
+    )
+
+    verb = verbs.add_parser("data", help="make corpora, test sets and references", description=data.__doc__)
+    verb.set_defaults(verb=data)
+    add_system_arguments(verb)
+    verb.add_argument("--out", type=Path, metavar="DIR", help="write it here (default: a stage in the store)")
+    verb.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of all that is said (default: %(default)s)")
+    verb.add_argument(
+        "--without-models",
+        action="store_true",
+        help="leave out models/, as one must before they have been forged",
+    )
+    return run(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
