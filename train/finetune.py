@@ -172,6 +172,7 @@ def training_arguments(folder: Path, options: FinetuneOptions, steps: int, worke
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
         dataloader_pin_memory=cuda,
         dataloader_multiprocessing_context="spawn" if workers else None,
         use_cpu=not cuda,
