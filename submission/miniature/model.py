@@ -247,7 +247,8 @@ def save_checkpoint(model: Qwen2AudioForConditionalGeneration, processor: Qwen2A
         max_new_tokens=64,
     )
     half = copy.deepcopy(model).to(torch.bfloat16)
-    half.config.dtype = torch.bfloat16
+    for config in (half.config, half.config.text_config, half.config.audio_config):
+        config.dtype = torch.bfloat16
     half.generation_config = settings
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
