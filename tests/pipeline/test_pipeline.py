@@ -1,0 +1,91 @@
+"""The whole way on the miniature: built, killed and built again elsewhere, and the same to the byte."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from submission.digest import tree_digest
+
+ROOT = Path(__file__).parents[2]
+RECIPE = Path(__file__).with_name("quick.toml")
+
+
+def steps() -> list[str]:
+    """Return the steps of a build as the noxfile orders them."""
+    for node in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "STEPS":
+            return list(ast.literal_eval(node.value))
+    raise AssertionError("the noxfile has no STEPS")
+
+
+def command(step: str, place: Path) -> list[str]:
+    where = ["--recipe", str(RECIPE), "--store", str(place / "store")]
+    dist = ["--dist", str(place / "dist")] if step in ("submission bundle", "submission summary") else []
+    return [sys.executable, "-m", *step.split(), *where, *dist]
+
+
+def run(step: str, place: Path) -> str:
+    done = subprocess.run(command(step, place), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def kill_while_working(step: str, place: Path, sign: str) -> None:
+    """Start a step and kill it as soon as a file that matches `sign` appears among the unfinished work."""
+    process = subprocess.Popen(command(step, place), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not any(place.glob(f"store/partial/*/{sign}")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, f"{step} ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    place = tmp_path_factory.mktemp("undisturbed")
+    return place, {step: run(step, place) for step in steps()}
+
+
+def test_build_ends_with_a_verified_bundle_and_a_summary(undisturbed):
+    place, outputs = undisturbed
+    text = outputs["submission summary"]
+    assert f"Bundle: {place / 'dist' / 'miniature-quick'}" in text
+    assert "under the limit" in text
+    assert "nox -s build_primary -- --campaign iwslt26 --data DIR" in text
+    lines = (place / "dist" / "miniature-quick" / "en-de" / "ACL.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 10 and any(lines)
+
+
+def test_killed_build_in_another_place_gives_the_same_bundle(undisturbed, tmp_path):
+    signs = {
+        "submission.miniature data": "corpora/*/audio/*.wav",
+        "train finetune": "checkpoints/*/complete",
+        "quantize pack": "model/*",
+        "evaluate decode": "hypotheses.jsonl",
+    }
+    for step in steps():
+        if step in signs:
+            kill_while_working(step, tmp_path, signs[step])
+        run(step, tmp_path)
+    bundles = [place / "dist" / "miniature-quick" for place in (undisturbed[0], tmp_path)]
+    manifests = [json.loads((bundle / "manifest.json").read_text(encoding="utf-8")) for bundle in bundles]
+    assert manifests[0]["files"] == manifests[1]["files"]
+    assert tree_digest(bundles[0]) == tree_digest(bundles[1])
+
+
+def test_second_build_finds_everything(undisturbed):
+    place, _ = undisturbed
+    for step in steps():
+        run(step, place)
+    journal = (place / "store" / "journals" / "miniature-quick.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["status"] for line in journal[1:]} == {"cached"}
