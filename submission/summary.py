@@ -31,7 +31,8 @@ def summary(
     """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
 
     model: folder of the packed model; scores: what scores.json holds; journal: the uses of stages in this build,
-    as the store notes them; seconds: since the build began, None where that is not known; findings: what `verify` found in the bundle.
+    as the store notes them; seconds: since the build began, None where that is not known; findings: what
+    `verify` found in the bundle.
     """
     size = sum(path.stat().st_size for path in files_below(model))
     sections = [

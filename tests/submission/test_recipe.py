@@ -54,11 +54,11 @@ def test_true_is_no_number(tmp_path):
 
 
 def test_not_a_number_is_refused(tmp_path):
-    assert "finetune.dropout" in refused(tmp_path, "dropout = 0.05", "dropout = nan")
+    assert "finetune.warmup_ratio" in refused(tmp_path, "warmup_ratio = 0.03", "warmup_ratio = nan")
 
 
 def test_impossible_value_names_the_field(tmp_path):
-    assert "dropout: 1.5 is no share" in refused(tmp_path, "dropout = 0.05", "dropout = 1.5")
+    assert "warmup_ratio: 1.5 is no share" in refused(tmp_path, "warmup_ratio = 0.03", "warmup_ratio = 1.5")
 
 
 def test_codec_width_that_nothing_implements_is_refused(tmp_path):
@@ -81,7 +81,7 @@ def test_layers_by_method_need_a_count(tmp_path):
 
 
 def test_segments_longer_than_the_encoder_hears_are_refused(tmp_path):
-    assert "9" in refused(tmp_path, "max_seconds = 7", "max_seconds = 9")
+    assert "9" in refused(tmp_path, "max_seconds = 4.8", "max_seconds = 9")
 
 
 def test_mistake_in_another_campaigns_table_is_found_today(tmp_path):
