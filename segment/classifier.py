@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
@@ -190,7 +191,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
         raise UserError(str(folder / CONFIG), f"is no segmentation classifier ({error!r})", retrain) from error
     try:
         state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-    except Exception as error:  # safetensors raises its own errors besides OSError
+    except (OSError, SafetensorError) as error:
         raise UserError(str(folder / WEIGHTS), f"cannot be read ({error})", retrain) from error
     wanted = {name: tuple(t.shape) for name, t in classifier.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in state.items()}

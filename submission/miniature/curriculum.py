@@ -12,6 +12,7 @@ import multiprocessing
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -169,12 +170,31 @@ class Features:
 _extractor = None
 
 
-def _start_worker(folder: str) -> None:
-    global _extractor
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread for a while: the work is spread over processes, and sums do not depend on the machine."""
     import torch
-    from transformers import WhisperFeatureExtractor
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _start_worker(folder: str) -> None:
+    """Prepare a process of its own for `_listen`."""
+    import torch
 
     torch.set_num_threads(1)
+    _take_extractor(folder)
+
+
+def _take_extractor(folder: str) -> None:
+    global _extractor
+    from transformers import WhisperFeatureExtractor
+
     _extractor = WhisperFeatureExtractor.from_pretrained(folder)
 
 
@@ -219,8 +239,9 @@ def record_features(
 
 def _heard(lessons: Sequence[Lesson], processor_folder: Path, workers: int) -> Iterator[tuple[int, np.ndarray]]:
     if workers <= 1:
-        _start_worker(str(processor_folder))
-        yield from map(_listen, lessons)
+        _take_extractor(str(processor_folder))
+        with one_thread():
+            yield from map(_listen, lessons)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (str(processor_folder),)) as pool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from submission.miniature.curriculum import NEW_DOMAIN, Condition, Lesson, record
+from submission.miniature.curriculum import NEW_DOMAIN, Condition, Lesson, one_thread, record
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import LANGUAGES, PROMPT
 from submission.miniature.voice import Split, voices
@@ -79,9 +79,7 @@ def _sit(folder: Path, paper: Paper, count: int, seed: int) -> dict[str, dict[st
     """Return one paper's scores by language, computed on one thread."""
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         processor = AutoProcessor.from_pretrained(folder)
         model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         asked = questions(paper, count, seed)
@@ -90,8 +88,6 @@ def _sit(folder: Path, paper: Paper, count: int, seed: int) -> dict[str, dict[st
             code: score(translate(model, processor, waves, name), [question.targets[code] for question in asked], code)
             for code, name in LANGUAGES.items()
         }
-    finally:
-        torch.set_num_threads(threads)
 
 
 def translate(model, processor, waves: Sequence[np.ndarray], target_language: str) -> list[str]:

@@ -34,7 +34,7 @@ from transformers import Qwen2AudioConfig
 
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.miniature.curriculum import plan_lessons, record_features
+from submission.miniature.curriculum import one_thread, plan_lessons, record_features
 from submission.miniature.examination import examine
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import (
@@ -192,13 +192,9 @@ def attend(
     team: Team, workshop: Path, config: Qwen2AudioConfig, school: School, training: Training
 ) -> list[dict[str, float]]:
     """Do one process's part of the training; the first of the team prints, logs and saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         pupil = Pupil(config, school, training.seed).train()
         curve = take_lessons(team, pupil, school, training)
-    finally:
-        torch.set_num_threads(threads)
     if team.rank == 0:
         torch.save(pupil.model.state_dict(), workshop / "weights.pt")
         torch.save(curve, workshop / "curve.pt")

@@ -22,7 +22,7 @@ RECIPE = Path(__file__).with_name("quick.toml")
 def steps() -> list[str]:
     """Return the steps of a build as the noxfile orders them."""
     for node in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "STEPS":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STEPS":
             return list(ast.literal_eval(node.value))
     raise AssertionError("the noxfile has no STEPS")
 
