@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+ASIDE = ".aside"
+"""Ending of a file that is being written; a kill can leave one behind."""
 
 
 def sha256_file(path: Path) -> str:
@@ -44,7 +47,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     The temporary file has a name of its own, so that two writers never share one.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ASIDE, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -58,8 +61,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return every regular file below a folder, sorted by its POSIX path relative to the folder."""
-    return sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    """Return every file below a folder, through links too, sorted by its POSIX path relative to the folder.
+
+    A link that leads back up is not followed.
+    """
+
+    def walk(here: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+        real = here.resolve()
+        if real in above:
+            return
+        for path in here.iterdir():
+            if path.is_dir():
+                yield from walk(path, (*above, real))
+            elif path.is_file():
+                yield path
+
+    return sorted(walk(folder, ()), key=lambda p: p.relative_to(folder).as_posix()) if folder.is_dir() else []
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left below a folder beside the files that it was to become."""
+    for path in folder.rglob(f".*{ASIDE}"):
+        path.unlink()
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:

@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from submission.digest import canonical_json, describe_files, sha256_text, write_text
+from submission.digest import canonical_json, describe_files, remove_leftovers, sha256_text, write_text
 from submission.errors import UserError
 
 RECORD = "artifact.json"
@@ -124,6 +124,7 @@ class Store:
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(partial)
         print(f"{stage.id}: building", file=sys.stderr, flush=True)
         started = time.monotonic()
         make(partial)
@@ -210,7 +211,9 @@ class Store:
         """
         if self.journal is None or not self.journal.is_file():
             return [], None
-        lines = [json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines()]
+        lines = [
+            json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+        ]
         uses = {(line["stage"], line["part"]): line for line in lines if "stage" in line}
         seconds = time.time() - lines[0]["begun"] if lines and "begun" in lines[0] else -1.0
         return list(uses.values()), seconds if seconds >= 0 else None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submission.corpus import Utterance, read_corpus, write_corpus
-from submission.digest import canonical_json, tree_digest, write_text
+from submission.digest import canonical_json, files_below, tree_digest, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.sources import cached_tree_digest
@@ -69,6 +69,18 @@ def test_tree_digest_knows_names_and_contents_only(tmp_path):
     assert tree_digest(tmp_path / "one") == tree_digest(tmp_path / "two")
     os.rename(tmp_path / "two" / "below" / "a.txt", tmp_path / "two" / "below" / "b.txt")
     assert tree_digest(tmp_path / "one") != tree_digest(tmp_path / "two")
+
+
+def test_linked_folders_count_and_circles_end(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere" / "clip.wav").write_bytes(b"one")
+    (tmp_path / "data" / "audio").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "data")
+    before = tree_digest(tmp_path / "data")
+    assert [p.relative_to(tmp_path / "data").as_posix() for p in files_below(tmp_path / "data")] == ["audio/clip.wav"]
+    (tmp_path / "elsewhere" / "clip.wav").write_bytes(b"two")
+    assert tree_digest(tmp_path / "data") != before
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):

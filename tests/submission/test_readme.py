@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,15 @@ def command(name: str) -> str:
 
 
 def test_ci_runs_the_readmes_test_command_and_then_its_main_job():
-    assert CI.index(command("tests")) < CI.index(command("build"))
+    assert CI.index(f"( {command('tests')} )") < CI.index(f"( {command('build')} )")
     assert "set -euo pipefail" in CI
+
+
+def test_ci_fails_when_any_part_of_a_command_fails(tmp_path):
+    script = tmp_path / "run"
+    for line in ("( false && true )", "( true && false && true )"):
+        script.write_text(f"set -euo pipefail\n{line}\n( true )\n", encoding="utf-8")
+        assert subprocess.run(["bash", str(script)], check=False).returncode != 0
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

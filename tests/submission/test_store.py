@@ -153,3 +153,21 @@ def test_journal_belongs_to_one_build_and_knows_how_long_it_takes(tmp_path):
     uses, seconds = store.read_journal()
     assert [(use["stage"], use["status"]) for use in uses] == [("s", "cached")]
     assert 0 <= seconds < 60
+
+
+def test_what_a_killed_writer_left_beside_a_file_is_not_published(tmp_path):
+    store = Store(root=tmp_path)
+    partial = tmp_path / "partial" / stage().key / "adapter"
+    partial.mkdir(parents=True)
+    (partial / ".config.json.x1y2.aside").write_text("torn", encoding="utf-8")
+    store.obtain(stage(), write_one, resume=True)
+    assert sorted(store.record(stage())["files"]) == ["out.txt"]
+
+
+def test_journal_line_torn_by_a_kill_is_passed_over(tmp_path):
+    store = Store(root=tmp_path, journal=tmp_path / "journal.jsonl")
+    store.begin_journal()
+    store.obtain(stage(), write_one)
+    with store.journal.open("a", encoding="utf-8") as file:
+        file.write('{"stage": "to')
+    assert [use["stage"] for use in store.read_journal()[0]] == ["s"]
