@@ -29,15 +29,17 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoProcessor, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from submission.architectures import read_config
+from submission.checkpoint import read_checkpoint
 from submission.corpus import Utterance, read_corpus
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.recipe import FinetuneOptions
+from submission.runtime.loading import load_processor
 from submission.runtime.prompt import end_token_id
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
@@ -45,6 +47,8 @@ from train.model import TargetLoss, load_adapted, save_adapter, target_modules, 
 COMPLETE = "complete"
 """Name of the file that marks a finished checkpoint."""
 CHECKPOINTS = "checkpoints"
+REPORT = "report.json"
+"""Written last, after adapter/ and log.jsonl: a run that has it is finished."""
 KEPT_FEATURES_BYTES = 512 << 20
 """Audio features up to this size are computed once and kept; beyond it data workers compute them again each epoch."""
 MOST_WORKERS = 8
@@ -183,14 +187,16 @@ def training_arguments(folder: Path, options: FinetuneOptions, steps: int, worke
     )
 
 
-def _check(options: FinetuneOptions, utterances: list[Utterance], task: Task) -> None:
-    if options.save_every_steps % options.log_every_steps:
-        raise UserError(
-            "recipe: finetune.save_every_steps",
-            f"{options.save_every_steps} is no multiple of log_every_steps {options.log_every_steps}, so a resumed run "
-            "would log other means than an uninterrupted one",
-            "write a multiple",
-        )
+def _finished(out: Path) -> dict[str, Any] | None:
+    """Return the report of a run that was killed after its last file, having removed what the kill left; or None."""
+    if not (out / REPORT).is_file():
+        return None
+    if (out / CHECKPOINTS).is_dir():
+        shutil.rmtree(out / CHECKPOINTS)  # perhaps half removed already, marks and all: never to be resumed from
+    return json.loads((out / REPORT).read_text(encoding="utf-8"))
+
+
+def _check(utterances: list[Utterance], task: Task) -> None:
     unknown = {u.target_lang for u in utterances} - task.languages.keys()
     if unknown:
         raise UserError("corpus", f"has the target languages {sorted(unknown)}", f"known: {sorted(task.languages)}")
@@ -201,10 +207,14 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
 
     out may hold what a killed run left; the run then goes on from its last complete checkpoint, and on a CPU it ends
     with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to.
+    Raises UserError for a base that is not whole.
     """
+    if (report := _finished(out)) is not None:
+        return report
+    read_checkpoint(base)
     train, dev = (read_corpus(corpus / f"{part}.jsonl") for part in ("train", "dev"))
-    _check(options, [*train, *dev], task)
-    processor = AutoProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    _check([*train, *dev], task)
+    processor = load_processor(base)
     end_token_id(processor, task.end_token)
     keep = feature_bytes([*train, *dev], processor) <= KEPT_FEATURES_BYTES
     workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
@@ -260,6 +270,6 @@ def _publish(
         "adapted_linears": dict(Counter(target_modules(read_config(base), options.roles).values())),
         "dev_loss_by_step": dev_losses,
     }
-    write_text(out / "report.json", canonical_json(report))
+    write_text(out / REPORT, canonical_json(report))
     shutil.rmtree(out / CHECKPOINTS)
     return report

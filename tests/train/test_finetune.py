@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(ground: Ground, finis
     assert tree_digest(tmp_path) == tree_digest(finished)
 
 
+def test_a_run_killed_while_its_checkpoints_were_removed_is_finished(finished: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "checkpoints/checkpoint-8").mkdir(parents=True)
+    (out / f"checkpoints/checkpoint-8/{COMPLETE}").touch()  # the mark is there, the state is not
+    absent = tmp_path / "absent"  # with nothing to train on, it is not trained again
+    report = finetune(absent, absent, absent, TASK, options(), out)
+    assert report == json.loads((finished / "report.json").read_text(encoding="utf-8"))
+    assert tree_digest(out) == tree_digest(finished)
+    assert not (out / "checkpoints").exists()
+
+
 def test_a_checkpoint_without_its_mark_does_not_count(tmp_path: Path) -> None:
     for step in (4, 8, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -142,6 +154,13 @@ def test_a_diverging_run_stops_and_says_what_to_change(ground: Ground, tmp_path:
         finetune(ground.base, ground.corpus, ground.data, TASK, options(learning_rate=1e20), tmp_path)
 
 
-def test_checkpoints_between_log_lines_are_refused(ground: Ground, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="save_every_steps: 5 is no multiple of log_every_steps 2"):
-        finetune(ground.base, ground.corpus, ground.data, TASK, options(save_every_steps=5), tmp_path)
+def test_a_half_downloaded_base_is_refused_by_name(ground: Ground, tmp_path: Path) -> None:
+    base = shutil.copytree(ground.base, tmp_path / "base")
+    whole = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="model.safetensors"):
+        finetune(base, ground.corpus, ground.data, TASK, options(), tmp_path)
+    (base / "model.safetensors").write_bytes(whole)
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        finetune(base, ground.corpus, ground.data, TASK, options(), tmp_path)
