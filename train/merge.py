@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 from submission.architectures import architecture_of
-from submission.checkpoint import INDEX, Located, read_checkpoint, weight_files
+from submission.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
 from submission.errors import UserError
 from submission.progress import progress
 
@@ -111,7 +111,7 @@ def _add(path: Path, place: Located, delta: torch.Tensor) -> None:
 
 def _copy_companions(base: Path, out: Path) -> None:
     names = {path.name for pattern in COMPANIONS for path in base.glob(pattern) if path.is_file()}
-    if not (out / INDEX).exists() and len(weight_files(base)) == 1:
+    if (base / WEIGHTS).is_file():
         names.discard(INDEX)  # a leftover beside a single file would name shards that are not there
     for name in sorted(names):
         shutil.copyfile(base / name, out / name)

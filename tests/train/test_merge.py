@@ -10,12 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from submission.architectures import ARCHITECTURES
+from submission.checkpoint import INDEX, read_checkpoint
 from submission.digest import tree_digest
 from submission.errors import UserError
 from submission.runtime.prompt import build_inputs, render_prompt
 from tests.train.ground import TASK, Ground, options
 from train.merge import merge_adapter
 from train.model import load_adapted, save_adapter
+
+SHARD = "model-00001-of-00001.safetensors"
 
 
 def write_adapter(base: Path, folder: Path, dtype: str = "float32"):
@@ -93,6 +96,25 @@ def test_the_merged_checkpoint_is_a_whole_folder_in_the_bases_layout(
     base, merged = ((folder / "model.safetensors").read_bytes() for folder in (ground.base, tmp_path / "one"))
     assert base[:header] == merged[:header]
     assert len(base) == len(merged)
+
+
+def test_a_base_of_one_shard_keeps_its_index_and_a_leftover_index_goes(
+    ground: Ground, adapter: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(ground.base, tmp_path / "base")
+    (base / "model.safetensors").rename(base / SHARD)
+    weights = load_file(base / SHARD)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(sorted(weights), SHARD)}
+    (base / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    (tmp_path / "one").mkdir()
+    merge_adapter(base, adapter, tmp_path / "one")
+    assert sorted(p.name for p in base.iterdir()) == sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert read_checkpoint(tmp_path / "one").located.keys() == weights.keys()
+
+    (base / SHARD).rename(base / "model.safetensors")
+    (tmp_path / "two").mkdir()
+    merge_adapter(base, adapter, tmp_path / "two")
+    assert not (tmp_path / "two" / INDEX).exists()
 
 
 def change_adapter(adapter: Path, **tensors: torch.Tensor | None) -> None:
