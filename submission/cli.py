@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,9 @@ def open_system(args: argparse.Namespace) -> tuple[System, Store]:
     """Return the system that the arguments name, and its store; UserError where a file is wrong."""
     campaign = read_campaign(args.campaign)
     recipe = read_recipe(args.recipe, campaign.name)
-    system = System(campaign, recipe, args.data, args.store / "sources")
+    named = {"--campaign": args.campaign, "--recipe": args.recipe, "--data": args.data, "--store": args.store}
+    arguments = shlex.join(word for option, value in named.items() if value for word in (option, str(value)))
+    system = System(campaign, recipe, args.data, args.store / "sources", arguments=arguments)
     return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")
 
 
@@ -62,6 +65,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         return args.verb(args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; mend that and run the same command again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

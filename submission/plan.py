@@ -6,7 +6,7 @@ from typing import Any
 
 from submission.architectures import read_config, shipped_config
 from submission.campaign import UNITS
-from submission.description import size_text
+from submission.description import model_name, size_text
 from submission.forecast import Forecast, companion_files, forecast
 from submission.store import Store
 from submission.system import SHIPPED, System
@@ -53,17 +53,28 @@ def plan_text(system: System, store: Store) -> str:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes']:>15,} bytes"
         lines.append(f"  {row['stage']:<{width}}  {row['key'][:12]}  {row['state']:<14}{size}".rstrip())
+    if not system.campaign.made_here:
+        names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
+        lines += ["", f"Uploaded as: {names}"]
+    return "\n".join(lines + _size_lines(system)) + "\n"
+
+
+def _size_lines(system: System) -> list[str]:
+    """Return what the packed model will weigh against the limit, as lines."""
     expected = expected_model(system)
-    if expected is not None:
-        limit = system.campaign.size_limit_bytes
-        lines += [
-            "",
-            f"Packed model, expected: {size_text(expected.total_bytes)}",
-            f"Limit:                  {size_text(limit)}",
-        ]
-        decimal = system.campaign.size_limit.replace("i", "")
-        unit = decimal.split()[-1]
-        if decimal != system.campaign.size_limit and unit in UNITS:
-            within = expected.total_bytes <= float(decimal.split()[0]) * UNITS[unit]
-            lines.append(f"Read as {decimal} instead, the limit would {'' if within else 'not '}be met.")
-    return "\n".join(lines) + "\n"
+    if expected is None:
+        return []
+    limit = system.campaign.size_limit_bytes
+    lines = [
+        "",
+        f"Packed model, expected: {size_text(expected.total_bytes)}",
+        f"Limit:                  {size_text(limit)}",
+    ]
+    if not expected.other_bytes:
+        lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
+    decimal = system.campaign.size_limit.replace("i", "")
+    unit = decimal.split()[-1]
+    if decimal != system.campaign.size_limit and unit in UNITS:
+        within = expected.total_bytes <= float(decimal.split()[0]) * UNITS[unit]
+        lines.append(f"Read as {decimal} instead, the limit would {'' if within else 'not '}be met.")
+    return lines

@@ -7,13 +7,15 @@ weakest: the extended recipe, its table for the campaign, this recipe, this reci
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from submission.campaign import FOLDER as CAMPAIGNS
 from submission.codec import Codec
 from submission.errors import UserError
-from submission.schema import locate, merged, parse, read_toml
+from submission.schema import locate, merged, nearest, parse, read_toml
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -32,14 +34,18 @@ class Upload:
     condition: Literal["constrained", "unconstrained"]
     """`constrained`: ACL 60/60 is the only training data."""
 
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[A-Za-z0-9-]+", self.team)
+        _require(bool(plain), f"team: {self.team!r} goes into a model name; use letters, digits and hyphens only")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One training corpus: a folder below `corpora/` of the data folder."""
 
     name: str
-    format: str
-    """Layout of the folder; `train` lists the layouts that it reads."""
+    format: Literal["acl6060", "covost2", "europarl-st", "plain"]
+    """Layout of the folder; `submission.sources` says which of them are read already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,11 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         for name in ("rank", "alpha", "epochs", "batch_size", "log_every_steps", "save_every_steps"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
+        _require(
+            self.save_every_steps % self.log_every_steps == 0,
+            f"save_every_steps: {self.save_every_steps} is no multiple of log_every_steps {self.log_every_steps}, so a "
+            "resumed run would log other means than an uninterrupted one; write a multiple",
+        )
         _require(self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive; write e.g. 1e-6")
         _require(self.weight_decay >= 0, f"weight_decay: {self.weight_decay} is negative; write 0 or more")
         for name in ("dropout", "warmup_ratio"):
@@ -197,37 +208,39 @@ class Recipe:
     decode: DecodeOptions
 
 
-def _resolved(path: Path, campaign: str | None, seen: tuple[str, ...]) -> dict[str, Any]:
+def _resolved(path: Path, campaign: str | None, seen: tuple[Path, ...]) -> dict[str, Any]:
     """Return a recipe's table with what it extends and, for a campaign, the campaign's tables laid in."""
-    if path.stem in seen:
-        raise UserError(
-            f"recipe {path.name}: extends",
-            f"goes in a circle: {' -> '.join((*seen, path.stem))}",
-            "let one of them extend nothing",
-        )
+    if path.resolve() in seen:
+        circle = " -> ".join(p.stem for p in (*seen, path))
+        raise UserError(f"recipe {path.name}: extends", f"goes in a circle: {circle}", "let one of them extend nothing")
     table = read_toml(path)
-    overlays = table.pop("campaign", {})
-    parent = table.pop("extends", None)
-    if parent is not None and not isinstance(parent, str):
-        raise UserError(
-            f"recipe {path.name}: extends",
-            f"expected a text, got {parent!r}",
-            'write e.g. extends = "primary"',
-        )
-    if not isinstance(overlays, dict) or not all(isinstance(o, dict) for o in overlays.values()):
-        raise UserError(
-            f"recipe {path.name}: campaign",
-            "expected tables by campaign",
-            "write e.g. [campaign.miniature.finetune]",
-        )
-    beside = path.parent / f"{parent}.toml"
-    base = (
-        {}
-        if parent is None
-        else _resolved(beside if beside.is_file() else locate(parent, FOLDER, "recipe"), campaign, (*seen, path.stem))
-    )
+    overlays = _overlays(path, table)
+    table.pop("campaign", None)
+    base = _extended(path, table.pop("extends", None), campaign, (*seen, path.resolve()))
     base.pop("name", None)
     return merged(merged(base, table), overlays.get(campaign, {}))
+
+
+def _extended(path: Path, parent: Any, campaign: str | None, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the table of the recipe that a file extends: one beside it, or else a shipped one."""
+    if parent is None:
+        return {}
+    if not isinstance(parent, str):
+        what = f"expected a text, got {parent!r}"
+        raise UserError(f"recipe {path.name}: extends", what, 'write e.g. extends = "primary"')
+    beside = path.parent / f"{parent}.toml"
+    own = beside.resolve() == path.resolve() and path.parent.resolve() != FOLDER
+    found = beside if beside.is_file() and not own else locate(parent, FOLDER, "recipe")
+    return _resolved(found, campaign, seen)
+
+
+def _overlays(path: Path, table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return campaign -> what differs there, as the `campaign` table of a file says."""
+    overlays = table.get("campaign", {})
+    if not isinstance(overlays, dict) or not all(isinstance(o, dict) for o in overlays.values()):
+        what = "expected tables by campaign"
+        raise UserError(f"recipe {path.name}: campaign", what, "write e.g. [campaign.miniature.finetune]")
+    return overlays
 
 
 def read_recipe(name: str, campaign: str) -> Recipe:
@@ -237,7 +250,10 @@ def read_recipe(name: str, campaign: str) -> Recipe:
     the real run. Raises UserError naming file, key, what was expected and the nearest valid name.
     """
     path = locate(name, FOLDER, "recipe")
-    for other in sorted(read_toml(path).get("campaign", {})):
+    campaigns = {campaign, *(p.stem for p in CAMPAIGNS.glob("*.toml"))}
+    for other in sorted(_overlays(path, read_toml(path))):
+        if other not in campaigns:
+            raise UserError(f"recipe {path.name}: campaign.{other}", "unknown campaign", nearest(other, campaigns))
         _parsed(path, other)
     return _parsed(path, campaign)
 

@@ -11,15 +11,29 @@ references/<NAME>/   optional: gold segments and translations, for scoring
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from submission.campaign import Campaign
-from submission.digest import canonical_json, files_below, sha256_text, tree_digest, write_text
+from submission.checkpoint import read_checkpoint
+from submission.digest import canonical_json, describe_files, files_below, sha256_text, tree_digest, write_text
+from submission.errors import UserError
 from submission.recipe import Recipe
 
 ACL_6060 = "https://aclanthology.org/2023.iwslt-1.2 (the archive `2/acl_6060`)"
 TRACK = "https://iwslt.org/2026/compression"
+
+FORMATS_READ = ("acl6060", "plain")
+"""Layouts of corpora that `train` reads today; recipes may name others, which `begin` refuses."""
+
+PLAIN = (
+    "the plain layout: audio/*.wav and utterances.tsv with the columns id, audio, start, end, recording, source, de, "
+    "zh (start and end in samples at 16 kHz, empty for the whole file)"
+)
+
+UNSHIPPED = ("forge.json", "*.md", ".*")
+"""What lies beside a forged model's files and is not part of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +42,8 @@ class Required:
 
     part: str
     """Path below the data folder."""
-    holds: str
-    """A file or pattern that must be there, so that an empty folder does not pass."""
+    holds: tuple[str, ...]
+    """Files or patterns that must be there, so that an empty folder or half a download does not pass."""
     get: str
     """How to get it."""
 
@@ -40,38 +54,54 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
     parts = [
         Required(
             part=f"models/{model.name}",
-            holds="config.json",
+            holds=("config.json", "*.safetensors", "tokenizer*.json"),
             get=f"hf download {model.hub} --local-dir DIR/models/{model.name}",
-        ),
-        Required(part="acl_6060/dev", holds="segmented_wavs/gold/*.wav", get=f"download ACL 60/60 from {ACL_6060}"),
-        Required(part="acl_6060/eval", holds="segmented_wavs/gold/*.wav", get=f"download ACL 60/60 from {ACL_6060}"),
+        )
     ]
+    for split in ("dev", "eval"):
+        gold = ("segmented_wavs/gold/*.wav", "text/txt/*.de", "text/txt/*.zh")
+        parts.append(Required(part=f"acl_6060/{split}", holds=gold, get=f"ACL 60/60, {ACL_6060}"))
     if recipe.segment.method == "shas" and any(t.segmentation == "free" for t in campaign.testsets):
-        parts.append(
-            Required(
-                part="models/shas",
-                holds="config.json",
-                get="a SHAS classifier in this repository's format (`python -m segment train --help`)",
-            )
-        )
+        get = 'a classifier trained with `python -m segment train`, or segment.method = "fixed" in the recipe'
+        parts.append(Required(part="models/shas", holds=("config.json", "model.safetensors"), get=get))
     for source in recipe.corpus.sources:
-        parts.append(
-            Required(
-                part=f"corpora/{source.name}",
-                holds="*",
-                get=f"the corpus {source.name} in its published layout ({source.format})",
-            )
-        )
+        if source.format in FORMATS_READ:
+            get = PLAIN if source.format == "plain" else f"ACL 60/60, {ACL_6060}"
+        else:
+            get = f'its layout {source.format} is not read yet; bring it into {PLAIN}, and write format = "plain"'
+        parts.append(Required(part=f"corpora/{source.name}", holds=("*",), get=get))
     for testset in campaign.testsets:
-        parts.append(
-            Required(part=f"testsets/{testset.name}", holds="FILE_ORDER", get=f"the blind test set from {TRACK}")
-        )
+        holds = ("FILE_ORDER", "*.wav") + (("*.y*ml",) if testset.segmentation == "given" else ())
+        parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=f"the blind test set, {TRACK}"))
     return sorted(parts, key=lambda r: r.part)
 
 
 def missing_parts(data: Path, required: list[Required]) -> list[Required]:
-    """Return the required parts that are not in a data folder."""
-    return [r for r in required if next((data / r.part).glob(r.holds), None) is None]
+    """Return the required parts that are not in a data folder, each with only what it lacks in `holds`."""
+    missing = []
+    for part in required:
+        lacks = tuple(pattern for pattern in part.holds if next((data / part.part).rglob(pattern), None) is None)
+        if lacks:
+            missing.append(replace(part, holds=lacks))
+    return missing
+
+
+def check_parts(data: Path, campaign: Campaign, recipe: Recipe) -> None:
+    """Refuse, before any work, what is there but cannot be used: a torn base model, a corpus that nothing reads."""
+    for number, source in enumerate(recipe.corpus.sources):
+        if source.format not in FORMATS_READ:
+            what = f"format {source.format!r} is not read yet (read now: {', '.join(FORMATS_READ)})"
+            fix = f'bring {source.name} into {PLAIN}, and write format = "plain" in a recipe of your own'
+            raise UserError(f"recipe {recipe.name}: corpus.sources[{number}]", what, fix)
+    read_checkpoint(data / "models" / campaign.model.name)
+
+
+def model_digest(folder: Path) -> str:
+    """Return the digest of a forged model: its files, not what is told about its making."""
+    files = describe_files(folder)
+    return sha256_text(
+        canonical_json({name: f for name, f in files.items() if not any(fnmatch(name, p) for p in UNSHIPPED)})
+    )
 
 
 def cached_tree_digest(folder: Path, cache: Path) -> str:

@@ -17,11 +17,18 @@ from typing import Any
 
 from submission.architectures import ARCHITECTURES
 from submission.campaign import Campaign, Pair
-from submission.digest import sha256_text, tree_digest
+from submission.digest import sha256_text
 from submission.errors import UserError
 from submission.recipe import Recipe
 from submission.schema import nearest
-from submission.sources import Required, cached_tree_digest, missing_parts, required_parts
+from submission.sources import (
+    Required,
+    cached_tree_digest,
+    check_parts,
+    missing_parts,
+    model_digest,
+    required_parts,
+)
 from submission.store import Stage, Store
 
 # Raise a stage's number in the commit that changes what it makes.
@@ -48,8 +55,13 @@ SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
 class System:
     """Everything that the rooms ask about one recipe on one campaign."""
 
-    def __init__(self, campaign: Campaign, recipe: Recipe, data: Path | None, cache: Path) -> None:
-        """data: the data folder, None for the one that is made here; cache: where digests are remembered."""
+    def __init__(
+        self, campaign: Campaign, recipe: Recipe, data: Path | None, cache: Path, *, arguments: str = ""
+    ) -> None:
+        """data: the data folder, None for the one that is made here; cache: where digests are remembered.
+
+        arguments: how a person names this system on a command line, for hints of what to run.
+        """
         if data is not None and not data.is_dir():
             raise UserError(
                 f"--data {data}", "no such folder", "name the folder that holds models/, corpora/, testsets/"
@@ -59,6 +71,7 @@ class System:
         self.recipe = recipe
         self.given_data = data
         self._cache = cache
+        self._arguments = arguments
 
     @property
     def name(self) -> str:
@@ -78,13 +91,15 @@ class System:
             return store.need(self.stage("data"))
         missing = self.missing()
         if missing:
-            lines = "\n".join(f"  {r.part}/{r.holds}\n      get: {r.get}" for r in missing)
-            looked = f"looked in {self.given_data}" if self.given_data else "no --data DIR was given"
+            place = str(self.given_data or "DIR")
+            lines = "".join(f"  {r.part}: {', '.join(r.holds)}\n      {r.get.replace('DIR', place)}\n" for r in missing)
+            looked = f"looked in {place}" if self.given_data else "no --data DIR was given"
             raise UserError(
                 f"campaign {self.campaign.name}",
-                f"the data folder lacks {len(missing)} of {len(self.required())} parts ({looked}):\n{lines}\n",
-                "put them there and run the same command again with --data DIR",
+                f"the data folder lacks {len(missing)} of {len(self.required())} parts ({looked})",
+                f"put these there and run the same command with --data {place}:\n{lines}".rstrip(),
             )
+        check_parts(self.given_data, self.campaign, self.recipe)  # type: ignore[arg-type]
         return self.given_data  # type: ignore[return-value]
 
     def required(self) -> list[Required]:
@@ -125,14 +140,14 @@ class System:
 
     @cached_property
     def _data_stage(self) -> Stage:
-        shipped = {name: tree_digest(folder) for name, folder in SHIPPED.items() if folder.is_dir()}
+        shipped = {name: model_digest(folder) for name, folder in SHIPPED.items() if folder.is_dir()}
         return self._make("data", "submission.miniature data", {"model": self.campaign.model.name}, shipped)
 
     def _chain(self) -> Iterator[Stage]:
         campaign, recipe = self.campaign, self.recipe
         if self.makes_data:
             yield self._data_stage
-        model = {**asdict(campaign.model), "prompt": campaign.prompt}
+        asked = {"prompt": campaign.prompt, "end_token": campaign.model.end_token}
         languages = {p.target: p.target_language for p in campaign.pairs}
         base = self._source(f"models/{campaign.model.name}")
 
@@ -151,26 +166,20 @@ class System:
         finetune = self._make(
             "finetune",
             "train finetune",
-            {**asdict(recipe.finetune), "model": model, "languages": languages},
+            {**asdict(recipe.finetune), **asked, "base_name": campaign.model.name, "languages": languages},
             {"base": base, "corpus": corpus.key},
         )
         yield finetune
         merge = self._make("merge", "train merge", {}, {"base": base, "finetune": finetune.key})
         yield merge
-        quantize = self._make(
-            "quantize",
-            "quantize pack",
-            {
-                **asdict(recipe.quantize),
-                "architecture": campaign.model.architecture,
-                "limit": campaign.size_limit_bytes,
-            },
-            {"merge": merge.key},
-        )
+        options = asdict(recipe.quantize)
+        if any(override.count == "fit" for override in recipe.quantize.overrides):
+            options["limit"] = campaign.size_limit_bytes
+        quantize = self._make("quantize", "quantize pack", options, {"merge": merge.key})
         yield quantize
-        yield from self._evaluation(quantize, model)
+        yield from self._evaluation(quantize, asked)
 
-    def _evaluation(self, quantize: Stage, model: dict[str, Any]) -> Iterator[Stage]:
+    def _evaluation(self, quantize: Stage, asked: dict[str, Any]) -> Iterator[Stage]:
         """Yield segmentation, decoding and scoring; segments are shared by pairs, recipes and models."""
         segments = {t.name: self._segment(t.name, t.segmentation) for t in self.campaign.testsets}
         yield from segments.values()
@@ -183,7 +192,7 @@ class System:
                 stage = self._make(
                     "decode",
                     "evaluate decode",
-                    {**asdict(self.recipe.decode), "model": model, "target_language": pair.target_language},
+                    {**asdict(self.recipe.decode), **asked, "target_language": pair.target_language},
                     inputs,
                     part=f"{pair.name}/{testset}",
                 )
@@ -205,17 +214,18 @@ class System:
             del options["batch_size"]  # changes the speed, not the segments
             if self.recipe.segment.method == "shas":
                 inputs["classifier"] = self._source("models/shas")
+            else:
+                del options["threshold"], options["inference_times"]
         return self._make("segment", "segment run", options, inputs, part=name)
 
     def _make(self, name: str, command: str, options: dict[str, Any], inputs: dict[str, str], part: str = "") -> Stage:
-        given = f" --data {self.given_data}" if self.given_data else ""
         return Stage(
             name=name,
             part=part,
             revision=REVISIONS[name],
             options=options,
             inputs=inputs,
-            command=f"python -m {command} --campaign {self.campaign.name} --recipe {self.recipe.name}{given}",
+            command=f"python -m {command} {self._arguments}".rstrip(),
         )
 
     # --- names that several rooms need ---
@@ -247,6 +257,9 @@ def _check(campaign: Campaign, recipe: Recipe) -> None:
             f"{recipe.segment.max_seconds} s is over the {campaign.model.window_seconds} s that the model hears at once"
         )
         raise UserError(f"{file}: segment.max_seconds", what, "write less, so that no speech is cut off")
+    if recipe.upload.condition == "constrained" and any(s.format != "acl6060" for s in recipe.corpus.sources):
+        what = "constrained means ACL 60/60 alone, and corpus.sources names others"
+        raise UserError(f"{file}: upload.condition", what, 'write condition = "unconstrained"')
     if campaign.model.architecture not in ARCHITECTURES:
         fix = nearest(campaign.model.architecture, ARCHITECTURES)
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)

@@ -38,6 +38,7 @@ from submission.miniature.studio import (
 )
 from submission.miniature.voice import voices
 from submission.progress import progress
+from submission.sources import UNSHIPPED
 
 SEED = 2026
 
@@ -143,7 +144,7 @@ def deliver(
 
 def _copy_model(source: Path, target: Path) -> None:
     """Copy a model's files; what the forge says about the making of it is not part of the model."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("forge.json", "*.md", ".*"))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*UNSHIPPED))
 
 
 def _within(session: Session, volume: Volume) -> Session:

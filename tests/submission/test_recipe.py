@@ -152,3 +152,33 @@ def test_wrong_campaign_is_refused(tmp_path, old, new, message):
     with pytest.raises(UserError, match="campaign mine.toml") as caught:
         read_campaign(str(tmp_path / "mine.toml"))
     assert message in str(caught.value)
+
+
+def test_table_for_a_campaign_that_nobody_knows_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text(PRIMARY + "\n[campaign.minature.decode]\nnum_beams = 3\n", encoding="utf-8")
+    with pytest.raises(UserError, match="campaign.minature: unknown campaign; did you mean 'miniature'"):
+        read_recipe(str(tmp_path / "mine.toml"), "miniature")
+
+
+def test_campaign_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "primary"\ncampaign = 3\n', encoding="utf-8")
+    with pytest.raises(UserError, match="expected tables by campaign"):
+        read_recipe(str(tmp_path / "mine.toml"), "miniature")
+
+
+def test_own_recipe_may_have_the_name_of_the_shipped_one_that_it_extends(tmp_path):
+    (tmp_path / "primary.toml").write_text('extends = "primary"\n[decode]\nnum_beams = 4\n', encoding="utf-8")
+    assert read_recipe(str(tmp_path / "primary.toml"), "iwslt26").decode.num_beams == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('team = "DIETKIT"', 'team = "my team/1"', "use letters, digits and hyphens only"),
+        ("save_every_steps = 2000", "save_every_steps = 1999", "no multiple of log_every_steps 10"),
+        ('condition = "unconstrained"', 'condition = "constrained"', "ACL 60/60 alone"),
+        ('format = "covost2"', 'format = "covst2"', "did you mean 'covost2'"),
+    ],
+)
+def test_mistakes_that_would_cost_the_upload_are_refused_at_once(tmp_path, old, new, message):
+    assert message in refused(tmp_path, old, new, "iwslt26")
