@@ -92,10 +92,11 @@ def _from_yaml(path: Path) -> Iterable[tuple[str, int, int | None]]:
 def _from_tsv(path: Path) -> Iterable[tuple[str, int, int | None]]:
     """Yield audio, start, end of the plain layout; empty positions mean the whole file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", "check the path") from error
-    header = lines[0].split("\t") if lines else []
+    lines = text.removesuffix("\n").split("\n")  # universal newlines; splitlines would cut at U+2028 too
+    header = lines[0].split("\t")
     if not {"audio", "start", "end"} <= set(header):
         raise UserError(str(path), f"lacks the columns audio, start, end (has {header})", "give the plain layout")
     for number, line in enumerate(lines[1:], 2):

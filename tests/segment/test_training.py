@@ -112,6 +112,13 @@ def test_a_wrong_corpus_is_refused_by_name(bursts, tmp_path, row, message):
     assert message in str(error.value)
 
 
+def test_a_line_of_the_table_ends_at_a_line_end_only(bursts, tmp_path):
+    rows = "1\tr0.wav\t0\t10\tr\tone\u2028two\x0bthree\x85\ty\tz\r\n2\tr0.wav\t20\t30\tr\tx\ty\tz\r\n"
+    (tmp_path / "utterances.tsv").write_bytes((HEADER.replace("\n", "\r\n") + rows).encode())
+    (recording,) = read_labelled(tmp_path / "utterances.tsv", bursts)
+    assert recording.utterances == ((0, 10), (20, 30))
+
+
 def test_scores_are_those_of_the_counted_frames():
     score = FrameScore(true_speech=6, false_speech=2, true_pause=3, false_pause=1)
     assert score.figures() == {
