@@ -19,13 +19,6 @@ def segment_testsets(args: argparse.Namespace) -> None:
     if unknown := set(args.testset) - set(names):
         raise UserError("--testset", f"unknown {sorted(unknown)}", f"choose from {', '.join(names)}")
     options, window_seconds = system.recipe.segment, system.campaign.model.window_seconds
-    if options.max_seconds > window_seconds:
-        raise UserError(
-            f"recipe {system.recipe.name}: segment.max_seconds",
-            f"{options.max_seconds:g} s is more than the model of campaign {system.campaign.name} hears at once, "
-            f"{window_seconds} s",
-            f"write at most {window_seconds}",
-        )
     data = system.data_path(store)
 
     @functools.cache
