@@ -5,7 +5,8 @@
     nox -s tests                                          the tests
     nox -l                                                everything else
 
-Arguments after `--` go to every command of a session; each command explains them with --help.
+After `--` a build takes --campaign, --recipe, --data and --store, and passes them to every command; a command's own
+options are for calling it by itself, `python -m <package> <verb> --help`.
 """
 
 import sys
@@ -96,7 +97,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def score_env(session: nox.Session) -> None:
-    """Make the COMET environment, apart from the build environment because their needs contradict."""
+    """Make the COMET environment, apart from the build environment because their needs contradict.
+
+    Nothing scores in it yet: the report says "not computed".
+    """
     install(session, "score")
     session.run("python", "-c", "import comet; print('unbabel-comet', comet.__file__)", silent=True)
 
