@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from submission.campaign import FOLDER, read_campaign
 from submission.checks import descriptions, files, inventory, texts, weights
-from submission.checks.characters import shown
 from submission.checks.finding import (
     Check,
     Finding,
@@ -21,11 +19,9 @@ from submission.checks.finding import (
     sorted_findings,
     verdict,
 )
-from submission.checks.folder import Folder
-from submission.checks.reading import Unreadable
+from submission.checks.place import chosen_campaign, refuse_other_places
+from submission.checks.report import report
 from submission.checks.view import View
-from submission.errors import UserError
-from submission.manifest import CAMPAIGN_FILE
 
 __all__ = [
     "CHECKS",
@@ -35,6 +31,7 @@ __all__ = [
     "exit_status",
     "findings_json",
     "findings_text",
+    "report",
     "verdict",
     "verify",
 ]
@@ -76,6 +73,7 @@ CHECKS = (
     _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
     _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
     _error("SCO01", "`scores.json` missing or not a list of scores", inventory.invalid_scores),
+    _error("SCO02", "scores of other numbers of segments or blank lines than the outputs have", inventory.other_counts),
     _error("SET01", "output of a pair and test set missing", texts.missing_output),
     _error("SET02", "output, segments or description that the campaign does not have", texts.extra_output),
     _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
@@ -94,6 +92,7 @@ CHECKS = (
     _warning("TXT11", "repetition loops", texts.repetition),
     _warning("TXT12", "tags such as (Applause), or the model's own tokens", texts.tag),
     _error("TXT13", "output that cannot be read, or is far too large", texts.unreadable_output),
+    _error("TXT14", "output in which every line is blank", texts.blank_output),
     _error("WEI01", "safetensors header unreadable", weights.bad_header),
     _error("WEI02", "tensor name given twice", weights.repeated_tensor),
     _error("WEI03", "tensors that overlap, leave gaps, or lie beyond the file", weights.bad_layout),
@@ -111,28 +110,11 @@ def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
     names. What the bundle says of the campaign is compared with it, never used. Raises UserError where there is
     no folder to check or no campaign to check it against.
     """
-    if not folder.is_dir():
-        fix = "name the folder that `python -m submission bundle` wrote"
-        raise UserError(f"bundle {folder}", "no such folder", fix)
-    view = View(folder, read_campaign(campaign if campaign is not None else _named_campaign(folder)))
+    refuse_other_places(folder)
+    view = View(folder, chosen_campaign(folder, campaign))
     # Of a folder that was not listed to its end, no other check can say anything true.
     checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
     return sorted_findings(finding for check in checks for finding in check.findings(view))
-
-
-def _named_campaign(folder: Path) -> str:
-    """Return which of the shipped campaigns a bundle says it is for."""
-    shipped = sorted(path.stem for path in FOLDER.glob("*.toml"))
-    try:
-        name = Folder(folder).table(CAMPAIGN_FILE).get("name")
-    except Unreadable as error:
-        what = f"{CAMPAIGN_FILE} {error}"
-    else:
-        if name in shipped:
-            return name
-        what = f"{CAMPAIGN_FILE} names the unknown campaign {shown(repr(name)[:80])}"
-    fix = f"name the campaign to check against with --against (shipped: {', '.join(shipped)})"
-    raise UserError(f"bundle {folder}", what, fix)
 
 
 def checks_table() -> str:

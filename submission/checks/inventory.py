@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from submission.checks.characters import shown
 from submission.checks.finding import Fault
 from submission.checks.reading import Unreadable
+from submission.checks.texts import is_blank, lines_of, read_output, segment_count
 from submission.checks.view import View
 from submission.description import GB, GIB, size_text
 from submission.digest import canonical_json
@@ -62,6 +64,8 @@ def missing_file(view: View) -> Iterator[Fault]:
 
 def unlisted_file(view: View) -> Iterator[Fault]:
     """Remove it, or write the bundle again: nothing may lie in a bundle that its manifest does not list."""
+    if isinstance(view.manifest, Unreadable) or not isinstance(view.manifest.get("files"), dict):
+        return  # MAN01 says so, once
     for path in view.files:
         if path not in view.manifest_files and path != NAME:
             yield shown(path), "is in the folder and not in the manifest"
@@ -134,7 +138,7 @@ def over_the_decimal_reading(view: View) -> Iterator[Fault]:
 
 
 def other_campaign(view: View) -> Iterator[Fault]:
-    """Check the bundle against its own campaign (`--against`), or build it again for this one."""
+    """Check the bundle against its own campaign (`--campaign`), or build it again for this one."""
     try:
         got = view.table(CAMPAIGN_FILE)
     except Unreadable as error:
@@ -155,9 +159,52 @@ def invalid_recipe(view: View) -> Iterator[Fault]:
 def invalid_scores(view: View) -> Iterator[Fault]:
     """Score the outputs again with `python -m evaluate score` and write the bundle again."""
     try:
-        scores = view.table(SCORES_FILE).get("scores")
+        _score_records(view)
     except Unreadable as error:
         yield SCORES_FILE, str(error)
-        return
-    if not isinstance(scores, list) or not all(isinstance(record, dict) for record in scores):
-        yield SCORES_FILE, "expected a list of records under the key 'scores'"
+
+
+def other_counts(view: View) -> Iterator[Fault]:
+    """Score these outputs with `python -m evaluate score` and write the bundle again: the scores are those of
+    other ones.
+    """
+    try:
+        records = _score_records(view)
+    except Unreadable:
+        return  # SCO01 says so
+    expected = {output: _counts(view, output, testset) for output, testset in view.outputs.items()}
+    for key, record in records:
+        output = f"{record.get('pair')}/{record.get('testset')}.txt"
+        got = {"segments": record.get("segments")}
+        if key == "testsets":
+            flags = record.get("flags")
+            got["blank"] = flags.get("blank") if isinstance(flags, dict) else None
+        for name, value in got.items():
+            for where, count in expected.get(output, {}).get(name, {}).items():
+                if type(value) is not int or value != count:
+                    said = shown(repr(value)[:80])
+                    yield SCORES_FILE, f"{key}: {output}: {name}: expected {count:,} as in {where}, got {said}"
+                    break
+
+
+def _score_records(view: View) -> list[tuple[str, dict[str, Any]]]:
+    """Return (key, record) of everything that scores.json lists; Unreadable where it is no such file."""
+    table, records = view.table(SCORES_FILE), []
+    for key in ("scores", "testsets"):
+        listed = table.get(key)
+        if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
+            raise Unreadable(f"expected a list of records under the key '{key}'")
+        records += [(key, record) for record in listed]
+    return records
+
+
+def _counts(view: View, output: str, testset: str) -> dict[str, dict[str, int]]:
+    """Return what is counted -> file that says so -> count, for an output; what cannot be read is left out."""
+    segments: dict[str, int] = {}
+    blank: dict[str, int] = {}
+    with suppress(Unreadable):  # SET03 says so
+        segments[f"segments/{testset}.yaml"] = segment_count(view, testset)
+    with suppress(Unreadable, UnicodeDecodeError):  # SET01, TXT02 or TXT13 say so
+        lines = lines_of(read_output(view, output).decode("utf-8"))
+        segments[output], blank[output] = len(lines), sum(is_blank(line) for line in lines)
+    return {"segments": segments, "blank": blank}

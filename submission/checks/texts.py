@@ -78,7 +78,7 @@ def wrong_line_count(view: View) -> Iterator[Fault]:
     """Write one line for every segment, in their order, and a blank line where there is nothing to say."""
     for path, testset in view.outputs.items():
         try:
-            count, data = segment_count(view, testset), _read(view, path)
+            count, data = segment_count(view, testset), read_output(view, path)
         except Unreadable:
             continue  # SET01, SET03, TXT13 say so
         lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
@@ -151,7 +151,17 @@ def blank_line(view: View) -> Iterator[Fault]:
     """Look at these segments: a blank line is right for one without speech, and otherwise a missing
     translation.
     """
-    yield from _lines_where(view, lambda line: "" if line.strip() else "blank")
+    nothing = {path for path, _ in blank_output(view)}  # TXT14 says so
+    faults = _lines_where(view, lambda line: "blank" if is_blank(line) else "")
+    yield from (fault for fault in faults if fault[0] not in nothing)
+
+
+def blank_output(view: View) -> Iterator[Fault]:
+    """Decode the test set again: an output without any text translates nothing."""
+    for path, text in _texts(view):
+        if is_blank(text):
+            lines = len(lines_of(text))
+            yield path, f"all of its {lines:,} lines are blank" if lines else "is empty"
 
 
 def repetition(view: View) -> Iterator[Fault]:
@@ -183,12 +193,24 @@ def _outputs(view: View) -> Iterator[tuple[str, bytes]]:
     """Yield the readable outputs, one at a time, so that one at a time is in memory."""
     for path in view.outputs:
         try:
-            yield path, _read(view, path)
+            yield path, read_output(view, path)
         except Unreadable:
             continue  # SET01 or TXT13 say so
 
 
-def _read(view: View, path: str) -> bytes:
+def is_blank(text: str) -> bool:
+    """Say whether there is nothing to read in a text."""
+    return not text.strip()
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of an output, whether or not the last one is ended."""
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_output(view: View, path: str) -> bytes:
+    """Return the bytes of an output; Unreadable where it is missing or has far too many bytes or lines."""
     data = view.read(path, MOST_TEXT_BYTES)
     if data.count(b"\n") > MOST_LINES:
         raise Unreadable(f"has more than {MOST_LINES:,} lines")
@@ -207,10 +229,7 @@ def _texts(view: View, *, keep_mark: bool = False) -> Iterator[tuple[str, str]]:
 def _lines_where(view: View, look: Callable[[str], str]) -> Iterator[Fault]:
     """Yield a fault for each output with lines at which `look` finds something: how many, and the first."""
     for path, text in _texts(view):
-        lines = text.split("\n")
-        if lines[-1] == "":
-            lines.pop()
-        hits = [(number, seen) for number, line in enumerate(lines, 1) if (seen := look(line))]
+        hits = [(number, seen) for number, line in enumerate(lines_of(text), 1) if (seen := look(line))]
         if hits:
             number, seen = hits[0]
             more = f"; {len(hits):,} lines in all" if len(hits) > 1 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from submission.campaign import read_campaign
-from submission.checks import CHECKS, Finding, checks_table, exit_status, findings_json, findings_text, verify
+from submission.checks import CHECKS, Finding, checks_table, exit_status, findings_json, findings_text, report, verify
+from submission.description import size_text
 from submission.digest import canonical_json, sha256_file
 from submission.errors import UserError
 
@@ -116,6 +118,12 @@ def line(text: str) -> Callable[[Path], None]:
     return write(ACL, f"Guten Tag.\n{text}\nBis morgen.\n")
 
 
+def scored(key: str = "testsets", **changes) -> Callable[[Path], None]:
+    """Let scores.json say something of the first output, whose three lines all hold text."""
+    record = {"pair": "en-de", "testset": "ACL", "segments": 3, "flags": {"blank": 0}} | changes
+    return edit("scores.json", lambda s: s.update({key: [record]}))
+
+
 def seal(bundle: Path) -> None:
     """Bring the manifest up to date, and what follows from the size, so that only the fault itself is found."""
     path = bundle / "manifest.json"
@@ -125,8 +133,6 @@ def seal(bundle: Path) -> None:
         old, manifest["model"]["bytes"] = manifest["model"]["bytes"], size
     except (OSError, ValueError, KeyError):
         return
-    from submission.description import size_text
-
     for description in (bundle / "description").glob("*.txt"):
         data = description.read_bytes()
         description.write_bytes(data.replace(size_text(old).encode(), size_text(size).encode()))
@@ -220,11 +226,11 @@ CASES = (
     case("FILE08", "audio", write("model/talk1.wav", b"RIFF")),
     case("FILE08", "weights in the wrong place", write("weights/model.safetensors", b"")),
     case("FILE09", "a thousand folders", many_folders),
-    case("MAN01", "no manifest", remove("manifest.json"), "MAN03"),
-    case("MAN01", "not JSON", write("manifest.json", b"\xff"), "MAN03"),
+    case("MAN01", "no manifest", remove("manifest.json")),
+    case("MAN01", "not JSON", write("manifest.json", b"\xff")),
     case("MAN01", "no provenance", edit("manifest.json", lambda m: m.pop("provenance")), sealed=False),
     case("MAN01", "another version", edit("manifest.json", lambda m: m.update(version=2)), sealed=False),
-    case("MAN01", "files is a list", edit("manifest.json", lambda m: m.update(files=[])), "MAN03", sealed=False),
+    case("MAN01", "files is a list", edit("manifest.json", lambda m: m.update(files=[])), sealed=False),
     case("MAN01", "size is a text", edit("manifest.json", lambda m: m["files"][ACL].update(bytes="3")), sealed=False),
     case("MAN02", "output lost", remove(ACL), "SET01", sealed=False),
     case("MAN03", "file added", write("model/README.md", ""), sealed=False),
@@ -246,6 +252,12 @@ CASES = (
     case("REC01", "number without end", edit("recipe.json", lambda r: r["finetune"].update(dropout=10**400))),
     case("SCO01", "no scores", remove("scores.json")),
     case("SCO01", "scores that are no list", write("scores.json", '{"scores": {}}')),
+    case("SCO01", "no test sets", write("scores.json", '{"scores": []}')),
+    case("SCO02", "other segments", scored(segments=4)),
+    case("SCO02", "other blank lines", scored(flags={"blank": 1})),
+    case("SCO02", "text for a count", scored(segments="3")),
+    case("SCO02", "no flags", scored(flags=None)),
+    case("SCO02", "figure of other segments", scored(key="scores", segments=2)),
     case("SET01", "output missing", remove(ACL)),
     case("SET02", "test set of no campaign", write("en-de/NEWS.txt", "")),
     case("SET02", "pair of no campaign", write("en-fr/ACL.txt", "")),
@@ -256,7 +268,7 @@ CASES = (
     case("SET03", "number without end", replace("segments/ACL.yaml", "duration: 1.0", "duration: " + "9" * 400)),
     case("TXT01", "a line too few", write(ACL, "a\nb\n")),
     case("TXT01", "a line too many", write(ACL, "a\nb\nc\nd\n")),
-    case("TXT01", "empty", write(ACL, "")),
+    case("TXT01", "empty", write(ACL, ""), "TXT14"),
     case("TXT02", "Latin-1", write(ACL, "a\nGrüße\nc\n".encode("latin-1"))),
     case("TXT02", "UTF-16", write(ACL, "a\nb\nc\n".encode("utf-16")), "TXT01", "TXT09"),
     case("TXT03", "byte order mark", write(ACL, "\ufeffa\nb\nc\n")),
@@ -281,6 +293,7 @@ CASES = (
     case("TXT12", "music in Chinese", line("谢谢。（音乐）")),
     case("TXT12", "the model's own token", line("Danke.<|im_end|>")),
     case("TXT13", "five megabytes", write(ACL, b"a\n" * (5 << 19))),
+    case("TXT14", "blank lines only", write(ACL, "\n\n\n")),
     case("WEI01", "cut within the length", write(WEIGHTS, b"\x00\x00")),
     case("WEI01", "header longer than the file", write(WEIGHTS, (1 << 60).to_bytes(8, "little") + b"{}")),
     case("WEI01", "header that is a list", header(spell=lambda table: "[]")),
@@ -330,6 +343,23 @@ def test_a_good_bundle_gives_no_finding(good):
         path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
     seal(good)
     assert verify(good) == [] and verify(good, "miniature") == []
+
+
+@pytest.mark.parametrize("key", ["testsets", "scores"])
+def test_scores_of_the_outputs_in_the_bundle_give_no_finding(good, key):
+    scored(key, flags={"blank": 1})(good)  # the third line of the fixture is blank
+    seal(good)
+    assert codes(verify(good)) == {"TXT10"}
+    scored(key, testset="ACL6060", segments=100)(good)  # scored and not uploaded
+    seal(good)
+    assert codes(verify(good)) == {"TXT10"}
+
+
+def test_the_scores_are_compared_with_the_segments_too(good):
+    (good / ACL).write_text("Guten Tag.\nDas ist ein Test.\n", encoding="utf-8")
+    scored(segments=2, flags={"blank": 0})(good)
+    seal(good)
+    assert {"SCO02", "TXT01"} <= codes(verify(good))
 
 
 @pytest.mark.parametrize("broken", CASES, ids=lambda c: f"{c.code}: {c.what}")
@@ -408,16 +438,57 @@ def test_a_bundle_is_checked_against_the_campaign_of_the_checker(good):
 )
 def test_a_bundle_cannot_choose_the_campaign_that_it_is_checked_against(good, name):
     write("campaign.json", f'{{"name": {name}}}')(good)
-    with pytest.raises(UserError, match="--against"):
+    with pytest.raises(UserError, match="--campaign"):
         verify(good)
 
 
 def test_what_cannot_be_checked_is_said_and_not_found_clean(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         verify(tmp_path / "nothing")
-    with pytest.raises(UserError, match="--against"):
+    with pytest.raises(UserError, match="name the campaign to check against with --campaign"):
         verify(tmp_path)
     assert "MAN01" in codes(verify(tmp_path, "miniature"))
+
+
+def test_a_file_is_to_be_unpacked(tmp_path):
+    (tmp_path / "bundle.tar").touch()
+    with pytest.raises(UserError, match="is a file.*unpack it and name the folder"):
+        verify(tmp_path / "bundle.tar")
+
+
+def test_of_a_folder_that_holds_bundles_the_bundles_are_named(good):
+    (good.parent / ".bundle.partial").mkdir()
+    with pytest.raises(UserError, match="is no bundle, but holds some: bundle; name one of them"):
+        verify(good.parent, "miniature")
+
+
+def test_a_bundle_without_its_manifest_gives_one_finding_for_it(good):
+    remove("manifest.json")(good)
+    assert codes(verify(good)) == {"MAN01", "TXT10"}
+
+
+def test_the_report_says_what_was_checked_against_what(good):
+    size = sum(p.stat().st_size for p in (good / "model").iterdir())
+    limit = read_campaign("miniature").size_limit_bytes
+    text = report(good, None, verify(good))
+    assert str(good) in text and f"campaign miniature, limit {read_campaign('miniature').size_limit}" in text
+    assert f"{size_text(size)}, {limit - size:,} bytes under the limit" in text
+    assert "11 of 11, 33 lines in all" in text
+    assert f"{sum(p.is_file() for p in good.rglob('*'))}, " in text
+    assert text.endswith("verify: 11 warnings\n")
+    remove(ACL)(good)
+    write(WEIGHTS, bytes(limit + 1))(good)
+    text = report(good, "miniature", verify(good, "miniature"))
+    assert "bytes OVER the limit" in text and "10 of 11, 30 lines in all" in text
+
+
+@pytest.mark.parametrize("breaks", [shutil.rmtree, many_folders, deep_folder, remove("campaign.json")])
+def test_the_head_of_the_report_is_written_whatever_lies_in_the_folder(good, breaks):
+    breaks(good)
+    assert report(good, None, []).endswith("verify: no findings\n")
+    lines = report(good, "miniature", []).splitlines()
+    assert lines[1].startswith("checked against: campaign miniature, limit ")
+    assert len(lines) == 7
 
 
 @pytest.mark.parametrize(
@@ -425,7 +496,7 @@ def test_what_cannot_be_checked_is_said_and_not_found_clean(tmp_path):
     [
         (None, 0, "verify: 11 warnings"),
         (line("Ein\x00Satz."), 1, "error   TXT06   en-de/ACL.txt: line 2: U+0000"),
-        (remove("campaign.json"), 2, "name the campaign to check against with --against"),
+        (remove("campaign.json"), 2, "name the campaign to check against with --campaign"),
     ],
     ids=["good", "broken", "cannot be checked"],
 )
@@ -436,6 +507,32 @@ def test_the_command_says_by_its_status_what_it_found(good, breaks, status, said
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == status
     assert said in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    """Run `verify` and return its status and all that it printed."""
+    line = [sys.executable, "-m", "submission", "verify", *map(str, arguments)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_checks_a_named_bundle_against_the_named_campaign(good):
+    status, said = command(good, "--campaign", "iwslt26")
+    assert status == 1 and "checked against: campaign iwslt26, limit 4 GiB" in said and "CAM01" in said
+
+
+def test_the_command_without_a_bundle_checks_that_of_the_system(good):
+    good.rename(good.parent / "miniature-primary")
+    status, said = command("--dist", good.parent)
+    assert status == 0 and "checked against: campaign miniature" in said
+    status, said = command("--dist", good.parent, "--recipe", "contrastive")
+    assert status == 2 and "miniature-contrastive: no such folder" in said
+
+
+@pytest.mark.parametrize("option", ["--recipe", "--dist"])
+def test_the_command_refuses_what_means_nothing_beside_a_named_bundle(good, option):
+    status, said = command(good, option, "primary")
+    assert status == 2 and f"error: {option}: " in said and "leave one out" in said
 
 
 def test_the_table_of_checks_in_the_submission_guide_is_current():

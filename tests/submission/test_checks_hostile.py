@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from submission.checks import verify
+from submission.checks import report, verify
 from submission.checks.texts import LETTER_LOOP, WORD_LOOP
 
 # Of the processor, and many times what a quiet machine needs: this finds what is quadratic and would take hours.
@@ -58,6 +58,7 @@ def test_mutated_bytes_never_raise_and_never_pass(good, seed):
         path.write_bytes(data)
         started = time.process_time()
         findings = verify(good, "miniature")
+        assert report(good, "miniature", findings)
         assert time.process_time() - started < SECONDS
         if path.name == "manifest.json":
             assert data == original or json_equal(data, original) or any(f.severity == "error" for f in findings)
@@ -101,7 +102,7 @@ def test_two_megabytes_of_anything_in_every_file_are_answered_in_time(good, data
     for path in ("manifest.json", "recipe.json", "model/config.json", *texts):
         (good / path).write_bytes(data)
     started = time.process_time()
-    assert verify(good, "miniature")
+    assert report(good, "miniature", verify(good, "miniature"))
     assert time.process_time() - started < SECONDS
 
 
@@ -122,6 +123,7 @@ def test_a_huge_file_is_never_read_whole(good):
     tracemalloc.start()
     try:
         findings = verify(good, "miniature")
+        assert report(good, "miniature", findings)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
