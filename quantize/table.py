@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from submission.description import size_text
+from submission.description import GB, GIB, size_text
 from submission.forecast import Forecast
-
-GB, GIB = 10**9, 2**30
 
 
 def forecast_record(cast: Forecast, limit_bytes: int) -> dict[str, Any]:
