@@ -58,8 +58,6 @@ class Given:
     """Segments that begin before an earlier one of their recording ends; allowed."""
     cut_at_end: int
     """Segments that reached past the end by no more than 50 ms and were cut there."""
-    empty_recordings: tuple[str, ...]
-    """Recordings of FILE_ORDER that the YAML does not name."""
 
 
 def read_testset(folder: Path) -> TestSetFolder:
@@ -148,8 +146,7 @@ def read_given(
     lengths: dict[str, int] = {}
     segments: dict[str, list[Segment]] = {name: [] for name in known}
     cut = 0
-    for number, entry in enumerate(_entries(path), 1):
-        where = f"{path} entry {number}"
+    for where, entry in _numbered(path):
         recording = _match(_wav(entry, where), known, where)
         if recording.name not in lengths:
             lengths[recording.name] = length_samples(recording.path)
@@ -160,13 +157,31 @@ def read_given(
         segments=tuple(s for part in segments.values() for s in part),
         overlaps=sum(_overlaps(part) for part in segments.values()),
         cut_at_end=cut,
-        empty_recordings=tuple(name for name, part in segments.items() if not part),
     )
+
+
+def read_recordings(path: Path, testset: TestSetFolder | None) -> list[str]:
+    """Return the file name of each entry's recording in a segments YAML, in the order of the entries.
+
+    Entries are understood and refused as `read_given` does, but for their times, which are not looked at. Without
+    a test set names stay as they are written, less any path before them.
+    """
+    named = [(_wav(entry, where), where) for where, entry in _numbered(path)]
+    if testset is None:
+        return [PureWindowsPath(name).name for name, _ in named]
+    known = {recording.name: recording for recording in testset.recordings}
+    return [_match(name, known, where).name for name, where in named]
+
+
+def _numbered(path: Path) -> list[tuple[str, Any]]:
+    """Return (where it is, entry) for each entry of a segments YAML."""
+    return [(f"{path} entry {number}", entry) for number, entry in enumerate(_entries(path), 1)]
 
 
 def _entries(path: Path) -> list[Any]:
     try:
-        content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+        text = path.read_bytes().decode("utf-8-sig")
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         short = " ".join(str(error).split())
         raise UserError(str(path), f"cannot be read as YAML ({short})", "ask for the file again") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segment.testset import find_segments_file, read_given, read_testset
+from segment.testset import find_segments_file, read_given, read_recordings, read_testset
 from submission.errors import UserError
 from submission.segments import Segment
 
@@ -101,7 +101,8 @@ def test_given_segments_are_understood_in_every_dialect_in_the_order_of_file_ord
         Segment(recording="a.wav", start=4000, end=36_000),
         Segment(recording="b.wav", start=32_000, end=56_000),
     )
-    assert (result.overlaps, result.cut_at_end, result.empty_recordings) == (0, 0, ())
+    assert (result.overlaps, result.cut_at_end) == (0, 0)
+    assert read_recordings(tmp_path / "segments.yaml", read_testset(tmp_path)) == ["b.wav", "a.wav"]
 
 
 def test_the_order_within_a_recording_is_kept_and_overlaps_are_counted(tmp_path):
@@ -109,7 +110,7 @@ def test_the_order_within_a_recording_is_kept_and_overlaps_are_counted(tmp_path)
     text = "".join(f"- {{wav: a, offset: {o}, duration: 2}}\n" for o in (9, 4, 5, 0))
     result = given(tmp_path, text)
     assert [s.start // RATE for s in result.segments] == [9, 4, 5, 0]
-    assert result.overlaps == 1 and result.empty_recordings == ("b.wav",)
+    assert result.overlaps == 1
 
 
 def test_a_segment_that_rounding_brought_past_the_end_is_cut_there(tmp_path):
