@@ -13,42 +13,46 @@ from typing import Any
 from submission.campaign import Pair
 from submission.cli import add_system_arguments, open_system, run
 from submission.errors import UserError
-from submission.store import Store
 from submission.system import OPEN_TESTSET, System
 
 
 def decode(args: argparse.Namespace) -> None:
     """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it."""
     system, store = open_system(args)
-    load = functools.cache(lambda: _load(system, store, args.device))
-    for pair, name in _chosen(system, args.pair, args.testset):
+    chosen = _chosen(system, args.pair, args.testset)
+    data, packed = system.data_path(store), store.need(system.stage("quantize"))
+    load = functools.cache(lambda: _load(packed / "model", system.recipe.decode.dtype, args.device))
+    for pair, name in chosen:
         stage = system.stage("decode", f"{pair.name}/{name}")
-        store.obtain(stage, functools.partial(_decode, system, store, load, pair, name), resume=True)
+        cut = None if name == OPEN_TESTSET else store.need(system.stage("segment", name)) / "segments.yaml"
+        folder = data / system.testset_part(name)
+        store.obtain(stage, functools.partial(_decode, system, load, pair, name, folder, cut), resume=True)
 
 
-def _load(system: System, store: Store, device: str) -> Any:
+def _load(folder: Path, dtype: str, device: str) -> Any:
     import torch
 
     from submission.runtime.loading import load_model
 
-    folder = store.need(system.stage("quantize")) / "model"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(folder, system.recipe.decode.dtype, device)
+    return load_model(folder, dtype, device)
 
 
-def _decode(system: System, store: Store, load: Callable[[], Any], pair: Pair, name: str, out: Path) -> None:
+def _decode(
+    system: System, load: Callable[[], Any], pair: Pair, name: str, folder: Path, cut: Path | None, out: Path
+) -> None:
+    """Decode the recordings of a folder; cut: the system's segments, None for the gold ones of ACL 60/60."""
     from evaluate.decode import decode as decode_segments
     from evaluate.references import gold_segments
     from segment.testset import read_testset
     from submission.runtime.prompt import render_prompt
     from submission.segments import read_segments
 
-    folder = system.data_path(store) / system.testset_part(name)
-    if name == OPEN_TESTSET:
+    if cut is None:
         segments, recordings = gold_segments(folder)
     else:
-        segments = read_segments(store.need(system.stage("segment", name)) / "segments.yaml")
+        segments = read_segments(cut)
         recordings = {recording.name: recording.path for recording in read_testset(folder).recordings}
     model, processor = load()
     outcome = decode_segments(
@@ -66,7 +70,10 @@ def _decode(system: System, store: Store, load: Callable[[], Any], pair: Pair, n
 
 
 def _chosen(system: System, pairs: list[str], testsets: list[str]) -> list[tuple[Pair, str]]:
-    """Return the (pair, test set) that are asked for, all where nothing is; UserError for unknown names."""
+    """Return the (pair, test set) that are asked for, all where nothing is.
+
+    Raises UserError for unknown names, and for a test set that none of the pairs that are asked for has.
+    """
     everything = system.pairs_and_testsets()
     for option, asked, known in (
         ("--pair", pairs, {pair.name for pair, _ in everything}),
@@ -74,22 +81,28 @@ def _chosen(system: System, pairs: list[str], testsets: list[str]) -> list[tuple
     ):
         if unknown := sorted(set(asked) - known):
             raise UserError(option, f"unknown: {', '.join(unknown)}", f"choose from {', '.join(sorted(known))}")
-    return [
-        (pair, name)
-        for pair, name in everything
-        if (pair.name in pairs or not pairs) and (name in testsets or not testsets)
-    ]
+    of_pairs = [(pair, name) for pair, name in everything if pair.name in pairs or not pairs]
+    names = list(dict.fromkeys(name for _, name in of_pairs))
+    if absent := sorted(set(testsets) - set(names)):
+        what = f"{' and '.join(dict.fromkeys(pairs))} has no {', '.join(absent)}"
+        raise UserError("--testset", what, f"choose from {', '.join(names)}")
+    return [(pair, name) for pair, name in of_pairs if name in testsets or not testsets]
 
 
 def score(args: argparse.Namespace) -> None:
     """Build the stage score of a system and print its figures."""
     system, store = open_system(args)
+    data = system.data_path(store)
+    hypotheses = {
+        (pair, name): store.need(system.stage("decode", f"{pair.name}/{name}")) / "hypotheses.jsonl"
+        for pair, name in system.pairs_and_testsets()
+    }
 
     def make(out: Path) -> None:
         from evaluate.score import score_testset, write_scores
         from submission.progress import progress
 
-        testsets = _decoded(system, store)
+        testsets = _decoded(system, data, hypotheses)
         results = []
         with progress("score", len(testsets), "test sets") as tick:
             for decoded in testsets:
@@ -106,23 +119,23 @@ def score(args: argparse.Namespace) -> None:
         print(table(json.loads(text)))
 
 
-def _decoded(system: System, store: Store) -> list[Any]:
-    """Return every decoded test set with its references; UserError names a stage that is not built."""
+def _decoded(system: System, data: Path, hypotheses: dict[tuple[Pair, str], Path]) -> list[Any]:
+    """Return every decoded test set with its references."""
     from evaluate.references import find_gold_references, find_references
     from evaluate.score import Decoded
 
-    data = system.data_path(store)
     result = []
-    for pair, name in system.pairs_and_testsets():
-        folder = data / system.reference_part(name)
+    for (pair, name), path in hypotheses.items():
+        folder, testset = data / system.reference_part(name), data / system.testset_part(name)
         gold = name == OPEN_TESTSET
+        references = find_gold_references(folder, pair.target) if gold else find_references(folder, pair.name, testset)
         result.append(
             Decoded(
                 testset=name,
                 pair=pair.name,
                 language=pair.target,
-                hypotheses=store.need(system.stage("decode", f"{pair.name}/{name}")) / "hypotheses.jsonl",
-                references=find_gold_references(folder, pair.target) if gold else find_references(folder, pair.name),
+                hypotheses=path,
+                references=references,
                 given=gold or system.campaign.testset(name).segmentation == "given",
             )
         )

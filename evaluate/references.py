@@ -12,14 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
+from segment.testset import SEGMENTS, read_recordings, read_testset
 from submission.digest import sha256_file
 from submission.errors import UserError
 from submission.segments import Segment
 
-SEGMENTS = "segments.yaml"
 GOLD_FOLDER = "segmented_wavs/gold"
 _GOLD_NAME = re.compile(r"sent_([1-9][0-9]*)\.wav")
 
@@ -36,22 +35,29 @@ class References:
     """Digest of the text file."""
 
 
-def find_references(folder: Path, pair: str) -> References | None:
+def find_references(folder: Path, pair: str, testset: Path | None = None) -> References | None:
     """Return a blind test set's references for a pair, or None where the organisers have not given any.
 
-    Raises UserError where lines and segments do not fit together.
+    testset: the folder of its recordings. With it, entries of the segments mean recordings as they do where given
+    segments are read, and lines come as hypotheses do: recordings as in FILE_ORDER, each in its own order. Without,
+    names and order are the file's. Raises UserError where lines and segments do not fit together.
     """
     path = folder / f"{pair}.txt"
     if not path.is_file():
         return None
     lines = read_lines(path)
-    recordings = line_recordings(folder / SEGMENTS)
+    known = read_testset(testset) if testset else None
+    recordings = read_recordings(folder / SEGMENTS, known)
     if len(lines) != len(recordings):
         raise UserError(
             str(path),
             f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
             "give text and segments of the same edition",
         )
+    if known:
+        order = {recording.name: n for n, recording in enumerate(known.recordings)}
+        numbers = sorted(range(len(lines)), key=lambda n: order[recordings[n]])
+        lines, recordings = [lines[n] for n in numbers], [recordings[n] for n in numbers]
     return References(path=path, lines=tuple(lines), recordings=tuple(recordings), sha256=sha256_file(path))
 
 
@@ -122,29 +128,6 @@ def read_lines(path: Path) -> list[str]:
         if "\x00" in line:
             raise UserError(f"{path} line {number}", "holds a NUL character", "replace the damaged file")
     return [line.strip() for line in lines]
-
-
-def line_recordings(path: Path) -> list[str]:
-    """Return the recording's file name for each entry of a segments YAML, in any of its dialects, in its order."""
-    import yaml
-
-    try:
-        entries: Any = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", "put the gold segments there") from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(str(path), f"is not YAML ({problem})", "replace the damaged file") from error
-    if not isinstance(entries, list):
-        raise UserError(str(path), "expected a list of `wav, offset, duration`", "give the gold segments")
-    return [_recording(entry, f"{path} entry {number}") for number, entry in enumerate(entries, 1)]
-
-
-def _recording(entry: Any, where: str) -> str:
-    wav = entry.get("wav") if isinstance(entry, dict) else None
-    if not isinstance(wav, str) or not wav:
-        raise UserError(where, f"expected `wav` with a file name, got {entry!r:.80}", "name the recording")
-    return PureWindowsPath(wav).name  # understands both kinds of slashes
 
 
 def check_line_by_line(references: References, recordings: Sequence[str], where: str) -> None:

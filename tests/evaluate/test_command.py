@@ -92,15 +92,18 @@ def write_wav(path: Path, seconds: float, seed: int) -> None:
     soundfile.write(path, noise.astype(np.float32), SAMPLE_RATE)
 
 
-def write_data(data: Path, segments: list[Segment]) -> None:
+def write_data(data: Path, checkpoint: Path, segments: list[Segment]) -> None:
     """Write what a system needs that is only decoded and scored; references for one pair, and for ACL 60/60."""
-    for name in ("models/tiny/config.json", "corpora/talks/x", "acl_6060/dev/segmented_wavs/gold/sent_1.wav"):
-        (data / name).parent.mkdir(parents=True)
+    shutil.copytree(checkpoint, data / "models/tiny")
+    texts = [f"acl_6060/dev/text/txt/ACL.6060.dev.en-xx.{language}.txt" for language in ("de", "zh")]
+    for name in (*texts, "corpora/talks/x", "acl_6060/dev/segmented_wavs/gold/sent_1.wav"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).touch()
     for testset in ("TALKS", "ACCENT"):
         folder = data / "testsets" / testset
         write_wav(folder / "audio" / "one.wav", 6, 1)
         (folder / "FILE_ORDER").write_text("one\n", encoding="utf-8")
+    write_segments(data / "testsets/ACCENT/segments.yaml", segments)
     gold = data / "acl_6060" / "eval"
     for number, seconds in ((1, 2.0), (2, 0.01)):
         write_wav(gold / "segmented_wavs" / "gold" / f"sent_{number}.wav", seconds, number)
@@ -122,7 +125,7 @@ def arguments(checkpoint, tmp_path_factory) -> list[str]:
     (folder / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
     (folder / "quick.toml").write_text(RECIPE, encoding="utf-8")
     segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
-    write_data(folder / "data", segments)
+    write_data(folder / "data", checkpoint, segments)
     named = [("campaign", "probe.toml"), ("recipe", "quick.toml"), ("data", "data"), ("store", "store")]
     options = [f"--{key}={folder / value}" for key, value in named]
     system, store = open_system(make_parser().parse_args(["score", *options]))
@@ -134,7 +137,9 @@ def arguments(checkpoint, tmp_path_factory) -> list[str]:
 
 def test_a_system_is_decoded_and_scored(arguments, capsys):
     assert run(make_parser(), ["score", *arguments]) == 2
-    assert "stage decode:en-de/TALKS: is not built; run `python -m evaluate decode" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "stage decode:en-de/TALKS: is not built; run `python -m evaluate decode" in error
+    assert "building" not in error
 
     assert run(make_parser(), ["decode", *arguments, "--pair", "en-zh", "--testset", "TALKS"]) == 0
     error = capsys.readouterr().err
@@ -177,6 +182,27 @@ def test_a_system_is_decoded_and_scored(arguments, capsys):
 def test_an_unknown_pair_or_test_set_is_refused_with_the_known_ones(arguments, capsys, option, value):
     assert run(make_parser(), ["decode", *arguments, option, value]) == 2
     assert f"error: {option}: unknown: {value}; choose from " in capsys.readouterr().err
+
+
+def test_a_test_set_that_the_pair_lacks_is_refused_with_what_it_has(arguments, capsys):
+    for also in ([], ["--testset", "TALKS"]):
+        assert run(make_parser(), ["decode", *arguments, "--pair", "en-zh", "--testset", "ACCENT", *also]) == 2
+        assert "error: --testset: en-zh has no ACCENT; choose from TALKS, ACL6060" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("missing", "command"), [("quantize", "quantize pack"), ("segment:TALKS", "segment run")])
+def test_an_earlier_stage_that_is_not_built_is_told_before_anything_is_begun(
+    arguments, tmp_path, capsys, missing, command
+):
+    own = [*arguments, f"--store={tmp_path}"]
+    system, store = open_system(make_parser().parse_args(["decode", *own]))
+    if missing != "quantize":
+        store.obtain(system.stage("quantize"), lambda out: (out / "model").mkdir())
+    capsys.readouterr()
+    assert run(make_parser(), ["decode", *own, "--testset", "TALKS"]) == 2
+    error = capsys.readouterr().err
+    assert f"stage {missing}: is not built; run `python -m {command}" in error
+    assert "building" not in error
 
 
 def test_every_shipped_campaigns_target_languages_can_be_scored():

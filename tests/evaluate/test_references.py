@@ -11,9 +11,9 @@ from evaluate.references import (
     find_gold_references,
     find_references,
     gold_segments,
-    line_recordings,
     read_lines,
 )
+from segment.testset import read_given, read_testset
 from submission.digest import sha256_file
 from submission.errors import UserError
 from submission.segments import Segment, write_segments
@@ -79,29 +79,42 @@ def test_missing_gold_segments_are_named(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "[{duration: 1.5, offset: 0.2, rW: 0, speaker_id: NA, uW: 0, wav: a.wav}, {wav: b.wav, duration: 2}]",
-        "- duration: 1.5\n  offset: 0.26\n  wav: a.wav\n- wav: b.wav\n  offset: 1\n  duration: 2\n",
-        '[{"wav": "x/y/a.wav", "offset": 0, "duration": 1}, {"wav": "x\\\\b.wav", "offset": 1, "duration": 1}]',
+        "[{duration: 1, offset: 0.2, rW: 0, speaker_id: NA, wav: talk1.wav}, {wav: 2022, offset: 0, duration: 2}]",
+        "- duration: 1.5\n  offset: 0.26\n  wav: talk1\n- wav: 2022.wav\n  offset: 1\n  duration: 2\n",
+        '[{"wav": "x/y/talk1.wav", "offset": 0, "duration": 1}, {"wav": "x\\\\2022", "offset": 1, "duration": 1}]',
     ],
 )
-def test_every_dialect_of_segments_names_its_recordings(tmp_path, text):
-    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
-    assert line_recordings(tmp_path / "s.yaml") == ["a.wav", "b.wav"]
+def test_what_can_be_segmented_as_given_is_scored_line_by_line(tmp_path, text):
+    folder, testset = write_testset(tmp_path / "X", b"one\ntwo\n"), tmp_path / "testset"
+    (folder / "segments.yaml").write_text(text, encoding="utf-8")
+    testset.mkdir()
+    for name in ("2022.wav", "talk1.wav"):
+        (testset / name).touch()
+    (testset / "FILE_ORDER").write_text("2022\ntalk1\n", encoding="utf-8")
+    given = read_given(folder / "segments.yaml", read_testset(testset), lambda path: 160_000, 8.0)
+    references = find_references(folder, "en-de", testset)
+    check_line_by_line(references, [segment.recording for segment in given.segments], "here")
+    assert references.recordings == ("2022.wav", "talk1.wav")
+    assert references.lines == ("two", "one")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "is not YAML"),
+        ("a: [", "cannot be read as YAML"),
         ("a: b", "expected a list"),
-        ("- {offset: 1}", "entry 1: expected `wav`"),
+        ("- {offset: 1}", "entry 1: lacks wav"),
         ("[3]", "entry 1"),
+        ("- {wav: c, offset: 1, duration: 1}", "entry 1: there is no recording 'c'"),
     ],
 )
 def test_what_is_no_list_of_segments_is_refused(tmp_path, text, message):
-    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    folder = write_testset(tmp_path / "X", b"a\n", ["a.wav"])
+    (folder / "segments.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "FILE_ORDER").write_text("a\n", encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        line_recordings(tmp_path / "s.yaml")
+        find_references(folder, "en-de", tmp_path)
 
 
 def write_gold(folder, numbers, text="eins\nzwei\n"):
