@@ -39,8 +39,9 @@ def arguments(ground: Ground, tmp_path: Path) -> list[str]:
     for number in range(4):
         write_wav(data / f"corpora/talks/audio/u{number:02d}.wav", 1)
     names = ("ACL", "TVSERIES", "CHALLENGEACCENT", "CALLCENTER", "YOUTUBE", "BUSINESSNEWS")
-    for path in ("models/shas/config.json", *(f"testsets/{name}/FILE_ORDER" for name in names)):
-        (data / path).parent.mkdir(parents=True)
+    files = [f"testsets/{name}/{file}" for name in names for file in ("FILE_ORDER", "a.wav", "segments.yaml")]
+    for path in ("models/shas/config.json", "models/shas/model.safetensors", *files):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
         (data / path).touch()
     (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     return ["--data", str(data), "--recipe", str(tmp_path / "recipe.toml"), "--store", str(tmp_path / "store")]
