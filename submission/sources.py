@@ -59,7 +59,7 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
         )
     ]
     for split in ("dev", "eval"):
-        gold = ("segmented_wavs/gold/*.wav", "text/txt/*.de", "text/txt/*.zh")
+        gold = ("segmented_wavs/gold/*.wav", "text/txt/*.de.txt", "text/txt/*.zh.txt")
         parts.append(Required(part=f"acl_6060/{split}", holds=gold, get=f"ACL 60/60, {ACL_6060}"))
     if recipe.segment.method == "shas" and any(t.segmentation == "free" for t in campaign.testsets):
         get = 'a classifier trained with `python -m segment train`, or segment.method = "fixed" in the recipe'
