@@ -55,7 +55,9 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
         Required(
             part=f"models/{model.name}",
             holds=("config.json", "*.safetensors", "tokenizer*.json"),
-            get=f"hf download {model.hub} --local-dir DIR/models/{model.name}",
+            get="run `python -m submission.miniature data`, which makes the whole folder"
+            if campaign.made_here
+            else f"hf download {model.hub} --local-dir DIR/models/{model.name}",
         )
     ]
     for split in ("dev", "eval"):
