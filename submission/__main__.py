@@ -9,7 +9,6 @@ from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, run
 from submission.digest import canonical_json
-from submission.errors import UserError
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -62,26 +61,9 @@ def verify(args: argparse.Namespace) -> int:
     from submission.checks import exit_status, findings_json, report
     from submission.checks import verify as check
 
-    folder, campaign = _bundle_to_verify(args)
-    findings = check(folder, campaign)
-    print(findings_json(findings) if args.json else report(folder, campaign, findings), end="")
+    findings = check(args.bundle, args.campaign)
+    print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
     return exit_status(findings)
-
-
-def _bundle_to_verify(args: argparse.Namespace) -> tuple[Path, str | None]:
-    """Return the folder that is named, or the system's, and the campaign to check it against."""
-    from submission.campaign import read_campaign
-    from submission.recipe import read_recipe
-
-    if args.bundle is None:
-        campaign = args.campaign or "miniature"
-        name = read_campaign(campaign).name
-        recipe = read_recipe(args.recipe or "primary", name)
-        return (args.dist or Path("dist")) / f"{name}-{recipe.name}", campaign
-    for option, value in (("--recipe", args.recipe), ("--dist", args.dist)):
-        if value is not None:
-            raise UserError(option, f"says where a system's bundle lies, but {args.bundle} is named", "leave one out")
-    return args.bundle, args.campaign
 
 
 def summary(args: argparse.Namespace) -> int:
@@ -126,25 +108,16 @@ def _parser() -> argparse.ArgumentParser:
                 help="where bundles lie (default: %(default)s)",
             )
         if function is verify:
-            _add_verify_arguments(verb)
+            verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+            verb.add_argument(
+                "--campaign",
+                metavar="C",
+                help="campaign to check against, a name in submission/campaigns/ or a TOML file (default: the one "
+                "that BUNDLE names)",
+            )
         if function in (plan, verify):
             verb.add_argument("--json", action="store_true", help="print JSON for machines")
     return parser
-
-
-def _add_verify_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "bundle", nargs="?", type=Path, metavar="BUNDLE", help="the bundle's folder (default: the system's below DIST)"
-    )
-    verb.add_argument(
-        "--campaign",
-        metavar="C",
-        help="campaign to check against, a name in submission/campaigns/ or a TOML file (default: the one that BUNDLE "
-        "names; without BUNDLE miniature)",
-    )
-    group = verb.add_argument_group("which system's bundle, where BUNDLE is left out")
-    group.add_argument("--recipe", metavar="R", help="name in submission/recipes/ or a TOML file (default: primary)")
-    group.add_argument("--dist", type=Path, metavar="DIR", help="where bundles lie (default: dist)")
 
 
 if __name__ == "__main__":

@@ -521,20 +521,6 @@ def test_the_command_checks_a_named_bundle_against_the_named_campaign(good):
     assert status == 1 and "checked against: campaign iwslt26, limit 4 GiB" in said and "CAM01" in said
 
 
-def test_the_command_without_a_bundle_checks_that_of_the_system(good):
-    good.rename(good.parent / "miniature-primary")
-    status, said = command("--dist", good.parent)
-    assert status == 0 and "checked against: campaign miniature" in said
-    status, said = command("--dist", good.parent, "--recipe", "contrastive")
-    assert status == 2 and "miniature-contrastive: no such folder" in said
-
-
-@pytest.mark.parametrize("option", ["--recipe", "--dist"])
-def test_the_command_refuses_what_means_nothing_beside_a_named_bundle(good, option):
-    status, said = command(good, option, "primary")
-    assert status == 2 and f"error: {option}: " in said and "leave one out" in said
-
-
 def test_the_table_of_checks_in_the_submission_guide_is_current():
     text = (ROOT / "SUBMISSION.md").read_text(encoding="utf-8")
     table = text.split("<!-- checks -->\n")[1].split("<!-- /checks -->")[0]
