@@ -19,7 +19,7 @@ nox.options.sessions = ["build_primary"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PYTHON = Path(".nox", "build_env", "Scripts" if sys.platform == "win32" else "bin", "python").absolute()
+PYTHON = Path(".nox", "build_env", "bin", "python").absolute()
 
 # A system, in order. Every command builds its stages or finds them built; a killed build goes on where it was.
 STEPS = (

@@ -101,10 +101,6 @@ class Campaign:
     def size_limit_bytes(self) -> int:
         return size_bytes(self.size_limit)
 
-    def pair(self, name: str) -> Pair:
-        """Return the pair of a name; KeyError where there is none."""
-        return {p.name: p for p in self.pairs}[name]
-
     def testset(self, name: str) -> TestSet:
         """Return the test set of a name; KeyError where there is none."""
         return {t.name: t for t in self.testsets}[name]

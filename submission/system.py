@@ -184,20 +184,19 @@ class System:
         segments = {t.name: self._segment(t.name, t.segmentation) for t in self.campaign.testsets}
         yield from segments.values()
         decodes = {}
-        for pair in self.campaign.pairs:
-            for testset in (*pair.testsets, OPEN_TESTSET):
-                inputs = {"model": quantize.key, "audio": self._source(self.testset_part(testset))}
-                if testset in segments:
-                    inputs["segments"] = segments[testset].key
-                stage = self._make(
-                    "decode",
-                    "evaluate decode",
-                    {**asdict(self.recipe.decode), **asked, "target_language": pair.target_language},
-                    inputs,
-                    part=f"{pair.name}/{testset}",
-                )
-                decodes[stage.part] = stage
-                yield stage
+        for pair, testset in self.pairs_and_testsets():
+            inputs = {"model": quantize.key, "audio": self._source(self.testset_part(testset))}
+            if testset in segments:
+                inputs["segments"] = segments[testset].key
+            stage = self._make(
+                "decode",
+                "evaluate decode",
+                {**asdict(self.recipe.decode), **asked, "target_language": pair.target_language},
+                inputs,
+                part=f"{pair.name}/{testset}",
+            )
+            decodes[stage.part] = stage
+            yield stage
         references = {
             f"references/{name}": self._source(self.reference_part(name)) for name in (*segments, OPEN_TESTSET)
         }

@@ -434,7 +434,7 @@ def test_a_bundle_is_checked_against_the_campaign_of_the_checker(good):
 
 
 @pytest.mark.parametrize(
-    "name", ['"../../evil"', '"/tmp/evil.toml"', "3", "null", "[]"], ids=["upwards", "path", "number", "null", "list"]
+    "name", ['"../../evil"', '"/evil.toml"', "3", "null", "[]"], ids=["upwards", "path", "number", "null", "list"]
 )
 def test_a_bundle_cannot_choose_the_campaign_that_it_is_checked_against(good, name):
     write("campaign.json", f'{{"name": {name}}}')(good)
