@@ -7,6 +7,7 @@ place at once. A tensor is packed or kept as it is; one that is neither stops th
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 from pathlib import Path
@@ -15,28 +16,22 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from quantize.packing import pack_codes
 from quantize.solver import solve
 from submission.architectures import read_config, tensors
 from submission.architectures.tensors import TensorSpec
 from submission.checkpoint import INDEX, WEIGHTS, Checkpoint, Located, packed_config, read_checkpoint, weight_files
-from submission.codec import Codec
+from submission.codecs import Codec
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.forecast import companion_files, forecast, stored_parts
 from submission.progress import progress
 from submission.recipe import QuantizeOptions
-from submission.runtime.packed import dequantize
 from submission.safetensors_file import file_bytes, header_bytes, lay_out, tensor_bytes
 
 READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
-SOLVE_ELEMENTS = 1 << 26
-"""Weights that the solver sees at a time, in whole rows: more than any linear of a 7 B model has, and a bound on
-what the embedding and the head of one cost (a solver holds several float32 copies)."""
-
 ERROR_ROWS = 4096
-"""Rows of a weight that are dequantized at a time to measure what packing did to it."""
+"""Rows of a weight that are decoded at a time to measure what packing did to it."""
 
 
 def pack_system(folder: Path, out: Path, options: QuantizeOptions, limit_bytes: int) -> None:
@@ -139,22 +134,13 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
 
 
 def encode(name: str, weight: torch.Tensor, codec: Codec, solver: str) -> dict[str, torch.Tensor]:
-    """Return stored name -> tensor of a weight, float [rows, columns], under a codec.
-
-    Raises UserError where the scale or zero-point of a group is beyond float16, as for a group of nearly equal
-    numbers far from zero.
-    """
-    step = max(1, SOLVE_ELEMENTS // weight.shape[1])
-    blocks = []
-    for start in range(0, weight.shape[0], step):
-        solution = solve(solver, weight[start : start + step], codec.bits, codec.group_size)
-        codes = torch.from_numpy(pack_codes(solution.codes.numpy(), codec.bits))
-        blocks.append((codes, solution.scale.to(torch.float16), solution.zero.to(torch.float16)))
-    codes, scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    if not (torch.isfinite(scale).all() and torch.isfinite(zero).all()):
-        what = f"a scale or zero-point of {codec.name} is beyond float16"
-        raise UserError(name, what, "leave the role of this weight out of quantize.codecs, or use smaller groups")
-    return {f"{name}.codes": codes, f"{name}.scale": scale, f"{name}.zero": zero}
+    """Return stored name -> tensor of a weight, float [rows, columns]; UserError where the codec cannot store it."""
+    try:
+        parts = codec.encode(weight, functools.partial(solve, solver))
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        raise UserError(name, what, fix) from error
+    return {f"{name}.{suffix}": part for suffix, part in parts.items()}
 
 
 def _write_at(file: BinaryIO, offset: int, tensor: torch.Tensor) -> int:
@@ -167,14 +153,11 @@ def _write_at(file: BinaryIO, offset: int, tensor: torch.Tensor) -> int:
 
 def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return codec, bytes and relative squared error of a packed weight, measured on what is stored."""
-    codes, scale, zero = (parts[f"{name}.{suffix}"] for suffix in ("codes", "scale", "zero"))
     error = power = 0.0
     for start in range(0, weight.shape[0], ERROR_ROWS):
-        rows = slice(start, start + ERROR_ROWS)
-        original = weight[rows].float()
-        restored = dequantize(
-            codes[rows], scale[rows], zero[rows], codec=codec, columns=weight.shape[1], dtype=torch.float32
-        )
+        original = weight[start : start + ERROR_ROWS].float()
+        rows = {stored.removeprefix(f"{name}."): part[start : start + ERROR_ROWS] for stored, part in parts.items()}
+        restored = codec.decode(rows, weight.shape[1], torch.float32)
         error += float((restored - original).double().square().sum())
         power += float(original.double().square().sum())
     return {

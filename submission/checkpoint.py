@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.architectures import DTYPES, architecture_of, read_config, tensors
-from submission.codec import Codec
+from submission.codecs import Codec, parse_codec
 from submission.errors import UserError
 from submission.safetensors_file import read_header
 
@@ -74,7 +74,7 @@ def parse_quantization(section: Any) -> dict[str, Codec]:
     table, weights = section.get("codecs"), section.get("weights")
     if not isinstance(table, dict) or not isinstance(weights, dict):
         raise UserError(where, "expected the objects `codecs` and `weights`", "pack the model again")
-    known = {name: Codec.parse(value, f"{where}.codecs.{name}") for name, value in table.items()}
+    known = {name: parse_codec(value, f"{where}.codecs.{name}") for name, value in table.items()}
     for weight, name in weights.items():
         if not isinstance(name, str) or name not in known:
             raise UserError(f"{where}.weights.{weight}", f"unknown codec {name!r}", f"known: {', '.join(known)}")

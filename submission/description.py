@@ -16,7 +16,7 @@ from submission.architectures import stored_dtype, tensors
 from submission.architectures.tensors import TensorSpec
 from submission.campaign import Campaign
 from submission.checkpoint import parse_quantization
-from submission.codec import Codec
+from submission.codecs import Codec
 from submission.recipe import Recipe
 
 MODEL_NAME = "Model name"
@@ -94,9 +94,7 @@ def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Re
 
 
 def _codec_text(codec: Codec, recipe: Recipe) -> str:
-    solver = recipe.quantize.solver.upper()
-    group = f"float16 scale and zero-point per {codec.group_size} weights of a row"
-    return f"{solver} quantization to {codec.bits} bits, {group}"
+    return f"{recipe.quantize.solver.upper()} quantization to {codec.summary}"
 
 
 def _counts(specs: list[TensorSpec]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from submission.architectures import architecture_of, stored_dtype, tensors
 from submission.architectures.tensors import TensorSpec
 from submission.checkpoint import packed_config
-from submission.codec import Codec
+from submission.codecs import Codec
 from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.safetensors_file import header_bytes, tensor_bytes

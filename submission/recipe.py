@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from submission.campaign import FOLDER as CAMPAIGNS
-from submission.codec import Codec
+from submission.codecs import Codec, parse_codec
 from submission.errors import UserError
 from submission.schema import locate, merged, nearest, parse, read_toml
 
@@ -116,7 +116,7 @@ class Override:
     """Role or prefix of roles, `mlp`."""
     layers: tuple[int, ...] | Literal["first", "middle", "last"]
     """Layer numbers from 0, or how to choose `count` of them."""
-    codec: Codec
+    codec: Annotated[Codec, parse_codec]
     count: int | Literal["all", "fit"] = "all"
     """How many layers to choose; `fit` is the smallest number that meets the campaign's limit."""
 
@@ -145,7 +145,7 @@ class QuantizeOptions:
 
     solver: Literal["hqq"]
     """How codes, scales and zero-points are found."""
-    codecs: dict[str, Codec]
+    codecs: dict[str, Annotated[Codec, parse_codec]]
     """Role or prefix of roles -> codec; the longest prefix wins, `*` is every weight that can be packed."""
     overrides: tuple[Override, ...] = ()
 

@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from submission.errors import UserError
 
@@ -61,12 +61,13 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     """Return the dataclass that a table spells.
 
-    Fields without a default are required. ValueError from the dataclass's own `__post_init__` becomes a
+    Fields without a default are required; one annotated with a function, `Annotated[Codec, parse_codec]`, is read by
+    it: (value, where) -> field. ValueError from the dataclass's own `__post_init__` becomes a
     UserError that names the file and the table.
     """
     if not isinstance(table, dict):
         raise UserError(_where(file, path), f"expected a table, got {_spell(table)}", f"write a [{path}] section")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
@@ -102,16 +103,18 @@ def _name(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(a) for a in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(_name(a) for a in arguments)
+        return " or ".join(_name(a) for a in arguments if a is not types.NoneType)  # TOML has no null: leave it out
     if origin is tuple:
         return f"a list of {_name(arguments[0])}"
-    if origin is dict or is_dataclass(hint):
+    if origin in (dict, Annotated) or is_dataclass(hint):
         return "a table"
     return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
 
 
 def _convert(hint: Any, value: Any, file: str, path: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return arguments[1](value, _where(file, path))
     if is_dataclass(hint):
         return parse(hint, value, file, path)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
@@ -137,7 +140,7 @@ def _fits(hint: Any, value: Any) -> bool:
         return any(value == a and type(value) is type(a) for a in arguments)
     if origin is tuple:
         return isinstance(value, list)
-    if origin is dict or is_dataclass(hint):
+    if origin in (dict, Annotated) or is_dataclass(hint):
         return isinstance(value, dict)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -22,7 +22,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from submission.architectures import ARCHITECTURES
 from submission.checkpoint import METHOD, parse_quantization, read_checkpoint
-from submission.codec import Codec
+from submission.codecs import Codec
 from submission.errors import UserError
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 
@@ -80,10 +80,11 @@ class PackedQuantizer(HfQuantizer):
         for name, module in model.named_modules():
             if not isinstance(module, PackedTensor):
                 continue
-            for part in ("scale", "zero"):
-                if not torch.isfinite(getattr(module, part)).all():
-                    what = "holds a number that is not finite"
-                    raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again")
+            try:
+                module.codec.check(module.parts, module.shape[1])
+            except ValueError as error:
+                part, _, what = str(error).partition(": ")
+                raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again") from error
         return model
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:

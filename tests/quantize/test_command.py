@@ -12,7 +12,7 @@ from quantize.stream import pack_system
 from submission.architectures import read_config
 from submission.checkpoint import read_checkpoint
 from submission.cli import run
-from submission.codec import Codec
+from submission.codecs import Affine, Codec
 from submission.digest import canonical_json
 from submission.forecast import companion_files, forecast
 from submission.miniature.model import SMALL, build_checkpoint
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 @pytest.fixture(scope="module")

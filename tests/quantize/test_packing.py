@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantize.packing import pack_codes
-from submission.codec import CODE_BITS, Codec
-from submission.runtime.packed import unpack_codes
+from submission.codecs import Affine
+from submission.codecs.affine import CODE_BITS
+from submission.codecs.bitstream import unpack_codes
 
 
 def slow_pack(codes: np.ndarray, bits: int) -> list[list[int]]:
@@ -37,7 +38,7 @@ def test_packing_makes_a_little_endian_bit_stream_of_every_row(case):
 def test_codes_survive_packing_exactly_and_take_the_bytes_that_the_codec_says(case, group_size):
     bits, codes = case
     packed = pack_codes(codes, bits)
-    assert packed.shape == Codec(kind="affine", bits=bits, group_size=group_size).parts(codes.shape)["codes"][1]
+    assert packed.shape == Affine(bits=bits, group_size=group_size).parts(codes.shape)["codes"][1]
     assert np.array_equal(unpack_codes(torch.from_numpy(packed), bits, codes.shape[1]).numpy(), codes)
 
 

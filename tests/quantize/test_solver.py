@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
-from quantize.packing import pack_codes
 from quantize.solver import solve
-from submission.codec import CODE_BITS, Codec
+from submission.codecs import Affine
+from submission.codecs.affine import CODE_BITS
 from submission.errors import UserError
-from submission.runtime.packed import dequantize
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -16,15 +17,9 @@ def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 def restored(weight: torch.Tensor, bits: int, group_size: int) -> torch.Tensor:
     """The weight as it comes back from a packed model."""
-    solution = solve("hqq", weight, bits, group_size)
-    return dequantize(
-        torch.from_numpy(pack_codes(solution.codes.numpy(), bits)),
-        solution.scale.half(),
-        solution.zero.half(),
-        codec=Codec(kind="affine", bits=bits, group_size=group_size),
-        columns=weight.shape[1],
-        dtype=torch.float32,
-    )
+    codec = Affine(bits=bits, group_size=group_size)
+    parts = codec.encode(weight, functools.partial(solve, "hqq"))
+    return codec.decode(parts, weight.shape[1], torch.float32)
 
 
 def relative_error(weight: torch.Tensor, bits: int, group_size: int) -> float:

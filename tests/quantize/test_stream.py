@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantize import stream
 from quantize.packing import pack_codes
 from quantize.solver import solve
-from quantize.stream import pack_checkpoint
+from quantize.stream import encode, pack_checkpoint
 from submission.architectures import read_config, tensors
 from submission.checkpoint import read_checkpoint
-from submission.codec import Codec
+from submission.codecs import Affine, Codec
+from submission.codecs import affine as affine_module
 from submission.digest import tree_digest
 from submission.errors import UserError
 from submission.forecast import companion_files, forecast, resolve_codecs
@@ -26,7 +26,7 @@ NORM = "language_model.model.norm.weight"
 
 
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 RULES = {"*": affine(4, 64), "embedding": affine(2, 128), "audio.mlp": affine(8, 96)}
@@ -99,11 +99,9 @@ def test_the_report_says_what_packing_did_to_each_weight(base, tmp_path):
 
 def test_a_weight_larger_than_the_solver_sees_is_packed_in_blocks_of_rows(monkeypatch):
     weight = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(stream, "SOLVE_ELEMENTS", 20 * 128 + 5)
-    whole = stream.encode("w", weight, affine(3, 64), "hqq")
-    blocks = [
-        stream.encode("w", weight[rows], affine(3, 64), "hqq") for rows in (slice(20), slice(20, 40), slice(40, 50))
-    ]
+    monkeypatch.setattr(affine_module, "SOLVE_ELEMENTS", 20 * 128 + 5)
+    whole = encode("w", weight, affine(3, 64), "hqq")
+    blocks = [encode("w", weight[rows], affine(3, 64), "hqq") for rows in (slice(20), slice(20, 40), slice(40, 50))]
     for name, part in whole.items():
         assert torch.equal(part, torch.cat([block[name] for block in blocks]))
 

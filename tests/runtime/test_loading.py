@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from quantize.stream import pack_checkpoint
 from submission.architectures import read_config
-from submission.codec import Codec
+from submission.codecs import Affine, Codec
 from submission.errors import UserError
 from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
@@ -22,7 +22,7 @@ UP = "language_model.model.layers.0.mlp.up_proj.weight"
 
 
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 RULES = {"*": affine(4, 64), "embedding": affine(2, 64), "mlp": affine(3, 48), "audio.mlp": affine(8, 128)}

@@ -7,20 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from submission.codec import CODE_BITS, Codec
+from submission.codecs import Affine, Codec
+from submission.codecs import affine as affine_module
+from submission.codecs.affine import CODE_BITS
+from submission.codecs.bitstream import unpack_codes
 from submission.runtime import packed
-from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, dequantize, unpack_codes
+from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 from submission.runtime.quantizer import packed_layer, plain_layer
 
 
-def slow_unpack(rows: torch.Tensor, bits: int, columns: int) -> list[list[int]]:
-    """The definition: a row is one long little-endian number, read `bits` bits at a time."""
-    numbers = [int.from_bytes(bytes(row.tolist()), "little") for row in rows]
-    return [[number >> (j * bits) & ((1 << bits) - 1) for j in range(columns)] for number in numbers]
-
-
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 def filled(codec: Codec, shape: tuple[int, int], dtype: torch.dtype = torch.float32, seed: int = 0) -> PackedTensor:
@@ -36,23 +33,9 @@ def filled(codec: Codec, shape: tuple[int, int], dtype: torch.dtype = torch.floa
 def slow_dequantize(weight: PackedTensor) -> torch.Tensor:
     """The definition, one number at a time."""
     columns, size = weight.shape[1], weight.codec.group_size
-    codes = torch.tensor(slow_unpack(weight.codes, weight.codec.bits, columns), dtype=torch.float32)
+    codes = torch.tensor(unpack_codes(weight.codes, weight.codec.bits, columns).tolist(), dtype=torch.float32)
     group = torch.arange(columns) // size
     return (codes - weight.zero.float()[:, group]) * weight.scale.float()[:, group]
-
-
-@given(
-    bits=st.sampled_from(CODE_BITS),
-    rows=st.integers(1, 5),
-    columns=st.integers(1, 70),
-    seed=st.integers(0, 2**31),
-)
-def test_unpacking_reads_a_little_endian_bit_stream(bits, rows, columns, seed):
-    generator = torch.Generator().manual_seed(seed)
-    data = torch.randint(0, 256, (rows, -(-columns * bits // 8)), dtype=torch.uint8, generator=generator)
-    codes = unpack_codes(data, bits, columns)
-    assert codes.dtype == torch.uint8 and codes.shape == (rows, columns)
-    assert codes.tolist() == slow_unpack(data, bits, columns)
 
 
 @given(
@@ -69,7 +52,7 @@ def test_dequantizing_follows_its_definition(bits, group_size, rows, columns):
 def test_blocks_of_rows_make_no_difference(monkeypatch):
     weight = filled(affine(3, 64), (37, 128))
     whole = weight.dequantize(torch.bfloat16)
-    monkeypatch.setattr(packed, "CACHE_ELEMENTS", 5 * 128)
+    monkeypatch.setattr(affine_module, "CACHE_ELEMENTS", 5 * 128)
     assert torch.equal(weight.dequantize(torch.bfloat16), whole)
 
 
@@ -128,6 +111,4 @@ def test_packed_layers_come_from_plain_ones_and_go_back():
 def test_a_gpu_dequantizes_to_the_same_bits(bits):
     weight = filled(affine(bits, 64), (300, 200))
     expected = weight.dequantize(torch.bfloat16)
-    parts = (part.cuda() for part in (weight.codes, weight.scale, weight.zero))
-    found = dequantize(*parts, codec=weight.codec, columns=200, dtype=torch.bfloat16)
-    assert torch.equal(found.cpu(), expected)
+    assert torch.equal(weight.cuda().dequantize(torch.bfloat16).cpu(), expected)

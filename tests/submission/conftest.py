@@ -13,7 +13,7 @@ from submission.architectures import stored_dtype, tensors
 from submission.bundle import bundle
 from submission.campaign import Campaign, read_campaign
 from submission.checkpoint import packed_config
-from submission.codec import Codec
+from submission.codecs import Affine
 from submission.digest import canonical_json
 from submission.forecast import resolve_codecs, stored_parts
 from submission.recipe import Recipe, read_recipe
@@ -58,7 +58,7 @@ class Ingredients:
 
 
 def write_model(folder: Path) -> None:
-    codecs = resolve_codecs(CONFIG, {"*": Codec(kind="affine", bits=4, group_size=8)})
+    codecs = resolve_codecs(CONFIG, {"*": Affine(bits=4, group_size=8)})
     stored = {
         name: part
         for spec in tensors(CONFIG)

@@ -7,13 +7,13 @@ import pytest
 
 from submission.architectures import stored_dtype, tensors
 from submission.checkpoint import packed_config, parse_quantization, read_checkpoint
-from submission.codec import Codec
+from submission.codecs import Affine, Codec
 from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.forecast import resolve_codecs, stored_parts
 from submission.safetensors_file import file_bytes, header_bytes
 
-CODEC = Codec(kind="affine", bits=3, group_size=64)
+CODEC = Affine(bits=3, group_size=64)
 CONFIG = {
     "model_type": "qwen2_audio",
     "audio_config": {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 8},

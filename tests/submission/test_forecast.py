@@ -6,7 +6,7 @@ import pytest
 
 from submission.architectures import shipped_config, tensors
 from submission.checkpoint import packed_config
-from submission.codec import Codec
+from submission.codecs import Affine, Codec
 from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.forecast import forecast, resolve_codecs, stored_parts
@@ -19,7 +19,7 @@ TOKENIZER_BYTES = 8_000_000  # about what tokenizer and processor of the real mo
 
 
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 FOUR64, FOUR128, TWO64, TWO128, THREE128 = affine(4, 64), affine(4, 128), affine(2, 64), affine(2, 128), affine(3, 128)

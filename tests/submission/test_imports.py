@@ -28,10 +28,16 @@ def room_of(module: str) -> str:
     return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
 
 
-def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports anywhere, `from a import b` as `a.b`."""
+# A codec's file holds layout, encoding and decoding together; sizes are asked for where there is no torch, so it is
+# imported inside the functions that compute.
+LATE = {"submission/codecs": {"torch"}}
+
+
+def imports(path: Path, *, at_once: bool = False) -> set[str]:
+    """Return the modules that a file imports anywhere, or at once when it is imported; `from a import b` as `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -43,11 +49,13 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_arrows_point_one_way(path):
     room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    late = LATE.get(path.parent.relative_to(ROOT).as_posix(), set())
+    assert not late & {name.split(".")[0] for name in imports(path, at_once=True)}
     for name in imports(path):
         if name.split(".")[0] in HOUSE:
             assert room_of(name) in ROOMS[room] | {room}, f"{room} must not import {name}"
         elif room == "submission":
-            assert name.split(".")[0] in sys.stdlib_module_names, f"{name} is not in the standard library"
+            assert name.split(".")[0] in sys.stdlib_module_names | late, f"{name} is not in the standard library"
 
 
 def test_noxfile_imports_none_of_the_packages():

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from submission.codec import CODE_BITS, Codec
+from submission.codecs import Affine, Codec, parse_codec
+from submission.codecs.affine import CODE_BITS
 from submission.errors import UserError
 
 
 def affine(bits: int, group_size: int) -> Codec:
-    return Codec(kind="affine", bits=bits, group_size=group_size)
+    return Affine(bits=bits, group_size=group_size)
 
 
 def test_a_codec_is_named_after_its_choices():
@@ -16,7 +17,7 @@ def test_a_codec_is_named_after_its_choices():
 
 def test_a_codec_survives_its_json_object():
     for bits in CODE_BITS:
-        assert Codec.parse(affine(bits, 64).to_dict(), "here") == affine(bits, 64)
+        assert parse_codec(affine(bits, 64).to_dict(), "here") == affine(bits, 64)
 
 
 def test_three_bit_codes_take_exactly_three_bits():
@@ -36,16 +37,18 @@ def test_ragged_rows_are_rounded_up_to_whole_bytes_and_groups():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"kind": "affine", "bits": 4}, "expected the keys"),
-        ({"kind": "affine", "bits": 4, "group_size": 64, "axis": 1}, "expected the keys"),
+        ({"kind": "affine", "bits": 4}, "group_size: missing"),
+        ({"kind": "affine", "bits": 4, "group_size": 64, "axis": 1}, "axis: unknown key"),
+        ({"kind": "affine", "bits": 4, "group_size": 64, "meta_bits": 4}, "meta_bits: expected"),
+        ({"bits": 4, "group_size": 64}, "expected a codec"),
         ({"kind": "affine", "bits": 7, "group_size": 64}, "7 is no width of a code"),
-        ({"kind": "affine", "bits": True, "group_size": 64}, "expected int, got True"),
+        ({"kind": "affine", "bits": True, "group_size": 64}, "expected a whole number, got bool True"),
         ({"kind": "affine", "bits": 4, "group_size": 0}, "0 is not positive"),
         ({"kind": "rice", "bits": 4, "group_size": 64}, "unknown codec 'rice'"),
-        ("affine4g64", "expected the keys"),
+        ("affine4g64", "expected a codec, got 'affine4g64'"),
     ],
 )
 def test_a_malformed_codec_is_refused_with_its_place(value, said):
     with pytest.raises(UserError, match="^config.json: codecs.x") as caught:
-        Codec.parse(value, "config.json: codecs.x")
+        parse_codec(value, "config.json: codecs.x")
     assert said in str(caught.value)
