@@ -8,7 +8,7 @@ weakest: the extended recipe, its table for the campaign, this recipe, this reci
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,11 +41,21 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One training corpus: a folder below `corpora/` of the data folder."""
+    """One training corpus: a folder of the data folder."""
 
     name: str
+    """What reports and utterances call it."""
     format: Literal["acl6060", "covost2", "europarl-st", "plain"]
-    """Layout of the folder; `submission.sources` says which of them are read already."""
+    """Layout of the folder."""
+    folder: str = ""
+    """Where it lies below the data folder; empty for `corpora/<name>`."""
+    utterances: dict[str, int] = field(default_factory=dict)
+    """Target language -> how many of its utterances come from this corpus; the other corpora share the rest."""
+
+    @property
+    def part(self) -> str:
+        """The folder, relative to the data folder."""
+        return self.folder or f"corpora/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +68,54 @@ class CorpusOptions:
     seed: int
     max_skipped_share: float = 0.02
     """Largest share of unusable utterances that does not stop the run."""
+    allow_fewer: bool = False
+    """Whether a corpus that holds fewer utterances than asked is taken as it is."""
+    languages: dict[str, str] = field(default_factory=dict)
+    """Names, as the prompt says them, of target languages that are trained though the campaign does not have them."""
+    held_out_recordings: int = 0
+    """How many recordings of ACL 60/60 dev are kept from training where the rest of it is trained on."""
 
     def __post_init__(self) -> None:
         _require(bool(self.sources), "sources: empty; name at least one corpus")
+        names = [source.name for source in self.sources]
+        _require(len(set(names)) == len(names), f"sources: {names} repeats a name; give each its own")
         _require(all(n >= 0 for n in self.utterances.values()), "utterances: negative; write 0 for all there are")
+        for source in self.sources:
+            self._check_quotas(source)
+        _require(
+            self.held_out_recordings >= 0,
+            f"held_out_recordings: {self.held_out_recordings} is negative; write 0 or more",
+        )
         _require(
             0 <= self.max_skipped_share < 1,
             f"max_skipped_share: {self.max_skipped_share} is no share; write a number from 0 to below 1",
         )
+
+    def _check_quotas(self, source: Source) -> None:
+        for language, count in source.utterances.items():
+            where = f"sources: {source.name}: utterances.{language}"
+            _require(count > 0, f"{where}: {count} is not positive; leave it out to share the rest")
+            _require(language in self.utterances, f"{where}: not in corpus.utterances; write the total there")
+            given = sum(other.utterances.get(language, 0) for other in self.sources)
+            total = self.utterances[language]
+            _require(
+                not total or given <= total,
+                f"{where}: the corpora give {given}, corpus.utterances asks for {total} in all; raise that number",
+            )
+
+    def trained_languages(self, campaign_languages: dict[str, str]) -> dict[str, str]:
+        """Return code -> name in the prompt for every target language that is trained, sorted by code.
+
+        campaign_languages: the same of the campaign's pairs. UserError where a language has a number and no name.
+        """
+        named = self.languages | campaign_languages
+        if unnamed := sorted(self.utterances.keys() - named.keys()):
+            raise UserError(
+                f"recipe: corpus.utterances.{unnamed[0]}",
+                f"a language that the campaign does not have ({', '.join(sorted(campaign_languages))}) and has no name",
+                f'write its name in the prompt under [corpus.languages], {unnamed[0]} = "..."',
+            )
+        return {code: named[code] for code in sorted(self.utterances)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +130,7 @@ class FinetuneOptions:
     learning_rate: float
     epochs: int
     batch_size: int
-    """Utterances per optimizer step."""
+    """Utterances per optimizer step, over all devices."""
     warmup_ratio: float
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float
@@ -90,6 +140,10 @@ class FinetuneOptions:
     save_every_steps: int
     """Steps between checkpoints, from which a killed run goes on, and between evaluations on dev."""
     seed: int
+    bleu_utterances: int = 32
+    """Dev utterances per target language that are translated at each evaluation, for BLEU; 0 for none."""
+    keep: Literal["last", "best"] = "last"
+    """Which adapters are kept: those of the last step, or of the checkpoint with the lowest dev loss."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "alpha", "epochs", "batch_size", "log_every_steps", "save_every_steps"):
@@ -100,7 +154,8 @@ class FinetuneOptions:
             "resumed run would log other means than an uninterrupted one; write a multiple",
         )
         _require(self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive; write e.g. 1e-6")
-        _require(self.weight_decay >= 0, f"weight_decay: {self.weight_decay} is negative; write 0 or more")
+        for name in ("weight_decay", "bleu_utterances"):
+            _require(getattr(self, name) >= 0, f"{name}: {getattr(self, name)} is negative; write 0 or more")
         for name in ("dropout", "warmup_ratio"):
             _require(
                 0 <= getattr(self, name) < 1,

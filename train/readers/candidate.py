@@ -30,3 +30,7 @@ class Unparsed:
     id: str
     """Where it stands, `utterances.tsv line 7`."""
     why: str
+    reason: str = "does not parse"
+    """What it is counted under."""
+    languages: tuple[str, ...] | None = None
+    """The target languages that lose an utterance by it; None for all."""
