@@ -2,7 +2,7 @@
 
 models/<model>/      the base checkpoint
 models/shas/         the segmentation classifier
-corpora/<name>/      training corpora, each in its published layout
+corpora/<name>/      training corpora, each in its published layout (docs/training.md shows them)
 acl_6060/{dev,eval}/ ACL 60/60
 testsets/<NAME>/     recordings, FILE_ORDER and, where the organisers fix it, segments.yaml
 references/<NAME>/   optional: gold segments and translations, for scoring
@@ -24,13 +24,36 @@ from submission.recipe import Recipe
 ACL_6060 = "https://aclanthology.org/2023.iwslt-1.2 (the archive `2/acl_6060`)"
 TRACK = "https://iwslt.org/2026/compression"
 
-FORMATS_READ = ("acl6060", "plain")
-"""Layouts of corpora that `train` reads today; recipes may name others, which `begin` refuses."""
 
-PLAIN = (
-    "the plain layout: audio/*.wav and utterances.tsv with the columns id, audio, start, end, recording, source, de, "
-    "zh (start and end in samples at 16 kHz, empty for the whole file)"
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How the folder of a corpus looks."""
+
+    holds: tuple[str, ...]
+    """Files or patterns that must be there, at any depth."""
+    get: str
+    """How to get it; `FOLDER` stands for the folder."""
+
+
+GOLD = ("segmented_wavs/gold/*.wav", "text/*/ACL.6060.*.en-xx.en.*")
+FORMATS_READ = {
+    "acl6060": Layout(holds=GOLD, get=f"one split of ACL 60/60, {ACL_6060}"),
+    "covost2": Layout(
+        holds=("covost_v2.en_*.tsv", "*.mp3"),
+        get="CoVoST 2 (https://github.com/facebookresearch/covost): covost_v2.en_*.tsv, with clips/ and validated.tsv of "
+        "Common Voice 4, English (https://commonvoice.mozilla.org)",
+    ),
+    "europarl-st": Layout(
+        holds=("segments.lst", "*.m4a"),
+        get="tar -xf v1.1.tar.gz -C FOLDER, of Europarl-ST v1.1 (https://mllp.upv.es/europarl-st)",
+    ),
+    "plain": Layout(
+        holds=("utterances.tsv", "audio/*"),
+        get="the plain layout: audio/ and utterances.tsv with the columns id, audio, start, end, recording, source, de, "
+        "zh (start and end in samples at 16 kHz, empty for the whole file)",
+    ),
+}
+"""Layouts of corpora, all of which `train` reads."""
 
 UNSHIPPED = ("forge.json", "*.md", ".*")
 """What lies beside a forged model's files and is not part of the model."""
@@ -67,11 +90,10 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
         get = 'a classifier trained with `python -m segment train`, or segment.method = "fixed" in the recipe'
         parts.append(Required(part="models/shas", holds=("config.json", "model.safetensors"), get=get))
     for source in recipe.corpus.sources:
-        if source.format in FORMATS_READ:
-            get = PLAIN if source.format == "plain" else f"ACL 60/60, {ACL_6060}"
-        else:
-            get = f'its layout {source.format} is not read yet; bring it into {PLAIN}, and write format = "plain"'
-        parts.append(Required(part=f"corpora/{source.name}", holds=("*",), get=get))
+        layout = FORMATS_READ[source.format]
+        if source.part not in {part.part for part in parts}:
+            get = layout.get.replace("FOLDER", f"DIR/{source.part}")
+            parts.append(Required(part=source.part, holds=layout.holds, get=get))
     for testset in campaign.testsets:
         holds = ("FILE_ORDER", "*.wav") + (("*.y*ml",) if testset.segmentation == "given" else ())
         parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=f"the blind test set, {TRACK}"))
@@ -88,13 +110,8 @@ def missing_parts(data: Path, required: list[Required]) -> list[Required]:
     return missing
 
 
-def check_parts(data: Path, campaign: Campaign, recipe: Recipe) -> None:
-    """Refuse, before any work, what is there but cannot be used: a torn base model, a corpus that nothing reads."""
-    for number, source in enumerate(recipe.corpus.sources):
-        if source.format not in FORMATS_READ:
-            what = f"format {source.format!r} is not read yet (read now: {', '.join(FORMATS_READ)})"
-            fix = f'bring {source.name} into {PLAIN}, and write format = "plain" in a recipe of your own'
-            raise UserError(f"recipe {recipe.name}: corpus.sources[{number}]", what, fix)
+def check_parts(data: Path, campaign: Campaign) -> None:
+    """Refuse, before any work, what is there but cannot be used: a torn base model."""
     read_checkpoint(data / "models" / campaign.model.name)
 
 

@@ -34,9 +34,9 @@ from submission.store import Stage, Store
 # Raise a stage's number in the commit that changes what it makes.
 REVISIONS = {
     "data": 1,
-    "corpus": 1,
-    "finetune": 1,
-    "merge": 1,
+    "corpus": 2,
+    "finetune": 2,
+    "merge": 2,
     "quantize": 1,
     "segment": 1,
     "decode": 1,
@@ -99,7 +99,7 @@ class System:
                 f"the data folder lacks {len(missing)} of {len(self.required())} parts ({looked})",
                 f"put these there and run the same command with --data {place}:\n{lines}".rstrip(),
             )
-        check_parts(self.given_data, self.campaign, self.recipe)  # type: ignore[arg-type]
+        check_parts(self.given_data, self.campaign)  # type: ignore[arg-type]
         return self.given_data  # type: ignore[return-value]
 
     def required(self) -> list[Required]:
@@ -149,15 +149,17 @@ class System:
             yield self._data_stage
         asked = {"prompt": campaign.prompt, "end_token": campaign.model.end_token}
         languages = {p.target: p.target_language for p in campaign.pairs}
+        trained = recipe.corpus.trained_languages(languages)
         base = self._source(f"models/{campaign.model.name}")
 
-        corpora = {s.name: self._source(f"corpora/{s.name}") for s in recipe.corpus.sources}
+        corpora = {f"corpus {s.name}": self._source(s.part) for s in recipe.corpus.sources}
         corpus = self._make(
             "corpus",
             "train corpus",
             {
                 **asdict(recipe.corpus),
-                "languages": sorted(languages),
+                "languages": sorted(trained),
+                "dev_languages": sorted(languages),
                 "window_seconds": campaign.model.window_seconds,
             },
             {**corpora, "dev": self._source("acl_6060/dev")},
@@ -166,7 +168,7 @@ class System:
         finetune = self._make(
             "finetune",
             "train finetune",
-            {**asdict(recipe.finetune), **asked, "base_name": campaign.model.name, "languages": languages},
+            {**asdict(recipe.finetune), **asked, "base_name": campaign.model.name, "languages": trained},
             {"base": base, "corpus": corpus.key},
         )
         yield finetune

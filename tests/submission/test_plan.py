@@ -89,11 +89,12 @@ def test_begin_names_the_half_of_a_part_that_is_missing(tmp_path):
     assert "testsets/BUSINESSNEWS: *.y*ml\n" in done.stderr
 
 
-def test_begin_refuses_a_corpus_that_nothing_reads_yet(tmp_path):
+def test_begin_names_what_half_a_corpus_lacks(tmp_path):
     fill(tmp_path / "data")
+    next((tmp_path / "data" / "corpora" / "covost2").rglob("*.mp3")).unlink()
     done = submission(tmp_path, "begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
     assert done.returncode == 2
-    assert "format 'covost2' is not read yet" in done.stderr and 'write format = "plain"' in done.stderr
+    assert "corpora/covost2: *.mp3\n" in done.stderr and "CoVoST 2 (https://" in done.stderr
 
 
 def test_begin_refuses_half_a_base_model(tmp_path):
