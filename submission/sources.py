@@ -40,8 +40,8 @@ FORMATS_READ = {
     "acl6060": Layout(holds=GOLD, get=f"one split of ACL 60/60, {ACL_6060}"),
     "covost2": Layout(
         holds=("covost_v2.en_*.tsv", "*.mp3"),
-        get="CoVoST 2 (https://github.com/facebookresearch/covost): covost_v2.en_*.tsv, with clips/ and validated.tsv of "
-        "Common Voice 4, English (https://commonvoice.mozilla.org)",
+        get="CoVoST 2 (https://github.com/facebookresearch/covost): covost_v2.en_*.tsv, with clips/ and validated.tsv "
+        "of Common Voice 4, English (https://commonvoice.mozilla.org)",
     ),
     "europarl-st": Layout(
         holds=("segments.lst", "*.m4a"),
@@ -49,8 +49,8 @@ FORMATS_READ = {
     ),
     "plain": Layout(
         holds=("utterances.tsv", "audio/*"),
-        get="the plain layout: audio/ and utterances.tsv with the columns id, audio, start, end, recording, source, de, "
-        "zh (start and end in samples at 16 kHz, empty for the whole file)",
+        get="the plain layout: audio/ and utterances.tsv with the columns id, audio, start, end, recording, source, "
+        "de, zh (start and end in samples at 16 kHz, empty for the whole file)",
     ),
 }
 """Layouts of corpora, all of which `train` reads."""
