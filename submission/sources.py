@@ -18,7 +18,6 @@ from pathlib import Path
 from submission.campaign import Campaign
 from submission.checkpoint import read_checkpoint
 from submission.digest import canonical_json, describe_files, files_below, sha256_text, tree_digest, write_text
-from submission.errors import UserError
 from submission.recipe import Recipe
 
 ACL_6060 = "https://aclanthology.org/2023.iwslt-1.2 (the archive `2/acl_6060`)"
