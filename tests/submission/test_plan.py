@@ -99,17 +99,7 @@ def test_begin_names_what_half_a_corpus_lacks(tmp_path):
 
 def test_begin_refuses_half_a_base_model(tmp_path):
     fill(tmp_path / "data")
-    recipe = 'extends = "primary"\n[corpus]\nsources = [{ name = "covost2", format = "plain" }]\n'
-    (tmp_path / "mine.toml").write_text(recipe, encoding="utf-8")
-    words = (
-        "begin",
-        "--campaign",
-        "iwslt26",
-        "--recipe",
-        str(tmp_path / "mine.toml"),
-        "--data",
-        str(tmp_path / "data"),
-    )
+    words = ("begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
     whole = submission(tmp_path, *words)
     assert whole.returncode == 0, whole.stderr
     weights = tmp_path / "data" / "models" / "Qwen2-Audio-7B" / "model.safetensors"
