@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from submission.campaign import read_campaign
+from submission.campaign import Campaign, read_campaign
 from submission.errors import UserError
-from submission.recipe import read_recipe
+from submission.recipe import Recipe
+from submission.recipe_file import read_recipe, read_recipes
 from submission.store import Store
 from submission.system import System
 
@@ -28,7 +29,7 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="primary",
         metavar="R",
-        help="name in submission/recipes/ or a TOML file (default: %(default)s)",
+        help="name in submission/recipes/, one of a list (ablation:bf16) or a TOML file (default: %(default)s)",
     )
     group.add_argument(
         "--data",
@@ -48,8 +49,19 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
 def open_system(args: argparse.Namespace) -> tuple[System, Store]:
     """Return the system that the arguments name, and its store; UserError where a file is wrong."""
     campaign = read_campaign(args.campaign)
-    recipe = read_recipe(args.recipe, campaign.name)
-    named = {"--campaign": args.campaign, "--recipe": args.recipe, "--data": args.data, "--store": args.store}
+    return _opened(args, campaign, read_recipe(args.recipe, campaign.name), args.recipe)
+
+
+def open_systems(args: argparse.Namespace) -> list[tuple[System, Store]]:
+    """Return every system of the list that --recipe names, or the one system; UserError where a file is wrong."""
+    campaign = read_campaign(args.campaign)
+    recipes = read_recipes(args.recipe, campaign.name)
+    names = [args.recipe] if len(recipes) == 1 else [f"{args.recipe}:{recipe.name}" for recipe in recipes]
+    return [_opened(args, campaign, recipe, name) for recipe, name in zip(recipes, names, strict=True)]
+
+
+def _opened(args: argparse.Namespace, campaign: Campaign, recipe: Recipe, name: str) -> tuple[System, Store]:
+    named = {"--campaign": args.campaign, "--recipe": name, "--data": args.data, "--store": args.store}
     arguments = shlex.join(word for option, value in named.items() if value for word in (option, str(value)))
     system = System(campaign, recipe, args.data, args.store / "sources", arguments=arguments)
     return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")

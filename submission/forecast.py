@@ -8,7 +8,8 @@ result cannot differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from submission.recipe import Override
 
 EVERY = "*"
+LINEARS = "linears"
+"""Stands for every role that can be packed but the embedding."""
 
 COMPANIONS = (
     "added_tokens.json",
@@ -96,13 +99,14 @@ def forecast(
     *,
     limit_bytes: int | None = None,
     other_bytes: int = 0,
+    ranking: Sequence[int] | None = None,
 ) -> Forecast:
     """Return the bytes of the model folder that these choices make of a checkpoint of this configuration.
 
     config: the checkpoint's config.json; rules: role or prefix of roles -> codec; other_bytes: what the folder
-    holds besides config.json and model.safetensors. Raises UserError as `resolve_codecs` does.
+    holds besides config.json and model.safetensors; ranking: as in `resolve_codecs`, which raises UserError.
     """
-    codecs = resolve_codecs(config, rules, overrides, limit_bytes=limit_bytes, other_bytes=other_bytes)
+    codecs = resolve_codecs(config, rules, overrides, limit_bytes=limit_bytes, other_bytes=other_bytes, ranking=ranking)
     return _add_up(config, tensors(config), codecs, other_bytes)
 
 
@@ -145,11 +149,15 @@ def resolve_codecs(
     *,
     limit_bytes: int | None = None,
     other_bytes: int = 0,
+    ranking: Sequence[int] | None = None,
 ) -> dict[str, Codec]:
     """Return the codec of every weight that is packed, by name; weights that no rule reaches are kept.
 
     Of the rules, the longest dotted prefix wins. The overrides follow in order; the `count = "fit"` of one of
     them becomes the smallest number of layers with which the whole folder weighs at most limit_bytes.
+    ranking: every layer, the least sensitive first, for an override that chooses by sensitivity. Until the analysis is
+    there the layers' own order serves for a forecast: alike layers weigh the same, and only the digits of offsets in
+    the file's header can differ.
     Raises UserError for roles that the model lacks or never packs, layers that it lacks, and a limit out of
     reach.
     """
@@ -157,13 +165,13 @@ def resolve_codecs(
     base = _by_rules(specs, rules)
     fits = [override for override in overrides if override.count == "fit"]
     if not fits:
-        return _overridden(base, specs, overrides, 0)
+        return _overridden(base, specs, overrides, 0, ranking)
     if len(fits) > 1:
         raise UserError("quantize.overrides", 'more than one says count = "fit"', "leave one of them to the limit")
     if limit_bytes is None:
         raise UserError("quantize.overrides: count", '"fit" needs a size limit', "name the campaign or a number")
     for count in range(len(_layers(specs, fits[0].role)) + 1):
-        codecs = _overridden(base, specs, overrides, count)
+        codecs = _overridden(base, specs, overrides, count, ranking)
         total = _add_up(config, specs, codecs, other_bytes).total_bytes
         if total <= limit_bytes:
             return codecs
@@ -173,7 +181,9 @@ def resolve_codecs(
 
 
 def _matches(role: str, prefix: str) -> bool:
-    return prefix == EVERY or role == prefix or role.startswith(f"{prefix}.")
+    if prefix in (EVERY, LINEARS):
+        return prefix == EVERY or role != "embedding"
+    return role == prefix or role.startswith(f"{prefix}.")
 
 
 def _packable(specs: list[TensorSpec], prefix: str, where: str) -> list[TensorSpec]:
@@ -184,12 +194,12 @@ def _packable(specs: list[TensorSpec], prefix: str, where: str) -> list[TensorSp
         return chosen
     if any(_matches(spec.role, prefix) for spec in specs):
         raise UserError(where, f"{prefix!r} is never packed", f"choose among: {', '.join(sorted(known))}")
-    raise UserError(where, f"the model has no role {prefix!r}", nearest(prefix, {EVERY, *known}))
+    raise UserError(where, f"the model has no role {prefix!r}", nearest(prefix, {EVERY, LINEARS, *known}))
 
 
 def _by_rules(specs: list[TensorSpec], rules: Mapping[str, Codec]) -> dict[str, Codec]:
     codecs: dict[str, Codec] = {}
-    for prefix in sorted(rules, key=lambda p: 0 if p == EVERY else 1 + p.count(".")):
+    for prefix in sorted(rules, key=lambda p: (EVERY, LINEARS).index(p) if p in (EVERY, LINEARS) else 2 + p.count(".")):
         for spec in _packable(specs, prefix, f"quantize.codecs.{prefix}"):
             codecs[spec.name] = rules[prefix]
     return {spec.name: codecs[spec.name] for spec in specs if spec.name in codecs}
@@ -204,7 +214,7 @@ def _layers(specs: list[TensorSpec], role: str) -> list[int]:
     return layers
 
 
-def choose_layers(layers: list[int], override: Override, count: int) -> set[int]:
+def choose_layers(layers: list[int], override: Override, count: int, ranking: Sequence[int] | None = None) -> set[int]:
     """Return which of the layers an override means; `count` stands where the override says "fit"."""
     where = f"quantize.overrides: {override.role}"
     if isinstance(override.layers, tuple):
@@ -214,18 +224,26 @@ def choose_layers(layers: list[int], override: Override, count: int) -> set[int]
     number = count if override.count == "fit" else int(override.count)
     if number > len(layers):
         raise UserError(where, f"asks for {number} layers of {len(layers)}", f"write at most {len(layers)}")
-    starts = {"first": 0, "middle": (len(layers) - number) // 2, "last": len(layers) - number}
-    if override.layers not in starts:
-        raise UserError(where, f"layers {override.layers!r} is not implemented", nearest(override.layers, starts))
-    return set(layers[starts[override.layers] :][:number])
+    if override.layers == "sensitivity":
+        if ranking is not None and sorted(ranking) != layers:
+            raise UserError(where, f"the ranking is of other layers, {sorted(ranking)}", "rank this model's layers")
+        return set((ranking or layers)[:number])
+    if override.layers == "random":
+        return set(random.Random(f"{override.seed}").sample(layers, number))
+    start = {"first": 0, "middle": (len(layers) - number) // 2, "last": len(layers) - number}[override.layers]
+    return set(layers[start:][:number])
 
 
 def _overridden(
-    base: dict[str, Codec], specs: list[TensorSpec], overrides: tuple[Override, ...], count: int
+    base: dict[str, Codec],
+    specs: list[TensorSpec],
+    overrides: tuple[Override, ...],
+    count: int,
+    ranking: Sequence[int] | None,
 ) -> dict[str, Codec]:
     codecs = dict(base)
     for override in overrides:
-        chosen = choose_layers(_layers(specs, override.role), override, count)
+        chosen = choose_layers(_layers(specs, override.role), override, count, ranking)
         for spec in _packable(specs, override.role, "quantize.overrides: role"):
             if spec.layer in chosen:
                 codecs[spec.name] = override.codec

@@ -1,23 +1,13 @@
-"""The recipe: what the participant chooses. One TOML file in `submission/recipes/`.
-
-A recipe may extend another (`extends = "primary"`) and may say what differs on one campaign in a table
-`[campaign.<name>]` that mirrors the whole: `[campaign.miniature.finetune]`. The order of precedence is, from
-weakest: the extended recipe, its table for the campaign, this recipe, this recipe's table for the campaign.
-"""
+"""The recipe: what the participant chooses. `recipe_file.py` reads it from TOML."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from submission.campaign import FOLDER as CAMPAIGNS
 from submission.codecs import Codec, parse_codec
 from submission.errors import UserError
-from submission.schema import locate, merged, nearest, parse, read_toml
-
-FOLDER = Path(__file__).parent / "recipes"
 
 
 def _require(condition: bool, message: str) -> None:
@@ -169,13 +159,19 @@ class Override:
 
     role: str
     """Role or prefix of roles, `mlp`."""
-    layers: tuple[int, ...] | Literal["first", "middle", "last"]
-    """Layer numbers from 0, or how to choose `count` of them."""
+    layers: tuple[int, ...] | Literal["first", "middle", "last", "random", "sensitivity"]
+    """Layer numbers from 0, or how to choose `count` of them; `sensitivity` takes those whose loss rises least."""
     codec: Annotated[Codec, parse_codec]
     count: int | Literal["all", "fit"] = "all"
     """How many layers to choose; `fit` is the smallest number that meets the campaign's limit."""
+    seed: int | None = None
+    """Which random choice it is."""
 
     def __post_init__(self) -> None:
+        _require(
+            (self.seed is not None) == (self.layers == "random"),
+            'seed: belongs to layers = "random" and to no other; write both or neither',
+        )
         if isinstance(self.layers, tuple):
             _require(bool(self.layers), "layers: empty; name at least one layer")
             _require(self.count == "all", f"count: {self.count!r} contradicts a list of layers; leave it out")
@@ -195,20 +191,53 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwqOptions:
+    """Activation-aware scaling of channels before they are packed (Lin et al. 2024), folded into the weights.
+
+    It is calibrated on the dev set of ACL 60/60; of several pairs, each utterance takes the prompt of one, in turn.
+    """
+
+    pairs: tuple[str, ...]
+    """Language pairs whose prompts, and targets, the model reads: `en-de`."""
+    targets: bool
+    """Whether the translation follows the prompt; without, only the source is read."""
+    utterances: int
+    """How many of the dev set; 0 takes all."""
+    seed: int
+    """Which of them, where not all are taken."""
+    exponents: int = 20
+    """How many exponents between 0 (no scaling) and 1 are tried for each group of weights."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.pairs), 'pairs: empty; write e.g. ["en-de"]')
+        _require(self.utterances >= 0, f"utterances: {self.utterances} is negative; write 0 for all there are")
+        _require(self.exponents > 1, f"exponents: {self.exponents} leaves nothing to choose from; write e.g. 20")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeOptions:
     """How each weight is stored."""
 
-    solver: Literal["hqq"]
-    """How codes, scales and zero-points are found."""
+    solver: Literal["hqq", "hqq-rounded-zero", "als"]
+    """How codes, scales and zero-points are found: hqq's solution; the same from a zero-point rounded at first, as
+    hqq's `BaseQuantizeConfig` does at 4 bits; alternating least squares."""
     codecs: dict[str, Annotated[Codec, parse_codec]]
-    """Role or prefix of roles -> codec; the longest prefix wins, `*` is every weight that can be packed."""
+    """Role or prefix of roles -> codec; the longest prefix wins, `*` is every weight that can be packed. What no rule
+    reaches is kept as it is; without any rule nothing is packed."""
     overrides: tuple[Override, ...] = ()
+    awq: AwqOptions | None = None
 
     def __post_init__(self) -> None:
+        by_sensitivity = sum(override.layers == "sensitivity" for override in self.overrides)
         _require(
-            bool(self.codecs),
-            "codecs: empty; write at least '*' = {kind = \"affine\", bits = 4, group_size = 64}",
+            by_sensitivity <= 1,
+            "overrides: more than one chooses its layers by sensitivity; give the others a list of layers",
         )
+
+    @property
+    def ranked(self) -> Override | None:
+        """The override whose layers a sensitivity analysis chooses, if there is one."""
+        return next((override for override in self.overrides if override.layers == "sensitivity"), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,59 +290,3 @@ class Recipe:
     quantize: QuantizeOptions
     segment: SegmentOptions
     decode: DecodeOptions
-
-
-def _resolved(path: Path, campaign: str | None, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Return a recipe's table with what it extends and, for a campaign, the campaign's tables laid in."""
-    if path.resolve() in seen:
-        circle = " -> ".join(p.stem for p in (*seen, path))
-        raise UserError(f"recipe {path.name}: extends", f"goes in a circle: {circle}", "let one of them extend nothing")
-    table = read_toml(path)
-    overlays = _overlays(path, table)
-    table.pop("campaign", None)
-    base = _extended(path, table.pop("extends", None), campaign, (*seen, path.resolve()))
-    base.pop("name", None)
-    return merged(merged(base, table), overlays.get(campaign, {}))
-
-
-def _extended(path: Path, parent: Any, campaign: str | None, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the table of the recipe that a file extends: one beside it, or else a shipped one."""
-    if parent is None:
-        return {}
-    if not isinstance(parent, str):
-        what = f"expected a text, got {parent!r}"
-        raise UserError(f"recipe {path.name}: extends", what, 'write e.g. extends = "primary"')
-    beside = path.parent / f"{parent}.toml"
-    own = beside.resolve() == path.resolve() and path.parent.resolve() != FOLDER
-    found = beside if beside.is_file() and not own else locate(parent, FOLDER, "recipe")
-    return _resolved(found, campaign, seen)
-
-
-def _overlays(path: Path, table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return campaign -> what differs there, as the `campaign` table of a file says."""
-    overlays = table.get("campaign", {})
-    if not isinstance(overlays, dict) or not all(isinstance(o, dict) for o in overlays.values()):
-        what = "expected tables by campaign"
-        raise UserError(f"recipe {path.name}: campaign", what, "write e.g. [campaign.miniature.finetune]")
-    return overlays
-
-
-def read_recipe(name: str, campaign: str) -> Recipe:
-    """Return the recipe of a shipped name (`primary`) or of a TOML file, as it stands for a campaign.
-
-    The tables of the file for other campaigns are checked too, so that a mistake never waits for the day of
-    the real run. Raises UserError naming file, key, what was expected and the nearest valid name.
-    """
-    path = locate(name, FOLDER, "recipe")
-    campaigns = {campaign, *(p.stem for p in CAMPAIGNS.glob("*.toml"))}
-    for other in sorted(_overlays(path, read_toml(path))):
-        if other not in campaigns:
-            raise UserError(f"recipe {path.name}: campaign.{other}", "unknown campaign", nearest(other, campaigns))
-        _parsed(path, other)
-    return _parsed(path, campaign)
-
-
-def _parsed(path: Path, campaign: str) -> Recipe:
-    table = _resolved(path, campaign, ())
-    table.setdefault("name", path.stem)
-    return parse(Recipe, table, f"recipe {path.name} (campaign {campaign})")

@@ -1,7 +1,7 @@
 """A system: recipe × campaign, the stages that build it, and what each of them reads.
 
-    data ─► corpus ─► finetune ─► merge ─► quantize ─┐
-      └───► segment:<NAME> ──────────────────────────┴─► decode:<pair>/<NAME> ─► score
+    data ─► corpus ─► finetune ─► merge ─► sensitivity ─► awq ─► quantize ─┐
+      └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─► score
 
 A stage's key covers its own options and its inputs' keys, so the plan of a whole system is known before any
 of it is built. This table is the only place that says what a stage reads.
@@ -19,6 +19,7 @@ from submission.architectures import ARCHITECTURES
 from submission.campaign import Campaign, Pair
 from submission.digest import sha256_text
 from submission.errors import UserError
+from submission.forecast import EVERY, LINEARS
 from submission.recipe import Recipe
 from submission.schema import nearest
 from submission.sources import (
@@ -37,9 +38,12 @@ REVISIONS = {
     "corpus": 2,
     "finetune": 2,
     "merge": 2,
-    "quantize": 1,
+    "sensitivity": 1,
+    "awq": 1,
+    "quantize": 2,
     "segment": 1,
     "decode": 1,
+    "loss": 1,
     "score": 1,
 }
 
@@ -174,12 +178,31 @@ class System:
         yield finetune
         merge = self._make("merge", "train merge", {}, {"base": base, "finetune": finetune.key})
         yield merge
-        options = asdict(recipe.quantize)
-        if any(override.count == "fit" for override in recipe.quantize.overrides):
-            options["limit"] = campaign.size_limit_bytes
-        quantize = self._make("quantize", "quantize pack", options, {"merge": merge.key})
-        yield quantize
-        yield from self._evaluation(quantize, asked)
+        quantization = list(self._quantization(merge, corpus, asked))
+        yield from quantization
+        yield from self._evaluation(quantization[-1], asked)
+
+    def _quantization(self, merge: Stage, corpus: Stage, asked: dict[str, Any]) -> Iterator[Stage]:
+        """Yield packing, and before it the analysis and the calibration where the recipe asks for them."""
+        quantize, inputs = self.recipe.quantize, {"merge": merge.key}
+        spoken = asked | self._spoken
+        packed = {"solver": quantize.solver, "codecs": asdict(quantize)["codecs"]}
+        if quantize.ranked is not None:
+            swapped = {"role": quantize.ranked.role, "codec": quantize.ranked.codec.to_dict()}
+            sensitivity = self._make(
+                "sensitivity", "quantize sensitivity", {**packed, **swapped, **spoken}, inputs | {"corpus": corpus.key}
+            )
+            yield sensitivity
+            inputs["sensitivity"] = sensitivity.key
+        packed["overrides"] = asdict(quantize)["overrides"]
+        if any(override.count == "fit" for override in quantize.overrides):
+            packed["limit"] = self.campaign.size_limit_bytes
+        if quantize.awq is not None:
+            options = {**packed, **asdict(quantize.awq), **spoken}
+            awq = self._make("awq", "quantize awq", options, inputs | {"corpus": corpus.key})
+            yield awq
+            inputs["awq"] = awq.key
+        yield self._make("quantize", "quantize pack", packed, inputs)
 
     def _evaluation(self, quantize: Stage, asked: dict[str, Any]) -> Iterator[Stage]:
         """Yield segmentation, decoding and scoring; segments are shared by pairs, recipes and models."""
@@ -229,6 +252,17 @@ class System:
             command=f"python -m {command} {self._arguments}".rstrip(),
         )
 
+    def loss_stage(self) -> Stage:
+        """Return the stage that takes the packed model's cross-entropy on the dev set: measured, never uploaded."""
+        inputs = {"model": self.stage("quantize").key, "corpus": self.stage("corpus").key}
+        asked = {"prompt": self.campaign.prompt, "end_token": self.campaign.model.end_token}
+        options = {**asked, **self._spoken, "dtype": self.recipe.decode.dtype}
+        return self._make("loss", "evaluate ablate", options, inputs)
+
+    @property
+    def _spoken(self) -> dict[str, dict[str, str]]:
+        return {"languages": {pair.name: pair.target_language for pair in self.campaign.pairs}}
+
     # --- names that several rooms need ---
 
     def pairs_and_testsets(self) -> list[tuple[Pair, str]]:
@@ -268,10 +302,14 @@ def _check(campaign: Campaign, recipe: Recipe) -> None:
     prefixes = {role[:end] for role in roles for end, c in enumerate(role + ".") if c == "."}
     named = {
         "finetune.roles": recipe.finetune.roles,
-        "quantize.codecs": tuple(k for k in recipe.quantize.codecs if k != "*"),
+        "quantize.codecs": tuple(k for k in recipe.quantize.codecs if k not in (EVERY, LINEARS)),
         "quantize.overrides": tuple(o.role for o in recipe.quantize.overrides),
     }
     for key, names in named.items():
         for name in names:
             if name not in prefixes:
                 raise UserError(f"{file}: {key}", f"unknown role {name!r}", nearest(name, prefixes))
+    pairs = {pair.name for pair in campaign.pairs}
+    if recipe.quantize.awq is not None and (unknown := sorted(set(recipe.quantize.awq.pairs) - pairs)):
+        what = f"the campaign has no pair {unknown[0]!r}"
+        raise UserError(f"{file}: quantize.awq.pairs", what, nearest(unknown[0], pairs))

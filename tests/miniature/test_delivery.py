@@ -19,7 +19,7 @@ from submission.errors import UserError
 from submission.miniature.delivery import FULL, Volume, deliver
 from submission.miniature.language import split_of
 from submission.miniature.studio import LONGEST_SECONDS, Scripts
-from submission.recipe import read_recipe
+from submission.recipe_file import read_recipe
 from submission.runtime.audio import duration_samples
 from submission.segments import SAMPLE_RATE, read_segments
 from submission.sources import missing_parts, required_parts

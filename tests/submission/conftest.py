@@ -16,7 +16,8 @@ from submission.checkpoint import packed_config
 from submission.codecs import Affine
 from submission.digest import canonical_json
 from submission.forecast import resolve_codecs, stored_parts
-from submission.recipe import Recipe, read_recipe
+from submission.recipe import Recipe
+from submission.recipe_file import read_recipe
 from submission.safetensors_file import file_bytes, header_bytes
 from submission.segments import Segment, segment_ids, write_segments
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -119,8 +120,6 @@ def test_fit_changes_nothing_where_the_model_fits_already():
         (SYSTEM_8, (mlps("first", "fit"),), None, '"fit" needs a size limit'),
         (SYSTEM_8, (mlps("first", "fit"),), 1 << 29, "the limit is 536,870,912"),
         (SYSTEM_8, (mlps("first", "fit"), mlps("last", "fit")), 4 << 30, "more than one"),
-        (SYSTEM_8, (mlps("random", 4),), None, "layers 'random' is not implemented"),
-        (SYSTEM_8, (mlps("sensitivity", "fit"),), 4 << 30, "layers 'sensitivity' is not implemented"),
         (SYSTEM_8, (Override(role="lm_head", layers="first", count=1, codec=TWO64),), None, "is in no layer"),
     ],
 )
@@ -128,6 +127,40 @@ def test_choices_that_the_model_cannot_follow_are_refused(rules, overrides, limi
     with pytest.raises(UserError) as caught:
         resolve_codecs(SHALLOW, rules, overrides, limit_bytes=limit)
     assert said in str(caught.value)
+
+
+def test_the_least_sensitive_layers_come_first():
+    ranking = [*range(31, 3, -1), 2, 0, 3, 1]
+    chosen = resolve_codecs(REAL, SYSTEM_8, (mlps("sensitivity", 30),), ranking=ranking)
+    assert three_bit_layers(chosen) == sorted(ranking[:30])
+
+
+def test_a_ranking_of_another_model_is_refused():
+    with pytest.raises(UserError, match="the ranking is of other layers"):
+        resolve_codecs(SHALLOW, SYSTEM_8, (mlps("sensitivity", 2),), ranking=[1, 0, 2])
+
+
+def test_before_the_ranking_is_there_the_forecast_misses_a_few_digits_of_the_header_at_most():
+    before = forecast(REAL, SYSTEM_8, (mlps("sensitivity", 4),))
+    for ranking in ([4, 21, 22, 24], [28, 29, 30, 31], [15, 16, 17, 18]):
+        rest = [layer for layer in range(32) if layer not in ranking]
+        after = forecast(REAL, SYSTEM_8, (mlps("sensitivity", 4),), ranking=[*ranking, *rest])
+        assert abs(after.total_bytes - before.total_bytes) <= 64
+
+
+def test_a_random_choice_is_the_same_every_time_and_another_for_another_seed():
+    chosen = [
+        three_bit_layers(resolve_codecs(REAL, SYSTEM_8, (replace(mlps("first", 4), layers="random", seed=seed),)))
+        for seed in (1, 1, 2)
+    ]
+    assert chosen[0] == chosen[1] != chosen[2] and len(chosen[2]) == 4
+
+
+def test_linears_are_all_that_can_be_packed_but_the_embedding():
+    codecs = resolve_codecs(REAL, {"linears": FOUR64, "audio": FOUR128})
+    packable = {spec.name: spec.role for spec in tensors(REAL) if spec.packable}
+    assert set(packable) - set(codecs) == {"language_model.model.embed_tokens.weight"}
+    assert all((codecs[name] == FOUR128) == packable[name].startswith("audio.") for name in codecs)
 
 
 def test_the_packed_configuration_names_every_packed_weight():

@@ -12,7 +12,7 @@ import pytest
 
 from submission.architectures import read_config, tensors
 from submission.campaign import read_campaign
-from submission.recipe import read_recipe
+from submission.recipe_file import read_recipe
 from submission.safetensors_file import header_bytes, tensor_bytes
 from submission.sources import required_parts
 from submission.system import SHIPPED
@@ -59,7 +59,7 @@ def test_help_answers_at_once():
 def test_plan_lists_every_stage_with_its_state(tmp_path):
     done = submission(tmp_path, "plan")
     assert done.returncode == 0
-    assert done.stdout.count("to build") == 25
+    assert done.stdout.count("to build") == 27
     assert "Packed model, expected:" in done.stdout
 
 

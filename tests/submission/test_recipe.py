@@ -6,31 +6,77 @@ from pathlib import Path
 
 import pytest
 
+from submission.architectures import read_config
 from submission.campaign import FOLDER as CAMPAIGNS
 from submission.campaign import read_campaign, size_bytes
 from submission.errors import UserError
-from submission.recipe import FOLDER as RECIPES
-from submission.recipe import read_recipe
-from submission.system import System
+from submission.forecast import resolve_codecs
+from submission.recipe_file import FOLDER as RECIPES
+from submission.recipe_file import read_recipe, read_recipes
+from submission.system import SHIPPED, System
 
 PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")
+EXTENDED = ("contrastive", "finetuned")
 
 
 def refused(tmp_path: Path, old: str, new: str, campaign: str = "miniature") -> str:
-    """Return the message that the primary recipe with one change is refused with."""
-    assert PRIMARY.count(old) >= 1, old
-    path = tmp_path / "mine.toml"
-    path.write_text(PRIMARY.replace(old, new, 1), encoding="utf-8")
+    """Return the message that the primary recipe is refused with after one change, in it or in what it extends."""
+    chain = {name: (RECIPES / f"{name}.toml").read_text(encoding="utf-8") for name in ("primary", *EXTENDED)}
+    changed = next(name for name, text in chain.items() if old in text)
+    chain[changed] = chain[changed].replace(old, new, 1)
+    for name, text in chain.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    path = (tmp_path / "primary.toml").rename(tmp_path / "mine.toml")
     with pytest.raises(UserError) as caught:
         System(read_campaign(campaign), read_recipe(str(path), campaign), None, tmp_path)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("campaign", sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
-@pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.toml")))
-def test_every_shipped_recipe_runs_on_every_shipped_campaign(campaign, recipe, tmp_path):
-    system = System(read_campaign(campaign), read_recipe(recipe, campaign), None, tmp_path)
-    assert system.stages()[-1].name == "score"
+@pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.toml")))
+def test_every_shipped_recipe_runs_on_every_shipped_campaign(campaign, name, tmp_path):
+    for recipe in read_recipes(name, campaign):
+        assert System(read_campaign(campaign), recipe, None, tmp_path).stages()[-1].name == "score"
+
+
+def test_one_of_a_list_is_read_by_its_name():
+    listed = {recipe.name: recipe for recipe in read_recipes("ablation", "miniature")}
+    assert read_recipe("ablation:emb2", "miniature") == listed["emb2"]
+    assert listed["emb2"].quantize.codecs["linears"] == listed["4bit"].quantize.codecs["linears"]
+    assert listed["bf16"].quantize.codecs == {}
+
+
+def test_the_ablation_holds_the_uploaded_systems():
+    for campaign in ("iwslt26", "miniature"):
+        for name, listed in (("primary", "awq-source-all"), ("contrastive", "sensitive")):
+            ours, theirs = read_recipe(name, campaign), read_recipe(f"ablation:{listed}", campaign)
+            config = read_config(SHIPPED["base"])
+            assert ours.quantize.awq == theirs.quantize.awq and ours.quantize.overrides == theirs.quantize.overrides
+            assert resolve_codecs(config, ours.quantize.codecs) == resolve_codecs(config, theirs.quantize.codecs)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ('[[systems]]\nname = "a"\nextends = "primary"\n', "", "is a list of 1 recipes; name one, mine:a"),
+        ('[[systems]]\nname = "abc"\n', ":abd", "has no system 'abd'; did you mean 'abc'"),
+        ('[[systems]]\nname = "a"\n[[systems]]\nname = "a"\n', ":a", "two of them have one name"),
+        ("[[systems]]\nnam = 3\n", ":a", "each with a name"),
+        ('systems = "all"\n', ":a", "expected a list of tables"),
+        ('[[systems]]\nname = "a"\nextends = "b"\n[[systems]]\nname = "b"\nextends = "a"\n', ":a", "a -> b -> a"),
+        ('extends = "primary"\n[[systems]]\nname = "a"\ndecode.beams = 2\n', ":a", "decode.beams: unknown key"),
+    ],
+)
+def test_mistakes_in_a_list_are_refused(tmp_path, text, name, message):
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_recipe(f"{tmp_path / 'mine.toml'}{name}", "miniature")
+    assert message in str(caught.value)
+
+
+def test_a_pair_that_the_campaign_lacks_cannot_calibrate(tmp_path):
+    message = refused(tmp_path, 'pairs = ["en-de", "en-zh"]', 'pairs = ["en-dd"]')
+    assert "quantize.awq.pairs" in message and "did you mean 'en-de'" in message
 
 
 def test_unknown_key_names_file_key_and_nearest(tmp_path):
@@ -99,8 +145,7 @@ def test_extending_in_a_circle_is_refused(tmp_path):
 
 
 def test_child_beats_parent_and_campaign_beats_both(tmp_path):
-    (tmp_path / "base.toml").write_text(PRIMARY, encoding="utf-8")
-    child = 'extends = "base"\n[decode]\nbatch_size = 5\nnum_beams = 2\n[campaign.miniature.decode]\nnum_beams = 3\n'
+    child = 'extends = "primary"\n[decode]\nbatch_size = 5\nnum_beams = 2\n[campaign.miniature.decode]\nnum_beams = 3\n'
     (tmp_path / "child.toml").write_text(child, encoding="utf-8")
     decode = read_recipe(str(tmp_path / "child.toml"), "miniature").decode
     assert (decode.batch_size, decode.num_beams, decode.max_new_tokens) == (5, 3, 64)
