@@ -244,7 +244,8 @@ class QuantizeOptions:
 class SegmentOptions:
     """How recordings without given segments are cut; the defaults of SHAS."""
 
-    method: Literal["shas", "fixed"]
+    method: Literal["shas", "shas+vad", "vad", "fixed"]
+    """`shas+vad` adds whatever speech a voice-activity detector hears besides; `vad` and `fixed` are baselines."""
     max_seconds: float
     min_seconds: float
     threshold: float
@@ -252,7 +253,9 @@ class SegmentOptions:
     inference_times: int = 1
     """Shifted passes of the classifier that are averaged."""
     batch_size: int = 14
-    """Windows per batch; changes the speed, not the result."""
+    """Windows per batch; changes the speed, not the result, but for `original_batching`."""
+    original_batching: bool = False
+    """Normalise windows over the padded rows of a batch, as the published code does; for comparisons with it."""
 
     def __post_init__(self) -> None:
         _require(

@@ -41,7 +41,7 @@ REVISIONS = {
     "sensitivity": 1,
     "awq": 1,
     "quantize": 2,
-    "segment": 1,
+    "segment": 2,
     "decode": 1,
     "loss": 1,
     "score": 1,
@@ -234,12 +234,16 @@ class System:
         }
         inputs = {"audio": self._source(self.testset_part(name))}
         if segmentation == "free":
-            options |= asdict(self.recipe.segment)
-            del options["batch_size"]  # changes the speed, not the segments
-            if self.recipe.segment.method == "shas":
+            chosen = self.recipe.segment
+            options |= asdict(chosen)
+            if chosen.method == "fixed":
+                del options["threshold"]
+            if chosen.method in ("shas", "shas+vad"):
                 inputs["classifier"] = self._source("models/shas")
+                if not chosen.original_batching:
+                    del options["batch_size"]  # changes the speed, not the segments
             else:
-                del options["threshold"], options["inference_times"]
+                del options["inference_times"], options["batch_size"], options["original_batching"]
         return self._make("segment", "segment run", options, inputs, part=name)
 
     def _make(self, name: str, command: str, options: dict[str, Any], inputs: dict[str, str], part: str = "") -> Stage:
