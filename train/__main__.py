@@ -15,6 +15,11 @@ def _base(system: System, store: Store) -> Path:
     return system.data_path(store) / "models" / system.campaign.model.name
 
 
+def _campaign_languages(system: System) -> dict[str, str]:
+    """Return code -> name in the prompt of the campaign's target languages."""
+    return {pair.target: pair.target_language for pair in system.campaign.pairs}
+
+
 def corpus(args: argparse.Namespace) -> None:
     """Draw and check what to train on."""
     system, store = open_system(args)
@@ -23,8 +28,9 @@ def corpus(args: argparse.Namespace) -> None:
     def make(out: Path) -> None:
         from train.corpus import build_corpus
 
-        languages = [pair.target for pair in system.campaign.pairs]
-        build_corpus(data, system.recipe.corpus, languages, system.campaign.model.window_seconds, out)
+        dev = _campaign_languages(system)
+        trained = system.recipe.corpus.trained_languages(dev)
+        build_corpus(data, system.recipe.corpus, list(trained), list(dev), system.campaign.model.window_seconds, out)
 
     print(store.obtain(system.stage("corpus"), make))
 
@@ -41,7 +47,7 @@ def finetune(args: argparse.Namespace) -> None:
         task = Task(
             model_name=model.name,
             prompt=system.campaign.prompt,
-            languages={pair.target: pair.target_language for pair in system.campaign.pairs},
+            languages=system.recipe.corpus.trained_languages(_campaign_languages(system)),
             end_token=model.end_token,
         )
         finetune(_base(system, store), drawn, data, task, system.recipe.finetune, out)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,19 +69,22 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def options(share: float = 0.02, layout: str = "plain", seed: int = 1, **utterances: int) -> CorpusOptions:
+def options(
+    share: float = 0.02, layout: str = "plain", seed: int = 1, fewer: bool = False, **utterances: int
+) -> CorpusOptions:
     return CorpusOptions(
         sources=(Source(name="talks", format=layout),),
         utterances={"de": 0, "zh": 0} | utterances,
         seed=seed,
         max_skipped_share=share,
+        allow_fewer=fewer,
     )
 
 
 def build(data: Path, choices: CorpusOptions, out: str = "out") -> dict:
     folder = data / out
     folder.mkdir()
-    return build_corpus(data, choices, ["de", "zh"], 8, folder)
+    return build_corpus(data, choices, ["de", "zh"], ["de", "zh"], 8, folder)
 
 
 def test_every_utterance_appears_once_per_language(data: Path) -> None:
@@ -91,7 +95,8 @@ def test_every_utterance_appears_once_per_language(data: Path) -> None:
     assert (first.id, first.target_lang, first.target, first.source) == ("talks/u00", "de", "Satz 0", "sentence 0")
     assert (first.audio, first.start, first.end) == ("corpora/talks/audio/u00.wav", 0, 16_000)
     assert (data / first.audio).is_file()
-    assert report["train"]["languages"]["zh"] == {"asked": "all", "utterances": 20, "hours": 0.0082}
+    counts = {"utterances": 20, "hours": 0.0082}
+    assert report["train"]["languages"]["zh"] == {"asked": "all", **counts, "corpora": {"talks": counts}}
     assert json.loads((data / "out/report.json").read_text(encoding="utf-8")) == report
 
 
@@ -119,6 +124,51 @@ def test_another_seed_draws_another_sample(data: Path) -> None:
 def test_a_corpus_with_fewer_utterances_than_asked_is_refused(data: Path) -> None:
     with pytest.raises(UserError, match="zh: holds 20 usable utterances, the recipe asks for 21"):
         build(data, options(zh=21))
+
+
+def test_fewer_than_asked_are_taken_where_the_recipe_allows_it(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = build(data, options(zh=21, fewer=True))
+    assert report["train"]["languages"]["zh"]["utterances"] == 20
+    assert "zh: 20 utterances, 0.01 h, fewer than the 21 asked for" in capsys.readouterr().err
+
+
+def test_hours_stand_beside_the_papers_where_the_recipe_asks_for_its_number(data: Path) -> None:
+    languages = build(data, options(de=49_997, zh=34_000, fewer=True))["train"]["languages"]
+    assert languages["de"]["paper"] == {"utterances": 49_997, "hours": 87.38}
+    assert "paper" not in languages["zh"]
+
+
+def test_a_corpus_gives_the_number_that_its_source_states(data: Path) -> None:
+    write_plain(data / "corpora/more", [row(n) for n in range(20)])
+    shutil.copytree(data / "corpora/talks/audio", data / "corpora/more/audio")
+    talks, more = (Source(name="talks", format="plain"), Source(name="more", format="plain", utterances={"de": 3}))
+    for sources in ((talks, more), (more, talks)):
+        choices = CorpusOptions(sources=sources, utterances={"de": 9, "zh": 9}, seed=1)
+        languages = build(data, choices, sources[0].name)["train"]["languages"]
+        counts = {name: entry["utterances"] for name, entry in languages["de"]["corpora"].items()}
+        assert counts == {"more": 3, "talks": 6}
+        assert languages["zh"]["utterances"] == 9
+    assert (data / "more/train.jsonl").read_bytes() == (data / "talks/train.jsonl").read_bytes()
+    greedy = Source(name="more", format="plain", utterances={"de": 21})
+    with pytest.raises(UserError, match="de of more: holds 20 usable utterances, the recipe asks for 21"):
+        build(data, CorpusOptions(sources=(talks, greedy), utterances={"de": 25, "zh": 0}, seed=1))
+
+
+def test_languages_beyond_the_campaigns_are_trained_and_not_watched(data: Path) -> None:
+    header = HEADER + "\ttr"
+    write_plain(data / "corpora/talks", [row(n) + f"\tcümle {n}" for n in range(20)], header)
+    (data / "out").mkdir()
+    build_corpus(data, options(tr=4), ["de", "tr", "zh"], ["de", "zh"], 8, data / "out")
+    assert sum(u.target_lang == "tr" for u in read_corpus(data / "out/train.jsonl")) == 4
+    assert {u.target_lang for u in read_corpus(data / "out/dev.jsonl")} == {"de", "zh"}
+
+
+def test_an_end_just_behind_the_recordings_is_moved_to_it_and_counted(data: Path) -> None:
+    write_plain(data / "corpora/talks", [row(0, end="17600"), row(1, end="17500"), row(2, end="19201")])
+    report = build(data, options(share=0.5))  # recordings of 16,000, 16,800 and 17,600 samples
+    assert [u.end for u in read_corpus(data / "out/train.jsonl") if u.target_lang == "de"] == [16_000, 16_800]
+    assert report["train"]["clipped"] == ["talks/u00", "talks/u01"]
+    assert report["train"]["skipped"]["outside the recording"]["count"] == 2
 
 
 def test_what_cannot_be_used_is_counted_by_reason_and_left_out(data: Path) -> None:
@@ -183,6 +233,13 @@ def test_text_is_read_from_the_xml_where_there_is_no_txt(data: Path) -> None:
     assert [u.target for u in read_corpus(data / "out/dev.jsonl") if u.target_lang == "zh"][0] == "zh R&D 1"
 
 
+def test_a_split_without_any_txt_is_read_from_its_xml(data: Path) -> None:
+    shutil.rmtree(data / "acl_6060/dev/text/txt")
+    build(data, options())
+    first = read_corpus(data / "out/dev.jsonl")[0]
+    assert (first.source, first.target) == ("en R&D 1", "de R&D 1")
+
+
 def test_gold_text_without_a_wav_per_line_is_refused(data: Path) -> None:
     (data / "acl_6060/dev/segmented_wavs/gold/sent_3.wav").unlink()
     with pytest.raises(UserError, match="xml has 3 segments, segmented_wavs/gold has 2 wavs"):
@@ -204,9 +261,34 @@ def test_acl_6060_is_a_training_corpus_too(data: Path) -> None:
     assert report["train"]["languages"]["de"]["utterances"] == 2
 
 
+def constrained(held_out: int) -> CorpusOptions:
+    source = Source(name="acl6060-dev", format="acl6060", folder="acl_6060/dev")
+    return CorpusOptions(sources=(source,), utterances={"de": 0, "zh": 0}, seed=1, held_out_recordings=held_out)
+
+
+def test_where_dev_is_trained_on_whole_recordings_are_held_out(data: Path) -> None:
+    report = build(data, constrained(1))
+    trained, dev = (read_corpus(data / f"out/{part}.jsonl") for part in ("train", "dev"))
+    assert {u.recording for u in trained}.isdisjoint(report["held_out"])
+    assert {u.recording for u in trained} | set(report["held_out"]) == {u.recording for u in dev}
+    assert [u for u in dev if u.recording not in report["held_out"]] == trained
+    assert len(report["held_out"]) == 1
+
+
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_training_on_all_or_nothing_of_dev_is_refused(data: Path, held_out: int) -> None:
+    with pytest.raises(UserError, match=f"{held_out} of the 2 recordings of acl_6060/dev.*write 1 to 1"):
+        build(data, constrained(held_out))
+
+
 @pytest.mark.parametrize(
     ("layout", "message"),
-    [("covost2", "covost2.*not read yet.*plain"), ("plian", "did you mean 'plain'"), ("acl6060", "one split")],
+    [
+        ("covost2", "holds no covost_v2.en_"),
+        ("europarl-st", "holds no en/audios/"),
+        ("plian", "did you mean 'plain'"),
+        ("acl6060", "one split"),
+    ],
 )
 def test_a_layout_that_cannot_be_read_is_refused_by_name(data: Path, layout: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

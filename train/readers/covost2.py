@@ -96,7 +96,7 @@ def _tables(folder: Path, languages: Sequence[str]) -> dict[str, Path]:
         paths = [_find(folder, f"covost_v2.en_{name}{kind}") for kind in (".train.tsv", ".tsv") for name in names]
         if path := next(filter(None, paths), None):
             found[language] = path
-    if not found and not any(place.glob("covost_v2.en_*.tsv") for place in (folder, folder / "en")):
+    if not found and not any(next(place.glob("covost_v2.en_*.tsv"), None) for place in (folder, folder / "en")):
         raise UserError(str(folder), "holds no covost_v2.en_*.tsv", FIX)
     return found
 
@@ -138,9 +138,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparse
     for clip, translations in targets.items():
         name = clip.removesuffix(".mp3")
         if clip not in sources:
-            yield Unparsed(
-                id=name, why=f"not in {VALIDATED}", reason="no English text", languages=tuple(translations)
-            )
+            yield Unparsed(id=name, why=f"not in {VALIDATED}", reason="no English text", languages=tuple(translations))
             continue
         yield Candidate(
             id=name,
