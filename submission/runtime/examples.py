@@ -1,0 +1,62 @@
+"""Utterances of a corpus as the examples that the model reads, and batches of them.
+
+For what measures a model on a corpus (loss, sensitivity, calibration): every utterance once, in the corpus's order,
+and batches whose composition depends on lengths alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import Qwen2AudioProcessor
+
+from submission.corpus import Utterance
+from submission.errors import UserError
+from submission.progress import progress
+from submission.runtime.audio import read_slice
+from submission.runtime.prompt import Example, Heard, encode, end_token_id, hear
+
+
+def load_examples(
+    utterances: Sequence[Utterance],
+    data: Path,
+    processor: Qwen2AudioProcessor,
+    prompts: Mapping[str, str],
+    end_token: str,
+    *,
+    targets: bool = True,
+    label: str,
+) -> list[Example]:
+    """Return one example an utterance, in order.
+
+    Utterances of the same stretch of audio (one a target language) share what was heard of it.
+    data: the folder that their audio paths are relative to; prompts: target language code -> rendered prompt;
+    targets: whether the translation and the end token follow the prompt; label: what the progress is called.
+    Raises UserError for a language without a prompt, before any audio is read, and for audio that `hear` refuses.
+    """
+    end_token_id(processor, end_token)
+    for u in utterances:
+        if u.target_lang not in prompts:
+            what = f"its target language {u.target_lang!r} has no prompt, only {sorted(prompts)} have"
+            raise UserError(f"utterance {u.id}", what, "leave it out, or add the pair to the campaign")
+    heard: dict[tuple[str, int, int], Heard] = {}
+    examples = []
+    with progress(label, len(utterances), "utterances") as tick:
+        for u in utterances:
+            place = (u.audio, u.start, u.end)
+            if place not in heard:
+                heard[place] = hear(processor, read_slice(data / u.audio, u.start, u.end), u.id)
+            target = u.target if targets else None
+            examples.append(encode(processor, heard[place], prompts[u.target_lang], target, end_token))
+            tick(1)
+    return examples
+
+
+def form_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
+    """Return the indices of every batch: like lengths together, the longest first, so that memory runs out at once.
+
+    Equally long examples keep their order; only the last batch may be short.
+    """
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
+    return [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
