@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.architectures import qwen2_audio
+from submission.architectures.smoothing import SmoothingGroup, Stack
 from submission.architectures.tensors import TensorSpec
 from submission.errors import UserError
 
@@ -32,6 +33,10 @@ class Architecture:
     """Name of a tensor in a file or in a loaded model -> its name on the hub."""
     module_name: Callable[[str], str]
     """Name of a tensor or module on the hub -> its path in the loaded transformers model."""
+    stacks: tuple[Stack, ...]
+    """Parts of the model in the order in which activations reach them."""
+    smoothing_groups: Callable[[dict[str, Any]], list[SmoothingGroup]]
+    """Configuration -> tensors between which a factor per channel can move, in the same order."""
 
 
 ARCHITECTURES = {
@@ -42,6 +47,8 @@ ARCHITECTURES = {
         role_of=qwen2_audio.role_of,
         hub_name=qwen2_audio.hub_name,
         module_name=qwen2_audio.module_name,
+        stacks=qwen2_audio.STACKS,
+        smoothing_groups=qwen2_audio.smoothing_groups,
     ),
 }
 """Model families by the `model_type` of their configuration."""

@@ -8,8 +8,10 @@ The house speaks the hub's names in files and roles in recipes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from submission.architectures.smoothing import SmoothingGroup, Stack
 from submission.architectures.tensors import TensorSpec
 from submission.errors import UserError
 
@@ -80,12 +82,34 @@ ROLES = (
 
 _KEPT_ROLES = ("norm", "audio.norm", "audio.conv", "audio.position")
 
+_V = "self_attn.v_proj"
+
 # Prefixes: loaded model in transformers 5 -> hub.
 _PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("lm_head", "language_model.lm_head"),
     ("model.audio_tower.", "audio_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
+)
+
+STACKS = (
+    # Lengths after the second convolution's stride, and after the pooling behind the encoder's layers.
+    Stack(name="audio", layers="audio_tower.layers", positions=lambda frames, tokens: _encoded(frames)),
+    Stack(name="projector", layers=None, positions=lambda frames, tokens: (_encoded(frames) - 2) // 2 + 1),
+    Stack(name="text", layers="language_model.model.layers", positions=lambda frames, tokens: tokens),
+)
+
+# Source -> targets within a layer. Behind an activation (fc1 -> fc2) or rotary positions (q -> k) no factor can move.
+_AUDIO_GROUPS = (
+    (("self_attn_layer_norm.weight", "self_attn_layer_norm.bias"), ("self_attn.q_proj", "self_attn.k_proj", _V)),
+    ((f"{_V}.weight", f"{_V}.bias"), ("self_attn.out_proj",)),
+    (("final_layer_norm.weight", "final_layer_norm.bias"), ("fc1",)),
+)
+_TEXT_GROUPS = (
+    (("input_layernorm.weight",), ("self_attn.q_proj", "self_attn.k_proj", _V)),
+    ((f"{_V}.weight", f"{_V}.bias"), ("self_attn.o_proj",)),
+    (("post_attention_layernorm.weight",), ("mlp.gate_proj", "mlp.up_proj")),
+    (("mlp.up_proj.weight",), ("mlp.down_proj",)),
 )
 
 
@@ -130,6 +154,44 @@ def tensors(config: dict[str, Any]) -> list[TensorSpec]:
         raise UserError("config.json: tie_word_embeddings", what, "use a checkpoint with its own LM head")
     shapes = _audio_shapes(audio) | _projector_shapes(audio, text) | _text_shapes(text)
     return [_spec(name, shape) for name, shape in shapes.items()]
+
+
+def smoothing_groups(config: dict[str, Any]) -> list[SmoothingGroup]:
+    """Return every smoothing group of a model with this configuration, in the order in which activations reach them.
+
+    The values' rows are divided for the columns of attention's output only where every query head has its own keys
+    and values; heads that share them would need the same factors.
+    """
+    audio, text = (_section(config, name) for name in ("audio_config", "text_config"))
+    shared = text["num_key_value_heads"] != text["num_attention_heads"]
+    inner = [group for group in _TEXT_GROUPS if not (shared and group[0][0].startswith(_V))]
+    groups = [g for layer in range(audio["encoder_layers"]) for g in _layer_groups(STACKS[0], layer, _AUDIO_GROUPS)]
+    norm, projector = "audio_tower.layer_norm", "multi_modal_projector.linear.weight"
+    groups.append(
+        SmoothingGroup(
+            sources=(f"{norm}.weight", f"{norm}.bias"), targets=(projector,), stack=STACKS[1].name, layer=None
+        )
+    )
+    return groups + [g for layer in range(text["num_hidden_layers"]) for g in _layer_groups(STACKS[2], layer, inner)]
+
+
+def _layer_groups(
+    stack: Stack, layer: int, groups: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]
+) -> list[SmoothingGroup]:
+    prefix = f"{stack.layers}.{layer}"
+    return [
+        SmoothingGroup(
+            sources=tuple(f"{prefix}.{source}" for source in sources),
+            targets=tuple(f"{prefix}.{target}.weight" for target in targets),
+            stack=stack.name,
+            layer=layer,
+        )
+        for sources, targets in groups
+    ]
+
+
+def _encoded(frames: int) -> int:
+    return (frames - 1) // 2 + 1
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
