@@ -77,9 +77,7 @@ def make_batch(examples: Sequence[Example], pad_token_id: int, device: torch.dev
     return Batch(inputs=inputs, rows=rows, positions=positions, ids=labels[rows, positions])
 
 
-def target_losses(
-    head: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor, ids: torch.Tensor
-) -> torch.Tensor:
+def target_losses(head: nn.Module, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of each target token in nats, float32 [targets].
 
     head: the LM head, plain or packed; states: [targets, width], as they enter it; ids: int64 [targets].
