@@ -4,42 +4,95 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
 from submission.digest import canonical_json
 from submission.errors import UserError
+from submission.system import REVISIONS
+
+if TYPE_CHECKING:
+    from segment.hearing import Listener, Memory
+    from submission.campaign import TestSet
+    from submission.store import Store
+    from submission.system import System
 
 
 def segment_testsets(args: argparse.Namespace) -> None:
-    """Build the stages segment:<NAME> of a system: free test sets are cut, given segments made regular."""
+    """Build the stages segment:<NAME> of a system: free test sets are cut, given segments made regular.
+
+    Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
+    segmented costs no other. Under torchrun or accelerate launch, processes share the recordings.
+    """
+    from segment.launch import launch
+    from segment.report import REPORT, coverage_lines, together
+
     system, store = open_system(args)
-    names = [testset.name for testset in system.campaign.testsets]
-    if unknown := set(args.testset) - set(names):
-        raise UserError("--testset", f"unknown {sorted(unknown)}", f"choose from {', '.join(names)}")
-    options, window_seconds = system.recipe.segment, system.campaign.model.window_seconds
+    testsets = _chosen(system, args.testset)
     data = system.data_path(store)
-
-    @functools.cache
-    def method():
-        from segment.methods import METHODS
-
-        return METHODS[options.method](options, data / "models" / "shas")
+    listener = functools.cache(functools.partial(_listener, system, data))
 
     def make(out: Path, name: str, segmentation: str) -> None:
         from segment.segmentation import normalise_given, segment_freely
 
-        folder = data / system.testset_part(name)
+        folder, label = data / system.testset_part(name), f"segment:{name}"
         if segmentation == "given":
-            normalise_given(folder, window_seconds, out)
+            seconds = system.campaign.model.window_seconds
+            normalise_given(folder, seconds, listener("given"), _memory(store), label, out)
         else:
-            segment_freely(folder, method(), f"segment:{name}", out)
+            segment_freely(folder, system.recipe.segment, listener("free"), _memory(store), label, out)
 
-    for testset in system.campaign.testsets:
-        if testset.name in args.testset or not args.testset:
-            stage = system.stage("segment", testset.name)
-            store.obtain(stage, functools.partial(make, name=testset.name, segmentation=testset.segmentation))
+    launched = launch()
+    if launched.processes > 1:
+        from segment.segmentation import listen_to_share
+
+        left = [t for t in testsets if store.record(system.stage("segment", t.name)) is None]
+        shares = [(data / system.testset_part(t.name), listener(t.segmentation)) for t in left]
+        listen_to_share(shares, _memory(store), launched)
+        if launched.rank > 0:
+            return
+    errors = []
+    for testset in testsets:
+        stage = system.stage("segment", testset.name)
+        try:
+            built = store.obtain(stage, functools.partial(make, name=testset.name, segmentation=testset.segmentation))
+        except UserError as error:
+            errors.append(error)
+            continue
+        report = json.loads((built / REPORT).read_text(encoding="utf-8"))
+        print(f"{stage.id} ({report.get('method', 'given')})", *coverage_lines(report), sep="\n", flush=True)
+    if errors:
+        raise together(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
+
+
+def _chosen(system: System, names: list[str]) -> list[TestSet]:
+    """Return the test sets of these names, all where none is given; UserError for unknown ones."""
+    known = {testset.name: testset for testset in system.campaign.testsets}
+    if unknown := set(names) - known.keys():
+        raise UserError("--testset", f"unknown {sorted(unknown)}", f"choose from {', '.join(known)}")
+    return [testset for name, testset in known.items() if name in names or not names]
+
+
+def _memory(store: Store) -> Memory:
+    """Return where tracks are remembered: beside the store's artifacts, since they are not one stage's."""
+    from segment.hearing import Memory
+
+    return Memory(folder=store.root / "heard")
+
+
+def _listener(system: System, data: Path, segmentation: str) -> Listener:
+    """Return what listens to test sets of a kind: for given segments the voice-activity detector alone."""
+    from segment.listener import make_listener, voice_listener
+
+    revision = REVISIONS["segment"]
+    if segmentation == "given":
+        return voice_listener(revision)
+    free = next(t.name for t in system.campaign.testsets if t.segmentation == "free")
+    digest = system.stage("segment", free).inputs.get("classifier", "")
+    return make_listener(system.recipe.segment, data / "models" / "shas", digest, revision)
 
 
 def train(args: argparse.Namespace) -> None:

@@ -94,17 +94,20 @@ class Classifier(nn.Module):
         self.head.layer_norm = nn.LayerNorm(width)
         self.head.classification_layer = nn.Linear(width, 1)
 
-    def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None, frames: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return logits [batch, frames] of normalised waveforms [batch, samples].
 
-        lengths: true samples of each padded row, int [batch]; None where no row is padded.
+        lengths: true samples of each padded row, int [batch]; None where no row is padded. frames: how many frames
+        of each row the head listens to, int [batch]; None for as many as its samples make.
         """
         if lengths is None:
             hidden, padding = self.wav2vec2(waveforms).last_hidden_state, None
         else:
             mask = torch.arange(waveforms.shape[1], device=waveforms.device)[None] < lengths[:, None]
             hidden = self.wav2vec2(waveforms, attention_mask=mask.long()).last_hidden_state
-            frames = self.frames(lengths).clamp(min=1)
+            frames = self.frames(lengths).clamp(min=1) if frames is None else frames
             padding = torch.arange(hidden.shape[1], device=waveforms.device)[None] >= frames[:, None]
         hidden = self.head.dropout(hidden)
         if self.head_options.layers:

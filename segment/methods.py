@@ -1,102 +1,86 @@
-"""Ways to cut a recording, behind one interface, by the name that recipes use."""
+"""Ways to cut a recording, behind one interface, by the name that recipes use.
+
+A method is a function of what was heard in a recording; it reads no audio and loads no model.
+
+    shas        the SHAS classifier and probabilistic divide-and-conquer: the paper's system
+    shas+vad    the same, then segments extended or added wherever the voice-activity detector hears speech besides
+    vad         divide-and-conquer over the detector's probabilities
+    fixed       equal lengths, without listening
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from segment import fixed, pdac, windows
-from submission.errors import UserError
+from segment.cover import Cover, Stretch
+from segment.hearing import Heard
+from segment.vad import CHUNK_SAMPLES, speech_stretches
 from submission.recipe import SegmentOptions
 from submission.segments import SAMPLE_RATE
 
+VOICE_RATE_HZ = SAMPLE_RATE / CHUNK_SAMPLES
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """A recording's segments as (start, end) in samples, and what the method knows of its speech."""
-
-    segments: tuple[tuple[int, int], ...]
-    speech_seconds: float | None = None
-    """Seconds that the method takes for speech; None where it does not listen."""
-    dropped_seconds: float | None = None
-    """Seconds of that speech outside every segment."""
+Method = Callable[[Heard, SegmentOptions], list[Stretch]]
+"""Returns segments as (start, end) in samples: in order, disjoint, within the recording, none empty."""
 
 
-class Method(Protocol):
-    """Cuts one recording."""
-
-    def __call__(self, path: Path, samples: int, tick: Callable[[float], None]) -> Cut:
-        """Return the cut of a recording of so many samples; tick is told the seconds done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fixed:
-    """Equal lengths, without listening."""
-
-    options: SegmentOptions
-
-    def __call__(self, path: Path, samples: int, tick: Callable[[float], None]) -> Cut:
-        longest, shortest = (int(s * SAMPLE_RATE) for s in (self.options.max_seconds, self.options.min_seconds))
-        tick(samples / SAMPLE_RATE)
-        return Cut(segments=tuple(fixed.cut_evenly(samples, longest, shortest)))
+def cut_evenly(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+    """Return equal lengths that cover the recording."""
+    longest, shortest = _samples(options)
+    return fixed.cut_evenly(heard.samples, longest, shortest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shas:
-    """The SHAS classifier and probabilistic divide-and-conquer."""
-
-    options: SegmentOptions
-    predict: windows.Predict
-
-    def __call__(self, path: Path, samples: int, tick: Callable[[float], None]) -> Cut:
-        from submission.runtime.audio import read_slice
-
-        track = windows.probability_track(
-            lambda start, end: _finite(read_slice(path, start, end), path, start),
-            samples,
-            self.predict,
-            inference_times=self.options.inference_times,
-            batch_size=self.options.batch_size,
-            tick=tick,
-        )
-        return cut_track(track, samples, self.options)
+def cut_by_classifier(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+    """Return the segments of SHAS."""
+    return cut_track(heard.track, heard.samples, options, pdac.FRAME_RATE_HZ)
 
 
-def cut_track(track: np.ndarray, samples: int, options: SegmentOptions) -> Cut:
+def cut_by_voice(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+    """Return the segments that divide-and-conquer finds in the detector's probabilities."""
+    return cut_track(heard.voice, heard.samples, options, VOICE_RATE_HZ)
+
+
+def cut_by_classifier_and_cover(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+    """Return the segments of SHAS, extended and joined by others until they cover all detected speech."""
+    longest, shortest = _samples(options)
+
+    def least_sure(start: int, end: int) -> int:
+        """Return the middle of the least probable chunk, or the nearest place to it that is allowed."""
+        first = start // CHUNK_SAMPLES
+        chunk = first + int(heard.voice[first : (end - 1) // CHUNK_SAMPLES + 1].argmin())
+        return min(max(chunk * CHUNK_SAMPLES + CHUNK_SAMPLES // 2, start), end - 1)
+
+    cover = Cover(samples=heard.samples, longest=longest, shortest=min(shortest, longest // 2), least_sure=least_sure)
+    return cover(cut_by_classifier(heard, options), speech_stretches(heard.voice, heard.samples))
+
+
+def cut_track(track: np.ndarray, samples: int, options: SegmentOptions, frame_rate_hz: float) -> list[Stretch]:
     """Return the segments of a probability track in samples; the last one ends with the recording at the latest."""
-    limits = pdac.Limits(max_seconds=options.max_seconds, min_seconds=options.min_seconds, threshold=options.threshold)
-    segments = pdac.split(track, limits)
-    outside = pdac.speech_frames_outside(track, segments, options.threshold)
-    return Cut(
-        segments=tuple((windows.sample_at(a), min(windows.sample_at(b), samples)) for a, b in segments),
-        speech_seconds=int((track >= options.threshold).sum()) / pdac.FRAME_RATE_HZ,
-        dropped_seconds=outside / pdac.FRAME_RATE_HZ,
+    limits = pdac.Limits(
+        max_seconds=options.max_seconds,
+        min_seconds=options.min_seconds,
+        threshold=options.threshold,
+        frame_rate_hz=frame_rate_hz,
     )
+    cuts = (
+        (windows.sample_at(a, frame_rate_hz), windows.sample_at(b, frame_rate_hz)) for a, b in pdac.split(track, limits)
+    )
+    return [(start, min(end, samples)) for start, end in cuts if start < samples]
 
 
-def _finite(samples: np.ndarray, path: Path, start: int) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        second = (start + int(np.flatnonzero(~np.isfinite(samples))[0])) / SAMPLE_RATE
-        raise UserError(str(path), f"has samples that are no numbers, first at {second:.2f} s", "convert it again")
-    return samples
+def _samples(options: SegmentOptions) -> tuple[int, int]:
+    """Return the longest and the shortest segment in samples."""
+    return int(options.max_seconds * SAMPLE_RATE), int(options.min_seconds * SAMPLE_RATE)
 
 
-def _fixed(options: SegmentOptions, classifier: Path) -> Method:
-    return Fixed(options=options)
-
-
-def _shas(options: SegmentOptions, classifier: Path) -> Method:
-    import torch
-
-    from segment.classifier import load_classifier
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Shas(options=options, predict=load_classifier(classifier, device).probabilities)
-
-
-METHODS: dict[str, Callable[[SegmentOptions, Path], Method]] = {"shas": _shas, "fixed": _fixed}
-"""Name in recipes -> what makes the method from the recipe's options and the classifier's folder."""
+METHODS: dict[str, Method] = {
+    "shas": cut_by_classifier,
+    "shas+vad": cut_by_classifier_and_cover,
+    "vad": cut_by_voice,
+    "fixed": cut_evenly,
+}
+CLASSIFYING = ("shas", "shas+vad")
+"""Methods that ask the classifier."""

@@ -2,101 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from segment.methods import Cut, Method
-from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, read_testset
+from segment.cover import Stretch, uncovered
+from segment.hearing import Heard, Listener, Memory, listen
+from segment.intake import checked_length, rough_seconds
+from segment.launch import Launch, wait_for_all
+from segment.methods import METHODS
+from segment.report import REPORT, Coverage, make_report, together
+from segment.testset import Recording, find_segments_file, read_given, read_testset
+from segment.vad import speech_stretches
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.progress import progress
-from submission.segments import SAMPLE_RATE, Segment, write_segments
+from submission.recipe import SegmentOptions
+from submission.segments import Segment, write_segments
 
 SEGMENTS = "segments.yaml"
-REPORT = "report.json"
 
 
-def segment_freely(folder: Path, method: Method, label: str, out: Path) -> None:
-    """Cut every recording of a test set by a method and write segments.yaml and report.json into `out`."""
-    from submission.runtime.audio import duration_samples
+def segment_freely(
+    folder: Path, options: SegmentOptions, listener: Listener, memory: Memory, label: str, out: Path
+) -> None:
+    """Cut every recording of a test set by a method and write segments.yaml and report.json into `out`.
 
+    A recording that cannot be read costs no other: what is heard in the rest is remembered before UserError names
+    every bad one. Nothing is written then, so that half a test set never looks whole.
+    """
     testset = read_testset(folder)
-    lengths = {r.name: duration_samples(r.path) for r in testset.recordings}
-    _refuse_empty(testset.recordings, lengths)
-    cuts: dict[str, Cut] = {}
-    with progress(label, sum(lengths.values()) / SAMPLE_RATE, "s of audio") as tick:
-        for recording in testset.recordings:
-            cuts[recording.name] = method(recording.path, lengths[recording.name], tick)
-    segments = [
-        Segment(recording=name, start=start, end=end) for name, cut in cuts.items() for start, end in cut.segments
-    ]
+    method = METHODS[options.method]
+    segments, coverages = [], []
+    for recording, heard in _all_heard(testset.recordings, listener, memory, label):
+        cuts = method(heard, options)
+        segments += [Segment(recording=recording.name, start=start, end=end) for start, end in cuts]
+        coverages.append(_coverage(recording, heard, cuts))
     write_segments(out / SEGMENTS, segments)
-    heard = {
-        name: {
-            "speech_seconds": _rounded(cut.speech_seconds),
-            "dropped_speech_seconds": _rounded(cut.dropped_seconds),
-        }
-        for name, cut in cuts.items()
-    }
-    report = _report(testset, lengths, segments) | _total(heard.values())
-    for entry in report["recordings"]:
-        entry |= heard[entry["recording"]]
-    write_text(out / REPORT, canonical_json({"segmentation": "free", **report}))
+    about = {"segmentation": "free", "method": options.method}
+    write_text(out / REPORT, canonical_json(make_report(about, coverages, testset.unlisted)))
 
 
-def normalise_given(folder: Path, window_seconds: float, out: Path) -> None:
-    """Write a given segmentation in the canonical form, every segment in order, and its report into `out`."""
-    from submission.runtime.audio import duration_samples
+def normalise_given(
+    folder: Path, window_seconds: float, listener: Listener, memory: Memory, label: str, out: Path
+) -> None:
+    """Write a given segmentation in the canonical form, every segment in order, and its report into `out`.
 
+    Raises UserError as `segment_freely` does, and for what is wrong with the given file before anything is heard.
+    """
     testset = read_testset(folder)
-    path = find_segments_file(folder)
-    given = read_given(path, testset, duration_samples, window_seconds)
-    lengths = {r.name: duration_samples(r.path) for r in testset.recordings}
+    given = read_given(find_segments_file(folder), testset, checked_length, window_seconds)
+    cuts: dict[str, list[Stretch]] = {recording.name: [] for recording in testset.recordings}
+    for segment in given.segments:
+        cuts[segment.recording].append((segment.start, segment.end))
+    coverages = [
+        _coverage(recording, heard, cuts[recording.name])
+        for recording, heard in _all_heard(testset.recordings, listener, memory, label)
+    ]
     write_segments(out / SEGMENTS, given.segments)
-    report = _report(testset, lengths, list(given.segments))
-    report |= {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end}
-    write_text(out / REPORT, canonical_json({"segmentation": "given", **report}))
+    about = {"segmentation": "given", "overlapping": given.overlaps, "cut_at_end": given.cut_at_end}
+    write_text(out / REPORT, canonical_json(make_report(about, coverages, testset.unlisted)))
 
 
-def _refuse_empty(recordings: Iterable[Recording], lengths: dict[str, int]) -> None:
-    for recording in recordings:
-        if not lengths[recording.name]:
-            raise UserError(str(recording.path), "has no samples", "replace it or take it out of FILE_ORDER")
+def _all_heard(
+    recordings: Sequence[Recording], listener: Listener, memory: Memory, label: str
+) -> Iterator[tuple[Recording, Heard]]:
+    """Yield what is heard in each recording; after the last, UserError naming those that cannot be read."""
+    errors = []
+    with progress(label, sum(rough_seconds(r.path) for r in recordings), "s of audio") as tick:
+        for recording, heard in listen(recordings, listener, memory, tick):
+            if isinstance(heard, UserError):
+                errors.append(heard)
+            else:
+                yield recording, heard
+    if errors:
+        raise together(errors, label, f"{len(errors)} of {len(recordings)} recordings cannot be read")
 
 
-def _report(testset: TestSetFolder, lengths: dict[str, int], segments: list[Segment]) -> dict[str, Any]:
-    """Return counts and seconds of a test set and of each recording."""
-    by_name: dict[str, list[Segment]] = {r.name: [] for r in testset.recordings}
-    for segment in segments:
-        by_name[segment.recording].append(segment)
-    return {
-        **_summary(segments, sum(lengths.values())),
-        "recordings": [{"recording": name, **_summary(part, lengths[name])} for name, part in by_name.items()],
-        "recordings_without_segments": [name for name, part in by_name.items() if not part],
-        "recordings_not_in_file_order": list(testset.unlisted),
-    }
+def _coverage(recording: Recording, heard: Heard, cuts: Sequence[Stretch]) -> Coverage:
+    speech = speech_stretches(heard.voice, heard.samples)
+    return Coverage(
+        recording=recording.name,
+        recorded=heard.samples,
+        segments=tuple(end - start for start, end in cuts),
+        speech=sum(end - start for start, end in speech),
+        dropped=sum(end - start for start, end in uncovered(speech, cuts)),
+    )
 
 
-def _summary(segments: list[Segment], recorded_samples: int) -> dict[str, Any]:
-    seconds = [segment.seconds for segment in segments]
-    return {
-        "segments": len(segments),
-        "recorded_seconds": _rounded(recorded_samples / SAMPLE_RATE),
-        "segment_seconds": _rounded(sum(seconds)),
-        "longest_seconds": _rounded(max(seconds, default=None)),
-        "shortest_seconds": _rounded(min(seconds, default=None)),
-    }
+def listen_to_share(testsets: Sequence[tuple[Path, Listener]], memory: Memory, launched: Launch) -> None:
+    """Listen to this process's share of the recordings of test sets, and wait until every process has.
+
+    What is wrong with a test set or a recording is left to the first process to say, when it makes the stages.
+    """
+    everything = [(recording, listener) for folder, listener in testsets for recording in _recordings(folder)]
+    seconds = [rough_seconds(recording.path) for recording, _ in everything]
+    mine = launched.share(seconds)
+    label = f"listening (process {launched.rank + 1} of {launched.processes})"
+    with progress(label, sum(seconds[i] for i in mine), "s of audio") as tick:
+        for listener in dict.fromkeys(listener for _, listener in testsets):
+            recordings = [everything[i][0] for i in mine if everything[i][1] is listener]
+            for _ in listen(recordings, listener, memory, tick):
+                pass
+    wait_for_all()
 
 
-def _total(parts: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
-    """Return the sums by key; None where a part does not know."""
-    columns: dict[str, list[float | None]] = {}
-    for part in parts:
-        for key, value in part.items():
-            columns.setdefault(key, []).append(value)
-    return {key: None if None in values else _rounded(sum(values)) for key, values in columns.items()}
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
+def _recordings(folder: Path) -> tuple[Recording, ...]:
+    try:
+        return read_testset(folder).recordings
+    except UserError:
+        return ()

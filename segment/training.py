@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from segment.classifier import Classifier, build, load_classifier, normalise, save_classifier
 from segment.corpus import LabelledRecording
-from segment.windows import TAIL_SECONDS, Window, plan_windows, probability_track
+from segment.windows import TAIL_SECONDS, Source, Window, plan_windows, probability_tracks
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.progress import progress
@@ -90,7 +90,9 @@ def measure(classifier: Classifier, recordings: Sequence[LabelledRecording]) -> 
             def read(start: int, end: int, path: Path = recording.path) -> np.ndarray:
                 return read_slice(path, start, end)
 
-            heard = probability_track(read, recording.samples, classifier.probabilities, tick=tick) >= 0.5
+            source = Source(read=read, samples=recording.samples)
+            (track,) = probability_tracks([source], classifier.probabilities, tick=tick)
+            heard = track >= 0.5
             label = recording.labels()
             score = FrameScore(
                 true_speech=int((heard & label).sum()),

@@ -2,7 +2,7 @@
 
 The windows are those of SHAS: 20 s, end to end, from the start of the recording; a tail under 2 s joins the
 window before it. With `inference_times` n, n passes shifted by 20/n s are averaged. A recording is read window
-by window, so its length costs only its track: 0.4 MB an hour.
+by window, so its length costs only its track: 1.4 MB an hour.
 
 A window's frames are laid down from the frame at which it starts on the track of 49.95 frames a second (see
 pdac.FRAME_RATE_HZ). 20 s fit exactly; a window of another length may have one frame more or less than the track
@@ -11,9 +11,9 @@ has room for: a surplus one is left out, a missing one becomes the mean of what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
@@ -27,6 +27,14 @@ Read = Callable[[int, int], np.ndarray]
 """(start, end) in samples -> float32 [end - start]."""
 Predict = Callable[[np.ndarray], np.ndarray]
 """Windows, float32 [batch, samples] -> probabilities [batch, frames]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A recording that can be read piece by piece."""
+
+    read: Read
+    samples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,46 +81,57 @@ def plan_windows(samples: int, shift: int = 0, window_seconds: float = WINDOW_SE
     ]
 
 
-def probability_track(
-    read: Read,
-    samples: int,
+def probability_tracks(
+    sources: Iterable[Source],
     predict: Predict,
     *,
     inference_times: int = 1,
     batch_size: int = 14,
     tick: Callable[[float], None] = lambda seconds: None,
-) -> np.ndarray:
-    """Return the speech probability of every frame of a recording, float64 [frame_at(samples)].
+) -> list[np.ndarray]:
+    """Return the speech probability of every frame of recordings, each float64 [frame_at(samples)].
 
-    Only equally long windows share a batch, so no window is padded and the batch size does not count.
-    tick is told the seconds of audio that each batch has covered, shared over the passes.
+    Only equally long windows share a batch, of whatever recording: no window is padded, and the batch size does
+    not count. A recording's windows are read when its turn comes; waiting for a full batch are at most batch_size
+    windows of 20 s and one odd one per recording and pass. tick is told the seconds of audio that each batch has
+    covered, shared over the passes.
     """
-    total = np.zeros(frame_at(samples))
-    for shift in _shifts(samples, inference_times):
-        track = np.full(len(total), np.nan)
-        for batch in _batches(plan_windows(samples, shift), batch_size):
-            probabilities = predict(np.stack([read(w.start, w.end) for w in batch]))
-            for window, values in zip(batch, probabilities, strict=True):
-                room = track[window.first_frame : window.last_frame]
-                count = min(len(room), len(values))
-                room[:count] = values[:count]
-            tick(sum(w.end - w.start for w in batch) / SAMPLE_RATE / inference_times)
-        total += fill_missing(track)
-    return total / inference_times
+    passes: list[list[np.ndarray]] = []
+    waiting: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)  # length -> (audio, its place)
+
+    def predict_waiting(length: int) -> None:
+        batch = waiting.pop(length)
+        for (_, room), values in zip(batch, predict(np.stack([audio for audio, _ in batch])), strict=True):
+            count = min(len(room), len(values))
+            room[:count] = values[:count]
+        tick(len(batch) * length / SAMPLE_RATE / inference_times)
+
+    for source in sources:
+        passes.append([np.full(frame_at(source.samples), np.nan) for _ in range(inference_times)])
+        for track, shift in zip(passes[-1], shifts(source.samples, inference_times), strict=True):
+            for window in plan_windows(source.samples, shift):
+                length = window.end - window.start
+                audio = source.read(window.start, window.end)
+                waiting[length].append((audio, track[window.first_frame : window.last_frame]))
+                if len(waiting[length]) == batch_size:
+                    predict_waiting(length)
+    for length in sorted(waiting):
+        predict_waiting(length)
+    return [mean_track(tracks) for tracks in passes]
 
 
-def _shifts(samples: int, inference_times: int) -> list[int]:
+def shifts(samples: int, inference_times: int) -> list[int]:
     """Return the shift of each pass; one beyond the recording's end counts as none, as in the original."""
-    shifts = [round(WINDOW_SECONDS * SAMPLE_RATE / inference_times * i) for i in range(inference_times)]
-    return [0 if shift >= samples else shift for shift in shifts]
+    moved = [round(WINDOW_SECONDS * SAMPLE_RATE / inference_times * i) for i in range(inference_times)]
+    return [0 if shift >= samples else shift for shift in moved]
 
 
-def _batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Yield runs of neighbouring windows of one length, at most batch_size at a time."""
-    for _, run in groupby(windows, key=lambda w: w.end - w.start):
-        alike = list(run)
-        for i in range(0, len(alike), batch_size):
-            yield alike[i : i + batch_size]
+def mean_track(passes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of several passes over a recording, each filled where a frame had no window's value."""
+    total = np.zeros(len(passes[0]))
+    for track in passes:
+        total += fill_missing(track)
+    return total / len(passes)
 
 
 def fill_missing(track: np.ndarray) -> np.ndarray:

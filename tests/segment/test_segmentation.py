@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -11,35 +12,25 @@ import pytest
 import soundfile
 
 from segment.fixed import cut_evenly
-from segment.methods import METHODS, Shas, cut_track
+from segment.hearing import Heard
+from segment.methods import METHODS, cut_track
 from segment.pdac import FRAME_RATE_HZ
+from segment.report import coverage_lines
 from segment.segmentation import normalise_given, segment_freely
 from submission.errors import UserError
 from submission.recipe import SegmentOptions
 from submission.segments import read_segments
+from tests.segment.conftest import loudness_listener
 
 RATE = 16_000
 OPTIONS = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshold=0.5)
 
 
-def loudness(windows: np.ndarray) -> np.ndarray:
-    """Stand for a classifier: 0.9 where a frame's first sample is loud, 0.1 elsewhere, as wav2vec 2.0 counts frames."""
-    frames = max(0, (windows.shape[1] - 400) // 320 + 1)
-    return np.where(np.abs(windows[:, : frames * 320 : 320]) > 0.2, 0.9, 0.1)
-
-
-@pytest.fixture
-def testset(tmp_path) -> Path:
-    """Two recordings: b speaks at 1-3 s and 4-23 s of 25 s, a is silent for 3 s."""
-    folder = tmp_path / "set"
-    (folder / "wavs").mkdir(parents=True)
-    speech = np.zeros(25 * RATE, np.float32)
-    speech[1 * RATE : 3 * RATE] = speech[4 * RATE : 23 * RATE] = 0.5
-    soundfile.write(folder / "wavs" / "b.wav", speech, RATE)
-    soundfile.write(folder / "wavs" / "a.wav", np.zeros(3 * RATE), RATE)
-    soundfile.write(folder / "extra.wav", np.zeros(RATE), RATE)
-    (folder / "FILE_ORDER").write_text("b.wav\na\n", encoding="utf-8")
-    return folder
+def cut(testset: Path, memory, out: Path, method: str = "shas", **listening) -> tuple[list, dict]:
+    """Return segments and report of a test set by a method."""
+    out.mkdir(exist_ok=True)
+    segment_freely(testset, replace(OPTIONS, method=method), loudness_listener(**listening), memory, "segment:X", out)
+    return read(out)
 
 
 def read(folder: Path) -> tuple[list, dict]:
@@ -50,9 +41,8 @@ def test_the_registry_holds_the_methods_that_recipes_may_name():
     assert set(METHODS) == set(get_args(get_type_hints(SegmentOptions)["method"]))
 
 
-def test_shas_cuts_a_test_set_and_reports_what_it_did(testset, tmp_path):
-    segment_freely(testset, Shas(options=OPTIONS, predict=loudness), "segment:X", tmp_path)
-    segments, report = read(tmp_path)
+def test_shas_cuts_a_test_set_and_reports_what_it_did(testset, memory, tmp_path):
+    segments, report = cut(testset, memory, tmp_path)
     assert {s.recording for s in segments} == {"b.wav"}
     assert (segments[0].start, segments[0].end) == pytest.approx((1 * RATE, 3 * RATE), abs=400)
     assert segments[-1].end == pytest.approx(23 * RATE, abs=400)
@@ -60,28 +50,47 @@ def test_shas_cuts_a_test_set_and_reports_what_it_did(testset, tmp_path):
     assert report["segments"] == len(segments) >= 4
     assert report["recordings_without_segments"] == ["a.wav"]
     assert report["recordings_not_in_file_order"] == ["extra.wav"]
-    assert report["recorded_seconds"] == 28.0
-    assert report["speech_seconds"] == pytest.approx(21, abs=0.1)
-    assert report["dropped_speech_seconds"] < 0.02 * len(segments) + 0.02
+    assert (report["segmentation"], report["method"], report["recorded_seconds"]) == ("free", "shas", 28.0)
     assert [r["recording"] for r in report["recordings"]] == ["b.wav", "a.wav"]
 
 
-def test_the_batch_size_changes_no_byte(testset, tmp_path):
-    for size in (1, 14):
-        options = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshold=0.5, batch_size=size)
-        (tmp_path / str(size)).mkdir()
-        segment_freely(testset, Shas(options=options, predict=loudness), "segment:X", tmp_path / str(size))
-    for name in ("segments.yaml", "report.json"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "14" / name).read_bytes()
+def test_plain_shas_drops_the_soft_speech_and_says_so(testset, memory, tmp_path):
+    _, report = cut(testset, memory, tmp_path)
+    assert report["speech_seconds"] == pytest.approx(21, abs=0.3)
+    assert 1 < report["dropped_speech_seconds"] < 3  # besides the soft second, what cutting a flat track costs
+    assert report["covered_speech_seconds"] + report["dropped_speech_seconds"] == report["speech_seconds"]
+    lines = coverage_lines(report)
+    assert lines[0].startswith("  b.wav ") and lines[-1].startswith("  together ") and "dropped (" in lines[0]
 
 
-def test_fixed_lengths_cover_everything(testset, tmp_path):
-    options = SegmentOptions(method="fixed", max_seconds=7, min_seconds=0.2, threshold=0.5)
-    segment_freely(testset, METHODS["fixed"](options, tmp_path), "segment:X", tmp_path)
-    segments, report = read(tmp_path)
+def test_shas_with_the_detector_drops_nothing(testset, memory, tmp_path):
+    segments, report = cut(testset, memory, tmp_path, "shas+vad")
+    assert report["dropped_speech_seconds"] == 0.0
+    assert any(s.start <= 3.5 * RATE and s.end >= 4.5 * RATE for s in segments)
+    assert all(s.seconds <= 7 for s in segments)
+    assert all(a.end <= b.start for a, b in zip(segments, segments[1:], strict=False))
+
+
+def test_the_detector_alone_cuts_by_the_same_rules(testset, memory, tmp_path):
+    segments, report = cut(testset, memory, tmp_path, "vad")
+    assert report["method"] == "vad" and all(s.seconds < 7 for s in segments)
+    assert report["dropped_speech_seconds"] < 2
+
+
+def test_fixed_lengths_cover_everything(testset, memory, tmp_path):
+    _, report = cut(testset, memory, tmp_path, "fixed")
     assert report["segment_seconds"] == report["recorded_seconds"] == 28.0
-    assert report["speech_seconds"] is None and report["dropped_speech_seconds"] is None
+    assert report["dropped_speech_seconds"] == 0.0
     assert report["longest_seconds"] == 7.0 and report["segments"] == 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_the_batch_size_nor_a_second_run_changes_a_byte(method, testset, memory, tmp_path):
+    for size in (1, 14):
+        cut(testset, replace(memory, folder=tmp_path / f"heard{size}"), tmp_path / str(size), method, batch_size=size)
+    cut(testset, replace(memory, folder=tmp_path / "heard1"), tmp_path / "again", method)
+    for name in ("segments.yaml", "report.json"):
+        assert len({(tmp_path / run / name).read_bytes() for run in ("1", "14", "again")}) == 1
 
 
 @pytest.mark.parametrize(
@@ -92,11 +101,11 @@ def test_a_last_piece_that_is_too_short_shares_with_the_one_before(samples, piec
     assert [b - a for a, b in cut_evenly(samples, 100, 10)] == pieces
 
 
-def test_given_segments_are_kept_and_made_regular(testset, tmp_path):
+def test_given_segments_are_kept_and_made_regular(testset, memory, tmp_path):
     entries = ("x/b.wav, offset: 4, duration: 6", "b, offset: 1, duration: 3.5", "a, offset: 0.5, duration: 2.51")
     text = "".join(f"- {{wav: {entry}}}\n" for entry in entries)
     (testset / "segments.yaml").write_text(text, encoding="utf-8")
-    normalise_given(testset, 8, tmp_path)
+    normalise_given(testset, 8, replace(loudness_listener(), classify=None), memory, "segment:X", tmp_path)
     segments, report = read(tmp_path)
     assert [(s.recording, s.start, s.end) for s in segments] == [
         ("b.wav", 4 * RATE, 10 * RATE),
@@ -104,24 +113,59 @@ def test_given_segments_are_kept_and_made_regular(testset, tmp_path):
         ("a.wav", RATE // 2, 3 * RATE),
     ]
     assert (report["segments"], report["overlapping"], report["cut_at_end"]) == (3, 1, 1)
+    assert report["dropped_speech_seconds"] == pytest.approx(23 - 10, abs=0.1)
 
 
 @pytest.mark.parametrize("samples", [1, 100, 399, 5000, 31_999, 480_000, 479_999, 480_001])
 def test_segments_end_with_the_recording_at_the_latest(samples):
-    cut = cut_track(np.full(round(samples * FRAME_RATE_HZ / RATE), 0.9), samples, OPTIONS)
-    assert all(0 <= start < end <= samples and end - start < 7 * RATE for start, end in cut.segments)
-    assert samples < 200 or cut.segments
+    segments = cut_track(np.full(round(samples * FRAME_RATE_HZ / RATE), 0.9), samples, OPTIONS, FRAME_RATE_HZ)
+    assert all(0 <= start < end <= samples and end - start < 7 * RATE for start, end in segments)
+    assert samples < 200 or segments
 
 
-def test_samples_that_are_no_numbers_are_refused_by_their_place(testset, tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.5, 1.999, 20, 30, 70, 270])
+@pytest.mark.parametrize("level", [0.0, 0.6, float("nan")])
+def test_every_length_and_any_track_gives_segments_within_the_limits(method, seconds, level):
+    """30, 70 and 270 s, silence, files under 2 s and NaN are where the published code fails."""
+    samples = round(seconds * RATE)
+    heard = Heard(
+        samples=samples,
+        voice=np.full(-(-samples // 512), level, np.float32),
+        track=np.full(round(samples * FRAME_RATE_HZ / RATE), level),
+    )
+    segments = METHODS[method](heard, OPTIONS)
+    edges = [edge for segment in segments for edge in segment]
+    assert edges == sorted(edges) and all(0 <= a < b <= samples and b - a <= 7 * RATE for a, b in segments)
+    if seconds > 0.01:  # below, a track has no frame
+        assert bool(segments) == (method == "fixed" or level == 0.6)
+
+
+def test_a_bad_recording_is_named_and_costs_no_other(testset, memory, tmp_path):
+    (testset / "wavs" / "c.wav").write_bytes(b"")
+    (testset / "wavs" / "d.wav").write_bytes(b"hello" * 100)
+    (testset / "FILE_ORDER").write_text("c\nb\nd\na\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        cut(testset, memory, tmp_path / "out")
+    assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
+    assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert len(list(memory.folder.iterdir())) == 4  # two tracks of b and a each
+    for name in ("c.wav", "d.wav"):
+        soundfile.write(testset / "wavs" / name, np.zeros(RATE), RATE)
+    _, report = cut(testset, memory, tmp_path / "out")
+    assert [r["recording"] for r in report["recordings"]] == ["c.wav", "b.wav", "d.wav", "a.wav"]
+
+
+def test_samples_that_are_no_numbers_are_refused_by_their_place(testset, memory, tmp_path):
     audio = np.zeros(25 * RATE, np.float32)
     audio[22 * RATE] = np.nan
     soundfile.write(testset / "wavs" / "b.wav", audio, RATE, subtype="FLOAT")
     with pytest.raises(UserError, match=r"b\.wav: has samples that are no numbers, first at 22\.00 s"):
-        segment_freely(testset, Shas(options=OPTIONS, predict=loudness), "segment:X", tmp_path)
+        cut(testset, memory, tmp_path / "out")
 
 
-def test_a_recording_without_samples_is_refused(testset, tmp_path):
+def test_a_recording_without_samples_is_refused(testset, memory, tmp_path):
     soundfile.write(testset / "wavs" / "a.wav", np.zeros(0), RATE)
     with pytest.raises(UserError, match=r"a\.wav: has no samples"):
-        segment_freely(testset, Shas(options=OPTIONS, predict=loudness), "segment:X", tmp_path)
+        cut(testset, memory, tmp_path / "out")

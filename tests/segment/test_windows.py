@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.windows import fill_missing, frame_at, plan_windows, probability_track, sample_at
+from segment.windows import Source, fill_missing, frame_at, plan_windows, probability_tracks, sample_at
 
 RATE = 16_000
 
@@ -19,6 +19,15 @@ def heard_frames(samples: int) -> int:
 def level(windows: np.ndarray) -> np.ndarray:
     """A stand-in listener: every frame's probability is its own first sample, as wav2vec 2.0 would count frames."""
     return windows[:, : heard_frames(windows.shape[1]) * 320 : 320]
+
+
+def source(audio: np.ndarray) -> Source:
+    return Source(read=lambda start, end: audio[start:end], samples=len(audio))
+
+
+def track_of(audio: np.ndarray, predict=level, **options) -> np.ndarray:
+    (track,) = probability_tracks([source(audio)], predict, **options)
+    return track
 
 
 @given(st.integers(1, 100 * RATE), st.integers(0, 20 * RATE))
@@ -50,7 +59,7 @@ def test_a_shift_makes_the_first_window_shorter():
 def test_a_track_of_any_length_is_complete(seconds, inference_times):
     samples = int(seconds * RATE)
     audio = np.full(samples, 0.75, np.float32)
-    track = probability_track(lambda a, b: audio[a:b], samples, level, inference_times=inference_times)
+    track = track_of(audio, inference_times=inference_times)
     assert track.shape == (round(samples * 49.95 / RATE),)
     if samples >= 400:
         assert np.allclose(track, 0.75)
@@ -59,17 +68,31 @@ def test_a_track_of_any_length_is_complete(seconds, inference_times):
 def test_frames_lie_where_their_samples_are():
     samples = 90 * RATE
     audio = np.arange(samples, dtype=np.float32)
-    track = probability_track(lambda a, b: audio[a:b], samples, level)
+    track = track_of(audio)
     expected = np.arange(len(track)) / 49.95 * RATE
     assert np.abs(track - expected)[:-1].max() <= 320  # within a frame
     assert abs(track[-1] - expected[-1]) <= 640  # the tail had one frame less: a mean of the two before it
 
 
-def test_the_batch_size_does_not_count():
-    samples = int(105.3 * RATE)
-    audio = np.random.default_rng(1).random(samples, np.float32)
-    tracks = [probability_track(lambda a, b: audio[a:b], samples, level, batch_size=n) for n in (1, 2, 14)]
-    assert all(np.array_equal(tracks[0], track) for track in tracks)
+def test_neither_the_batch_size_nor_other_recordings_count():
+    rng = np.random.default_rng(1)
+    recordings = [rng.random(int(seconds * RATE), np.float32) for seconds in (105.3, 3, 40, 0.5, 61.9, 3)]
+    alone = [track_of(audio, inference_times=2) for audio in recordings]
+    for size in (1, 2, 14):
+        together = probability_tracks(map(source, recordings), level, inference_times=2, batch_size=size)
+        assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_windows_of_one_length_share_batches_across_recordings():
+    shapes = []
+
+    def predict(windows: np.ndarray) -> np.ndarray:
+        shapes.append((len(windows), windows.shape[1] // RATE))
+        return level(windows)
+
+    recordings = [np.zeros(seconds * RATE, np.float32) for seconds in (45, 5, 20, 5, 60)]
+    probability_tracks(map(source, recordings), predict, batch_size=4)
+    assert sorted(shapes) == [(2, 20), (3, 5), (4, 20)]
 
 
 def test_a_long_recording_is_read_window_by_window():
@@ -79,7 +102,7 @@ def test_a_long_recording_is_read_window_by_window():
         asked.append(end - start)
         return np.zeros(end - start, np.float32)
 
-    track = probability_track(read, 7200 * RATE, level, batch_size=4)
+    (track,) = probability_tracks([Source(read=read, samples=7200 * RATE)], level, batch_size=4)
     assert len(track) == 359_640 and max(asked) < 22 * RATE
 
 
@@ -90,16 +113,13 @@ def test_passes_are_averaged():
     def predict(windows: np.ndarray) -> np.ndarray:
         return np.full((len(windows), heard_frames(windows.shape[1])), next(calls))
 
-    track = probability_track(
-        lambda a, b: np.zeros(b - a, np.float32), samples, predict, inference_times=2, batch_size=1
-    )
+    track = track_of(np.zeros(samples, np.float32), predict, inference_times=2, batch_size=1)
     assert np.allclose(track, 0.5)
 
 
 def test_progress_adds_up_to_the_recording():
     seconds = []
-    samples = int(63.7 * RATE)
-    probability_track(lambda a, b: np.zeros(b - a, np.float32), samples, level, inference_times=3, tick=seconds.append)
+    track_of(np.zeros(int(63.7 * RATE), np.float32), inference_times=3, tick=seconds.append)
     assert sum(seconds) == pytest.approx(63.7)
 
 
