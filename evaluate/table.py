@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from submission.tabular import aligned
+
 HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", "BLEU", "chrF")
 
 
@@ -16,12 +18,4 @@ def table(record: dict[str, Any]) -> str:
         counts = [entry["segments"], *(flags[name] for name in ("blank", "truncated", "clipped", "too_short"))]
         scores = [entry["note"]] if entry["note"] else [values[pair, testset, metric] for metric in ("BLEU", "chrF")]
         rows.append((pair, testset, *(f"{count:,}" for count in counts), *scores))
-    widths = [max(len(row[column]) for row in rows if len(row) == len(HEADINGS)) for column in range(len(HEADINGS))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, f"COMET: {record['comet']['state']}: {record['comet']['reason']}"])
+    return f"{aligned(rows, left=(0, 1))}\nCOMET: {record['comet']['state']}: {record['comet']['reason']}"

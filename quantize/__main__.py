@@ -1,4 +1,4 @@
-"""`python -m quantize`: pack a system's model, and say what it will weigh before that."""
+"""`python -m quantize`: rank layers, calibrate AWQ, pack a system's model, and say before that what it will weigh."""
 
 from __future__ import annotations
 
@@ -6,70 +6,100 @@ import argparse
 import sys
 from pathlib import Path
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_system_arguments, open_system, open_systems, run
+
+
+def sensitivity(args: argparse.Namespace) -> None:
+    """Build the stage sensitivity: what each layer's coarser codec costs in cross-entropy on the dev set."""
+    from quantize import stages
+    from quantize.table import ranking_table
+    from submission.errors import UserError
+    from submission.ranking import RANKING
+
+    system, store = open_system(args)
+    if system.recipe.quantize.ranked is None:
+        what = f"recipe {system.recipe.name} chooses no layers by sensitivity"
+        raise UserError("quantize.overrides", what, 'write layers = "sensitivity" in one of them')
+    folder = stages.sensitivity(system, store)
+    print(ranking_table((folder / RANKING).read_text(encoding="utf-8")))
+    print(f"pictures: {folder / 'sensitivity.svg'}, {folder / 'sensitivity.png'}")
+
+
+def awq(args: argparse.Namespace) -> None:
+    """Build the stage awq: the scales of channels that lower the error of what is packed."""
+    from quantize import stages
+    from quantize.table import awq_table
+    from submission.errors import UserError
+
+    system, store = open_system(args)
+    if system.recipe.quantize.awq is None:
+        raise UserError("quantize.awq", f"recipe {system.recipe.name} has no AWQ", "write a [quantize.awq] section")
+    folder = stages.awq(system, store, stages.codecs_of(system, store))
+    print(awq_table((folder / "report.json").read_text(encoding="utf-8")))
+    print(f"scales: {folder / 'scales.safetensors'}")
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Build the stage quantize of a system: model/ (the packed model) and report.json."""
-    from quantize.table import size_against_limit
+    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model), report.json.
 
-    system, store = open_system(args)
+    The ranking of layers and the calibration of AWQ are built before it where the recipe asks for them.
+    """
+    from quantize import stages
+    from submission.sizes import against_limit
 
-    def make(out: Path) -> None:
-        from quantize.stream import pack_system
-
-        base = store.need(system.stage("merge"))
-        pack_system(base, out, system.recipe.quantize, system.campaign.size_limit_bytes)
-
-    model = store.obtain(system.stage("quantize"), make) / "model"
-    size = sum(path.stat().st_size for path in model.iterdir())
-    print("\n".join([*size_against_limit(size, system.campaign.size_limit_bytes), f"packed model: {model}"]))
+    for system, store in open_systems(args):
+        model = stages.packed(system, store) / "model"
+        size = sum(path.stat().st_size for path in model.iterdir())
+        limit = against_limit(size, system.campaign.size_limit)
+        print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
 
 
 def forecast(args: argparse.Namespace) -> None:
-    """Print what a system's model will weigh, to the byte, from shapes alone."""
-    from quantize.table import forecast_record, forecast_table
-    from submission.architectures import read_config
+    """Print what a system's model will weigh, to the byte, from shapes alone, and what further steps would save.
+
+    For a list of systems, one line each.
+    """
+    from quantize.table import forecast_record, forecast_table, systems_table
     from submission.digest import canonical_json
     from submission.errors import UserError
-    from submission.forecast import companion_files
-    from submission.forecast import forecast as forecast_bytes
     from submission.plan import expected_model
 
-    system, _ = open_system(args)
-    limit = system.campaign.size_limit_bytes
-    if args.checkpoint is None:
-        cast = expected_model(system)
+    casts = [(system, expected_model(system, store, args.checkpoint)) for system, store in open_systems(args)]
+    if missing := [system for system, cast in casts if cast is None]:
+        what = f"no configuration of {missing[0].campaign.model.name} is here"
+        raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
+    if args.json:
+        records = [forecast_record(system, cast) for system, cast in casts]
+        print(canonical_json(records if len(records) > 1 else records[0]), end="")
+    elif len(casts) > 1:
+        print(systems_table(casts))
     else:
-        cast = forecast_bytes(
-            read_config(args.checkpoint),
-            system.recipe.quantize.codecs,
-            system.recipe.quantize.overrides,
-            limit_bytes=limit,
-            other_bytes=sum(path.stat().st_size for path in companion_files(args.checkpoint)),
-        )
-    if cast is None:
-        what = f"no configuration of {system.campaign.model.name} is here"
-        raise UserError(f"campaign {system.campaign.name}", what, "name a model folder with --checkpoint or --data")
-    text = canonical_json(forecast_record(cast, limit)) if args.json else forecast_table(cast, limit) + "\n"
-    print(text, end="")
+        print(forecast_table(*casts[0]))
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantize", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    one = verbs.add_parser("pack", help="quantize and pack the merged checkpoint", description=pack.__doc__)
-    add_system_arguments(one)
-    one.set_defaults(verb=pack)
+    verb = verbs.add_parser("sensitivity", help="rank the layers by their change", description=sensitivity.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=sensitivity)
 
-    two = verbs.add_parser("forecast", help="the packed model's bytes by role", description=forecast.__doc__)
-    add_system_arguments(two)
-    two.add_argument(
+    verb = verbs.add_parser("awq", help="calibrate activation-aware scales", description=awq.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=awq)
+
+    verb = verbs.add_parser("pack", help="quantize and pack the merged checkpoint", description=pack.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=pack)
+
+    verb = verbs.add_parser("forecast", help="the packed model's bytes by role", description=forecast.__doc__)
+    add_system_arguments(verb)
+    verb.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a checkpoint's folder in place of the campaign's model"
     )
-    two.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    two.set_defaults(verb=forecast)
+    verb.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    verb.set_defaults(verb=forecast)
     return parser
 
 

@@ -11,22 +11,26 @@ import functools
 import math
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 
+from quantize.folding import Folding
 from quantize.solver import solve
-from submission.architectures import read_config, tensors
+from quantize.weights_file import WeightsFile, open_weights
+from submission.architectures import tensors
 from submission.architectures.tensors import TensorSpec
 from submission.checkpoint import INDEX, WEIGHTS, Checkpoint, Located, packed_config, read_checkpoint, weight_files
 from submission.codecs import Codec
+from submission.codecs.codec import Solve
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.forecast import companion_files, forecast, stored_parts
+from submission.forecast import companion_files, stored_parts
 from submission.progress import progress
-from submission.recipe import QuantizeOptions
-from submission.safetensors_file import file_bytes, header_bytes, lay_out, tensor_bytes
+from submission.safetensors_file import file_bytes, tensor_bytes
+
+JOURNAL = "packed.jsonl"
+"""Beside the model while it is packed: which weights are done."""
 
 READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -34,24 +38,32 @@ ERROR_ROWS = 4096
 """Rows of a weight that are decoded at a time to measure what packing did to it."""
 
 
-def pack_system(folder: Path, out: Path, options: QuantizeOptions, limit_bytes: int) -> None:
+def pack_system(folder: Path, out: Path, codecs: dict[str, Codec], solver: str, folding: Folding | None = None) -> None:
     """Fill `out` with what the stage quantize makes of a checkpoint: model/ and report.json.
 
-    Raises UserError as `resolve_codecs` and `pack_checkpoint` do.
+    codecs, solver, folding: as for `pack_checkpoint`, which raises UserError. A killed run's `out` is gone on with.
     """
-    config = read_config(folder)
-    other = sum(path.stat().st_size for path in companion_files(folder))
-    cast = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes, other_bytes=other)
-    model = out / "model"
-    model.mkdir()
-    report = pack_checkpoint(folder, model, cast.codecs, solver=options.solver)
+    model, journal = out / "model", out / JOURNAL
+    model.mkdir(exist_ok=True)
+    report = pack_checkpoint(folder, model, codecs, solver=solver, folding=folding, journal=journal)
     write_text(out / "report.json", canonical_json(report))
+    journal.unlink(missing_ok=True)
 
 
-def pack_checkpoint(folder: Path, out: Path, codecs: dict[str, Codec], *, solver: str) -> dict[str, Any]:
-    """Write the packed model of a checkpoint into the empty folder `out` and return the report.
+def pack_checkpoint(
+    folder: Path,
+    out: Path,
+    codecs: dict[str, Codec],
+    *,
+    solver: str,
+    folding: Folding | None = None,
+    journal: Path | None = None,
+) -> dict[str, Any]:
+    """Write the packed model of a checkpoint into the folder `out` and return the report.
 
     codecs: weight name on the hub -> codec, as `resolve_codecs` gives them; every other tensor is kept as it is.
+    folding: scales of channels that are folded into the weights before. journal: a file that notes each packed weight
+    that is on the disk, so that a killed run, started again with the same arguments, goes on after it.
     The report has codec, bytes and relative squared error of each packed weight, what was kept, which files were
     copied, and which were left out. The same arguments give the same bytes.
     Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite.
@@ -65,7 +77,8 @@ def pack_checkpoint(folder: Path, out: Path, codecs: dict[str, Codec], *, solver
         for spec in specs
         for name, part in stored_parts(spec, codecs.get(spec.name), checkpoint.located[spec.name].dtype).items()
     }
-    packed = _write_weights(out / WEIGHTS, checkpoint, specs, codecs, stored, solver)
+    with open_weights(out / WEIGHTS, stored, journal) as target:
+        _write_tensors(target, checkpoint, specs, codecs, functools.partial(solve, solver), folding)
     write_text(out / "config.json", canonical_json(packed_config(checkpoint.config, codecs)))
     copied = companion_files(folder)
     for path in copied:
@@ -74,7 +87,7 @@ def pack_checkpoint(folder: Path, out: Path, codecs: dict[str, Codec], *, solver
     kept = [spec for spec in specs if spec.name not in codecs]
     return {
         "solver": solver,
-        "packed": packed,
+        "packed": {name: target.report[name] for name in sorted(target.report)},
         "kept": {
             "tensors": len(kept),
             "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept),
@@ -87,33 +100,29 @@ def pack_checkpoint(folder: Path, out: Path, codecs: dict[str, Codec], *, solver
     }
 
 
-def _write_weights(
-    path: Path,
+def _write_tensors(
+    target: WeightsFile,
     checkpoint: Checkpoint,
     specs: list[TensorSpec],
     codecs: dict[str, Codec],
-    stored: dict[str, tuple[str, tuple[int, ...]]],
-    solver: str,
-) -> dict[str, Any]:
-    """Write model.safetensors and return what became of each packed weight."""
-    head, places = header_bytes(stored), lay_out(stored)
-    report: dict[str, Any] = {}
-    written = len(head)
+    solution_of: Solve,
+    folding: Folding | None,
+) -> None:
+    """Write every tensor to its place, in the order in which they lie on the disk."""
     on_disk = sorted(specs, key=lambda spec: _place(checkpoint.located[spec.name]))
     parameters = sum(math.prod(spec.shape) for spec in specs)
-    with path.open("wb") as file, progress("quantize", parameters / 1e6, "M parameters") as tick:
-        file.write(head)
+    with progress("quantize", parameters / 1e6, "M parameters") as tick:
         for spec in on_disk:
-            tensor = read_tensor(checkpoint.located[spec.name], spec.name)
             codec = codecs.get(spec.name)
-            parts = {spec.name: tensor} if codec is None else encode(spec.name, tensor, codec, solver)
-            for name, part in parts.items():
-                written += _write_at(file, len(head) + places[name].begin, part)
-            if codec is not None:
-                report[spec.name] = _describe(tensor, codec, spec.name, parts)
+            if codec is None or spec.name not in target.report:
+                tensor = read_tensor(checkpoint.located[spec.name], spec.name)
+                if folding is not None:
+                    tensor = folding.fold(spec.name, tensor)
+                parts = {spec.name: tensor} if codec is None else encode(spec.name, tensor, codec, solution_of)
+                target.write(parts)
+                if codec is not None:
+                    target.note(spec.name, _describe(tensor, codec, spec.name, parts))
             tick(math.prod(spec.shape) / 1e6)
-    assert written == path.stat().st_size == file_bytes(stored), f"{path}: {written} bytes written"
-    return {name: report[name] for name in sorted(report)}
 
 
 def _place(located: Located) -> tuple[str, int]:
@@ -133,22 +142,14 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
     return tensor
 
 
-def encode(name: str, weight: torch.Tensor, codec: Codec, solver: str) -> dict[str, torch.Tensor]:
+def encode(name: str, weight: torch.Tensor, codec: Codec, solution_of: Solve) -> dict[str, torch.Tensor]:
     """Return stored name -> tensor of a weight, float [rows, columns]; UserError where the codec cannot store it."""
     try:
-        parts = codec.encode(weight, functools.partial(solve, solver))
+        parts = codec.encode(weight, solution_of)
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(name, what, fix) from error
     return {f"{name}.{suffix}": part for suffix, part in parts.items()}
-
-
-def _write_at(file: BinaryIO, offset: int, tensor: torch.Tensor) -> int:
-    """Write a tensor's bytes at an offset and return how many they are."""
-    data = tensor.contiguous().view(torch.uint8).numpy() if tensor.numel() else np.empty(0, dtype=np.uint8)
-    file.seek(offset)
-    file.write(data.data)
-    return data.nbytes
 
 
 def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:

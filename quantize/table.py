@@ -1,16 +1,24 @@
-"""What a model folder weighs, as a person reads it."""
+"""What a model weighs, which layers are sensitive, what AWQ gained: as a person reads it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from submission.description import GB, GIB, size_text
-from submission.forecast import Forecast
+from submission.forecast import Forecast, Step, further_steps
+from submission.sizes import GB, GIB, against_limit, in_unit
+from submission.system import System
+from submission.tabular import aligned
+
+MOST_STEPS = 16
+"""Further steps that a table shows."""
 
 
-def forecast_record(cast: Forecast, limit_bytes: int) -> dict[str, Any]:
+def forecast_record(system: System, cast: Forecast) -> dict[str, Any]:
     """Return a forecast as JSON values."""
     return {
+        "recipe": system.recipe.name,
+        "campaign": system.campaign.name,
         "roles": [
             {
                 "role": role.role,
@@ -26,53 +34,67 @@ def forecast_record(cast: Forecast, limit_bytes: int) -> dict[str, Any]:
         "other_bytes": cast.other_bytes,
         "weights_bytes": cast.weights_bytes,
         "total_bytes": cast.total_bytes,
-        "limit_bytes": limit_bytes,
+        "limit_bytes": system.campaign.size_limit_bytes,
         "parameters": cast.parameters,
         "codecs": {name: codec.name for name, codec in cast.codecs.items()},
+        "steps": [
+            {
+                "role": step.role,
+                "layers": step.layers,
+                "codec": step.codec,
+                "change": step.change,
+                "saved_bytes": step.saved_bytes,
+            }
+            for step in further_steps(cast)
+        ],
     }
 
 
-def forecast_table(cast: Forecast, limit_bytes: int) -> str:
-    """Return a forecast as a table by role, with its total against the limit."""
-    decimals = 3 if cast.total_bytes >= GB // 10 else 6  # so that those of the miniature do not all read 0.003
+def forecast_table(system: System, cast: Forecast) -> str:
+    """Return a forecast as a table by role, its total against the limit, and what further steps would save."""
     rows = [("role", "stored as", "tensors", "parameters", "bytes", "GB", "GiB")]
     for role in cast.roles:
-        rows.append(
-            _row(
-                role.role,
-                ", ".join(role.codecs),
-                f"{role.tensors:,}",
-                f"{role.parameters:,}",
-                role.size_bytes,
-                decimals,
-            )
-        )
+        counts = (f"{role.tensors:,}", f"{role.parameters:,}")
+        rows.append((role.role, ", ".join(role.codecs), *counts, *_units(role.size_bytes, cast)))
     for name, size in (
         ("header", cast.header_bytes),
         ("config.json", cast.config_bytes),
         ("tokenizer and others", cast.other_bytes),
     ):
-        rows.append(_row(name, "", "", "", size, decimals))
-    rows.append(_row("total", "", "", f"{cast.parameters:,}", cast.total_bytes, decimals))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+        rows.append((name, "", "", "", *_units(size, cast)))
+    rows.append(("total", "", "", f"{cast.parameters:,}", *_units(cast.total_bytes, cast)))
+    lines = [aligned(rows, left=(0, 1))]
     if not cast.other_bytes:
-        lines += ["", "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."]
-    return "\n".join([*lines, "", *size_against_limit(cast.total_bytes, limit_bytes)])
+        lines.append("The tokenizer counts 0 until a model folder is named (--data or --checkpoint).")
+    lines += ["", *against_limit(cast.total_bytes, system.campaign.size_limit)]
+    if steps := further_steps(cast):
+        lines += ["", "One step further would save", steps_table(steps[:MOST_STEPS])]
+        if len(steps) > MOST_STEPS:
+            lines.append(f"and {len(steps) - MOST_STEPS} that save less (--json)")
+    return "\n".join(lines)
 
 
-def _row(name: str, codecs: str, tensors: str, parameters: str, size: int, decimals: int) -> tuple[str, ...]:
-    return name, codecs, tensors, parameters, f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"
+def steps_table(steps: Sequence[Step]) -> str:
+    """Return steps as a table, the largest saving first."""
+    rows = [("role", "layers", "stored as", "change", "bytes", "MB")]
+    for step in steps:
+        saved = (f"{step.saved_bytes:,}", f"{step.saved_bytes / 1e6:,.3f}")
+        rows.append((step.role, step.layers, step.codec, step.change, *saved))
+    return aligned(rows, left=(0, 1, 2, 3))
 
 
-def size_against_limit(total_bytes: int, limit_bytes: int) -> list[str]:
-    """Return two lines: the size in every unit, and how it stands to the limit."""
-    room = limit_bytes - total_bytes
-    verdict = f"{room:,} bytes below it" if room >= 0 else f"{-room:,} bytes OVER it"
-    return [f"model folder: {size_text(total_bytes)}", f"limit:        {size_text(limit_bytes)}; {verdict}"]
+def systems_table(casts: Sequence[tuple[System, Forecast]]) -> str:
+    """Return the sizes of several systems of one campaign, one a line, and which of them meet the limit."""
+    campaign = casts[0][0].campaign
+    rows = [("system", "bytes", "GB", "GiB", f"meets {campaign.size_limit}", "bits per parameter", "what it is")]
+    for system, cast in casts:
+        meets = "yes" if cast.total_bytes <= campaign.size_limit_bytes else "no"
+        bits = f"{8 * cast.total_bytes / cast.parameters:.2f}"
+        rows.append((system.recipe.name, *_units(cast.total_bytes, cast), meets, bits, system.recipe.description))
+    return aligned(rows, left=(0, 6))
+
+
+def _units(size: int, cast: Forecast) -> tuple[str, str, str]:
+    """Return a size in bytes, GB and GiB, with as many decimals as the whole model's."""
+    decimals = len(in_unit(cast.total_bytes, GB).partition(".")[2])
+    return f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"

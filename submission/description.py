@@ -18,6 +18,7 @@ from submission.campaign import Campaign
 from submission.checkpoint import parse_quantization
 from submission.codecs import Codec
 from submission.recipe import Recipe
+from submission.sizes import size_text
 
 MODEL_NAME = "Model name"
 SIZE = "Storage size"
@@ -28,9 +29,6 @@ BASE_MODEL = "Base model"
 CONDITION = "Condition"
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
 """What the evaluation server asks of every model."""
-
-GB = 10**9
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +43,6 @@ class Facts:
     data_sets: tuple[str, ...]
     names: dict[str, str]
     """Pair -> model name on the evaluation server."""
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size with all its units: `4,271,234,567 bytes = 4.271 GB = 3.978 GiB`.
-
-    Small sizes get more decimals, so that those of the miniature do not all read 0.003.
-    """
-    decimals = 3 if size_bytes >= GB // 10 else 6
-    return f"{size_bytes:,} bytes = {size_bytes / GB:.{decimals}f} GB = {size_bytes / GIB:.{decimals}f} GiB"
 
 
 def model_name(campaign: Campaign, recipe: Recipe, pair: str) -> str:

@@ -62,6 +62,8 @@ class RoleBytes:
 class Forecast:
     """The bytes of a packed model folder."""
 
+    config: dict[str, Any]
+    """The checkpoint's."""
     roles: tuple[RoleBytes, ...]
     codecs: dict[str, Codec]
     """Packed weights by name, `….up_proj.weight`."""
@@ -127,12 +129,52 @@ def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, C
             size_bytes=row.size_bytes + sum(tensor_bytes(*part) for part in parts.values()),
         )
     return Forecast(
+        config=config,
         roles=tuple(rows[role] for role in architecture_of(config).roles if role in rows),
         codecs=codecs,
         header_bytes=len(header_bytes(layout)),
         config_bytes=len(canonical_json(packed_config(config, codecs)).encode("utf-8")),
         other_bytes=other_bytes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change more to a system, and what it would save."""
+
+    role: str
+    """Role or family of roles: `embedding`, `mlp`."""
+    layers: str
+    """`all`, or `one`: in one layer only."""
+    codec: str
+    """Name of the codec in use."""
+    change: str
+    """`3 bits`, `groups of 256`."""
+    saved_bytes: int
+
+
+def further_steps(cast: Forecast) -> list[Step]:
+    """Return what each further step from a forecast system would save, exactly, the largest first.
+
+    A step gives every weight of a family of roles that has one codec the next smaller one; of families that occur in
+    layers, also those of one layer alone.
+    """
+    specs, steps = tensors(cast.config), []
+    families: dict[tuple[str, Codec], list[TensorSpec]] = {}
+    for spec in specs:
+        if spec.name in cast.codecs:
+            families.setdefault((spec.role.rpartition(".")[0] or spec.role, cast.codecs[spec.name]), []).append(spec)
+    for (family, codec), members in families.items():
+        layers = {"all": members}
+        if members[0].layer is not None and len({spec.layer for spec in members}) > 1:
+            layers["one"] = [spec for spec in members if spec.layer == members[0].layer]
+        for change, smaller in codec.steps().items():
+            for which, chosen in layers.items():
+                codecs = cast.codecs | {spec.name: smaller for spec in chosen}
+                saved = cast.total_bytes - _add_up(cast.config, specs, codecs, cast.other_bytes).total_bytes
+                if saved > 0:
+                    steps.append(Step(role=family, layers=which, codec=codec.name, change=change, saved_bytes=saved))
+    return sorted(steps, key=lambda step: -step.saved_bytes)
 
 
 def stored_parts(spec: TensorSpec, codec: Codec | None, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from submission.architectures import read_config, shipped_config
-from submission.campaign import UNITS
-from submission.description import model_name, size_text
+from submission.description import model_name
 from submission.forecast import Forecast, companion_files, forecast
+from submission.ranking import read_order
+from submission.sizes import against_limit
 from submission.store import Store
 from submission.system import SHIPPED, System
 
@@ -24,15 +26,20 @@ def plan_rows(system: System, store: Store) -> list[dict[str, Any]]:
     return rows
 
 
-def expected_model(system: System) -> Forecast | None:
+def expected_model(system: System, store: Store, checkpoint: Path | None = None) -> Forecast | None:
     """Return the forecast of the packed model, from the base model's configuration; None where that is unknown.
 
     Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
+    checkpoint: another model's folder in place of the base model's.
     """
     model = system.campaign.model.name
     folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
-    there = folder is not None and (folder / "config.json").is_file()
-    config = read_config(folder) if there else shipped_config(model)
+    if checkpoint is not None:
+        config, folder = read_config(checkpoint), checkpoint
+    elif folder is not None and (folder / "config.json").is_file():
+        config = read_config(folder)
+    else:
+        config, folder = shipped_config(model), None
     if config is None:
         return None
     quantize = system.recipe.quantize
@@ -41,8 +48,17 @@ def expected_model(system: System) -> Forecast | None:
         quantize.codecs,
         quantize.overrides,
         limit_bytes=system.campaign.size_limit_bytes,
-        other_bytes=sum(path.stat().st_size for path in companion_files(folder)) if there else 0,
+        other_bytes=sum(path.stat().st_size for path in companion_files(folder)) if folder else 0,
+        ranking=_ranking(system, store) if checkpoint is None else None,
     )
+
+
+def _ranking(system: System, store: Store) -> list[int] | None:
+    """Return the layers in the order of their sensitivity, where that is asked for and known already."""
+    if system.recipe.quantize.ranked is None:
+        return None
+    stage = system.stage("sensitivity")
+    return read_order(store.folder(stage)) if store.record(stage) else None
 
 
 def plan_text(system: System, store: Store) -> str:
@@ -56,25 +72,16 @@ def plan_text(system: System, store: Store) -> str:
     if not system.campaign.made_here:
         names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
         lines += ["", f"Uploaded as: {names}"]
-    return "\n".join(lines + _size_lines(system)) + "\n"
+    return "\n".join(lines + _size_lines(system, store)) + "\n"
 
 
-def _size_lines(system: System) -> list[str]:
+def _size_lines(system: System, store: Store) -> list[str]:
     """Return what the packed model will weigh against the limit, as lines."""
-    expected = expected_model(system)
+    expected = expected_model(system, store)
     if expected is None:
         return []
-    limit = system.campaign.size_limit_bytes
-    lines = [
-        "",
-        f"Packed model, expected: {size_text(expected.total_bytes)}",
-        f"Limit:                  {size_text(limit)}",
-    ]
+    lines = ["", "Packed model, expected:"]
+    lines += [f"  {line}" for line in against_limit(expected.total_bytes, system.campaign.size_limit)]
     if not expected.other_bytes:
         lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
-    decimal = system.campaign.size_limit.replace("i", "")
-    unit = decimal.split()[-1]
-    if decimal != system.campaign.size_limit and unit in UNITS:
-        within = expected.total_bytes <= float(decimal.split()[0]) * UNITS[unit]
-        lines.append(f"Read as {decimal} instead, the limit would {'' if within else 'not '}be met.")
     return lines

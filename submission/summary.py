@@ -8,9 +8,10 @@ from typing import Any
 
 from submission.campaign import Campaign
 from submission.checks.finding import Finding, verdict
-from submission.description import GB, GIB
 from submission.digest import files_below
 from submission.recipe import Recipe
+from submission.sizes import GB, GIB
+from submission.tabular import aligned
 
 METRICS = ("BLEU", "chrF")
 COMPETITION = "iwslt26"
@@ -57,7 +58,7 @@ def _sizes(size: int, campaign: Campaign) -> str:
         (f"limit ({campaign.size_limit})", *_units(limit)),
         (margin, *_units(abs(spare))),
     ]
-    return f"Size (every file of the model folder counts): {margin} the limit\n{_table(rows)}"
+    return f"Size (every file of the model folder counts): {margin} the limit\n{aligned(rows, indent=2)}"
 
 
 def _units(size: int) -> Row:
@@ -74,7 +75,7 @@ def _scores(scores: Mapping[str, Any]) -> str:
         figures = [f"{values[pair, name, m]:.1f}" if (pair, name, m) in values else "-" for m in METRICS]
         counts = f"{record['segments']:,}", f"{record['flags']['blank']:,}"
         rows.append((pair, name, *counts, *figures, record["note"]))
-    return f"Outputs\n{_table(rows, left=(0, 1, 6))}"
+    return f"Outputs\n{aligned(rows, left=(0, 1, 6), indent=2)}"
 
 
 def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
@@ -88,7 +89,7 @@ def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
     rows += [_stage_row(name, uses) for name, uses in groups.items()]
     rows.append(_stage_row("total", journal))
     whole = "" if seconds is None else f"\n  The whole build took {seconds:,.0f} s, starting its programs included."
-    return f"Stages\n{_table(rows, left=(0, 1))}{whole}"
+    return f"Stages\n{aligned(rows, left=(0, 1), indent=2)}{whole}"
 
 
 def _stage_row(name: str, uses: Sequence[Mapping[str, Any]]) -> Row:
@@ -118,16 +119,3 @@ def _miniature(recipe: Recipe) -> str:
         "The competition system is built by\n"
         f"  nox -s build_{recipe.upload.kind} -- --campaign {COMPETITION} --data DIR"
     )
-
-
-def _table(rows: Sequence[Row], left: Iterable[int] = (0,)) -> str:
-    """Return rows as aligned columns, those in `left` to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(f"  {line}" for line in lines)

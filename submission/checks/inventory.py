@@ -14,7 +14,6 @@ from submission.checks.finding import Fault
 from submission.checks.reading import Unreadable
 from submission.checks.texts import is_blank, lines_of, read_output, segment_count
 from submission.checks.view import View
-from submission.description import GB, GIB, size_text
 from submission.digest import canonical_json
 from submission.manifest import (
     CAMPAIGN_FILE,
@@ -25,6 +24,7 @@ from submission.manifest import (
     VERSION,
     derived_sections,
 )
+from submission.sizes import GB, GIB, size_text
 
 TABLES = ("campaign", "recipe", "model", "stages", "inputs", "provenance", "files")
 LISTS = ("techniques", "data_sets")

@@ -14,8 +14,8 @@ from submission.checks.place import chosen_campaign
 from submission.checks.reading import Unreadable
 from submission.checks.texts import read_output
 from submission.checks.view import View
-from submission.description import size_text
 from submission.errors import UserError
+from submission.sizes import size_text
 
 UNKNOWN = "unknown"
 

@@ -13,7 +13,7 @@ same weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from submission.codecs.bitstream import pack_codes, padding_is_zero, unpack_codes
@@ -70,6 +70,15 @@ class Affine(Codec):
             if self.meta_bits:
                 parts[f"{name}_range"] = ("F16", (rows, 2))
         return parts
+
+    def steps(self) -> dict[str, Codec]:
+        steps: dict[str, Codec] = {f"groups of {self.group_size * 2}": replace(self, group_size=self.group_size * 2)}
+        narrower = [bits for bits in CODE_BITS if bits < self.bits]
+        if narrower:
+            steps[f"{narrower[-1]} bits"] = replace(self, bits=narrower[-1])
+        if not self.meta_bits:
+            steps["scales at 8 bits"] = replace(self, meta_bits=8)
+        return steps
 
     def encode(self, weight: torch.Tensor, solve: Solve) -> dict[str, torch.Tensor]:
         import torch

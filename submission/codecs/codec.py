@@ -70,6 +70,10 @@ class Codec(ABC):
     def check(self, parts: Mapping[str, torch.Tensor], columns: int) -> None:
         """Raise ValueError, `<part>: <what is wrong>`, for parts that no weight is encoded as."""
 
+    @abstractmethod
+    def steps(self) -> dict[str, Codec]:
+        """Return what changes -> the codec, for each option that has a next value that stores less."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON object; those that are not set are left out."""
         return {key: value for key, value in asdict(self).items() if value is not None}  # type: ignore[call-overload]

@@ -14,9 +14,9 @@ from submission.checkpoint import read_checkpoint
 from submission.cli import run
 from submission.codecs import Affine, Codec
 from submission.digest import canonical_json
-from submission.forecast import companion_files, forecast
+from submission.forecast import companion_files, forecast, resolve_codecs
 from submission.miniature.model import SMALL, build_checkpoint
-from submission.recipe import Override, QuantizeOptions
+from submission.recipe import Override
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,8 @@ def test_the_stages_folder_holds_the_model_and_the_report_and_meets_the_limit(ba
     override = Override(role="mlp", layers="middle", count="fit", codec=affine(3, 64))
     other = sum(path.stat().st_size for path in companion_files(base))
     limit = forecast(read_config(base), rules, other_bytes=other).total_bytes - 1
-    pack_system(base, tmp_path, QuantizeOptions(solver="hqq", codecs=rules, overrides=(override,)), limit)
+    codecs = resolve_codecs(read_config(base), rules, (override,), limit_bytes=limit, other_bytes=other)
+    pack_system(base, tmp_path, codecs, "hqq")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "report.json"]
     assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit
     assert affine(3, 64) in read_checkpoint(tmp_path / "model").codecs.values()
@@ -67,7 +68,23 @@ def test_the_forecast_is_a_table_with_its_units(capsys):
     lines = out.splitlines()
     assert lines[0].split()[-3:] == ["bytes", "GB", "GiB"]
     assert any(line.startswith("mlp.up") and "affine3g128, affine4g128" in line for line in lines)
-    assert "4,294,967,296 bytes" in lines[-1] and "below it" in lines[-1]
+    assert "limit 4 GiB: 4,294,967,296 bytes = 4.295 GB = 4.000 GiB; met" in out
+    assert "read as 4 GB: 4,000,000,000 bytes = 4.000 GB = 3.725 GiB; NOT met" in out
+
+
+def test_the_forecast_says_what_each_further_step_would_save(capsys):
+    assert call("forecast", "--campaign", "iwslt26") == 0
+    out = capsys.readouterr().out
+    # One MLP of 3 x 4096 x 11008 weights from 4 bits to 3.
+    assert f"{3 * 4096 * 11008 // 8:,}" in next(line for line in out.splitlines() if line.startswith("mlp         one"))
+
+
+def test_a_list_of_systems_is_forecast_one_a_line(capsys):
+    assert call("forecast", "--campaign", "iwslt26", "--recipe", "ablation") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, gib in {"bf16": "15.641", "emb4": "4.411", "emb2": "4.262", "g128": "4.018"}.items():
+        assert gib in lines[name] and " no " in lines[name]
+    assert " yes " in lines["sensitive"]
 
 
 def test_a_checkpoint_folder_can_be_forecast(base, capsys):

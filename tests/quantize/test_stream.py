@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantize.packing import pack_codes
 from quantize.solver import solve
-from quantize.stream import encode, pack_checkpoint
+from quantize.stream import JOURNAL, encode, pack_checkpoint, pack_system
 from submission.architectures import read_config, tensors
 from submission.checkpoint import read_checkpoint
 from submission.codecs import Affine, Codec
@@ -29,6 +32,7 @@ def affine(bits: int, group_size: int) -> Codec:
     return Affine(bits=bits, group_size=group_size)
 
 
+SOLVE = functools.partial(solve, "hqq")
 RULES = {"*": affine(4, 64), "embedding": affine(2, 128), "audio.mlp": affine(8, 96)}
 OVERRIDES = (Override(role="mlp", layers="last", count=1, codec=affine(3, 64)),)
 
@@ -78,13 +82,8 @@ def test_every_tensor_is_packed_by_the_solver_or_kept_as_it_was(base, tmp_path):
         if codec is None:
             assert torch.equal(after.pop(spec.name), before[spec.name]), spec.name
             continue
-        solution = solve("hqq", before[spec.name].float(), codec.bits, codec.group_size)
-        assert (
-            after.pop(f"{spec.name}.codes").numpy().tobytes()
-            == pack_codes(solution.codes.numpy(), codec.bits).tobytes()
-        )
-        assert torch.equal(after.pop(f"{spec.name}.scale"), solution.scale.half())
-        assert torch.equal(after.pop(f"{spec.name}.zero"), solution.zero.half())
+        for suffix, part in codec.encode(before[spec.name].float(), SOLVE).items():
+            assert torch.equal(after.pop(f"{spec.name}.{suffix}"), part), spec.name
         assert report["packed"][spec.name]["codec"] == codec.name
     assert not after and set(report["packed"]) == set(codecs)
 
@@ -100,8 +99,8 @@ def test_the_report_says_what_packing_did_to_each_weight(base, tmp_path):
 def test_a_weight_larger_than_the_solver_sees_is_packed_in_blocks_of_rows(monkeypatch):
     weight = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(affine_module, "SOLVE_ELEMENTS", 20 * 128 + 5)
-    whole = encode("w", weight, affine(3, 64), "hqq")
-    blocks = [encode("w", weight[rows], affine(3, 64), "hqq") for rows in (slice(20), slice(20, 40), slice(40, 50))]
+    whole = encode("w", weight, affine(3, 64), SOLVE)
+    blocks = [encode("w", weight[rows], affine(3, 64), SOLVE) for rows in (slice(20), slice(20, 40), slice(40, 50))]
     for name, part in whole.items():
         assert torch.equal(part, torch.cat([block[name] for block in blocks]))
 
@@ -180,3 +179,83 @@ def test_a_packed_model_is_not_packed_again(base, tmp_path):
     pack(base, tmp_path / "out")
     with pytest.raises(UserError, match="is packed already"):
         pack(tmp_path / "out", tmp_path / "again")
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def killing_solver(monkeypatch, after: int) -> list[str]:
+    """Let packing die after some weights; return the list that fills with the solver's calls."""
+    calls: list[str] = []
+
+    def dying(name, weight, bits, group_size):
+        if len(calls) == after:
+            raise Killed
+        calls.append(name)
+        return solve(name, weight, bits, group_size)
+
+    monkeypatch.setattr("quantize.stream.solve", dying)
+    return calls
+
+
+def test_a_killed_run_goes_on_after_the_last_weight_that_is_on_the_disk(base, tmp_path, monkeypatch):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    pack_system(base, whole, codecs_of(base), "hqq")
+    with monkeypatch.context() as patch:
+        killing_solver(patch, 7)
+        with pytest.raises(Killed):
+            pack_system(base, torn, codecs_of(base), "hqq")
+    with (torn / JOURNAL).open("a") as journal:
+        journal.write('["language_model.lm_h')  # a line that the kill cut off
+    with monkeypatch.context() as patch:
+        calls = killing_solver(patch, -1)
+        pack_system(base, torn, codecs_of(base), "hqq")
+    assert len(calls) == len(codecs_of(base)) - 7
+    assert tree_digest(torn) == tree_digest(whole)
+
+
+def test_a_journal_of_another_layout_is_not_believed(base, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killing_solver(patch, 7)
+        with pytest.raises(Killed):
+            pack_system(base, tmp_path, codecs_of(base), "hqq")
+    other = resolve_codecs(read_config(base), {"*": affine(2, 64)})
+    calls = killing_solver(monkeypatch, -1)
+    pack_system(base, tmp_path, other, "hqq")
+    assert len(calls) == len(other)
+
+
+def test_a_process_that_is_killed_in_packing_loses_only_the_weight_it_was_at(base, tmp_path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    pack_system(base, whole, codecs_of(base), "hqq")
+    child = f"""
+import os, signal
+from pathlib import Path
+from tests.quantize import test_stream as here
+from quantize import stream
+def dying(name, weight, bits, group_size, left=[5]):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return here.solve(name, weight, bits, group_size)
+stream.solve = dying
+base = Path({str(base)!r})
+stream.pack_system(base, Path({str(torn)!r}), here.codecs_of(base), "hqq")
+"""
+    died = subprocess.run([sys.executable, "-c", child], cwd=Path(__file__).parents[2], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert len((torn / JOURNAL).read_text().splitlines()) == 5
+    pack_system(base, torn, codecs_of(base), "hqq")
+    assert tree_digest(torn) == tree_digest(whole)
+
+
+def test_a_system_that_packs_nothing_is_the_checkpoint(base, tmp_path):
+    pack_system(base, tmp_path, {}, "hqq")
+    before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert read_config(tmp_path / "model") == read_config(base)

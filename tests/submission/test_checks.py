@@ -15,9 +15,9 @@ import pytest
 
 from submission.campaign import read_campaign
 from submission.checks import CHECKS, Finding, checks_table, exit_status, findings_json, findings_text, report, verify
-from submission.description import size_text
 from submission.digest import canonical_json, sha256_file
 from submission.errors import UserError
+from submission.sizes import size_text
 
 ROOT = Path(__file__).parents[2]
 ACL = "en-de/ACL.txt"

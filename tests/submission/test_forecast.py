@@ -10,7 +10,7 @@ from submission.checkpoint import packed_config
 from submission.codecs import Affine, Codec
 from submission.digest import canonical_json
 from submission.errors import UserError
-from submission.forecast import forecast, resolve_codecs, stored_parts
+from submission.forecast import forecast, further_steps, resolve_codecs, stored_parts
 from submission.recipe import Override
 from submission.safetensors_file import file_bytes
 
@@ -169,3 +169,20 @@ def test_the_packed_configuration_names_every_packed_weight():
     assert section["codecs"] == {"affine2g128": TWO128.to_dict(), "affine4g128": FOUR128.to_dict()}
     assert section["weights"]["language_model.lm_head"] == "affine4g128"
     assert len(section["weights"]) == sum(spec.packable for spec in tensors(REAL))
+
+
+def test_a_further_step_saves_what_the_forecast_without_it_says():
+    cast = forecast(SHALLOW, SYSTEM_8, other_bytes=7)
+    steps = {(s.role, s.layers, s.change): s for s in further_steps(cast)}
+    step = steps["lm_head", "all", "3 bits"]
+    assert (
+        cast.total_bytes - step.saved_bytes
+        == forecast(SHALLOW, {**SYSTEM_8, "lm_head": THREE128}, other_bytes=7).total_bytes
+    )
+    one = forecast(SHALLOW, SYSTEM_8, (mlps((0,)),), other_bytes=7)
+    assert cast.total_bytes - steps["mlp", "one", "3 bits"].saved_bytes == one.total_bytes
+    assert [s.saved_bytes for s in further_steps(cast)] == sorted((s.saved_bytes for s in steps.values()), reverse=True)
+
+
+def test_where_nothing_is_packed_there_is_no_further_step():
+    assert further_steps(forecast(SHALLOW, {})) == []

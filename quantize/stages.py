@@ -1,0 +1,97 @@
+"""The stages of this room: ranking layers, calibrating AWQ, packing. Each is found built, or built from the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from submission.architectures import read_config
+from submission.codecs import Codec
+from submission.forecast import companion_files, resolve_codecs
+from submission.ranking import read_order
+from submission.runtime.prompt import render_prompt
+from submission.store import Store
+from submission.system import System
+
+
+def sensitivity(system: System, store: Store) -> Path:
+    """Return the folder of the stage sensitivity: ranking.json and its picture."""
+    override = system.recipe.quantize.ranked
+    assert override is not None, "a system without a ranked override has no such stage"
+    checkpoint, corpus, data = _read(system, store)
+
+    def make(out: Path) -> None:
+        from quantize.sensitivity import analyse
+
+        analyse(
+            checkpoint,
+            corpus,
+            data,
+            out,
+            options=system.recipe.quantize,
+            prompts=_prompts(system),
+            end_token=system.campaign.model.end_token,
+            dtype=system.recipe.decode.dtype,
+        )
+
+    return store.obtain(system.stage("sensitivity"), make, resume=True)
+
+
+def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
+    """Return the folder of the stage awq: scales.safetensors and report.json; codecs: what the weights will become."""
+    checkpoint, corpus, data = _read(system, store)
+
+    def make(out: Path) -> None:
+        from quantize.awq import calibrate
+
+        calibrate(
+            checkpoint,
+            codecs,
+            corpus,
+            data,
+            out,
+            solver=system.recipe.quantize.solver,
+            options=system.recipe.quantize.awq,
+            prompts=_prompts(system),
+            end_token=system.campaign.model.end_token,
+        )
+
+    return store.obtain(system.stage("awq"), make, resume=True)
+
+
+def packed(system: System, store: Store) -> Path:
+    """Return the folder of the stage quantize: model/ (the packed model) and report.json."""
+    checkpoint = store.need(system.stage("merge"))
+    codecs = codecs_of(system, store)
+    scales = awq(system, store, codecs) if system.recipe.quantize.awq is not None else None
+
+    def make(out: Path) -> None:
+        from quantize.folding import Folding
+        from quantize.stream import pack_system
+
+        folding = None if scales is None else Folding.read(scales, read_config(checkpoint), codecs)
+        pack_system(checkpoint, out, codecs, system.recipe.quantize.solver, folding)
+
+    return store.obtain(system.stage("quantize"), make, resume=True)
+
+
+def codecs_of(system: System, store: Store) -> dict[str, Codec]:
+    """Return the codec of every weight that a system packs, by name; layers are ranked first where it asks for that."""
+    checkpoint, quantize = store.need(system.stage("merge")), system.recipe.quantize
+    return resolve_codecs(
+        read_config(checkpoint),
+        quantize.codecs,
+        quantize.overrides,
+        limit_bytes=system.campaign.size_limit_bytes,
+        other_bytes=sum(path.stat().st_size for path in companion_files(checkpoint)),
+        ranking=None if quantize.ranked is None else read_order(sensitivity(system, store)),
+    )
+
+
+def _read(system: System, store: Store) -> tuple[Path, Path, Path]:
+    """Return what analysis and calibration read: the merged checkpoint, the corpus's folder, the data folder."""
+    return store.need(system.stage("merge")), store.need(system.stage("corpus")), system.data_path(store)
+
+
+def _prompts(system: System) -> dict[str, str]:
+    """Return pair -> what the model is told before it translates."""
+    return {p.name: render_prompt(system.campaign.prompt, p.target_language) for p in system.campaign.pairs}

@@ -1,0 +1,13 @@
+"""The ranking of layers that a sensitivity analysis leaves: `quantize` writes it, whoever asks for sizes reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RANKING = "ranking.json"
+
+
+def read_order(folder: Path) -> list[int]:
+    """Return the layers from the least to the most sensitive, from the artifact of the stage sensitivity."""
+    return json.loads((folder / RANKING).read_text(encoding="utf-8"))["order"]
