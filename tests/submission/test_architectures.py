@@ -85,6 +85,50 @@ def test_layers_are_numbered_within_their_stack():
     assert layers["mlp.up"] == 2 and layers["audio.mlp.up"] == 1 and layers["lm_head"] is None
 
 
+@pytest.mark.parametrize("config", [SMALL, shipped_config("Qwen2-Audio-7B")], ids=["small", "Qwen2-Audio-7B"])
+def test_a_factor_fits_everything_that_its_smoothing_group_names(config):
+    shapes = {spec.name: spec for spec in tensors(config)}
+    groups = architecture_of(config).smoothing_groups(config)
+    for group in groups:
+        channels = shapes[group.sources[0]].shape[0]
+        assert all(shapes[name].shape[0] == channels for name in group.sources), group.name
+        assert all(shapes[name].shape[1] == channels and shapes[name].packable for name in group.targets), group.name
+        assert all(shapes[name].layer == group.layer for name in group.targets), group.name
+    for names in ([n for g in groups for n in g.sources], [n for g in groups for n in g.targets]):
+        assert len(set(names)) == len(names)
+
+
+def test_smoothing_groups_come_in_the_order_of_activations():
+    groups = architecture_of(SMALL).smoothing_groups(SMALL)
+    stacks = [stack.name for stack in architecture_of(SMALL).stacks]
+    places = [(stacks.index(group.stack), group.layer or 0) for group in groups]
+    assert places == sorted(places) and len({group.name for group in groups}) == len(groups)
+    audio = [group.name for group in groups if group.stack == "audio" and group.layer == 1]
+    assert audio == [
+        f"audio_tower.layers.1.{module}" for module in ("self_attn_layer_norm", "self_attn.v_proj", "final_layer_norm")
+    ]
+
+
+def test_attentions_output_is_a_target_only_where_no_heads_share_their_values():
+    alike = {**SMALL, "text_config": {**SMALL["text_config"], "num_key_value_heads": 6}}
+    outputs = [
+        {target for group in architecture_of(c).smoothing_groups(c) for target in group.targets if "o_proj" in target}
+        for c in (SMALL, alike)
+    ]
+    assert not outputs[0]
+    assert outputs[1] == {f"language_model.model.layers.{n}.self_attn.o_proj.weight" for n in range(3)}
+
+
+def test_positions_are_those_of_the_librarys_encoder():
+    torch = pytest.importorskip("torch")
+    encoder = pytest.importorskip("transformers").Qwen2AudioEncoder._get_feat_extract_output_lengths
+    audio, projector, text = architecture_of(SMALL).stacks
+    for frames in (7, 8, 9, 10, 11, 399, 400, 3000):
+        encoded, pooled = (int(n) for n in encoder(None, torch.tensor(frames)))
+        assert (audio.positions(frames, 50), projector.positions(frames, 50)) == (encoded, pooled)
+    assert text.positions(400, 50) == 50
+
+
 def test_roles_are_found_by_name():
     assert role_of("language_model.model.layers.31.self_attn.q_proj.bias") == "attn.q"
     assert role_of("audio_tower.layers.7.fc1.weight") == "audio.mlp.up"

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from quantize import awq
+from quantize.awq import JOURNAL, Observer, Reading, calibrate, choose_utterances, draw_positions
+from quantize.folding import SCALES, Folding
+from quantize.search import SCALE_LIMIT, output_errors, scales_of, search
+from quantize.solver import solve
+from submission.architectures import architecture_of, read_config
+from submission.codecs import Affine
+from submission.corpus import Utterance, write_corpus
+from submission.digest import tree_digest
+from submission.errors import UserError
+from submission.forecast import resolve_codecs
+from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.recipe import AwqOptions
+from submission.runtime.prompt import render_prompt
+
+FOUR = Affine(bits=4, group_size=64)
+HQQ = functools.partial(solve, "hqq")
+OPTIONS = AwqOptions(pairs=("en-de", "en-zh"), targets=False, utterances=0, seed=42, exponents=4)
+PROMPTS = {"en-de": render_prompt(PROMPT, "German"), "en-zh": render_prompt(PROMPT, "Chinese")}
+PROJECTOR = "audio_tower.layer_norm"
+
+
+# --- the search ---
+
+
+def layer_with_outliers(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(mean magnitudes, sample, weight): four of 128 channels take in thirty times as much as the others."""
+    draw = torch.Generator().manual_seed(seed)
+    sample = torch.randn(200, 128, generator=draw)
+    sample[:, :4] *= 30
+    return sample.abs().mean(dim=0, dtype=torch.float64), sample, torch.randn(96, 128, generator=draw) * 0.02
+
+
+def choose(mean, sample, weights, exponents=10, codec=FOUR):
+    sources = [torch.ones(len(mean), dtype=torch.bfloat16)]
+    return search(mean, sample, sources, [(name, w, codec) for name, w in weights.items()], HQQ, exponents)
+
+
+def test_scales_lower_the_error_where_channels_stand_out():
+    mean, sample, weight = layer_with_outliers()
+    choice = choose(mean, sample, {"w": weight})
+    assert choice.exponent > 0 and choice.after["w"] < 0.5 * choice.before["w"]
+    assert min(choice.scales[:4]) > max(choice.scales[4:])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scales_never_raise_the_error_on_the_sample(seed):
+    draw = torch.Generator().manual_seed(seed)
+    sample = torch.randn(100, 128, generator=draw) * torch.rand(128, generator=draw).pow(seed)
+    weights = {name: torch.randn(48, 128, generator=draw) * 0.02 for name in ("gate", "up")}
+    choice = choose(sample.abs().mean(dim=0, dtype=torch.float64), sample, weights)
+    assert sum(choice.after.values()) <= sum(choice.before.values())
+    assert choice.exponent > 0 or (choice.after == choice.before and set(choice.scales) == {1.0})
+
+
+def test_errors_are_those_of_the_weight_that_comes_back():
+    _, sample, weight = layer_with_outliers()
+    scales = torch.linspace(0.5, 2.0, 128)
+    stored = FOUR.encode(weight * scales, HQQ)
+    restored = FOUR.decode(stored, 128, torch.float32).double() / scales.double()
+    wanted, got = sample.double() @ weight.double().T, sample.double() @ restored.T
+    expected = float((got - wanted).square().sum() / wanted.square().sum())
+    assert output_errors("w", weight, FOUR, [scales], sample, HQQ) == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_scales_are_searched_as_they_survive_the_norms_rounding():
+    mean, sample, weight = layer_with_outliers()
+    norm = torch.linspace(0.3, 1.7, 128).bfloat16()
+    scales = torch.tensor(search(mean, sample, [norm], [("w", weight, FOUR)], HQQ, 10).scales)
+    divided = norm.float() / scales
+    assert torch.allclose(divided, divided.bfloat16().float(), rtol=1e-6)
+
+
+def test_a_dead_channel_keeps_its_scale_and_a_dead_input_its_exponent():
+    mean, sample, weight = layer_with_outliers()
+    mean[7] = 0
+    sample[:, 7] = 0
+    assert choose(mean, sample, {"w": weight}).scales[7] == 1.0
+    dead = choose(torch.zeros(128, dtype=torch.float64), torch.zeros(5, 128), {"w": weight})
+    assert dead.exponent == 0 and set(dead.scales) == {1.0} and dead.after == {"w": 0.0}
+
+
+@given(seed=st.integers(0, 2**31), decades=st.floats(0, 30), exponent=st.floats(0, 1))
+def test_scales_are_positive_and_within_their_limits(seed, decades, exponent):
+    draw = torch.Generator().manual_seed(seed)
+    mean = 10 ** ((torch.rand(16, generator=draw, dtype=torch.float64) - 0.5) * decades)
+    scales = scales_of(mean, exponent)
+    assert scales.dtype == torch.float32 and float(scales.min()) >= 1 / SCALE_LIMIT
+    assert float(scales.max()) <= SCALE_LIMIT
+    assert float(scales.max() * scales.min()) == pytest.approx(1.0, rel=1e-5)
+    assert torch.equal(scales_of(mean, 0.0), torch.ones(16))
+
+
+def test_a_weight_that_its_codec_cannot_store_is_refused_by_name():
+    mean, sample, weight = layer_with_outliers()
+    with pytest.raises(UserError, match="mlp.up: a scale of affine4g64 is beyond float16"):
+        choose(mean, sample, {"mlp.up": weight * 1e8})
+    # A candidate that scales a weight out of what can be stored is merely no choice.
+    scales = torch.ones(128)
+    scales[0] = 1e9
+    errors = output_errors("w", weight, FOUR, [torch.ones(128), scales], sample, HQQ)
+    assert errors[0] < 0.1 and errors[1] == float("inf")
+
+
+# --- what is observed ---
+
+
+def test_padding_is_not_observed():
+    reading = Reading(batches=[{}, {}], positions={"text": [[3, 1], [2]]})
+    observer = Observer({"w": "text"}, reading, seed=0)
+    assert observer.take("w") is None
+    first = torch.full((2, 4, 5), torch.nan)
+    first[0, :3], first[1, :1] = 2.0, -4.0
+    second = torch.full((1, 2, 5), 1.0)
+    observer("w", 0, first)
+    observer("w", 1, second)
+    mean, sample = observer.take("w")
+    assert mean.tolist() == [pytest.approx((3 * 2 + 4 + 2 * 1) / 6)] * 5
+    assert sample[:, 0].tolist() == [2, 2, 2, -4, 1, 1]
+    assert observer.take("w") is None
+
+
+def test_the_sample_is_drawn_over_all_batches_and_by_the_seed_alone(monkeypatch):
+    monkeypatch.setattr(awq, "SAMPLED_POSITIONS", 40)
+    lengths = [[30, 20], [50], [100]]
+    drawn = draw_positions(lengths, "1")
+    assert sum(map(len, drawn)) == 40 and all(len(batch) for batch in drawn)
+    assert all(int(b.min()) >= 0 and int(b.max()) < sum(rows) for b, rows in zip(drawn, lengths, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, draw_positions(lengths, "1"), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(drawn, draw_positions(lengths, "2"), strict=True))
+    assert [len(batch) for batch in draw_positions([[3], [4]], "1")] == [3, 4]
+
+
+# --- which utterances ---
+
+
+def utterance(number: int, language: str) -> Utterance:
+    return Utterance(
+        id=f"{number}-{language}",
+        audio="dev/talk.wav",
+        start=number * 16_000,
+        end=(number + 1) * 16_000,
+        source="the cat sleeps",
+        target={"de": "die Katze schläft", "zh": "猫睡觉", "fr": "le chat dort"}[language],
+        source_lang="en",
+        target_lang=language,
+        recording="talk",
+    )
+
+
+DEV = [utterance(number, language) for language in ("de", "zh", "fr") for number in range(10)]
+
+
+def chosen(dev=DEV, **changes) -> list[str]:
+    options = {"pairs": ("en-de", "en-zh"), "targets": False, "utterances": 0, "seed": 1} | changes
+    return [u.id for u in choose_utterances(dev, AwqOptions(**options), "dev.jsonl")]
+
+
+def test_every_stretch_of_audio_is_read_once_with_the_pairs_in_turn():
+    assert chosen() == [f"{n}-{'zh' if n % 2 else 'de'}" for n in range(10)]
+    assert chosen(pairs=("en-zh",)) == [f"{n}-zh" for n in range(10)]
+
+
+def test_a_stretch_without_the_pair_whose_turn_it_is_takes_the_next():
+    assert chosen([u for u in DEV if u.id != "1-zh"])[:4] == ["0-de", "1-de", "2-de", "3-zh"]
+
+
+def test_a_smaller_number_is_part_of_a_larger_one_and_drawn_by_the_seed():
+    three, six = (set(chosen(pairs=("en-de",), utterances=n)) for n in (3, 6))
+    assert len(three) == 3 and len(six) == 6 and three < six
+    assert chosen(pairs=("en-de",), utterances=6) == sorted(six)
+    assert len({tuple(chosen(pairs=("en-de",), utterances=3, seed=seed)) for seed in range(5)}) > 1
+
+
+def test_utterances_and_pairs_that_are_not_there_are_refused():
+    with pytest.raises(UserError, match="asks for 11 utterances, dev.jsonl has 10"):
+        chosen(utterances=11)
+    with pytest.raises(UserError, match="has no utterance of en-ja"):
+        chosen(pairs=("en-de", "en-ja"))
+
+
+# --- the whole calibration ---
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return build_checkpoint(tmp_path_factory.mktemp("base"), ["the cat sleeps", "die Katze schläft"], SMALL, 1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """dev.jsonl and, below the same folder, the recording that it cuts."""
+    folder = tmp_path_factory.mktemp("data")
+    write_corpus(folder / "dev.jsonl", DEV)
+    (folder / "dev").mkdir()
+    samples = np.random.default_rng(5).normal(0, 2000, 10 * 16_000).astype("<i2")
+    with wave.open(str(folder / "dev" / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return folder
+
+
+def codecs_of(base: Path, *roles: str):
+    return resolve_codecs(read_config(base), {role: FOUR for role in roles or ("linears",)})
+
+
+def run(base: Path, data: Path, out: Path, options: AwqOptions = OPTIONS, *, roles: tuple[str, ...] = ()) -> dict:
+    out.mkdir(exist_ok=True)
+    calibrate(
+        base,
+        codecs_of(base, *roles),
+        data,
+        data,
+        out,
+        solver="hqq",
+        options=options,
+        prompts=PROMPTS,
+        end_token="<|im_end|>",
+    )
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def made(base, data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    run(base, data, out)
+    return out
+
+
+def test_every_group_is_searched_and_none_gets_worse(base, made):
+    report = json.loads((made / "report.json").read_text(encoding="utf-8"))
+    config = read_config(base)
+    groups = architecture_of(config).smoothing_groups(config)
+    assert set(report["groups"]) == {group.name for group in groups} and report["unscaled"] == []
+    for group in groups:
+        entry = report["groups"][group.name]
+        assert set(entry["targets"]) == set(group.targets)
+        assert 0 < entry["relative_error"]["after"] <= entry["relative_error"]["before"] < 0.05
+        assert entry["exponent"] in (0, 0.25, 0.5, 0.75)
+    assert any(entry["exponent"] > 0 for entry in report["groups"].values())
+
+
+def test_the_report_says_what_was_read(made):
+    read = json.loads((made / "report.json").read_text(encoding="utf-8"))["calibration"]
+    assert (read["pairs"], read["targets"], read["utterances"]) == (["en-de", "en-zh"], False, 10)
+    # One second is 50 frames, 25 positions of the encoder, 12 of the projector; the prompt's text is besides.
+    assert read["positions"]["audio"] == 250 and read["positions"]["projector"] == 120
+    assert read["positions"]["text"] > 120 + 10 * 3
+    assert read["sampled_positions"] == {name: min(512, n) for name, n in read["positions"].items()}
+
+
+def test_targets_are_read_where_the_recipe_says_so(base, data, made, tmp_path):
+    options = AwqOptions(pairs=("en-de",), targets=True, utterances=4, seed=42, exponents=2)
+    read = run(base, data, tmp_path / "out", options, roles=("mlp.down",))["calibration"]
+    short = run(base, data, tmp_path / "short", dataclasses.replace(options, targets=False), roles=("mlp.down",))
+    assert read["utterances"] == 4 and read["positions"]["text"] > short["calibration"]["positions"]["text"]
+
+
+def test_calibrating_twice_gives_the_same_bytes(base, data, made, tmp_path):
+    run(base, data, tmp_path / "again")
+    assert tree_digest(tmp_path / "again") == tree_digest(made)
+    assert sorted(path.name for path in made.iterdir()) == ["report.json", SCALES]
+
+
+def test_a_killed_calibration_goes_on_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        searched = []
+        patch.setattr(awq, "_search_group", dying_after(4, awq._search_group, searched))
+        with pytest.raises(KeyboardInterrupt):
+            run(base, data, out)
+    with (out / JOURNAL).open("ab") as file:
+        file.write(b'["audio_tower.layers.1.self_attn.v_proj", {"expo')
+    with monkeypatch.context() as patch:
+        patch.setattr(awq, "_search_group", dying_after(99, awq._search_group, searched))
+        run(base, data, out)
+    assert len(searched) == len(set(searched)) == len(load_file(made / SCALES))
+    assert tree_digest(out) == tree_digest(made)
+
+
+def dying_after(groups: int, search_group, searched: list[str]):
+    """The search itself, until the process is killed in front of the group after so many."""
+
+    def search_or_die(model, group, *rest):
+        if len(searched) == groups:
+            raise KeyboardInterrupt
+        searched.append(group.name)
+        return search_group(model, group, *rest)
+
+    return search_or_die
+
+
+def test_groups_that_nothing_packs_move_nothing(base, data, tmp_path):
+    report = run(base, data, tmp_path / "out", roles=("projector", "embedding"))
+    assert (
+        set(report["groups"]) == {PROJECTOR}
+        and len(report["unscaled"]) == len(load_file(tmp_path / "out" / SCALES)) - 1
+    )
+    scales = load_file(tmp_path / "out" / SCALES)
+    assert all(torch.equal(s, torch.ones_like(s)) for name, s in scales.items() if name != PROJECTOR)
+
+
+def test_what_is_found_can_be_folded(base, made):
+    codecs = codecs_of(base)
+    folding = Folding.read(made, read_config(base), codecs)
+    weights = load_file(base / "model.safetensors")
+    scales = load_file(made / SCALES)[PROJECTOR]
+    name = "multi_modal_projector.linear.weight"
+    assert torch.equal(folding.fold(name, weights[name]), weights[name].float() * scales)
+
+
+def test_too_many_utterances_are_refused_before_any_audio_is_read(base, data, tmp_path):
+    (tmp_path / "dev.jsonl").write_bytes((data / "dev.jsonl").read_bytes())
+    with pytest.raises(UserError, match="asks for 11 utterances"):
+        calibrate(
+            base,
+            codecs_of(base),
+            tmp_path,
+            tmp_path / "no audio here",
+            tmp_path,
+            solver="hqq",
+            options=dataclasses.replace(OPTIONS, utterances=11),
+            prompts=PROMPTS,
+            end_token="<|im_end|>",
+        )

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from quantize.layerwise import LayerwiseModel
+from submission.architectures import architecture_of, read_config, tensors
+from submission.codecs import Affine
+from submission.errors import UserError
+from submission.forecast import resolve_codecs
+from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.runtime.loading import load_model, load_processor
+from submission.runtime.prompt import build_inputs, render_prompt
+
+LAST = "language_model.model.layers.1.mlp.down_proj.weight"
+PROJECTOR = "multi_modal_projector.linear.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return build_checkpoint(tmp_path_factory.mktemp("base"), ["the cat sleeps", "die Katze schläft"], SMALL, 1)
+
+
+@pytest.fixture(scope="module")
+def batches(base) -> list[dict[str, torch.Tensor]]:
+    """Two batches of recordings of several lengths, so that there is padding everywhere."""
+    processor, draw = load_processor(base), np.random.default_rng(3)
+    made = []
+    for lengths in ((20_000, 90_000), (50_000,)):
+        waveforms = [draw.normal(0, 0.1, n).astype(np.float32) for n in lengths]
+        prompts = [render_prompt(PROMPT, "German")] * len(lengths)
+        inputs = build_inputs(processor, waveforms, prompts, ["die Katze schläft"] * len(lengths))
+        made.append({name: tensor for name, tensor in inputs.items() if name != "labels"})
+    return made
+
+
+def ordinary(base, batches, watched) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
+    """(What the last decoder layer puts out, what the watched weights' linears take in) in the library's forward."""
+    model, _ = load_model(base, "float32")
+    states: list[torch.Tensor] = []
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in watched}
+    model.model.language_model.layers[-1].register_forward_hook(lambda module, args, out: states.append(out))
+    module_name = architecture_of(read_config(base)).module_name
+    for name in watched:
+        module = model.get_submodule(module_name(name.removesuffix(".weight")))
+        module.register_forward_pre_hook(lambda module, args, name=name: inputs[name].append(args[0]))
+    with torch.no_grad():
+        for batch in batches:
+            model(**batch, use_cache=False)
+    return states, inputs
+
+
+def nothing(weight: str, batch: int, inputs: torch.Tensor) -> None:
+    pass
+
+
+def test_the_states_and_every_linears_input_are_those_of_the_ordinary_forward(base, batches):
+    specs = [s for s in tensors(read_config(base)) if s.packable and s.role not in ("embedding", "lm_head")]
+    watched = [spec.name for spec in specs]
+    states, inputs = ordinary(base, batches, watched)
+    seen: dict[str, dict[int, torch.Tensor]] = {name: {} for name in watched}
+    model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
+    ran = list(model.run(batches, watched, lambda weight, batch, inputs: seen[weight].update({batch: inputs.clone()})))
+    assert [(part.stack, part.layer) for part in ran] == [
+        *(("audio", layer) for layer in (None, 0, 1)),
+        *(("text", layer) for layer in (None, 0, 1)),
+    ]
+    assert len(ran) == model.parts
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(ran[-1].states, states, strict=True))
+    for name in watched:
+        assert all(torch.equal(seen[name][batch], inputs[name][batch]) for batch in range(len(batches))), name
+
+
+def layer_parameters(base: Path, stack: str, layer: int) -> int:
+    audio = stack == "audio"
+    specs = [s for s in tensors(read_config(base)) if s.layer == layer and s.role.startswith("audio") == audio]
+    return sum(math.prod(spec.shape) for spec in specs)
+
+
+def test_never_more_than_one_layer_has_its_weights(base, batches):
+    model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
+    loaded: list[int] = []
+    watched = [f"audio_tower.layers.{n}.fc1.weight" for n in range(2)]
+    watched += [f"language_model.model.layers.{n}.mlp.up_proj.weight" for n in range(2)]
+    for part in model.run(batches, watched, lambda *shown: loaded.append(model.loaded_parameters())):
+        if part.layer is not None:
+            assert loaded == [layer_parameters(base, part.stack, part.layer)] * len(batches)
+        assert model.loaded_parameters() == 0
+        loaded.clear()
+
+
+def test_whoever_has_seen_enough_may_stop_and_begin_again(base, batches):
+    model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
+    seen: list[int] = []
+    for _ in model.run(batches, [PROJECTOR], lambda weight, batch, inputs: seen.append(batch)):
+        if seen:
+            break
+    assert seen == [0, 1] and model.loaded_parameters() == 0
+    first, second = ([part.states[0].clone() for part in model.run(batches, [], nothing)] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)) and seen == [0, 1]
+
+
+def test_states_are_kept_in_the_dtype_that_is_computed_in(base, batches):
+    model = LayerwiseModel(base, dtype=torch.bfloat16, device="cpu")
+    seen = []
+    parts = list(model.run(batches[1:], [LAST], lambda weight, batch, inputs: seen.append(inputs.dtype)))
+    assert parts[-1].states[0].dtype == torch.bfloat16 and seen == [torch.bfloat16]
+
+
+def test_a_packed_model_is_refused(base, tmp_path):
+    from quantize.stream import pack_checkpoint
+
+    codecs = resolve_codecs(read_config(base), {"mlp": Affine(bits=4, group_size=64)})
+    pack_checkpoint(base, tmp_path, codecs, solver="hqq")
+    with pytest.raises(UserError, match="is packed already"):
+        LayerwiseModel(tmp_path, dtype=torch.float32, device="cpu")
