@@ -22,12 +22,15 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHON = Path(".nox", "build_env", "bin", "python").absolute()
 
 # A system, in order. Every command builds its stages or finds them built; a killed build goes on where it was.
-STEPS = (
+FINETUNING = (
     "submission begin",
     "submission.miniature data",
     "train corpus",
     "train finetune",
     "train merge",
+)
+STEPS = (
+    *FINETUNING,
     "quantize pack",
     "segment run",
     "evaluate decode",
@@ -51,9 +54,9 @@ def install(session: nox.Session, environment: str) -> None:
     session.install("--quiet", "--constraint", f"locks/{environment}.txt", *packages(environment))
 
 
-def build(session: nox.Session, recipe: str) -> None:
-    """Run every step of one system in the build environment."""
-    for step in STEPS:
+def build(session: nox.Session, recipe: str, steps: tuple[str, ...] = STEPS) -> None:
+    """Run steps of one system, or of every system of a list, in the build environment."""
+    for step in steps:
         session.run(PYTHON, "-m", *step.split(), "--recipe", recipe, *session.posargs, external=True)
 
 
@@ -73,6 +76,25 @@ def build_primary(session: nox.Session) -> None:
 def build_contrastive(session: nox.Session) -> None:
     """Build and verify the contrastive system; it shares every stage that it can with the primary."""
     build(session, "contrastive")
+
+
+@nox.session(python=False, requires=["build_env"])
+def ablate(session: nox.Session) -> None:
+    """Pack and measure every system of the paper: what each step of compression does to size and quality."""
+    build(session, "finetuned", FINETUNING)
+    build(session, "ablation", ("quantize pack", "evaluate ablate"))
+
+
+@nox.session(python=False, requires=["build_env"])
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory against the named peers, in one run; the figures go to build/bench/."""
+    session.run(PYTHON, "-m", "quantize", "bench", *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"])
+def rehearse(session: nox.Session) -> None:
+    """Pack a model of Qwen2-Audio-7B's shape with random weights: nox -s rehearse -- --layers 2."""
+    session.run(PYTHON, "-m", "quantize", "rehearse", *session.posargs, external=True)
 
 
 @nox.session(python=False)
