@@ -9,6 +9,7 @@ from pathlib import Path
 from submission.cli import add_system_arguments, open_system, run
 from submission.store import Store
 from submission.system import System
+from train.launch import obtain_together
 
 
 def _base(system: System, store: Store) -> Path:
@@ -36,7 +37,7 @@ def corpus(args: argparse.Namespace) -> None:
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """Train LoRA adapters on the corpus; a killed run goes on where it was."""
+    """Train LoRA adapters on the corpus; a killed run goes on where it was. `torchrun -m train finetune` shares it."""
     system, store = open_system(args)
     data, drawn = system.data_path(store), store.need(system.stage("corpus"))
 
@@ -52,7 +53,9 @@ def finetune(args: argparse.Namespace) -> None:
         )
         finetune(_base(system, store), drawn, data, task, system.recipe.finetune, out)
 
-    print(store.obtain(system.stage("finetune"), make, resume=True))
+    folder = obtain_together(store, system.stage("finetune"), make)
+    if folder is not None:
+        print(folder)
 
 
 def merge(args: argparse.Namespace) -> None:

@@ -1,13 +1,15 @@
 """The batches of a whole run, planned before it starts, and the utterances that fill them.
 
 Because the plan is one list from the first step to the last, a resumed run only has to skip as many batches as were
-trained on; no sampler's state has to be brought back.
+trained on; no sampler's state has to be brought back. Several processes share each planned batch among them, so that
+a step means the same utterances however many there are.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,12 +46,22 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
     return batches
 
 
-class PlannedBatches(Sampler[list[int]]):
-    """A plan as torch's DataLoader and accelerate want it."""
+def share(batch: list[int], rank: int, processes: int) -> list[int]:
+    """Return what one of several processes takes of a batch: every so-manieth index.
 
-    def __init__(self, batches: list[list[int]], batch_size: int) -> None:
-        self.batches = batches
-        self.batch_size = batch_size
+    A process for which there is nothing left gets the first index with its bits inverted, which asks `Utterances` for
+    the example without labels: every process takes part in every step, and this one adds nothing to it.
+    """
+    return batch[rank::processes] or [~batch[0]]
+
+
+class PlannedBatches(Sampler[list[int]]):
+    """A plan, or one process' share of it, as torch's DataLoader and accelerate want it."""
+
+    def __init__(self, batches: list[list[int]], batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        """batch_size: of the whole batch; rank: which of the processes this one is."""
+        self.batches = [share(batch, rank, processes) for batch in batches]
+        self.batch_size = batch_size // processes
         self.drop_last = False
 
     def __len__(self) -> int:
@@ -60,7 +72,7 @@ class PlannedBatches(Sampler[list[int]]):
 
 
 class Utterances(Dataset[Example]):
-    """Utterances as examples, made where they are asked for: in the data workers, or once if they are kept."""
+    """Utterances as examples, made where they are asked for: in the data workers; or heard once, if they are kept."""
 
     def __init__(
         self,
@@ -83,8 +95,21 @@ class Utterances(Dataset[Example]):
         return len(self.utterances)
 
     def __getitem__(self, index: int) -> Example:
+        """Return an utterance's example; for an inverted index (see `share`) the same without labels."""
+        u = self.utterances[index if index >= 0 else ~index]
+        example = encode(self.processor, self._heard(u), self.prompts[u.target_lang], u.target, self.end_token)
+        return example if index >= 0 else replace(example, prompt_tokens=len(example.input_ids))
+
+    def asked(self, index: int) -> Example:
+        """Return an utterance's example without its target, as decoding gives it to the model."""
         u = self.utterances[index]
-        return encode(self.processor, self._heard(u), self.prompts[u.target_lang], u.target, self.end_token)
+        return encode(self.processor, self._heard(u), self.prompts[u.target_lang])
+
+    def hear_all(self, tick: Callable[[float], None]) -> None:
+        """Compute the audio features that are kept, before a step has to wait for them."""
+        for u in self.utterances:
+            self._heard(u)
+            tick(1)
 
     def _heard(self, u: Utterance) -> Heard:
         place = (u.audio, u.start, u.end)

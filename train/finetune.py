@@ -1,16 +1,17 @@
 """LoRA fine-tuning through transformers.Trainer, made so that a killed run goes on and ends the same.
 
-What the stock Trainer does is kept: AdamW, linear decay after warm-up, gradient clipping at 1, its checkpoints. Three
-things are ours. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping.
-A checkpoint counts only once a mark is written after its last byte: a kill in the middle of writing one falls back to
-the one before. And adapters are written without times, paths or sets, so that equal weights are equal bytes.
+What the stock Trainer does is kept: AdamW, linear decay after warm-up, gradient clipping at 1, its checkpoints. Four
+things are ours. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping,
+and so that several processes share each batch. A checkpoint counts only once a mark is written after its last byte
+(train.watch): a kill in the middle of writing one falls back to the one before. Dev is measured token by token
+(train.dev). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
 
 Which linears get an adapter is the recipe's `finetune.roles`. The paper does not say; `attn`, `mlp`, `audio.attn`,
 `audio.mlp` and `projector` are what peft calls `all-linear`, the set that its documentation recommends, and leave the
 head alone, as peft does.
 
 The artifact: adapter/ (adapter_config.json, adapter_model.safetensors), log.jsonl (step with loss, learning_rate,
-grad_norm, or with eval_loss), report.json.
+grad_norm, or with eval_loss and eval_bleu_<language>), curve.csv, curve.svg, curve.png, report.json.
 """
 
 from __future__ import annotations
@@ -23,36 +24,39 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from submission.architectures import read_config
 from submission.checkpoint import read_checkpoint
 from submission.corpus import Utterance, read_corpus
-from submission.digest import canonical_json, write_text
+from submission.digest import canonical_json, sha256_file, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.recipe import FinetuneOptions
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import end_token_id
+from submission.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
+from train.curve import BLEU, write_plots, write_table
+from train.dev import Dev
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
+from train.watch import ADAPTER_FILES, BEST, CHECKPOINTS, Watch, best_step, last_complete, write_log
 
-COMPLETE = "complete"
-"""Name of the file that marks a finished checkpoint."""
-CHECKPOINTS = "checkpoints"
 REPORT = "report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""
 KEPT_FEATURES_BYTES = 512 << 20
-"""Audio features up to this size are computed once and kept; beyond it data workers compute them again each epoch."""
+"""Audio features up to this size are computed once, before the first step, and kept; beyond it data workers compute
+them again each epoch."""
 MOST_WORKERS = 8
-LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +72,12 @@ class Task:
 
 
 class LoraTrainer(Trainer):
-    """Trainer that takes its batches from a plan and writes adapters by `save_adapter`."""
+    """Trainer that takes its batches from a plan, measures dev by `Dev` and writes adapters by `save_adapter`."""
 
-    def __init__(self, *, batches: PlannedBatches, base_name: str, **arguments: Any) -> None:
+    def __init__(self, *, batches: PlannedBatches, dev: Dev, base_name: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.batches = batches
+        self.dev = dev
         self.base_name = base_name
         self.target_loss = TargetLoss(self.model.get_base_model())
 
@@ -85,9 +90,12 @@ class LoraTrainer(Trainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the loader of the whole run's batches; to the Trainer the run is one epoch."""
+        """Return the loader of the whole run's batches, this process' share of each; to the Trainer it is one epoch.
+
+        It is not prepared by accelerate, which would give whole batches to the processes in turn.
+        """
         workers = self.args.dataloader_num_workers
-        loader = DataLoader(
+        return DataLoader(
             self.train_dataset,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
@@ -95,67 +103,47 @@ class LoraTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             multiprocessing_context="spawn" if workers else None,
         )
-        return self.accelerator.prepare(loader)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Return and log eval_loss and eval_bleu_<language> of dev."""
+        self.model.eval()
+        forward = self.model_wrapped if self.is_fsdp_enabled else self.model
+
+        def summed_loss(batch: dict[str, Any]) -> torch.Tensor:
+            inputs = self._prepare_inputs(batch)
+            return self.target_loss(forward, inputs, inputs.pop("labels"), 1)
+
+        metrics = {"eval_loss": self.dev.loss(self.accelerator, summed_loss)}
+        with self.accelerator.autocast():
+            bleu = self.dev.bleu(self.accelerator, forward, synced=self.is_fsdp_enabled)
+        metrics |= {f"{BLEU}{language}": score for language, score in bleu.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        save_adapter(
-            self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir), self.base_name
-        )
+        folder = Path(output_dir or self.args.output_dir)
+        save_adapter(self.accelerator.unwrap_model(self.model), folder, self.base_name, state_dict)
+
+    def save_adapter_to(self, folder: Path) -> None:
+        """Write the adapters as they are now; every process must call it, the first one writes."""
+        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            self._save(str(folder), weights)
 
 
-class Watch(TrainerCallback):
-    """Shows progress, stops a run that diverges, and marks checkpoints once they are whole."""
-
-    def __init__(self, folder: Path, tick: Callable[[float], None]) -> None:
-        self.folder = folder
-        self.tick = tick
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.tick(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise UserError(
-                f"finetune step {state.global_step}", f"the loss is {logs['loss']}", "lower finetune.learning_rate"
-            )
-        if "eval_loss" in logs:
-            print(f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}", file=sys.stderr, flush=True)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        write_log(self.folder / "log.jsonl", state.log_history)
-        checkpoint = self.folder / CHECKPOINTS / f"checkpoint-{state.global_step}"
-        for path in checkpoint.iterdir():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        write_text(checkpoint / COMPLETE, "")
-
-
-def write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write what was logged, one JSON object a line, without times."""
-    lines = [{key: entry[key] for key in ("step", *LOGGED) if key in entry} for entry in history]
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines if len(line) > 1))
-
-
-def last_complete(folder: Path) -> Path | None:
-    """Return the latest checkpoint that was written to its end, having removed those that were not."""
-    whole = {}
-    for path in sorted(folder.glob("checkpoint-*")):
-        if (path / COMPLETE).is_file():
-            whole[int(path.name.removeprefix("checkpoint-"))] = path
-        else:
-            shutil.rmtree(path)
-    return whole[max(whole)] if whole else None
-
-
-def training_arguments(folder: Path, options: FinetuneOptions, steps: int, workers: int) -> TrainingArguments:
+def training_arguments(
+    folder: Path, options: FinetuneOptions, steps: int, workers: int, processes: int = 1
+) -> TrainingArguments:
     """Return the Trainer's settings. Nothing is reported anywhere and nothing is drawn on the screen by it."""
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=1,  # the planned batches of all epochs are one
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.batch_size,
+        per_device_train_batch_size=options.batch_size // processes,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
         learning_rate=options.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=math.ceil(options.warmup_ratio * steps),
@@ -172,11 +160,9 @@ def training_arguments(folder: Path, options: FinetuneOptions, steps: int, worke
         save_strategy="steps",
         save_steps=options.save_every_steps,
         save_total_limit=2,
-        prediction_loss_only=True,
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_num_workers=workers,
-        dataloader_persistent_workers=workers > 0,
         dataloader_pin_memory=cuda,
         dataloader_multiprocessing_context="spawn" if workers else None,
         use_cpu=not cuda,
@@ -185,6 +171,9 @@ def training_arguments(folder: Path, options: FinetuneOptions, steps: int, worke
         push_to_hub=False,
         seed=options.seed,
     )
+    if cuda:
+        arguments._n_gpu = 1  # several devices are for several processes; torch's DataParallel is not meant
+    return arguments
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
@@ -196,79 +185,140 @@ def _finished(out: Path) -> dict[str, Any] | None:
     return json.loads((out / REPORT).read_text(encoding="utf-8"))
 
 
-def _check(utterances: list[Utterance], task: Task) -> None:
-    unknown = {u.target_lang for u in utterances} - task.languages.keys()
-    if unknown:
+def _read(corpus: Path, task: Task) -> tuple[list[Utterance], list[Utterance]]:
+    """Return what is trained on and what is watched: of dev, what is not trained on, sorted by length."""
+    train, dev = (read_corpus(corpus / f"{part}.jsonl") for part in ("train", "dev"))
+    if unknown := {u.target_lang for u in (*train, *dev)} - task.languages.keys():
         raise UserError("corpus", f"has the target languages {sorted(unknown)}", f"known: {sorted(task.languages)}")
+    trained = {(u.audio, u.start, u.end) for u in train}
+    watched = [u for u in dev if (u.audio, u.start, u.end) not in trained]
+    if not watched:
+        what = "everything in dev.jsonl is in train.jsonl too"
+        raise UserError(str(corpus), what, "hold recordings out: corpus.held_out_recordings in the recipe")
+    return train, sorted(watched, key=lambda u: u.end - u.start)
+
+
+def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the report of a run that is finished, and the checkpoint to go on from."""
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        report = _finished(out)
+        if report is not None:
+            return report, None
+        (out / CHECKPOINTS).mkdir(exist_ok=True)
+        return None, last_complete(out / CHECKPOINTS)
 
 
 def finetune(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> dict[str, Any]:
-    """Train adapters for the base model on train.jsonl of `corpus`, watching the loss on dev.jsonl; return the report.
+    """Train adapters for the base model on train.jsonl of `corpus`, watching dev.jsonl; return the report.
 
     out may hold what a killed run left; the run then goes on from its last complete checkpoint, and on a CPU it ends
-    with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to.
-    Raises UserError for a base that is not whole.
+    with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to. Where a
+    launcher started several processes, all of them call this with the same arguments and share every batch.
+    Raises UserError for a base that is not whole, and for a batch that the processes cannot share evenly.
     """
-    if (report := _finished(out)) is not None:
+    report, checkpoint = _begin(out)
+    if report is not None:
         return report
+    trainer = _make_trainer(base, corpus, data, task, options, out)
+    steps, state = len(trainer.batches), PartialState()
+    done = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    if checkpoint and state.is_main_process:
+        print(f"finetune: going on from step {done} of {steps}", file=sys.stderr, flush=True)
+    trainer.args.eval_on_start = checkpoint is None
+    if state.num_processes > 1:
+        torch.manual_seed(options.seed + 1 + state.process_index)  # each its own dropout
+    with _shown("finetune", steps - done, "steps") as tick:
+        trainer.add_callback(Watch(out, tick, state.wait_for_everyone))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return _publish(trainer, base, corpus, options, out)
+
+
+def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable[[float], None]]:
+    """Return `progress` in the first process, and what shows nothing in the others."""
+    return progress(label, total, unit) if PartialState().is_main_process else nullcontext(lambda amount: None)
+
+
+def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
     read_checkpoint(base)
-    train, dev = (read_corpus(corpus / f"{part}.jsonl") for part in ("train", "dev"))
-    _check([*train, *dev], task)
+    train, watched = _read(corpus, task)
+    state = PartialState()
+    if options.batch_size % state.num_processes:
+        what = f"{options.batch_size} utterances cannot be shared evenly by {state.num_processes} processes"
+        raise UserError("recipe: finetune.batch_size", what, "start a number of processes that divides it")
     processor = load_processor(base)
     end_token_id(processor, task.end_token)
-    keep = feature_bytes([*train, *dev], processor) <= KEPT_FEATURES_BYTES
-    workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
-    prompts = render_prompts(task.prompt, task.languages)
-    batches = plan_batches([u.end - u.start for u in train], options.batch_size, options.epochs, options.seed)
-    (out / CHECKPOINTS).mkdir(exist_ok=True)
-    checkpoint = last_complete(out / CHECKPOINTS)
-    done = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    if checkpoint:
-        print(f"finetune: going on from step {done} of {len(batches)}", file=sys.stderr, flush=True)
-    arguments = training_arguments(out, options, len(batches), workers)
-    arguments.eval_on_start = checkpoint is None
-    dev.sort(key=lambda u: u.end - u.start)
+    keep = feature_bytes([*train, *watched], processor) <= KEPT_FEATURES_BYTES
+    workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // state.num_processes - 1))
     make = functools.partial(
-        Utterances, processor=processor, data=data, prompts=prompts, end_token=task.end_token, keep=keep
+        Utterances,
+        processor=processor,
+        data=data,
+        prompts=render_prompts(task.prompt, task.languages),
+        end_token=task.end_token,
+        keep=keep,
     )
-    model = load_adapted(base, options)
+    heard, watched_heard = make(train), make(watched)
+    if keep:
+        with _shown("finetune: audio features", len(train) + len(watched), "utterances") as tick:
+            heard.hear_all(tick)
+            watched_heard.hear_all(tick)
+    batches = plan_batches([u.end - u.start for u in train], options.batch_size, options.epochs, options.seed)
     trainer = LoraTrainer(
-        batches=PlannedBatches(batches, options.batch_size),
+        batches=PlannedBatches(batches, options.batch_size, state.process_index, state.num_processes),
+        dev=Dev(watched_heard, options.batch_size, options.bleu_utterances, workers),
         base_name=task.model_name,
-        model=model,
-        args=arguments,
-        train_dataset=make(train),
-        eval_dataset=make(dev),
+        model=load_adapted(base, options),
+        args=training_arguments(out, options, len(batches), workers, state.num_processes),
+        train_dataset=heard,
+        eval_dataset=watched_heard,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
-    with progress("finetune", len(batches) - done, "steps") as tick:
-        trainer.add_callback(Watch(out, tick))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _publish(trainer, base, train, dev, task, options, out)
+    return trainer
 
 
-def _publish(
-    trainer: LoraTrainer,
-    base: Path,
-    train: list[Utterance],
-    dev: list[Utterance],
-    task: Task,
-    options: FinetuneOptions,
-    out: Path,
-) -> dict[str, Any]:
-    """Write the artifact's files and remove the Trainer's own, among which are pickles."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    save_adapter(model, out / "adapter", task.model_name)
-    history = trainer.state.log_history
+def _sample(corpus: Path, utterances: list[Utterance]) -> dict[str, Any]:
+    """Return what identifies the utterances that were trained on."""
+    languages: dict[str, dict[str, Any]] = {}
+    for language in sorted({u.target_lang for u in utterances}):
+        own = [u for u in utterances if u.target_lang == language]
+        hours = round(sum(u.end - u.start for u in own) / SAMPLE_RATE / 3600, 4)
+        languages[language] = {"utterances": len(own), "hours": hours}
+    names = sorted({u.id.partition("/")[0] for u in utterances})
+    return {"sha256": sha256_file(corpus / "train.jsonl"), "corpora": names, "languages": languages}
+
+
+def _publish(trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, out: Path) -> dict[str, Any]:
+    """Write the artifact's files and remove the Trainer's own, among which are pickles; return the report."""
+    history, step = trainer.state.log_history, trainer.state.global_step
+    trainer.save_adapter_to(out / "adapter")
+    if not trainer.is_world_process_zero():
+        return {}
+    if options.keep == "best":
+        step = best_step(history) or step
+        for name in ADAPTER_FILES:
+            shutil.copyfile(out / CHECKPOINTS / BEST.format(step=step) / name, out / "adapter" / name)
     write_log(out / "log.jsonl", history)
-    dev_losses = [[entry["step"], entry["eval_loss"]] for entry in history if "eval_loss" in entry]
+    write_table(out / "curve.csv", history)
+    write_plots(out, history, f"{trainer.base_name}: fine-tuning")
+    train = trainer.train_dataset.utterances
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    evaluations = [entry for entry in history if "eval_loss" in entry]
     report = {
+        "base": trainer.base_name,
         "steps": trainer.state.global_step,
-        "utterances": {"train": len(train), "dev": len(dev)},
+        "kept_step": step,
+        "seed": options.seed,
+        "processes": trainer.accelerator.num_processes,
+        "sample": _sample(corpus, train),
+        "utterances": {"train": len(train), "dev": len(trainer.eval_dataset)},
         "trained_parameters": trainable_parameters(model),
         "adapted_linears": dict(Counter(target_modules(read_config(base), options.roles).values())),
-        "dev_loss_by_step": dev_losses,
+        "dev_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in evaluations],
+        "dev_bleu_by_step": [
+            [entry["step"], {k.removeprefix(BLEU): v for k, v in entry.items() if k.startswith(BLEU)}]
+            for entry in evaluations
+        ],
     }
     write_text(out / REPORT, canonical_json(report))
     shutil.rmtree(out / CHECKPOINTS)

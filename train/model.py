@@ -41,6 +41,7 @@ class TargetLoss:
     def __init__(self, model: Qwen2AudioForConditionalGeneration) -> None:
         self._tower = model.model.audio_tower
         self._positions = self._tower.embed_positions
+        self._table = self._positions.weight.detach().clone()  # the module's own may be sharded over devices later
         self._wanted: torch.Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._select)
 
@@ -48,10 +49,12 @@ class TargetLoss:
         return None if self._wanted is None else (inputs[0][:, :-1][self._wanted],)
 
     @contextmanager
-    def _window(self, positions: int) -> Iterator[None]:
-        """Let the encoder take features of 2 * positions frames."""
+    def _window(self, features: torch.Tensor) -> Iterator[None]:
+        """Let the encoder take features of fewer frames than its window has."""
+        positions = features.shape[-1] // 2
+        self._table = self._table.to(features.device)
         config, whole = self._tower.config, self._tower.config.max_source_positions
-        self._tower.embed_positions = _FirstRows(self._positions.weight[:positions])
+        self._tower.embed_positions = _FirstRows(self._table[:positions])
         config.max_source_positions = positions
         try:
             yield
@@ -69,7 +72,7 @@ class TargetLoss:
         """
         self._wanted = labels[:, 1:] != IGNORED
         try:
-            with self._window(inputs["input_features"].shape[-1] // 2):
+            with self._window(inputs["input_features"]):
                 logits = model(**inputs, use_cache=False).logits
         finally:
             wanted, self._wanted = self._wanted, None
@@ -146,14 +149,17 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
     return adapted
 
 
-def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+def save_adapter(
+    model: PeftModel, folder: Path, base_name: str, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write adapter_model.safetensors and adapter_config.json as peft reads them, the same bytes for the same weights.
 
+    weights: the model's state, where it is not whole in the model itself because devices share it.
     peft's own writer would add a model card, the path of the base on this machine, sets in no fixed order, and (for an
     adapter on the head) a copy of the head itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
     save_file(
         {name: weights[name].detach().contiguous().cpu() for name in sorted(weights)},
         folder / "adapter_model.safetensors",

@@ -44,18 +44,19 @@ def options(**changes: object) -> FinetuneOptions:
         "log_every_steps": 2,
         "save_every_steps": 4,
         "seed": 42,
+        "bleu_utterances": 1,
     }
     return FinetuneOptions(**(values | changes))
 
 
 def lay_ground(root: Path) -> Ground:
-    """Write a random base model, eight recordings of noise and a corpus of both languages."""
+    """Write a random base model, ten recordings of noise and a corpus of both languages; the last two are dev."""
     build_checkpoint(root / "base", [text for texts in TEXTS.values() for text in texts] * 9, SMALL, seed=3)
     (root / "data").mkdir()
     utterances = []
     rng = np.random.default_rng(0)
-    for number in range(8):
-        samples = 8_000 + 4_000 * number
+    for number in range(10):
+        samples = 8_000 + 4_000 * (number % 8)
         soundfile.write(root / f"data/{number}.wav", 0.1 * rng.standard_normal(samples), 16_000)
         for language, texts in TEXTS.items():
             utterances.append(
@@ -72,6 +73,6 @@ def lay_ground(root: Path) -> Ground:
                 )
             )
     (root / "corpus").mkdir()
-    write_corpus(root / "corpus/train.jsonl", utterances)
-    write_corpus(root / "corpus/dev.jsonl", utterances[:4])
+    write_corpus(root / "corpus/train.jsonl", utterances[:-4])
+    write_corpus(root / "corpus/dev.jsonl", utterances[-4:])
     return Ground(base=root / "base", corpus=root / "corpus", data=root / "data")

@@ -17,8 +17,9 @@ from submission.errors import UserError
 from submission.runtime.prompt import IGNORED, build_inputs, encode, hear, render_prompt
 from tests.train.ground import TASK, Ground, options
 from train.batches import collate_targets
-from train.finetune import COMPLETE, finetune, last_complete
+from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
+from train.watch import COMPLETE, last_complete
 
 KILLED_AT_STEP = 4
 KILLED = f"""
@@ -48,11 +49,25 @@ def finished(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_artifact_holds_no_checkpoint_no_pickle_and_no_time(finished: Path) -> None:
     names = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
-    assert names == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "log.jsonl", "report.json"]
+    curves = ["curve.csv", "curve.png", "curve.svg"]
+    assert names == [
+        *(f"adapter/adapter_{x}" for x in ("config.json", "model.safetensors")),
+        *curves,
+        "log.jsonl",
+        "report.json",
+    ]
     config = json.loads((finished / "adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "small"
     lines = [json.loads(line) for line in (finished / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {key for line in lines for key in line} == {"step", "loss", "learning_rate", "grad_norm", "eval_loss"}
+    assert {key for line in lines for key in line} == {
+        "step",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "eval_loss",
+        "eval_bleu_de",
+        "eval_bleu_zh",
+    }
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 4, 8]
 
 

@@ -1,0 +1,105 @@
+"""Several processes on one machine, as torchrun starts them, against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from submission.store import Stage, Store
+from tests.train.ground import TASK, Ground, options
+from train.batches import plan_batches, share
+from train.finetune import finetune
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+from submission.store import Stage, Store
+from submission.store import Stage, Store
+from tests.train.ground import TASK, options
+from train.finetune import finetune
+from train.launch import obtain_together
+
+base, corpus, data, store = map(Path, sys.argv[1:])
+stage = Stage(name="finetune", revision=1, options={}, inputs={})
+choices = options(dropout=0.0, batch_size=6, bleu_utterances=2)
+folder = obtain_together(Store(root=store), stage, lambda out: finetune(base, corpus, data, TASK, choices, out))
+if folder is not None:
+    print(folder)
+"""
+
+
+def launch(program: str, folder: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in two processes."""
+    (folder / "program.py").write_text(program, encoding="utf-8")
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    words += [str(folder / "program.py"), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
+
+
+BUILT = """
+import sys
+from pathlib import Path
+
+from submission.store import Stage, Store
+from train.launch import obtain_together
+
+def make(out):
+    raise AssertionError("built again")
+
+stage = Stage(name="finetune", revision=1, options={}, inputs={})
+print(obtain_together(Store(root=Path(sys.argv[1])), stage, make))
+"""
+
+
+def test_where_there_is_nothing_to_build_the_others_go_home(tmp_path: Path) -> None:
+    stage = Stage(name="finetune", revision=1, options={}, inputs={})
+    folder = Store(root=tmp_path).obtain(stage, lambda out: (out / "x").touch())
+    done = launch(BUILT, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == sorted([str(folder), "None"])
+    assert done.stderr.count("cached") == 1
+
+
+def numbers(folder: Path, name: str) -> list[float]:
+    """Return a column of a run's log."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def test_processes_share_every_batch_and_have_all_of_it_together() -> None:
+    for batch in plan_batches([5] * 29, 6, 1, 0):
+        shares = [share(batch, rank, 3) for rank in range(3)]
+        assert sorted(i for part in shares for i in part if i >= 0) == sorted(batch)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [share([7], rank, 3) for rank in range(3)] == [[7], [~7], [~7]]
+
+
+def test_two_processes_give_the_course_of_one(ground: Ground, tmp_path: Path) -> None:
+    (tmp_path / "single").mkdir()
+    choices = options(dropout=0.0, batch_size=6, bleu_utterances=2)  # 16 utterances twice: the last batch has 2
+    single = finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / "single")
+    done = launch(PROGRAM, tmp_path, ground.base, ground.corpus, ground.data, tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())  # one line: the first process speaks for all
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["processes"] == 2
+    assert report["steps"] == single["steps"] == 6
+    for name in ("loss", "grad_norm", "eval_loss", "learning_rate"):
+        ours, theirs = numbers(folder, name), numbers(tmp_path / "single", name)
+        assert ours == pytest.approx(theirs, rel=2e-4), name
+    for name in ("eval_bleu_de", "eval_bleu_zh"):
+        assert len(numbers(folder, name)) == len(numbers(tmp_path / "single", name)) == 3
+    ours, theirs = (load_file(path / "adapter/adapter_model.safetensors") for path in (folder, tmp_path / "single"))
+    assert ours.keys() == theirs.keys()
+    worst = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+    assert worst < 1e-2 * max(weight.abs().max().item() for weight in theirs.values())
+    assert not torch.equal(ours[next(iter(ours))], torch.zeros_like(ours[next(iter(ours))]))

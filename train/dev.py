@@ -1,0 +1,134 @@
+"""How good the model in training is on dev: its loss on the targets, and BLEU of greedy translations.
+
+Both are the same for any number of processes, up to rounding: the processes share the batches, and sums are added up.
+Every process runs every round, since in a model that is sharded over devices all of them take part in each forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sacrebleu.metrics import BLEU
+from torch.utils.data import DataLoader
+
+from submission.runtime.prompt import IGNORED, collate, end_token_id
+from train.batches import PlannedBatches, Utterances, collate_targets
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "char"}
+"""Target language -> sacrebleu's tokenizer where it is not its default, 13a. (`ja-mecab` would need MeCab.)"""
+TOKENS_PER_TOKEN = 2
+"""A translation may have so many times the tokens of the longest reference; a loop is cut there."""
+
+
+def _rounds(batches: Sequence[list[int]], rank: int, processes: int) -> list[tuple[list[int], bool]]:
+    """Return one process' batches, as many as every other has, and whether each counts."""
+    rounds = range(0, len(batches), processes)
+    return [(batches[min(first + rank, len(batches) - 1)], first + rank < len(batches)) for first in rounds]
+
+
+class Dev:
+    """The utterances that fine-tuning is watched on."""
+
+    def __init__(self, utterances: Utterances, batch_size: int, bleu_utterances: int, workers: int) -> None:
+        """utterances: sorted by length, so that batches are; bleu_utterances: how many of each language get BLEU."""
+        self.utterances = utterances
+        indices = range(len(utterances))
+        self.batches = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+        self.translated = [i for language in self._languages() for i in _spread(self._of(language), bleu_utterances)]
+        self.translated.sort()
+        self.batch_size = batch_size
+        self.workers = workers
+        self._loader: DataLoader | None = None
+
+    def _languages(self) -> list[str]:
+        return sorted({u.target_lang for u in self.utterances.utterances})
+
+    def _of(self, language: str) -> list[int]:
+        return [i for i, u in enumerate(self.utterances.utterances) if u.target_lang == language]
+
+    def loss(self, accelerator: Accelerator, summed_loss: Callable[[dict[str, Any]], torch.Tensor]) -> float:
+        """Return the mean cross-entropy over all target tokens; summed_loss: batch -> its sum over the batch's."""
+        rounds = _rounds(self.batches, accelerator.process_index, accelerator.num_processes)
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.utterances,
+                batch_sampler=PlannedBatches([batch for batch, _ in rounds], self.batch_size),
+                collate_fn=_Collator(self.utterances.processor.tokenizer.pad_token_id),
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                multiprocessing_context="spawn" if self.workers else None,
+            )
+        sums = torch.zeros(2, dtype=torch.float64)
+        for (_, counts), batch in zip(rounds, self._loader, strict=True):
+            tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
+            total = float(summed_loss(batch))
+            if counts:
+                sums += torch.tensor([total, tokens], dtype=torch.float64)
+        total, tokens = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+        return total / tokens
+
+    def bleu(self, accelerator: Accelerator, model: PreTrainedModel, *, synced: bool) -> dict[str, float]:
+        """Return target language -> BLEU of greedy translations of some of its utterances, sacrebleu's defaults.
+
+        synced: keep on calling the model until every process has ended, as a model sharded over devices needs it.
+        """
+        batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
+        found: dict[int, str] = {}
+        for batch, counts in _rounds(batches, accelerator.process_index, accelerator.num_processes):
+            texts = self._translate(batch, model, synced)
+            if counts:
+                found |= zip(batch, texts, strict=True)
+        if accelerator.num_processes > 1:
+            parts: list[dict[int, str]] = [{}] * accelerator.num_processes
+            torch.distributed.all_gather_object(parts, found)
+            found = {index: text for part in parts for index, text in part.items()}
+        scores = {}
+        for language in self._languages() if found else []:
+            indices = [i for i in self.translated if self.utterances.utterances[i].target_lang == language]
+            references = [self.utterances.utterances[i].target for i in indices]
+            metric = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
+            scores[language] = round(metric.corpus_score([found[i] for i in indices], [references]).score, 2)
+        return scores
+
+    def _translate(self, batch: list[int], model: PreTrainedModel, synced: bool) -> list[str]:
+        processor = self.utterances.processor
+        tokenizer, end = processor.tokenizer, end_token_id(processor, self.utterances.end_token)
+        references = [self.utterances.utterances[i].target for i in self.translated]
+        longest = max(len(tokenizer.encode(text, add_special_tokens=False)) for text in references)
+        inputs = collate([self.utterances.asked(i) for i in batch], tokenizer.pad_token_id, "left", labels=False)
+        sequences = model.generate(
+            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=TOKENS_PER_TOKEN * longest,
+            eos_token_id=end,
+            pad_token_id=tokenizer.pad_token_id,
+            synced_gpus=synced,
+        )
+        answers = sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        kept = [answer[: answer.index(end)] if end in answer else answer for answer in answers]
+        return [
+            tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False) for answer in kept
+        ]
+
+
+def _spread(indices: list[int], count: int) -> list[int]:
+    """Return so many of the indices, evenly spread; all where there are fewer."""
+    count = min(count, len(indices))
+    return [indices[i * len(indices) // count] for i in range(count)]
+
+
+class _Collator:
+    """`collate_targets` with its pad token, as data workers can be handed it."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, examples: list) -> dict[str, torch.Tensor]:
+        return collate_targets(examples, self.pad_token_id)
