@@ -107,7 +107,7 @@ def analyse(
         launch.wait()
         if launch.rank == 0:
             sums = _merge(_read_journals(out, head), batches, len(codecs))
-            figures = rank(sums, target_tokens(examples), pairs, _places(utterances), sorted(codecs))
+            figures = rank_layers(sums, target_tokens(examples), pairs, _places(utterances), sorted(codecs))
             _finish(out, _describe(options, dtype) | figures)
 
 
@@ -172,7 +172,7 @@ def encode_swaps(
     return Swaps(stack=stack, by_layer=by_layer)
 
 
-def rank(
+def rank_layers(
     sums: torch.Tensor,
     tokens: torch.Tensor,
     pairs: Sequence[str],

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig
 
 from quantize import sensitivity
-from quantize.sensitivity import BATCH_SIZE, analyse, encode_swaps, pack_base, rank, swapped_codecs
+from quantize.sensitivity import BATCH_SIZE, analyse, encode_swaps, pack_base, rank_layers, swapped_codecs
 from quantize.stream import pack_checkpoint
 from quantize.sweep import Swaps, last_states, sweep_batch
 from submission.architectures import read_config
@@ -302,7 +302,7 @@ def numbers(*rows: list[float]) -> torch.Tensor:
 def test_layers_are_ordered_by_the_mean_over_pairs_and_ties_by_number():
     sums = numbers([9, 9, 9, 9], [11, 11, 9, 9], [9, 9, 10, 10], [9, 9, 9, 9], [10, 10, 9, 9])
     pairs = ["a", "a", "b", "b"]
-    ranking = rank(sums, torch.tensor([2, 2, 1, 1]), pairs, [0, 1, 0, 1], [4, 5, 6, 7])
+    ranking = rank_layers(sums, torch.tensor([2, 2, 1, 1]), pairs, [0, 1, 0, 1], [4, 5, 6, 7])
     # Per token: layer 4 costs 1 and 0, layer 5 0 and 1, layer 6 nothing, layer 7 a half and 0.
     assert ranking["order"] == [6, 7, 4, 5]
     assert [entry["mean"]["value"] for entry in ranking["layers"]] == [0.5, 0.5, 0.0, 0.25]
@@ -312,7 +312,8 @@ def test_the_error_of_the_mean_knows_that_pairs_share_their_audio():
     tokens = torch.tensor([1, 1, 1, 1])
     sums = numbers([0, 0, 0, 0], [1, 3, 1, 3])
     same, apart = (
-        rank(sums, tokens, ["a", "a", "b", "b"], places, [0])["layers"][0] for places in ([0, 1, 0, 1], [0, 1, 2, 3])
+        rank_layers(sums, tokens, ["a", "a", "b", "b"], places, [0])["layers"][0]
+        for places in ([0, 1, 0, 1], [0, 1, 2, 3])
     )
     assert same["pairs"] == apart["pairs"]
     alone = same["pairs"]["a"]["standard_error"]
@@ -323,4 +324,4 @@ def test_the_error_of_the_mean_knows_that_pairs_share_their_audio():
 def test_a_loss_that_is_no_number_is_refused_by_its_layer():
     sums = numbers([1, 1], [1, math.nan])
     with pytest.raises(UserError, match="layer 3: its loss is not finite"):
-        rank(sums, torch.tensor([1, 1]), ["a", "a"], [0, 1], [3])
+        rank_layers(sums, torch.tensor([1, 1]), ["a", "a"], [0, 1], [3])
