@@ -30,7 +30,9 @@ FLAT = np.float32(1e-4)
 MOST_STEPS = np.float32(2e4)
 """hqq's bound on codes per unit of weight, so that the scale fits in float16."""
 REFITS = 100
-"""Bound on the refits of a group in alternating least squares; it takes about a dozen."""
+"""Bound on the regressions of alternating least squares from one start."""
+STARTS = (1.0, 0.95, 0.9, 0.8, 0.7)
+"""Parts of hqq's scale from which alternating least squares begins."""
 
 _ZERO = np.float32(0)
 _SIGN_OFF = np.int32(0x7FFFFFFF)
@@ -163,34 +165,43 @@ def _moments(group, scale, zero, top):
 
 
 @njit(nogil=True, error_model="numpy")
+def _refit(group, mean, scale, zero, top):
+    """Return scale, zero-point and squared error after regressions of the weights on their codes, while that falls."""
+    total, squares, products, error = _moments(group, scale, zero, top)
+    for _ in range(REFITS):
+        spread = squares - total * total / group.size
+        slope = np.float32((products - total * mean) / spread) if spread > 0 else _ZERO
+        if not slope * MOST_STEPS >= 1:
+            break
+        origin = np.float32(total / group.size - mean / slope)
+        moments = _moments(group, slope, origin, top)
+        if not moments[3] < error:
+            break
+        scale, zero = slope, origin
+        total, squares, products, error = moments
+    return scale, zero, error
+
+
+@njit(nogil=True, error_model="numpy")
 def refit_groups(weights, group_size, top, scale, zero, codes):
-    """Lower each group's squared error by alternating least squares, in place, as long as it falls.
+    """Lower each group's squared error by alternating least squares, in place; weights and the rest as above.
 
     Given codes, scale and zero-point are those of the regression of the weights on the codes; given these, the codes
-    are the nearest. A refit that does not lower the error, or that has no positive slope, is dropped, and so is a
-    scale below hqq's bound. weights, scale, zero and codes as in `solve_groups`.
+    are the nearest. That ends in the next local minimum, so it is begun from several scales around the middle code,
+    the one that is there first. No scale falls below hqq's bound.
     """
     rows, columns = weights.shape
+    middle = top / 2
     for row in range(rows):
         for group in range(scale.shape[1]):
             begin, end = group * group_size, min((group + 1) * group_size, columns)
             values = weights[row, begin:end]
-            slope, origin = scale[row, group], zero[row, group]
             mean = _sum(values) / values.size
-            total, squares, products, error = _moments(values, slope, origin, top)
-            refits = 0
-            while refits < REFITS:
-                spread = squares - total * total / values.size
-                tried = np.float32((products - total * mean) / spread) if spread > 0 else _ZERO
-                if tried * MOST_STEPS < 1:
-                    break
-                moved = np.float32(total / values.size - mean / tried)
-                moments = _moments(values, tried, moved, top)
-                if not moments[3] < error:
-                    break
-                slope, origin = tried, moved
-                total, squares, products, error = moments
-                refits += 1
-            if refits:
-                scale[row, group], zero[row, group] = slope, origin
-                _write_codes(values, np.float32(1) / slope, origin, top, codes[row, begin:end])
+            given, origin = scale[row, group], zero[row, group]
+            best = _moments(values, given, origin, top)[3]
+            for start in STARTS:
+                narrow = np.float32(given * start)
+                found = _refit(values, mean, narrow, np.float32(middle - (middle - origin) / start), top)
+                if found[2] < best and found[0] * MOST_STEPS >= 1:
+                    scale[row, group], zero[row, group], best = found
+            _write_codes(values, np.float32(1) / scale[row, group], zero[row, group], top, codes[row, begin:end])

@@ -73,8 +73,8 @@ def solve_hqq_rounded_zero(weight: torch.Tensor, bits: int, group_size: int) -> 
 def solve_als(weight: torch.Tensor, bits: int, group_size: int) -> Solution:
     """Return hqq's solution after alternating least squares over scale, zero-point and codes.
 
-    The squared error of no group is above hqq's; on Gaussian weights at 4 bits it is .0068 in groups of 64 against
-    .0074.
+    The squared error of no group is above hqq's; on Gaussian weights at 4 bits in groups of 64 it is .0066 of the
+    weights' power, against .0074.
     """
     solution = solve_hqq(weight, bits, group_size)
     top = (1 << bits) - 1

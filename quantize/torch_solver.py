@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from quantize.kernels import BETA, FLAT, INERT, LP_NORM, MOST_STEPS, REFITS
+from quantize.kernels import BETA, FLAT, INERT, LP_NORM, MOST_STEPS, REFITS, STARTS
 
 Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -73,23 +73,39 @@ def refit_pieces(weight: torch.Tensor, group_size: int, top: int, scale: torch.T
 def _refit(weight: torch.Tensor, width: int, top: int, scale: torch.Tensor, zero: torch.Tensor) -> Parts:
     values = weight.reshape(-1, width).float()
     shape = scale.shape
-    scale, zero = scale.reshape(-1, 1), zero.reshape(-1, 1)
+    given, origin = scale.reshape(-1, 1), zero.reshape(-1, 1)
+    best = (_codes(values, 1 / given, origin, top), given, origin)
+    least = _squared_errors(values, *best)
+    for start in STARTS:
+        *found, errors = _least_squares(values, given * start, top / 2 - (top / 2 - origin) / start, top)
+        better = (errors < least) & (found[1] * float(MOST_STEPS) >= 1)
+        best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))
+        least = torch.where(better, errors, least)
+    codes, scale, zero = best
+    return codes.to(torch.uint8).view(weight.shape), scale.view(shape), zero.view(shape)
+
+
+def _least_squares(
+    values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, top: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return codes, scale, zero-point and squared errors after regressions of the values on their codes."""
     means = values.mean(dim=1, keepdim=True, dtype=torch.float64)
     codes = _codes(values, 1 / scale, zero, top)
     errors = _squared_errors(values, codes, scale, zero)
     for _ in range(REFITS):
-        centred = codes.double() - codes.mean(dim=1, keepdim=True, dtype=torch.float64)
-        tried = ((centred * values).sum(dim=1, keepdim=True) / centred.square_().sum(dim=1, keepdim=True)).float()
-        moved = (codes.mean(dim=1, keepdim=True, dtype=torch.float64) - means / tried).float()
-        # A slope that is no number fails the first comparison, and so keeps its group as it is.
-        nearest = _codes(values, 1 / tried, moved, top)
-        fresh = _squared_errors(values, nearest, tried, moved)
-        better = (tried * float(MOST_STEPS) >= 1) & (fresh < errors)
+        centre = codes.mean(dim=1, keepdim=True, dtype=torch.float64)
+        centred = codes - centre
+        slope = ((centred * values).sum(dim=1, keepdim=True) / centred.square_().sum(dim=1, keepdim=True)).float()
+        origin = (centre - means / slope).float()
+        nearest = _codes(values, 1 / slope, origin, top)
+        fresh = _squared_errors(values, nearest, slope, origin)
+        # A slope that is not a number fails the comparisons, so its group stays as it is.
+        better = (slope * float(MOST_STEPS) >= 1) & (fresh < errors)
         if not better.any():
             break
-        scale, zero = torch.where(better, tried, scale), torch.where(better, moved, zero)
+        scale, zero = torch.where(better, slope, scale), torch.where(better, origin, zero)
         codes, errors = torch.where(better, nearest, codes), torch.where(better, fresh, errors)
-    return codes.to(torch.uint8).view(weight.shape), scale.view(shape), zero.view(shape)
+    return codes, scale, zero, errors
 
 
 def _squared_errors(values: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
