@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from submission.segments import SAMPLE_RATE
 
-JOIN_SECONDS = 0.5
-"""Speech this near belongs together: pauses between words are shorter, those between sentences mostly longer."""
+JOIN_SECONDS = 0.2
+"""Speech this near belongs together: the pauses inside words and phrases are shorter."""
 
 Stretch = tuple[int, int]
 """(start, end), the end exclusive."""
