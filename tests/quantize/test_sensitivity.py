@@ -263,7 +263,7 @@ def test_two_processes_give_the_bytes_of_one(ground, tmp_path):
         " dtype='float32', device='cpu')\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29571", str(script)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
