@@ -26,6 +26,12 @@ TOKENS_PER_TOKEN = 2
 """A translation may have so many times the tokens of the longest reference; a loop is cut there."""
 
 
+def corpus_bleu(language: str, hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Return BLEU with sacrebleu's defaults but for the language's tokenizer, to two digits."""
+    metric = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
+    return round(metric.corpus_score(list(hypotheses), [list(references)]).score, 2)
+
+
 def _rounds(batches: Sequence[list[int]], rank: int, processes: int) -> list[tuple[list[int], bool]]:
     """Return one process' batches, as many as every other has, and whether each counts."""
     rounds = range(0, len(batches), processes)
@@ -81,7 +87,7 @@ class Dev:
         batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
         found: dict[int, str] = {}
         for batch, counts in _rounds(batches, accelerator.process_index, accelerator.num_processes):
-            texts = self._translate(batch, model, synced)
+            texts = self.translate(batch, model, synced)
             if counts:
                 found |= zip(batch, texts, strict=True)
         if accelerator.num_processes > 1:
@@ -92,11 +98,11 @@ class Dev:
         for language in self._languages() if found else []:
             indices = [i for i in self.translated if self.utterances.utterances[i].target_lang == language]
             references = [self.utterances.utterances[i].target for i in indices]
-            metric = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
-            scores[language] = round(metric.corpus_score([found[i] for i in indices], [references]).score, 2)
+            scores[language] = corpus_bleu(language, [found[i] for i in indices], references)
         return scores
 
-    def _translate(self, batch: list[int], model: PreTrainedModel, synced: bool) -> list[str]:
+    def translate(self, batch: list[int], model: PreTrainedModel, synced: bool) -> list[str]:
+        """Return greedy translations of a batch of utterances, given by their indices, without the end token."""
         processor = self.utterances.processor
         tokenizer, end = processor.tokenizer, end_token_id(processor, self.utterances.end_token)
         references = [self.utterances.utterances[i].target for i in self.translated]

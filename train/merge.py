@@ -18,11 +18,13 @@ from safetensors import safe_open
 
 from submission.architectures import architecture_of
 from submission.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
+from submission.digest import canonical_json, sha256_file, write_text
 from submission.errors import UserError
 from submission.progress import progress
 
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
 """Files of a checkpoint besides its weights: configuration, tokenizer, processor, chat template, licence."""
+PROVENANCE = "provenance.json"
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "fan_in_fan_out": False}
 """What the configuration of an adapter must say for the formula above to hold."""
@@ -96,6 +98,23 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
                 _add(copies[place.path], place, scale * (b @ a))
                 tick(1)
     _copy_companions(base, out)
+
+
+def write_provenance(tuned: Path, merged: Path) -> None:
+    """Write provenance.json into the merged checkpoint: base, data sample, seed and step of what was folded in.
+
+    tuned: the folder of a fine-tuning, whose report.json says it. Nothing that loads the checkpoint reads the file.
+    """
+    report = json.loads((tuned / "report.json").read_text(encoding="utf-8"))
+    origin = {
+        "base": report["base"],
+        "sample": report["sample"],
+        "seed": report["seed"],
+        "step": report["kept_step"],
+        "steps": report["steps"],
+        "adapter_sha256": sha256_file(tuned / "adapter/adapter_model.safetensors"),
+    }
+    write_text(merged / PROVENANCE, canonical_json(origin))
 
 
 def _add(path: Path, place: Located, delta: torch.Tensor) -> None:

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from submission.architectures import read_config
+from submission.corpus import read_corpus, write_corpus
 from submission.digest import tree_digest
 from submission.errors import UserError
+from submission.runtime.audio import read_slice
 from submission.runtime.prompt import IGNORED, build_inputs, encode, hear, render_prompt
 from tests.train.ground import TASK, Ground, options
-from train.batches import collate_targets
+from train.batches import Utterances, collate_targets, render_prompts
+from train.dev import Dev, corpus_bleu
 from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
 from train.watch import COMPLETE, last_complete
@@ -167,6 +172,89 @@ def test_bf16_with_gradient_checkpointing_trains_float32_adapters(ground: Ground
 def test_a_diverging_run_stops_and_says_what_to_change(ground: Ground, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: the loss is nan; lower finetune.learning_rate"):
         finetune(ground.base, ground.corpus, ground.data, TASK, options(learning_rate=1e20), tmp_path)
+
+
+def test_the_best_checkpoint_is_kept_where_the_recipe_asks_for_it(ground: Ground, tmp_path: Path) -> None:
+    for keep in ("last", "best"):
+        (tmp_path / keep).mkdir()
+        choices = options(keep=keep, learning_rate=0.1, dropout=0.0, epochs=1, save_every_steps=2, bleu_utterances=0)
+        finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / keep)
+    best, last = (
+        json.loads((tmp_path / keep / "report.json").read_text(encoding="utf-8")) for keep in ("best", "last")
+    )
+    losses = {step: loss for step, loss in best["dev_loss_by_step"] if step}
+    assert (best["kept_step"], last["kept_step"]) == (2, 4)
+    assert losses[2] < losses[4]  # the rate is far too high
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "best" / name).read_bytes() != (tmp_path / "last" / name).read_bytes()
+
+
+def test_what_is_trained_on_is_not_watched(ground: Ground, tmp_path: Path) -> None:
+    train, dev = (read_corpus(ground.corpus / f"{part}.jsonl") for part in ("train", "dev"))
+    write_corpus(tmp_path / "train.jsonl", [*train, *dev[:2]])
+    write_corpus(tmp_path / "dev.jsonl", dev)
+    (tmp_path / "out").mkdir()
+    report = finetune(ground.base, tmp_path, ground.data, TASK, options(epochs=1), tmp_path / "out")
+    assert report["utterances"] == {"train": 18, "dev": 2}
+    write_corpus(tmp_path / "train.jsonl", dev)
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UserError, match="everything in dev.jsonl is in train.jsonl too"):
+        finetune(ground.base, tmp_path, ground.data, TASK, options(), tmp_path / "again")
+
+
+def test_bleu_is_that_of_greedy_translations(ground: Ground) -> None:
+    processor = AutoProcessor.from_pretrained(ground.base)
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(ground.base, dtype=torch.float32).eval()
+    prompts = render_prompts(TASK.prompt, TASK.languages)
+    dev = sorted(read_corpus(ground.corpus / "dev.jsonl"), key=lambda u: u.end - u.start)
+
+    made = Utterances(dev, processor, ground.data, prompts, TASK.end_token, keep=False)
+    watched = Dev(made, 3, 2, 0)
+    longest = max(len(processor.tokenizer.encode(u.target)) for u in dev)
+    texts = {"de": [], "zh": []}
+    for u in dev:
+        waveform = read_slice(ground.data / u.audio, u.start, u.end)
+        inputs = build_inputs(processor, [waveform], [prompts[u.target_lang]])
+        answer = model.generate(**inputs, do_sample=False, max_new_tokens=2 * longest)[0].tolist()
+        answer = answer[inputs["input_ids"].shape[1] :]
+        texts[u.target_lang].append(processor.tokenizer.decode(answer, skip_special_tokens=True))
+    assert watched.translated == [0, 1, 2, 3]
+    assert sorted(watched.translate([0, 1, 2, 3], model, False)) == sorted(texts["de"] + texts["zh"])
+    scores = watched.bleu(Accelerator(cpu=True), model, synced=False)
+    references = [[u.target for u in dev if u.target_lang == language] for language in ("de", "zh")]
+    assert scores == {x: corpus_bleu(x, texts[x], lines) for x, lines in zip(("de", "zh"), references, strict=True)}
+    assert Dev(made, 3, 0, 0).bleu(Accelerator(cpu=True), model, synced=False) == {}
+
+
+def test_bleu_of_chinese_counts_characters() -> None:
+    assert corpus_bleu("zh", ["狗在睡觉。"], ["狗在睡觉。"]) == 100
+    assert 0 < corpus_bleu("zh", ["狗在睡觉。"], ["猫在睡觉。"]) < 100  # as words the two share nothing
+    assert corpus_bleu("de", ["狗在睡觉。"], ["猫在睡觉。"]) == 0
+
+
+def test_a_batch_that_processes_cannot_share_evenly_is_refused(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 3)
+    with pytest.raises(UserError, match="4 utterances cannot be shared evenly by 3 processes"):
+        finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
+
+
+def test_an_inverted_index_is_the_same_example_without_labels(ground: Ground) -> None:
+    processor = AutoProcessor.from_pretrained(ground.base)
+    prompts = render_prompts(TASK.prompt, TASK.languages)
+    made = Utterances(
+        read_corpus(ground.corpus / "dev.jsonl"), processor, ground.data, prompts, TASK.end_token, keep=True
+    )
+    pad = processor.tokenizer.pad_token_id
+    some, none = (collate_targets([made[index]], pad) for index in (1, ~1))
+    assert (some["labels"] != IGNORED).any() and (none["labels"] == IGNORED).all()
+    assert torch.equal(some["input_ids"], none["input_ids"])
+    adapted = load_adapted(ground.base, options())
+    loss = TargetLoss(adapted.get_base_model())(adapted, none, none.pop("labels"), 1)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(not p.grad.any() for p in adapted.parameters() if p.requires_grad)
 
 
 def test_a_half_downloaded_base_is_refused_by_name(ground: Ground, tmp_path: Path) -> None:

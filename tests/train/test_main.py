@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from submission.cli import run
+from submission.digest import sha256_file
 from tests.train.ground import Ground
 from tests.train.test_corpus import row, write_acl, write_plain, write_wav
 from train.__main__ import make_parser
@@ -60,6 +61,10 @@ def test_corpus_finetune_and_merge_build_upon_each_other(
     assert len((corpus / "train.jsonl").read_text(encoding="utf-8").splitlines()) == 8
     assert json.loads((finetune / "report.json").read_text(encoding="utf-8"))["steps"] == 2
     assert (merge / "model.safetensors").is_file()
+    origin = json.loads((merge / "provenance.json").read_text(encoding="utf-8"))
+    assert (origin["step"], origin["seed"], origin["base"]) == (2, 42, "Qwen2-Audio-miniature")
+    assert origin["sample"]["sha256"] == sha256_file(corpus / "train.jsonl")
+    assert origin["sample"]["languages"]["de"]["utterances"] == 4
     assert run(make_parser(), ["merge", *arguments]) == 0
     assert "cached" in capsys.readouterr().err
 
