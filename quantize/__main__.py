@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def sensitivity(args: argparse.Namespace) -> None:
         what = f"recipe {system.recipe.name} chooses no layers by sensitivity"
         raise UserError("quantize.overrides", what, 'write layers = "sensitivity" in one of them')
     folder = stages.sensitivity(system, store)
-    print(ranking_table((folder / RANKING).read_text(encoding="utf-8")))
+    print(ranking_table(json.loads((folder / RANKING).read_text(encoding="utf-8"))))
     print(f"pictures: {folder / 'sensitivity.svg'}, {folder / 'sensitivity.png'}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from submission.codecs import parse_codec
 from submission.forecast import Forecast, Step, further_steps
 from submission.sizes import GB, GIB, against_limit, in_unit
 from submission.system import System
@@ -98,3 +99,21 @@ def _units(size: int, cast: Forecast) -> tuple[str, str, str]:
     """Return a size in bytes, GB and GiB, with as many decimals as the whole model's."""
     decimals = len(in_unit(cast.total_bytes, GB).partition(".")[2])
     return f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"
+
+
+def ranking_table(ranking: dict[str, Any]) -> str:
+    """Return a ranking of layers, as ranking.json holds it, as a table: the least sensitive first."""
+    pairs = sorted(ranking["pairs"])
+
+    def cell(figure: dict[str, float]) -> str:
+        return f"{figure['value']:+.5f} ± {figure['standard_error']:.5f}"
+
+    by_layer = {entry["layer"]: entry for entry in ranking["layers"]}
+    rows = [("layer", "mean of pairs", *pairs)]
+    for layer in ranking["order"]:
+        figures = by_layer[layer]["pairs"]
+        rows.append((str(layer), cell(by_layer[layer]["mean"]), *(cell(figures[pair]) for pair in pairs)))
+    base = ", ".join(f"{pair} {ranking['base']['pairs'][pair]['value']:.4f}" for pair in pairs)
+    codec = parse_codec(ranking["codec"], "ranking.json: codec").name
+    head = f"Change of cross-entropy, {ranking['role']} of one layer as {codec}, {ranking['unit']}; base: {base}"
+    return f"{head}\n{aligned(rows, left=())}"

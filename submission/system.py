@@ -185,7 +185,7 @@ class System:
     def _quantization(self, merge: Stage, corpus: Stage, asked: dict[str, Any]) -> Iterator[Stage]:
         """Yield packing, and before it the analysis and the calibration where the recipe asks for them."""
         quantize, inputs = self.recipe.quantize, {"merge": merge.key}
-        spoken = asked | self._spoken
+        spoken = asked | self._spoken | {"dtype": self.recipe.decode.dtype}
         packed = {"solver": quantize.solver, "codecs": asdict(quantize)["codecs"]}
         if quantize.ranked is not None:
             swapped = {"role": quantize.ranked.role, "codec": quantize.ranked.codec.to_dict()}
