@@ -92,10 +92,10 @@ def calibrate(
     chosen = choose_utterances(read_corpus(corpus / "dev.jsonl"), options, str(corpus / "dev.jsonl"))
     processor = load_processor(checkpoint)
     spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
-    examples = load_examples(
-        chosen, data, processor, spoken, end_token, targets=options.targets, label="hear the calibration set"
-    )
+    label = "hear the calibration set"
+    examples = load_examples(chosen, data, processor, spoken, end_token, targets=options.targets, label=label)
     reading = read(model, examples, processor.tokenizer.pad_token_id)
+    del examples  # the batches have copies of all that was heard
     journal = out / JOURNAL
     choices = choose_scales(
         model,
@@ -176,11 +176,13 @@ class Observer:
     def take(self, weight: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return (mean magnitudes, float64 [channels]; sample, float32 [positions, channels]) and forget them.
 
-        None where the weight has not been shown anything yet.
+        None where the weight has not been shown anything yet. UserError for inputs that are not finite.
         """
         if weight not in self._totals:
             return None
-        mean = self._totals.pop(weight) / max(self._reading.count(self._stacks[weight]), 1)
+        mean = self._totals.pop(weight) / self._reading.count(self._stacks[weight])
+        if not torch.isfinite(mean).all():
+            raise UserError(weight, "takes in numbers that are not finite", "the model is damaged: train it again")
         return mean, torch.cat(self._samples.pop(weight))
 
 

@@ -46,7 +46,8 @@ class Ran:
     layer: int | None
     """None: all that lies before the stack's first layer."""
     states: list[torch.Tensor]
-    """For each batch what the part put out, [rows, positions, channels] in the compute dtype, on the CPU."""
+    """For each batch what the part put out, [rows, positions, channels] in the compute dtype, on the CPU; the same list
+    every time, so what is to be kept must be copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +112,9 @@ class LayerwiseModel:
             self._put(name, [])
 
     @property
-    def layers(self) -> int:
-        """Number of layers in all stacks."""
-        return sum(len(layers) for layers in self._layers.values())
-
-    @property
     def parts(self) -> int:
-        """Number of parts that `run` yields."""
-        return self.layers + len(self._layers)
+        """Number of parts that `run` yields: the layers, and what lies before each stack of them."""
+        return sum(1 + len(layers) for layers in self._layers.values())
 
     def loaded_parameters(self) -> int:
         """Return how many parameters have their numbers in memory now."""

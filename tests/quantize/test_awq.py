@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
 import wave
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from quantize import awq
 from quantize.awq import JOURNAL, Observer, Reading, calibrate, choose_utterances, draw_positions
 from quantize.folding import SCALES, Folding
 from quantize.search import SCALE_LIMIT, output_errors, scales_of, search
 from quantize.solver import solve
+from quantize.stream import pack_checkpoint
 from submission.architectures import architecture_of, read_config
 from submission.codecs import Affine
 from submission.corpus import Utterance, write_corpus
@@ -26,7 +28,8 @@ from submission.errors import UserError
 from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.recipe import AwqOptions
-from submission.runtime.prompt import render_prompt
+from submission.runtime.loading import load_model
+from submission.runtime.prompt import build_inputs, render_prompt
 
 FOUR = Affine(bits=4, group_size=64)
 HQQ = functools.partial(solve, "hqq")
@@ -135,6 +138,13 @@ def test_padding_is_not_observed():
     assert observer.take("w") is None
 
 
+def test_a_model_that_computes_nothing_finite_is_refused_by_the_weight():
+    observer = Observer({"mlp.up": "text"}, Reading(batches=[{}], positions={"text": [[2]]}), seed=0)
+    observer("mlp.up", 0, torch.tensor([[[1.0], [torch.inf]]]))
+    with pytest.raises(UserError, match="mlp.up: takes in numbers that are not finite"):
+        observer.take("mlp.up")
+
+
 def test_the_sample_is_drawn_over_all_batches_and_by_the_seed_alone(monkeypatch):
     monkeypatch.setattr(awq, "SAMPLED_POSITIONS", 40)
     lengths = [[30, 20], [50], [100]]
@@ -219,7 +229,15 @@ def codecs_of(base: Path, *roles: str):
     return resolve_codecs(read_config(base), {role: FOUR for role in roles or ("linears",)})
 
 
-def run(base: Path, data: Path, out: Path, options: AwqOptions = OPTIONS, *, roles: tuple[str, ...] = ()) -> dict:
+def run(
+    base: Path,
+    data: Path,
+    out: Path,
+    options: AwqOptions = OPTIONS,
+    *,
+    roles: tuple[str, ...] = (),
+    device: str = "cpu",
+) -> dict:
     out.mkdir(exist_ok=True)
     calibrate(
         base,
@@ -231,6 +249,7 @@ def run(base: Path, data: Path, out: Path, options: AwqOptions = OPTIONS, *, rol
         options=options,
         prompts=PROMPTS,
         end_token="<|im_end|>",
+        device=device,
     )
     return json.loads((out / "report.json").read_text(encoding="utf-8"))
 
@@ -275,6 +294,17 @@ def test_calibrating_twice_gives_the_same_bytes(base, data, made, tmp_path):
     run(base, data, tmp_path / "again")
     assert tree_digest(tmp_path / "again") == tree_digest(made)
     assert sorted(path.name for path in made.iterdir()) == ["report.json", SCALES]
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_errors_that_the_cpu_finds(base, data, made, tmp_path):
+    ours = json.loads((made / "report.json").read_text(encoding="utf-8"))["groups"]
+    theirs = run(base, data, tmp_path / "once", device="cuda")["groups"]
+    for name, group in ours.items():
+        # Of exponents that do equally well either may win; the errors are the same.
+        assert theirs[name]["relative_error"] == pytest.approx(group["relative_error"], rel=0.01), name
+    run(base, data, tmp_path / "twice", device="cuda")
+    assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
 
 
 def test_a_killed_calibration_goes_on_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
@@ -322,6 +352,32 @@ def test_what_is_found_can_be_folded(base, made):
     scales = load_file(made / SCALES)[PROJECTOR]
     name = "multi_modal_projector.linear.weight"
     assert torch.equal(folding.fold(name, weights[name]), weights[name].float() * scales)
+
+
+def test_a_packed_model_whose_channels_stand_out_comes_nearer_to_the_original(base, data, tmp_path):
+    loud = Path(shutil.copytree(base, tmp_path / "loud"))
+    weights = {name: t.clone() for name, t in load_file(loud / "model.safetensors").items()}
+    for name, tensor in weights.items():
+        if tensor.dim() == 1 and "norm" in name and name.endswith("weight"):
+            tensor[:4] *= 30
+    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    run(loud, data, tmp_path / "awq")
+    codecs, config = codecs_of(loud), read_config(loud)
+    foldings = {"plain": None, "folded": Folding.read(tmp_path / "awq", config, codecs)}
+    for name, folding in foldings.items():
+        (tmp_path / name).mkdir()
+        pack_checkpoint(loud, tmp_path / name, codecs, solver="hqq", folding=folding)
+    wanted, plain, folded = (states(tmp_path / name) for name in ("loud", *foldings))
+    assert (folded - wanted).norm() < 0.7 * (plain - wanted).norm()
+
+
+def states(folder: Path) -> torch.Tensor:
+    """What a model's last layer makes of an utterance that it was not calibrated on."""
+    model, processor = load_model(folder, "float32")
+    waveform = np.random.default_rng(6).normal(0, 0.1, 40_000).astype(np.float32)
+    inputs = build_inputs(processor, [waveform], [PROMPTS["en-de"]])
+    with torch.no_grad():
+        return model.base_model(**inputs, use_cache=False).last_hidden_state
 
 
 def test_too_many_utterances_are_refused_before_any_audio_is_read(base, data, tmp_path):
