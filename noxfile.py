@@ -136,3 +136,9 @@ def lock(session: nox.Session, environment: str) -> None:
     listing = ("pip", "list", "--format=freeze", "--exclude=pip", "--exclude=torch")
     with Path("locks", f"{environment}.txt").open("w", encoding="utf-8", newline="\n") as file:
         session.run("python", "-m", *listing, stdout=file, stderr=None)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
+def shas_parity(session: nox.Session) -> None:
+    """Compare segmentation with the published SHAS code, which is cloned for it: needs a network, or -- --clone DIR."""
+    session.run(PYTHON, "tests/segment/parity.py", *session.posargs, external=True)
