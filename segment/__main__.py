@@ -1,4 +1,4 @@
-"""`python -m segment`: cut recordings into segments; train and measure the classifier that does it."""
+"""`python -m segment`: cut recordings into segments, look at them; train, convert, measure the classifier."""
 
 from __future__ import annotations
 
@@ -120,6 +120,60 @@ def measure(args: argparse.Namespace) -> None:
     print(canonical_json(measure_classifier(classifier, read_labelled(args.corpus, args.audio_root))), end="")
 
 
+def convert(args: argparse.Namespace) -> None:
+    """Convert a published SHAS checkpoint, and the wav2vec 2.0 model that it stands on, into a classifier folder.
+
+    Only tensors and settings are unpickled; a file that names anything else is refused. Prints what was made.
+    """
+    import torch
+
+    from segment.convert import convert as convert_checkpoint
+
+    classifier = convert_checkpoint(args.checkpoint, args.wav2vec2, args.out, getattr(torch, args.dtype))
+    made = {
+        "classifier": str(args.out),
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "encoder_layers": classifier.wav2vec2.config.num_hidden_layers,
+        "head_layers": classifier.head_options.layers,
+    }
+    print(canonical_json(made), end="")
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw recordings of a test set that is segmented: loudness, probabilities, segments, and dropped speech.
+
+    Writes <recording>.svg and <recording>.png, and prints their paths.
+    """
+    from segment.draw import Picture
+    from segment.draw import draw as draw_picture
+    from segment.hearing import listen
+    from segment.intake import checked_reader
+    from segment.segmentation import SEGMENTS
+    from segment.testset import read_testset
+    from submission.segments import read_segments
+
+    system, store = open_system(args)
+    (testset,) = _chosen(system, [args.testset])
+    stage = system.stage("segment", testset.name)
+    segments = read_segments(store.need(stage) / SEGMENTS)
+    data = system.data_path(store)
+    recordings = {r.name: r for r in read_testset(data / system.testset_part(testset.name)).recordings}
+    if unknown := set(args.recording) - recordings.keys():
+        raise UserError("--recording", f"unknown {sorted(unknown)}", f"choose from {', '.join(recordings)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    chosen = [recording for name, recording in recordings.items() if name in args.recording or not args.recording]
+    for recording, heard in listen(chosen, _listener(system, data, testset.segmentation), _memory(store)):
+        if isinstance(heard, UserError):
+            raise heard
+        picture = Picture(
+            title=f"{recording.name}, {stage.options.get('method', 'given')}",
+            heard=heard,
+            segments=[(s.start, s.end) for s in segments if s.recording == recording.name],
+            read=checked_reader(recording.path),
+        )
+        print(*draw_picture(picture, args.out / recording.name), sep="\n", flush=True)
+
+
 def _add_corpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus",
@@ -144,6 +198,26 @@ def main() -> int:
     verb.add_argument(
         "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
     )
+
+    verb = verbs.add_parser("draw", help="pictures of segmented recordings", description=draw.__doc__)
+    verb.set_defaults(verb=draw)
+    add_system_arguments(verb)
+    verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to draw")
+    verb.add_argument(
+        "--recording", action="append", default=[], metavar="FILE", help="only this one (may be repeated; default: all)"
+    )
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pictures go")
+
+    verb = verbs.add_parser("convert", help="a classifier from a SHAS checkpoint", description=convert.__doc__)
+    verb.set_defaults(verb=convert)
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
+    verb.add_argument(
+        "--wav2vec2",
+        metavar="DIR",
+        help="folder or hub name of the wav2vec 2.0 model (default: the one that the checkpoint names)",
+    )
+    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
 
     verb = verbs.add_parser("train", help="train a classifier on long recordings", description=train.__doc__)
     verb.set_defaults(verb=train)

@@ -1,0 +1,75 @@
+"""The published way of batching: equal to what the published code was recorded to hear."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segment.classifier import Classifier, load_classifier
+from segment.compatibility import original_tracks
+from segment.convert import convert
+from segment.windows import Source, probability_tracks
+from tests.segment.tiny import speak, write_checkpoint, write_wav2vec2
+
+RATE = 16_000
+GOLDEN = sorted((Path(__file__).parent / "golden" / "tracks").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> Classifier:
+    folder = tmp_path_factory.mktemp("tiny")
+    checkpoint = write_checkpoint(folder / "shas.pt", str(write_wav2vec2(folder / "wav2vec2")))
+    convert(checkpoint, None, folder / "classifier")
+    return load_classifier(folder / "classifier")
+
+
+def source(seconds: float, seed: int) -> Source:
+    audio = speak(seconds, seed).astype(np.float32) / 32768
+    return Source(read=lambda start, end: audio[start:end], samples=len(audio))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_probabilities_are_those_of_the_published_code(path, classifier):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    (track,) = original_tracks(
+        [source(record["seconds"], record["seed"])],
+        lambda: classifier,
+        inference_times=record["inference_times"],
+        batch_size=record["batch_size"],
+    )
+    assert len(track) == len(record["probabilities"])
+    assert np.abs(track - record["probabilities"]).max() < 1e-4
+
+
+def test_the_golden_tracks_are_there_and_not_flat():
+    assert len(GOLDEN) == 3
+    assert all(np.ptp(json.loads(p.read_text(encoding="utf-8"))["probabilities"]) > 0.1 for p in GOLDEN)
+
+
+def test_the_published_way_depends_on_the_batch_and_ours_does_not(classifier):
+    recording = source(43, 0)
+    published = [original_tracks([recording], lambda: classifier, batch_size=n)[0] for n in (1, 3)]
+    ours = [probability_tracks([recording], classifier.probabilities, batch_size=n)[0] for n in (1, 3)]
+    assert np.abs(published[0] - published[1]).max() > 1e-3
+    assert np.array_equal(*ours)
+    # alone in its batch no window is padded, and both ways are one
+    assert np.abs(published[0] - ours[0]).max() < 1e-5
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 1.9, 20, 30, 70])
+@pytest.mark.parametrize("loud", [0.0, 1.0])
+def test_lengths_at_which_the_published_code_fails_have_a_track(seconds, loud, classifier):
+    audio = loud * speak(seconds, 3).astype(np.float32) / 32768
+    recording = Source(read=lambda start, end: audio[start:end], samples=len(audio))
+    (track,) = original_tracks([recording], lambda: classifier)
+    assert len(track) == round(len(audio) * 49.95 / RATE)
+    assert np.isfinite(track).all() and (loud or not track.any())
+
+
+def test_progress_adds_up_to_the_recording(classifier):
+    seconds = []
+    original_tracks([source(43, 0)], lambda: classifier, inference_times=2, tick=seconds.append)
+    assert sum(seconds) == pytest.approx(43)
