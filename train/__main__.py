@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
 from submission.store import Store
 from submission.system import System
 from train.launch import obtain_together
+
+if TYPE_CHECKING:
+    from train.finetune import Task
 
 
 def _base(system: System, store: Store) -> Path:
@@ -19,6 +24,17 @@ def _base(system: System, store: Store) -> Path:
 def _campaign_languages(system: System) -> dict[str, str]:
     """Return code -> name in the prompt of the campaign's target languages."""
     return {pair.target: pair.target_language for pair in system.campaign.pairs}
+
+
+def _task(system: System) -> Task:
+    from train.finetune import Task
+
+    return Task(
+        model_name=system.campaign.model.name,
+        prompt=system.campaign.prompt,
+        languages=system.recipe.corpus.trained_languages(_campaign_languages(system)),
+        end_token=system.campaign.model.end_token,
+    )
 
 
 def corpus(args: argparse.Namespace) -> None:
@@ -42,16 +58,9 @@ def finetune(args: argparse.Namespace) -> None:
     data, drawn = system.data_path(store), store.need(system.stage("corpus"))
 
     def make(out: Path) -> None:
-        from train.finetune import Task, finetune
+        from train.finetune import finetune
 
-        model = system.campaign.model
-        task = Task(
-            model_name=model.name,
-            prompt=system.campaign.prompt,
-            languages=system.recipe.corpus.trained_languages(_campaign_languages(system)),
-            end_token=model.end_token,
-        )
-        finetune(_base(system, store), drawn, data, task, system.recipe.finetune, out)
+        finetune(_base(system, store), drawn, data, _task(system), system.recipe.finetune, out)
 
     folder = obtain_together(store, system.stage("finetune"), make)
     if folder is not None:
@@ -72,7 +81,29 @@ def merge(args: argparse.Namespace) -> None:
     print(store.obtain(system.stage("merge"), make))
 
 
-VERBS = (corpus, finetune, merge)
+def bench(args: argparse.Namespace) -> None:
+    """Time the training step against a plain peft and Trainer loop, and the input alone."""
+    system, store = open_system(args)
+    data, drawn = system.data_path(store), store.need(system.stage("corpus"))
+    from train.bench import bench_input, bench_step
+
+    run_with = (_base(system, store), drawn, data, _task(system), system.recipe.finetune)
+    step = bench_step(*run_with, steps=args.steps, turns=args.turns)
+    consumed = step["ours"]["utterances_per_second"]
+    fed = bench_input(*run_with, batches=args.steps, consumed_per_second=consumed)
+    result = {"train step": step, "train input": fed}
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return
+    for loop in ("ours", "plain"):
+        found = step[loop]
+        print(f"{loop:6}{found['utterances_per_second']:8.1f} utterances/s{found['peak_bytes'] / 2**20:8,.0f} MiB peak")
+    print(f"ours over plain: {step['throughput_ratio']:.2f} x the throughput, {step['memory_ratio']:.2f} x the memory")
+    for name in ("from_files", "kept"):
+        print(f"input {name}: {fed[f'{name}_over_consumed']:.1f} x what the step consumes")
+
+
+VERBS = (corpus, finetune, merge, bench)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -82,6 +113,12 @@ def make_parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         add_system_arguments(verb)
         verb.set_defaults(verb=function)
+        if function is bench:
+            verb.add_argument("--steps", type=int, default=8, help="steps of each run (default: %(default)s)")
+            verb.add_argument(
+                "--turns", type=int, default=3, help="how often the two take turns (default: %(default)s)"
+            )
+            verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser
 
 
