@@ -30,6 +30,9 @@ CONDITION = "Condition"
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
 """What the evaluation server asks of every model."""
 
+SOLVERS = {"hqq": "HQQ", "hqq-rounded-zero": "HQQ (from a rounded zero-point)", "als": "Least-squares"}
+"""Solvers as a description calls them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -60,7 +63,7 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
     return Facts(
         size_bytes=size_bytes,
         parameters=_parameters(specs),
-        techniques=(*_quantization(config, specs, recipe), _fine_tuning(recipe)),
+        techniques=(*_quantization(config, specs, recipe), *_scaling(recipe), _fine_tuning(recipe)),
         data_sets=_data_sets(recipe),
         names={pair.name: model_name(campaign, recipe, pair.name) for pair in campaign.pairs},
     )
@@ -83,7 +86,17 @@ def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Re
 
 
 def _codec_text(codec: Codec, recipe: Recipe) -> str:
-    return f"{recipe.quantize.solver.upper()} quantization to {codec.summary}"
+    return f"{SOLVERS[recipe.quantize.solver]} quantization to {codec.summary}"
+
+
+def _scaling(recipe: Recipe) -> list[str]:
+    """Say what AWQ was calibrated on, where it was."""
+    awq = recipe.quantize.awq
+    if awq is None:
+        return []
+    size = f"{awq.utterances} utterances" if awq.utterances else "all utterances"
+    read = "source and target" if awq.targets else "source"
+    return [f"AWQ scales folded into the weights, calibrated on ACL 60/60 dev: {size}, {read} ({', '.join(awq.pairs)})"]
 
 
 def _counts(specs: list[TensorSpec]) -> str:

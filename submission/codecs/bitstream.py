@@ -1,9 +1,9 @@
 """Codes of a fixed width into bytes and back, without a gap between them.
 
 A row of codes is a little-endian bit stream: code j occupies the bits [j * bits, (j + 1) * bits), and the row is
-filled up with zero bits to a whole byte. Both ways are bit arithmetic on whole machine words: eight codes are one
-64-bit word whose bytes are pushed together, or spread apart, by halving steps. This takes the machine to be
-little-endian, as all that torch runs on are.
+filled up with zero bits to a whole byte. Both ways are bit arithmetic on whole machine words: as many codes as fill
+whole bytes are one word, whose bytes are pushed together, or spread apart, by halving steps. This takes the machine to
+be little-endian, as all that torch runs on are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
         raise ValueError(f"codes: {int(codes.max())} does not fit in {bits} bits")
     if bits == 8:
         return codes.contiguous()
+    if bits in (2, 4):  # the codes of one byte are one word: 4 or 2 bytes wide
+        size, word = 8 // bits, torch.int32 if bits == 2 else torch.int16
+        words = F.pad(codes, (0, -columns % size)).view(word)
+        for cut in (1, 2)[: size // 2]:
+            words = words | words >> (8 - bits) * cut
+        return words.to(torch.uint8)
     pieces = -(-columns // 8)
     words = F.pad(codes, (0, pieces * 8 - columns)).view(torch.int64)
     for cut in (1, 2, 4):  # fields of `cut` codes, each in `cut` bytes -> pairs of them side by side
