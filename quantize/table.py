@@ -117,3 +117,17 @@ def ranking_table(ranking: dict[str, Any]) -> str:
     codec = parse_codec(ranking["codec"], "ranking.json: codec").name
     head = f"Change of cross-entropy, {ranking['role']} of one layer as {codec}, {ranking['unit']}; base: {base}"
     return f"{head}\n{aligned(rows, left=())}"
+
+
+def awq_table(report: dict[str, Any]) -> str:
+    """Return what AWQ chose, as report.json holds it, as a table: a line a group of weights that share a scale."""
+    rows = [("group", "exponent", "error before", "after", "change")]
+    for name, group in report["groups"].items():
+        before, after = (group["relative_error"][when] for when in ("before", "after"))
+        change = f"{100 * (after / before - 1):+.1f} %" if before else ""
+        rows.append((name, f"{group['exponent']:g}", f"{before:.5f}", f"{after:.5f}", change))
+    calibration = report["calibration"]
+    read = "source and target" if calibration["targets"] else "source"
+    heard = f"{calibration['utterances']} utterances of {', '.join(calibration['pairs'])} ({read})"
+    head = f"Relative squared error of outputs on {heard}"
+    return f"{head}\n{aligned(rows)}"
