@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from submission.architectures import read_config
+from submission.architectures import read_config, tensors
 from submission.codecs import Codec
 from submission.forecast import companion_files, resolve_codecs
-from submission.ranking import read_order
+from submission.ranking import RANKING, read_order
+from submission.recipe import Override
 from submission.runtime.prompt import render_prompt
 from submission.store import Store
 from submission.system import System
@@ -41,6 +44,8 @@ def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
     checkpoint, corpus, data = _read(system, store)
 
     def make(out: Path) -> None:
+        import torch
+
         from quantize.awq import calibrate
 
         calibrate(
@@ -53,25 +58,47 @@ def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
             options=system.recipe.quantize.awq,
             prompts=_prompts(system),
             end_token=system.campaign.model.end_token,
+            device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
     return store.obtain(system.stage("awq"), make, resume=True)
 
 
 def packed(system: System, store: Store) -> Path:
-    """Return the folder of the stage quantize: model/ (the packed model) and report.json."""
+    """Return the folder of the stage quantize: model/ (the packed model), report.json and a picture.
+
+    A system whose layers are chosen by sensitivity gets the ranking once more, its chosen layers in another colour.
+    """
     checkpoint = store.need(system.stage("merge"))
     codecs = codecs_of(system, store)
-    scales = awq(system, store, codecs) if system.recipe.quantize.awq is not None else None
+    quantize = system.recipe.quantize
+    scales = awq(system, store, codecs) if quantize.awq is not None else None
+    ranking = store.need(system.stage("sensitivity")) / RANKING if quantize.ranked is not None else None
 
     def make(out: Path) -> None:
         from quantize.folding import Folding
         from quantize.stream import pack_system
 
         folding = None if scales is None else Folding.read(scales, read_config(checkpoint), codecs)
-        pack_system(checkpoint, out, codecs, system.recipe.quantize.solver, folding)
+        pack_system(checkpoint, out, codecs, quantize.solver, folding)
+        if ranking is not None:
+            from quantize.chart import draw_ranking
+
+            chosen = layers_with(codecs, quantize.ranked, read_config(checkpoint))
+            draw_ranking(json.loads(ranking.read_text(encoding="utf-8")), out, chosen)
 
     return store.obtain(system.stage("quantize"), make, resume=True)
+
+
+def layers_with(codecs: dict[str, Codec], override: Override, config: dict[str, Any]) -> set[int]:
+    """Return the layers in which the role of an override has its codec; codecs: by the name of the weight."""
+    return {
+        spec.layer
+        for spec in tensors(config)
+        if spec.layer is not None
+        and f"{spec.role}.".startswith(f"{override.role}.")
+        and codecs.get(spec.name) == override.codec
+    }
 
 
 def codecs_of(system: System, store: Store) -> dict[str, Codec]:
