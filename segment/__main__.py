@@ -144,6 +144,10 @@ def draw(args: argparse.Namespace) -> None:
 
     Writes <recording>.svg and <recording>.png, and prints their paths.
     """
+    system, store = open_system(args)
+    (testset,) = _chosen(system, [args.testset])
+    stage = system.stage("segment", testset.name)
+    built = store.need(stage)
     from segment.draw import Picture
     from segment.draw import draw as draw_picture
     from segment.hearing import listen
@@ -152,10 +156,7 @@ def draw(args: argparse.Namespace) -> None:
     from segment.testset import read_testset
     from submission.segments import read_segments
 
-    system, store = open_system(args)
-    (testset,) = _chosen(system, [args.testset])
-    stage = system.stage("segment", testset.name)
-    segments = read_segments(store.need(stage) / SEGMENTS)
+    segments = read_segments(built / SEGMENTS)
     data = system.data_path(store)
     recordings = {r.name: r for r in read_testset(data / system.testset_part(testset.name)).recordings}
     if unknown := set(args.recording) - recordings.keys():
