@@ -171,7 +171,7 @@ def training_arguments(
         push_to_hub=False,
         seed=options.seed,
     )
-    if cuda:
+    if arguments.device.type == "cuda":
         arguments._n_gpu = 1  # several devices are for several processes; torch's DataParallel is not meant
     return arguments
 

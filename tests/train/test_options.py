@@ -1,0 +1,61 @@
+"""What recipes may say of corpora and fine-tuning, and what of it cannot be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from submission.campaign import read_campaign
+from submission.errors import UserError
+from submission.recipe import CorpusOptions, Source
+from submission.recipe_file import read_recipe
+from submission.sources import required_parts
+from submission.system import System
+from tests.train.ground import options
+
+TALKS = Source(name="talks", format="plain")
+
+
+def corpus(*sources: Source, **utterances: int) -> CorpusOptions:
+    return CorpusOptions(sources=sources, utterances={"de": 10} | utterances, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ((Source(name="a", format="plain", utterances={"de": 11}), TALKS), "the corpora give 11.*asks for 10"),
+        ((Source(name="a", format="plain", utterances={"zh": 1}), TALKS), "utterances.zh: not in corpus.utterances"),
+        ((Source(name="a", format="plain", utterances={"de": 0}), TALKS), "utterances.de: 0 is not positive"),
+        ((TALKS, TALKS), "repeats a name"),
+    ],
+)
+def test_numbers_per_corpus_that_contradict_the_whole_are_refused(sources: tuple[Source, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        corpus(*sources)
+
+
+def test_a_language_needs_a_name_for_the_prompt() -> None:
+    campaign = {"de": "German", "zh": "Chinese"}
+    assert corpus(TALKS, zh=0).trained_languages(campaign) == campaign
+    with pytest.raises(UserError, match=r"utterances.tr.*\[corpus.languages\], tr ="):
+        corpus(TALKS, tr=5).trained_languages(campaign)
+    named = CorpusOptions(sources=(TALKS,), utterances={"tr": 5, "de": 0}, seed=1, languages={"tr": "Turkish"})
+    assert named.trained_languages(campaign) == {"de": "German", "tr": "Turkish"}
+
+
+def test_a_negative_number_of_translations_is_refused() -> None:
+    with pytest.raises(ValueError, match="bleu_utterances: -1 is negative"):
+        options(bleu_utterances=-1)
+
+
+@pytest.mark.parametrize("name", ["iwslt26", "miniature"])
+def test_the_constrained_recipe_needs_nothing_but_acl_6060_to_train(name: str, tmp_path: Path) -> None:
+    campaign, recipe = read_campaign(name), read_recipe("constrained", name)
+    parts = [required.part for required in required_parts(campaign, recipe)]
+    assert len(parts) == len(set(parts))
+    assert not [part for part in parts if part.startswith("corpora/")]
+    assert recipe.finetune.keep == "best" and recipe.corpus.held_out_recordings == 1
+    stages = {stage.name: stage for stage in System(campaign, recipe, None, tmp_path).stages()}
+    assert stages["corpus"].options["held_out_recordings"] == 1
+    assert stages["finetune"].options["keep"] == "best"
