@@ -1,0 +1,351 @@
+"""A rehearsal at full size: a checkpoint shaped like the real one, of random weights, streamed to a system's model.
+
+It answers before the real weights are there whether packing them will be done in time, within memory, and weigh what
+the forecast says. None of that depends on what the weights mean.
+
+The weights are Gaussian, 0.02 wide as trained ones are, and one in ten thousand stands out. They come from one block
+that is drawn once and laid over every tensor from a place of the tensor's own: drawing 8.4 billion numbers would take
+longer than packing them. The block's length is a prime, so that the groups of a tensor begin at different places of
+it, and no two of up to `BLOCK_LENGTH` groups are the same.
+
+Packing runs in a process of its own, whose peak of memory is nobody else's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from submission.architectures import shipped_config, stored_dtype, tensors
+from submission.architectures.tensors import TensorSpec
+from submission.campaign import read_campaign
+from submission.checkpoint import INDEX
+from submission.codecs import Codec
+from submission.digest import ASIDE, canonical_json, remove_leftovers, write_text
+from submission.errors import UserError
+from submission.forecast import Forecast, forecast
+from submission.progress import progress
+from submission.recipe import QuantizeOptions
+from submission.recipe_file import read_recipe
+from submission.safetensors_file import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
+
+CAMPAIGN = "iwslt26"
+SYSTEM = "ablation:g128"
+"""System 8 of the paper."""
+
+SEED = 0
+BLOCK_LENGTH = 16_777_259
+"""Weights that are drawn: the first prime above 2 ** 24."""
+SIGMA = 0.02
+OUTLIER_SHARE = 1e-4
+OUTLIER_FACTOR = 10
+
+SHARD_BYTES = 4 << 30
+"""Most bytes of tensors in a shard, as long as no single one has more."""
+DTYPE = "BF16"
+
+MOST_SECONDS = 20 * 60
+MOST_PEAK_BYTES = 4 << 30
+
+
+def rehearse(out: Path, recipe: str = SYSTEM, layers: int | None = None, keep: bool = False) -> dict[str, Any]:
+    """Return what making and packing a checkpoint shaped like the campaign's model took.
+
+    layers: of the decoder and of the audio encoder each, None for all; embedding and head stay as large as they are.
+    Works in `out`, which afterwards holds nothing of it unless `keep`; a killed rehearsal goes on with the shards that
+    it finished and packs anew. What a recipe chooses by sensitivity falls on the first layers, random ones having none.
+    Raises UserError where the disk is too small or the recipe asks for what random weights cannot give.
+    """
+    campaign = read_campaign(CAMPAIGN)
+    options = read_recipe(recipe, CAMPAIGN).quantize
+    if options.awq is not None:
+        what = "calibrates by AWQ, which random weights cannot be"
+        raise UserError(f"recipe {recipe}", what, f"name one without, {SYSTEM} or contrastive; it weighs the same")
+    config = shipped_config(campaign.model.name)
+    assert config is not None, f"no configuration of {campaign.model.name} ships"
+    config = config if layers is None else with_layers(config, layers)
+    record = rehearse_config(out, config, options, campaign.size_limit_bytes, keep=keep)
+    return {"model": campaign.model.name, "recipe": recipe, "layers": layers or "all", **record}
+
+
+def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Return a configuration whose decoder and audio encoder have so many layers; UserError for none or too many."""
+    sections = {"audio_config": "encoder_layers", "text_config": "num_hidden_layers"}
+    most = len({spec.layer for spec in tensors(config)} - {None})
+    if not 1 <= layers <= most:
+        raise UserError("--layers", f"expected 1 to {most}, got {layers}", "leave it out for the whole model")
+    return config | {name: config[name] | {key: layers} for name, key in sections.items()}
+
+
+def rehearse_config(
+    out: Path, config: dict[str, Any], options: QuantizeOptions, limit_bytes: int, *, keep: bool
+) -> dict[str, Any]:
+    """Return what making and packing a checkpoint of a configuration took, as `rehearse` does."""
+    cast = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes)
+    out.mkdir(parents=True, exist_ok=True)
+    plain, packed = out / "checkpoint", out / "packed"
+    shutil.rmtree(packed, ignore_errors=True)
+    _need_space(out, _left_to_make(plain, config) + cast.total_bytes)
+    made = make_checkpoint(plain, config)
+    work = _pack_apart(plain, packed, cast.codecs, options.solver)
+    record = _record(made, work, cast, sum(path.stat().st_size for path in packed.iterdir()))
+    if not keep:
+        for folder in (plain, packed):
+            shutil.rmtree(folder)
+    return record
+
+
+def _record(made: dict[str, Any], work: dict[str, Any], cast: Forecast, size_bytes: int) -> dict[str, Any]:
+    seconds = made["seconds"] + work["seconds"]
+    return {
+        "parameters": cast.parameters,
+        "checkpoint_bytes": made["bytes"],
+        "shards": made["shards"],
+        "shards_found": made["shards_found"],
+        "making_seconds": made["seconds"],
+        "packing_seconds": work["seconds"],
+        "seconds": round(seconds, 1),
+        "parameters_per_second": round(cast.parameters / work["seconds"]),
+        "peak_bytes": work["peak_bytes"],
+        "model_bytes": size_bytes,
+        "forecast_bytes": cast.total_bytes,
+        "relative_mse": work["relative_mse"],
+        "bars": {"seconds": MOST_SECONDS, "peak_bytes": MOST_PEAK_BYTES},
+        "met": {
+            "seconds": seconds <= MOST_SECONDS,
+            "peak_bytes": work["peak_bytes"] <= MOST_PEAK_BYTES,
+            "forecast": size_bytes == cast.total_bytes,
+        },
+        "machine": describe_machine() | {"threads": work["threads"]},
+    }
+
+
+# --- the checkpoint ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One file of a checkpoint that is to be made."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+
+    @property
+    def layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name -> (dtype, shape) of its tensors."""
+        return {spec.name: (DTYPE, spec.shape) for spec in self.specs}
+
+
+def plan_shards(config: dict[str, Any], shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+    """Return the files of a checkpoint, each of at most shard_bytes of tensors or of one tensor, in the model's order.
+
+    Named as on the hub, `model-00001-of-00005.safetensors`.
+    """
+    pieces: list[list[TensorSpec]] = [[]]
+    room = shard_bytes
+    for spec in tensors(config):
+        size = tensor_bytes(DTYPE, spec.shape)
+        if pieces[-1] and size > room:
+            pieces.append([])
+            room = shard_bytes
+        pieces[-1].append(spec)
+        room -= size
+    return [
+        Shard(name=f"model-{number:05d}-of-{len(pieces):05d}.safetensors", specs=tuple(specs))
+        for number, specs in enumerate(pieces, start=1)
+    ]
+
+
+def make_checkpoint(folder: Path, config: dict[str, Any], *, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+    """Fill a folder with a checkpoint of random weights in bfloat16; return its bytes, shards and the seconds taken.
+
+    Norms are ones. Shards that are there already stay, others go; the same arguments give the same bytes. No more than
+    the block is in memory.
+    """
+    assert stored_dtype(config) == DTYPE, f"weights are made in {DTYPE}"
+    started = time.perf_counter()
+    shards = plan_shards(config, shard_bytes)
+    _prepare(folder, {shard.name for shard in shards})
+    block = draw_block()
+    found = 0
+    total = sum(file_bytes(shard.layout) for shard in shards)
+    with progress("random checkpoint", total / 1e6, "MB") as tick:
+        for shard in shards:
+            if is_made(folder / shard.name, shard):
+                found += 1
+            else:
+                _write_shard(folder / shard.name, shard, block)
+            tick(file_bytes(shard.layout) / 1e6)
+    names = {spec.name: shard.name for shard in shards for spec in shard.specs}
+    data_bytes = sum(tensor_bytes(*part) for shard in shards for part in shard.layout.values())
+    write_text(folder / INDEX, canonical_json({"metadata": {"total_size": data_bytes}, "weight_map": names}))
+    write_text(folder / "config.json", canonical_json(config))
+    seconds = round(time.perf_counter() - started, 1)
+    return {"bytes": total, "shards": len(shards), "shards_found": found, "seconds": seconds}
+
+
+def _prepare(folder: Path, names: set[str]) -> None:
+    """Make the folder, and empty it of shards of other names and of what was cut off."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    for path in folder.glob("model-*.safetensors"):
+        if path.name not in names:
+            path.unlink()
+
+
+def is_made(path: Path, shard: Shard) -> bool:
+    """Say whether a shard is there in full; it is renamed into place when it is, so its header tells."""
+    if not path.is_file() or path.stat().st_size != file_bytes(shard.layout):
+        return False
+    try:
+        return read_header(path)[0] == lay_out(shard.layout)
+    except UserError:  # of this size, and no safetensors file: made anew
+        return False
+
+
+def draw_block() -> np.ndarray:
+    """Return uint16 [BLOCK_LENGTH], the bits of bfloat16 numbers: Gaussian, with a few that stand out."""
+    generator = np.random.default_rng(SEED)
+    values = generator.standard_normal(BLOCK_LENGTH, dtype=np.float32)
+    values *= SIGMA
+    places = generator.integers(0, BLOCK_LENGTH, round(BLOCK_LENGTH * OUTLIER_SHARE))
+    values[places] *= OUTLIER_FACTOR
+    return (values.view(np.uint32) >> 16).astype(np.uint16)  # rounded towards zero
+
+
+def _write_shard(path: Path, shard: Shard, block: np.ndarray) -> None:
+    aside = path.with_name(f".{path.name}{ASIDE}")
+    specs = {spec.name: spec for spec in shard.specs}
+    with aside.open("wb") as file:
+        file.write(header_bytes(shard.layout))
+        for name in lay_out(shard.layout):
+            for piece in weights(specs[name], block):
+                file.write(piece.data)
+    os.replace(aside, path)
+
+
+def weights(spec: TensorSpec, block: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a tensor's numbers, uint16, in their order: pieces of the block, or ones for a norm."""
+    count = int(np.prod(spec.shape))
+    if spec.role.endswith("norm") and spec.name.endswith(".weight"):
+        yield np.full(count, 0x3F80, dtype=np.uint16)
+        return
+    start = int(np.random.default_rng([SEED, *spec.name.encode()]).integers(len(block)))
+    while count:
+        piece = block[start : start + count]
+        yield piece
+        start, count = 0, count - len(piece)
+
+
+def _left_to_make(folder: Path, config: dict[str, Any]) -> int:
+    shards = plan_shards(config)
+    return sum(file_bytes(shard.layout) for shard in shards if not is_made(folder / shard.name, shard))
+
+
+def _need_space(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        what = f"needs {needed / 2**30:.1f} GiB of disk, {free / 2**30:.1f} are free"
+        fix = f"free {(needed - free) / 2**30:.1f} GiB, name another disk with --out, or fewer layers with --layers"
+        raise UserError(str(out), what, fix)
+
+
+# --- packing ---
+
+
+def _pack_apart(plain: Path, packed: Path, codecs: Mapping[str, Codec], solver: str) -> dict[str, Any]:
+    """Pack in a process of its own, and return what `_pack` does there."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_pack, plain, packed, dict(codecs), solver).result()
+        except BrokenProcessPool as error:
+            what = "packing was killed, most likely for want of memory"
+            raise UserError(str(packed), what, "free memory and run the same command again") from error
+
+
+def _pack(plain: Path, packed: Path, codecs: dict[str, Codec], solver: str) -> dict[str, Any]:
+    """Pack a checkpoint; return seconds, this process's peak of memory, threads, and the mean error of the weights."""
+    import torch
+
+    from quantize.stream import pack_checkpoint
+
+    packed.mkdir()
+    started = time.perf_counter()
+    report = pack_checkpoint(plain, packed, codecs, solver=solver)
+    seconds = time.perf_counter() - started
+    errors: dict[str, list[float]] = {}
+    for entry in report["packed"].values():
+        errors.setdefault(entry["codec"], []).append(entry["relative_mse"])
+    return {
+        "seconds": round(seconds, 1),
+        "peak_bytes": peak_of_this_process(),
+        "threads": torch.get_num_threads(),
+        "relative_mse": {name: float(f"{sum(of) / len(of):.4g}") for name, of in sorted(errors.items())},
+    }
+
+
+def peak_of_this_process() -> int:
+    """Return the peak resident memory of this process in bytes, and of none that it came from.
+
+    What `getrusage` says of a child begins, on Linux, with what its parent held when it started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a measurement's readers ask of the machine: processor, cores, memory, Python, libraries."""
+    names = {}
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        lines = cpu.read_text(encoding="utf-8").splitlines()
+        names = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
+    return {
+        "processor": names.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
+    }
+
+
+def rehearsal_text(record: dict[str, Any]) -> str:
+    """Return a rehearsal's figures as a person reads them."""
+
+    def judged(name: str) -> str:
+        return "met" if record["met"][name] else "NOT met"
+
+    machine = record["machine"]
+    return "\n".join(
+        [
+            f"{record['model']}, {record['layers']} layers, recipe {record['recipe']}: "
+            f"{record['parameters']:,} parameters of random weights",
+            f"making   {record['checkpoint_bytes']:,} bytes in {record['shards']} shards "
+            f"({record['shards_found']} found): {record['making_seconds']:.1f} s",
+            f"packing  {record['packing_seconds']:.1f} s, {record['parameters_per_second'] / 1e6:.1f} M parameters/s, "
+            f"peak memory {record['peak_bytes'] / 2**30:.2f} GiB",
+            f"model    {record['model_bytes']:,} bytes, forecast {record['forecast_bytes']:,}",
+            f"bars     {MOST_SECONDS // 60} minutes: {judged('seconds')}; {MOST_PEAK_BYTES >> 30} GiB: "
+            f"{judged('peak_bytes')}; bytes as forecast: {judged('forecast')}",
+            f"machine  {machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB",
+        ]
+    )
