@@ -6,6 +6,7 @@ Every process runs every round, since in a model that is sharded over devices al
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,10 @@ class Dev:
             self._loader = DataLoader(
                 self.utterances,
                 batch_sampler=PlannedBatches([batch for batch, _ in rounds], self.batch_size),
-                collate_fn=_Collator(self.utterances.processor.tokenizer.pad_token_id),
+                collate_fn=functools.partial(
+                    collate_targets, pad_token_id=self.utterances.processor.tokenizer.pad_token_id
+                ),
+                generator=torch.Generator(),  # its own, so that dropout's numbers do not depend on who loads what
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
                 multiprocessing_context="spawn" if self.workers else None,
@@ -128,13 +132,3 @@ def _spread(indices: list[int], count: int) -> list[int]:
     """Return so many of the indices, evenly spread; all where there are fewer."""
     count = min(count, len(indices))
     return [indices[i * len(indices) // count] for i in range(count)]
-
-
-class _Collator:
-    """`collate_targets` with its pad token, as data workers can be handed it."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, examples: list) -> dict[str, torch.Tensor]:
-        return collate_targets(examples, self.pad_token_id)

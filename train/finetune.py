@@ -99,6 +99,7 @@ class LoraTrainer(Trainer):
             self.train_dataset,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
+            generator=torch.Generator(),  # its own, so that dropout's numbers do not depend on who loads what
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
             multiprocessing_context="spawn" if workers else None,

@@ -88,6 +88,14 @@ def test_two_runs_give_the_same_bytes(ground: Ground, finished: Path, tmp_path: 
     assert tree_digest(tmp_path) == tree_digest(finished)
 
 
+def test_features_from_data_workers_are_the_kept_ones(
+    ground: Ground, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.finetune.KEPT_FEATURES_BYTES", 0)
+    finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
+    assert tree_digest(tmp_path) == tree_digest(finished)
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(ground: Ground, finished: Path, tmp_path: Path) -> None:
     places = [str(place) for place in (ground.base, ground.corpus, ground.data, tmp_path)]
     killed = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, cwd=Path.cwd())
