@@ -4,7 +4,8 @@ SHAS decides where utterances begin and end, and it can be wrong where the sound
 stretch falls between segments and is never translated. A voice-activity detector is a second witness. Wherever it
 hears speech that no segment covers, each gap between segments is gone through from both sides:
 
-1. Speech within JOIN_SECONDS of a segment goes to that segment, as long as the segment stays within the maximum.
+1. Speech within JOIN_SECONDS of a segment goes to the nearer segment, as long as that stays within the maximum. A
+   short gap that is speech throughout is parted between both, where the detector is least sure.
 2. What is left becomes segments of its own: neighbours within JOIN_SECONDS of each other together as long as they
    fit, and what is longer than the maximum is cut where the detector is least sure, nothing left out.
 3. A new segment below the minimum is widened into the silence around it. Where there is too little, it and its
@@ -53,8 +54,8 @@ class Cover:
             gap_end = following[0] if following else self.samples
             here = deque()
             while missing and missing[0][1] <= gap_end:
-                here.append(missing.popleft())
-            self._give_to_the_left(here, covered)
+                here += self._parted(missing.popleft(), covered, following)
+            self._give_to_the_left(here, covered, following)
             following = self._give_to_the_right(here, following)
             groups = self._grouped(here)
             room_ends = [*(start for start, _ in groups[1:]), following[0] if following else self.samples]
@@ -64,11 +65,23 @@ class Cover:
                 self._append(covered, following)
         return covered
 
-    def _give_to_the_left(self, here: deque[Stretch], covered: list[Stretch]) -> None:
-        """Extend the last of `covered` by the first pieces of a gap, which leave `here`."""
+    def _parted(self, piece: Stretch, covered: list[Stretch], following: Stretch | None) -> list[Stretch]:
+        """Return a piece in two where it is short and fills the gap between two segments, else as it is."""
+        start, end = piece
+        fills = covered and following and covered[-1][1] == start and end == following[0]
+        if not fills or not 1 < end - start <= 2 * self.join:
+            return [piece]
+        cut = max(start + 1, self.least_sure(start, end))
+        return [(start, cut), (cut, end)]
+
+    def _give_to_the_left(self, here: deque[Stretch], covered: list[Stretch], following: Stretch | None) -> None:
+        """Extend the last of `covered` by the first pieces of a gap that are nearer to it; these leave `here`."""
+        gap_start = covered[-1][1] if covered else 0
         while here and covered:
             start, end = covered[-1]
-            if here[0][0] - end > self.join or here[0][1] - start > self.longest:
+            before, behind = here[0][0] - gap_start, following[0] - here[0][1] if following else self.samples
+            fits_behind = following and following[1] - here[0][0] <= self.longest
+            if here[0][0] - end > self.join or here[0][1] - start > self.longest or (behind < before and fits_behind):
                 break
             covered[-1] = (start, here.popleft()[1])
 
