@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from quantize.stream import pack_checkpoint
 from submission.architectures import read_config
 from submission.codecs import Affine, Codec
+from submission.digest import tree_digest
 from submission.errors import UserError
 from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
@@ -187,3 +189,167 @@ def test_a_tokenizer_that_is_damaged_is_refused(copy):
 def test_an_unknown_dtype_is_refused(packed):
     with pytest.raises(UserError, match="unknown dtype 'int4'"):
         load_model(packed, "int4")
+
+
+def stock_model(folder: Path, **kwargs):
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    import submission.runtime  # noqa: F401  what makes the line below work
+
+    kwargs.setdefault("dtype", torch.float32)
+    return Qwen2AudioForConditionalGeneration.from_pretrained(folder, local_files_only=True, **kwargs)
+
+
+def split(folder: Path, pieces: int = 3) -> list[Path]:
+    """Cut a model folder's one file into shards with an index; a weight's parts come to lie in different ones."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    shards = [folder / f"model-{n + 1:05d}-of-{pieces:05d}.safetensors" for n in range(pieces)]
+    for n, path in enumerate(shards):
+        save_file({name: weights[name] for name in names[n::pieces]}, path, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: shards[i % pieces].name for i, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return shards
+
+
+@pytest.mark.parametrize("device_map", [None, "cpu", "auto", {"": "cpu"}, {"model": "cpu", "lm_head": "cpu"}], ids=str)
+def test_a_packed_model_takes_a_device_map(packed, device_map):
+    model, processor = load_model(packed, "float32")
+    mapped = stock_model(packed, device_map=device_map)
+    assert torch.equal(logits(mapped, inputs(processor)), logits(model, inputs(processor)))
+    assert {tensor.device.type for tensor in mapped.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["load_model", "from_pretrained"])
+def test_a_packed_model_in_many_shards_is_the_model_in_one(packed, copy, tmp_path, stock):
+    split(copy)
+    model = stock_model(copy, dtype=torch.bfloat16) if stock else load_model(copy, "bfloat16")[0]
+    model.save_pretrained(tmp_path / "one")
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
+
+
+def test_saving_into_many_shards_and_back_gives_the_same_bytes(packed, tmp_path):
+    stock_model(packed, dtype=torch.bfloat16).save_pretrained(tmp_path / "many", max_shard_size="300KB")
+    assert len(list((tmp_path / "many").glob("model-*.safetensors"))) > 2
+    stock_model(tmp_path / "many", dtype=torch.bfloat16).save_pretrained(tmp_path / "one")
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
+
+
+def test_saving_gives_the_same_configuration(packed, tmp_path):
+    stock_model(packed, dtype=torch.bfloat16).save_pretrained(tmp_path / "once")
+    assert read_config(tmp_path / "once") == read_config(packed)
+    stock_model(tmp_path / "once", dtype=torch.bfloat16).save_pretrained(tmp_path / "twice")
+    assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
+
+
+def test_a_configuration_as_on_the_hub_is_filled_in_once(copy, tmp_path):
+    config = read_config(copy)
+    config["torch_dtype"] = config.pop("dtype")
+    del config["transformers_version"], config["text_config"]["rope_parameters"], config["text_config"]["layer_types"]
+    config["text_config"]["rope_theta"] = 10000
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    stock_model(copy, dtype="auto").save_pretrained(tmp_path / "once")
+    stock_model(tmp_path / "once", dtype="auto").save_pretrained(tmp_path / "twice")
+    assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
+    assert read_config(tmp_path / "once")["quantization_config"] == config["quantization_config"]
+    assert read_config(tmp_path / "once")["dtype"] == "bfloat16"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="maps are told by Linux alone")
+def test_the_file_of_a_packed_model_is_mapped_into_memory(packed):
+    model = stock_model(packed, dtype=torch.bfloat16)
+    maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(packed) in line]
+    spans = [tuple(int(end, 16) for end in span.split("-")) for span in maps]
+    for name, module in model.named_modules():
+        for part in module.parts.values() if isinstance(module, PackedTensor) else ():
+            assert any(begin <= part.data_ptr() < end for begin, end in spans), name
+
+
+def test_only_the_rows_that_are_looked_up_are_unpacked(packed, monkeypatch):
+    model, _ = load_model(packed, "float32")
+    decoded, decode = [], Affine.decode
+
+    def counting(self, parts, columns, dtype):
+        decoded.append(len(parts["codes"]))
+        return decode(self, parts, columns, dtype)
+
+    monkeypatch.setattr(Affine, "decode", counting)
+    embedding = model.get_input_embeddings()
+    rows = embedding(torch.tensor([[5, 7, 5], [0, 1, 2]]))
+    assert decoded == [6] and rows.shape == (2, 3, embedding.embedding_dim)
+    assert torch.equal(rows[0, 0], embedding.weight.dequantize(torch.float32)[5])
+
+
+@pytest.mark.parametrize("option", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "auto"], ids=str)
+def test_the_dtype_can_be_given_as_the_library_takes_it(packed, option, dtype):
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(packed, **{option: dtype})
+    assert model.dtype == torch.bfloat16 and model.lm_head.weight.dtype == torch.bfloat16
+    assert model.lm_head.weight.codes.dtype == torch.uint8
+
+
+def refused(folder: Path, stock: bool) -> str:
+    with pytest.raises(UserError) as caught:
+        stock_model(folder) if stock else load_model(folder, "float32")
+    return str(caught.value)
+
+
+both_ways = pytest.mark.parametrize("stock", [False, True], ids=["load_model", "from_pretrained"])
+
+
+@both_ways
+def test_an_unknown_codec_is_refused(copy, stock):
+    config = read_config(copy)
+    config["quantization_config"]["codecs"]["affine4g64"]["kind"] = "afine"
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    said = refused(copy, stock)
+    assert "quantization_config.codecs.affine4g64.kind: unknown codec 'afine'" in said and "affine" in said
+
+
+@both_ways
+def test_a_truncated_shard_is_refused(copy, stock):
+    shard = split(copy)[1]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    said = refused(copy, stock)
+    assert shard.name in said and "cut short" in said
+
+
+@both_ways
+def test_a_missing_shard_is_refused(copy, stock):
+    shard = split(copy)[1]
+    shard.unlink()
+    said = refused(copy, stock)
+    assert shard.name in said and "No such file" in said
+
+
+def narrowed(name: str, weight: torch.Tensor) -> torch.Tensor:
+    return (weight[:, :126] if "down_proj" in name else weight[:126]).clone()
+
+
+@both_ways
+def test_a_code_behind_the_end_of_a_row_is_refused(base, tmp_path, stock):
+    base = shutil.copytree(base, tmp_path / "base")
+    config = read_config(base)
+    config["text_config"]["intermediate_size"] = 126  # of 3 bits each: the last byte of a row has bits to spare
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    change(base, lambda w: w.update({n: narrowed(n, t) for n, t in w.items() if ".mlp." in n}))
+    (tmp_path / "packed").mkdir()
+    codecs = resolve_codecs(config, {"*": affine(4, 64), "mlp.down": affine(3, 64)})
+    pack_checkpoint(base, tmp_path / "packed", codecs, solver="hqq")
+    load_model(tmp_path / "packed", "float32")
+    down = "language_model.model.layers.1.mlp.down_proj.weight.codes"
+    change(tmp_path / "packed", lambda w: w[down][3].__setitem__(-1, 0xFF))
+    said = refused(tmp_path / "packed", stock)
+    assert "layers.1.mlp.down_proj.weight.codes: hold more than the weight's columns" in said
+
+
+@both_ways
+@pytest.mark.parametrize("part", ["scale_range", "zero_range"])
+def test_a_range_of_scales_in_8_bits_that_is_not_finite_is_refused(base, tmp_path, stock, part):
+    codec = Affine(bits=4, group_size=64, meta_bits=8)
+    pack_checkpoint(base, tmp_path, resolve_codecs(read_config(base), {"*": codec}), solver="hqq")
+    change(tmp_path, lambda w: w[f"{UP}.{part}"][2].fill_(float("nan")))
+    assert f"up_proj.weight.{part}: holds a number that is not finite" in refused(tmp_path, stock)
