@@ -21,8 +21,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +42,7 @@ from submission.progress import progress
 from submission.ranking import RANKING
 from submission.recipe import Override, QuantizeOptions
 from submission.runtime.examples import form_batches, load_examples
+from submission.runtime.launch import Launch, joined
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.loss import make_batch, ratio, standard_error, target_tokens
 from submission.runtime.packed import PackedLinear, PackedTensor
@@ -53,16 +52,6 @@ DEV = "dev.jsonl"
 BATCH_SIZE = 8
 SCRATCH = "base"
 """Below the stage's folder while it is built: the packed base model, and the journal of its packing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Which of how many processes this one is."""
-
-    rank: int
-    processes: int
-    wait: Callable[[], None]
-    """Returns when every process has come to it."""
 
 
 def analyse(
@@ -89,7 +78,7 @@ def analyse(
     codecs = swapped_codecs(read_config(checkpoint), options)
     utterances = read_corpus(corpus / DEV)
     pairs = _pairs(utterances, prompts, corpus / DEV)
-    with _launched() as launch:
+    with joined() as launch:
         if launch.rank == 0:
             pack_base(checkpoint, out / SCRATCH, options)
         launch.wait()
@@ -332,19 +321,3 @@ def _finish(out: Path, ranking: dict[str, Any]) -> None:
 
 def _device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _launched() -> Iterator[Launch]:
-    """Join the processes that a launcher started, if one did."""
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        yield Launch(rank=0, processes=1, wait=lambda: None)
-        return
-    import torch.distributed as distributed
-
-    distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield Launch(rank=rank, processes=processes, wait=distributed.barrier)
-    finally:
-        distributed.destroy_process_group()

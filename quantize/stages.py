@@ -11,13 +11,17 @@ from submission.codecs import Codec
 from submission.forecast import companion_files, resolve_codecs
 from submission.ranking import RANKING, read_order
 from submission.recipe import Override
+from submission.runtime.launch import obtain_together
 from submission.runtime.prompt import render_prompt
 from submission.store import Store
 from submission.system import System
 
 
 def sensitivity(system: System, store: Store) -> Path:
-    """Return the folder of the stage sensitivity: ranking.json and its picture."""
+    """Return the folder of the stage sensitivity: ranking.json and its picture.
+
+    Under `torchrun` or `accelerate launch` the processes share the batches, and all but the first end here.
+    """
     override = system.recipe.quantize.ranked
     assert override is not None, "a system without a ranked override has no such stage"
     checkpoint, corpus, data = _read(system, store)
@@ -36,7 +40,10 @@ def sensitivity(system: System, store: Store) -> Path:
             dtype=system.recipe.decode.dtype,
         )
 
-    return store.obtain(system.stage("sensitivity"), make, resume=True)
+    folder = obtain_together(store, system.stage("sensitivity"), make)
+    if folder is None:
+        raise SystemExit(0)  # this process has done its share of the batches; the first one goes on alone
+    return folder
 
 
 def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
