@@ -25,7 +25,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     """Build the stages segment:<NAME> of a system: free test sets are cut, given segments made regular.
 
     Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
-    segmented costs no other. Under torchrun or accelerate launch, processes share the recordings.
+    segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment.launch import launch
     from segment.report import REPORT, coverage_lines, together

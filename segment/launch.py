@@ -1,4 +1,4 @@
-"""Several processes for one system, under `torchrun` or `accelerate launch`.
+"""Several processes for one system, under `torchrun` (or `accelerate launch --multi_gpu`, which is the same).
 
 Each listens to its share of the recordings and remembers what it heard; after all have, the first one, which finds
 everything remembered, makes the stages. So N processes give the bytes that one gives.
