@@ -78,6 +78,39 @@ def forecast(args: argparse.Namespace) -> None:
         print(forecast_table(*casts[0]))
 
 
+def rehearse(args: argparse.Namespace) -> int:
+    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and say how long and how large.
+
+    Needs about 20 GiB of disk, and nothing of the campaign's data; a killed run goes on with the shards it has made.
+    """
+    from quantize.rehearsal import rehearsal_text
+    from quantize.rehearsal import rehearse as run_rehearsal
+    from submission.digest import canonical_json
+
+    record = run_rehearsal(args.out, args.recipe, args.layers, args.keep)
+    print(canonical_json(record) if args.json else rehearsal_text(record))
+    return 0 if all(record["met"].values()) else 1
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Measure solver, sensitivity sweep and loading beside their peers, in one run; keep the figures as JSON.
+
+    Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library alone takes minutes.
+    """
+    from quantize.bench import BENCHES, bench_text, run_benches
+    from submission.digest import canonical_json, write_text
+    from submission.errors import UserError
+    from submission.schema import nearest
+
+    if unknown := sorted(set(args.only) - set(BENCHES)):
+        raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], BENCHES))
+    record = run_benches(args.only or list(BENCHES), args.out.parent / "work")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.out, canonical_json(record))
+    print(f"{bench_text(record)}\nwritten: {args.out}")
+    return 0 if all(figures["met"] for figures in record["benches"].values()) else 1
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantize", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -101,6 +134,27 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--json", action="store_true", help="print JSON in place of the table")
     verb.set_defaults(verb=forecast)
+
+    verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
+    verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
+    verb.add_argument("--layers", type=int, metavar="N", help="of decoder and audio encoder each (default: all 32)")
+    verb.add_argument(
+        "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="where to work (default: %(default)s)"
+    )
+    verb.add_argument("--keep", action="store_true", help="leave checkpoint and packed model there")
+    verb.add_argument("--json", action="store_true", help="print JSON in place of text")
+    verb.set_defaults(verb=rehearse)
+
+    verb = verbs.add_parser("bench", help="speed and memory beside the named peers", description=bench.__doc__)
+    verb.add_argument("only", nargs="*", metavar="WHAT", help="solver, sweep or loading (default: all of them)")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench/quantize.json"),
+        metavar="FILE",
+        help="where the figures are kept (default: %(default)s)",
+    )
+    verb.set_defaults(verb=bench)
     return parser
 
 

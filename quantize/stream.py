@@ -20,7 +20,16 @@ from quantize.solver import solve
 from quantize.weights_file import WeightsFile, open_weights
 from submission.architectures import tensors
 from submission.architectures.tensors import TensorSpec
-from submission.checkpoint import INDEX, WEIGHTS, Checkpoint, Located, packed_config, read_checkpoint, weight_files
+from submission.checkpoint import (
+    INDEX,
+    WEIGHTS,
+    Checkpoint,
+    Located,
+    config_text,
+    packed_config,
+    read_checkpoint,
+    weight_files,
+)
 from submission.codecs import Codec
 from submission.codecs.codec import Solve
 from submission.digest import canonical_json, write_text
@@ -34,8 +43,8 @@ JOURNAL = "packed.jsonl"
 
 READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
-ERROR_ROWS = 4096
-"""Rows of a weight that are decoded at a time to measure what packing did to it."""
+CACHE_ELEMENTS = 1 << 18
+"""Weights that are looked at at a time, so that what is derived from them stays in a core's cache."""
 
 
 def pack_system(folder: Path, out: Path, codecs: dict[str, Codec], solver: str, folding: Folding | None = None) -> None:
@@ -79,7 +88,7 @@ def pack_checkpoint(
     }
     with open_weights(out / WEIGHTS, stored, journal) as target:
         _write_tensors(target, checkpoint, specs, codecs, functools.partial(solve, solver), folding)
-    write_text(out / "config.json", canonical_json(packed_config(checkpoint.config, codecs)))
+    write_text(out / "config.json", config_text(packed_config(checkpoint.config, codecs)))
     copied = companion_files(folder)
     for path in copied:
         shutil.copyfile(path, out / path.name)
@@ -113,16 +122,28 @@ def _write_tensors(
     parameters = sum(math.prod(spec.shape) for spec in specs)
     with progress("quantize", parameters / 1e6, "M parameters") as tick:
         for spec in on_disk:
-            codec = codecs.get(spec.name)
-            if codec is None or spec.name not in target.report:
-                tensor = read_tensor(checkpoint.located[spec.name], spec.name)
-                if folding is not None:
-                    tensor = folding.fold(spec.name, tensor)
-                parts = {spec.name: tensor} if codec is None else encode(spec.name, tensor, codec, solution_of)
-                target.write(parts)
-                if codec is not None:
-                    target.note(spec.name, _describe(tensor, codec, spec.name, parts))
+            if spec.name not in target.report:
+                located = checkpoint.located[spec.name]
+                _write_tensor(target, spec.name, located, codecs.get(spec.name), solution_of, folding)
             tick(math.prod(spec.shape) / 1e6)
+
+
+def _write_tensor(
+    target: WeightsFile,
+    name: str,
+    located: Located,
+    codec: Codec | None,
+    solution_of: Solve,
+    folding: Folding | None,
+) -> None:
+    """Read one tensor and write it, packed or as it is; by itself, so that its memory is free before the next."""
+    tensor = read_tensor(located, name)
+    if folding is not None:
+        tensor = folding.fold(name, tensor)
+    parts = {name: tensor} if codec is None else encode(name, tensor, codec, solution_of)
+    target.write(parts)
+    if codec is not None:
+        target.note(name, _describe(tensor, codec, name, parts))
 
 
 def _place(located: Located) -> tuple[str, int]:
@@ -136,8 +157,9 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
         file.seek(located.offset)
         file.readinto(data)
     tensor = torch.frombuffer(data, dtype=READ_DTYPES[located.dtype]).view(located.shape)
-    if not torch.isfinite(tensor).all():
-        what = f"{int((~torch.isfinite(tensor)).sum())} numbers are not finite"
+    strange = sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.view(-1).split(CACHE_ELEMENTS))
+    if strange:
+        what = f"{strange} numbers are not finite"
         raise UserError(f"{located.path}: {name}", what, "the model is damaged: fetch or train it again")
     return tensor
 
@@ -155,9 +177,10 @@ def encode(name: str, weight: torch.Tensor, codec: Codec, solution_of: Solve) ->
 def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return codec, bytes and relative squared error of a packed weight, measured on what is stored."""
     error = power = 0.0
-    for start in range(0, weight.shape[0], ERROR_ROWS):
-        original = weight[start : start + ERROR_ROWS].float()
-        rows = {stored.removeprefix(f"{name}."): part[start : start + ERROR_ROWS] for stored, part in parts.items()}
+    step = max(1, CACHE_ELEMENTS // weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        original = weight[start : start + step].float()
+        rows = {stored.removeprefix(f"{name}."): part[start : start + step] for stored, part in parts.items()}
         restored = codec.decode(rows, weight.shape[1], torch.float32)
         error += float((restored - original).double().square().sum())
         power += float(original.double().square().sum())

@@ -62,6 +62,11 @@ def packed_config(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str,
     return config | {"quantization_config": section}
 
 
+def config_text(config: dict[str, Any]) -> str:
+    """Return a configuration as `save_pretrained` writes it, so that a packed model saved again has the same bytes."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
 def parse_quantization(section: Any) -> dict[str, Codec]:
     """Return weight name -> codec of a packed model's `quantization_config`; UserError where malformed."""
     where = "config.json: quantization_config"

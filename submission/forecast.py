@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from submission.architectures import architecture_of, stored_dtype, tensors
 from submission.architectures.tensors import TensorSpec
-from submission.checkpoint import packed_config
+from submission.checkpoint import config_text, packed_config
 from submission.codecs import Codec
-from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.safetensors_file import header_bytes, tensor_bytes
 from submission.schema import nearest
@@ -133,7 +132,7 @@ def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, C
         roles=tuple(rows[role] for role in architecture_of(config).roles if role in rows),
         codecs=codecs,
         header_bytes=len(header_bytes(layout)),
-        config_bytes=len(canonical_json(packed_config(config, codecs)).encode("utf-8")),
+        config_bytes=len(config_text(packed_config(config, codecs)).encode("utf-8")),
         other_bytes=other_bytes,
     )
 

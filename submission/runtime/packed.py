@@ -35,7 +35,7 @@ class PackedTensor(nn.Module):
         self.shape = torch.Size(shape)
         self.dtype = dtype
         for name, (kind, part_shape) in codec.parts(tuple(shape)).items():
-            self.register_buffer(name, torch.zeros(part_shape, dtype=STORED_DTYPES[kind], device=device))
+            self.register_buffer(name, torch.empty(part_shape, dtype=STORED_DTYPES[kind], device=device))
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:

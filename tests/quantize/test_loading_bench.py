@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantize.loading_bench import _read, bench_loading, loading_text
+from quantize.bench.loading import _read, bench_loading, loading_text
 from quantize.rehearsal import make_checkpoint
 from quantize.stream import pack_checkpoint
 from submission.codecs import Affine

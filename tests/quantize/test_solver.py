@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from quantize.bench import bench_solver, solve_with_library
+from quantize.bench.solver import bench_solver, solve_with_library
 from quantize.solver import SOLVERS, Solution, solve
 from quantize.torch_solver import refit_pieces, solve_pieces
 from submission.codecs import Affine

@@ -238,7 +238,7 @@ def test_saving_into_many_shards_and_back_gives_the_same_bytes(packed, tmp_path)
 
 def test_saving_gives_the_same_configuration(packed, tmp_path):
     stock_model(packed, dtype=torch.bfloat16).save_pretrained(tmp_path / "once")
-    assert read_config(tmp_path / "once") == read_config(packed)
+    assert (tmp_path / "once/config.json").read_bytes() == (packed / "config.json").read_bytes()
     stock_model(tmp_path / "once", dtype=torch.bfloat16).save_pretrained(tmp_path / "twice")
     assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
 

@@ -101,6 +101,8 @@ def test_packed_layers_come_from_plain_ones_and_go_back():
     linear = packed_layer(nn.Linear(64, 8), affine(4, 64), torch.float32)
     embedding = packed_layer(nn.Embedding(8, 64), affine(2, 64), torch.float32)
     assert isinstance(linear, PackedLinear) and isinstance(embedding, PackedEmbedding)
+    for part in (*linear.weight.parts.values(), *embedding.weight.parts.values()):
+        part.fill_(3)
     inputs, ids = torch.randn(3, 64), torch.tensor([5, 1])
     assert torch.equal(plain_layer(linear, torch.float32)(inputs), linear(inputs))
     assert torch.equal(plain_layer(embedding, torch.float32)(ids), embedding(ids))

@@ -12,7 +12,7 @@ import pytest
 from submission.architectures import stored_dtype, tensors
 from submission.bundle import bundle
 from submission.campaign import Campaign, read_campaign
-from submission.checkpoint import packed_config
+from submission.checkpoint import config_text, packed_config
 from submission.codecs import Affine
 from submission.digest import canonical_json
 from submission.forecast import resolve_codecs, stored_parts
@@ -68,7 +68,7 @@ def write_model(folder: Path) -> None:
     head = header_bytes(stored)
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(head + bytes(file_bytes(stored) - len(head)))
-    (folder / "config.json").write_text(canonical_json(packed_config(CONFIG, codecs)), encoding="utf-8")
+    (folder / "config.json").write_text(config_text(packed_config(CONFIG, codecs)), encoding="utf-8")
     for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_text("{}\n", encoding="utf-8")
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from submission.architectures import shipped_config, tensors
-from submission.checkpoint import packed_config
+from submission.checkpoint import config_text, packed_config
 from submission.codecs import Affine, Codec
-from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.forecast import forecast, further_steps, resolve_codecs, stored_parts
 from submission.recipe import Override
@@ -59,7 +58,7 @@ def test_roles_header_configuration_and_companions_add_up_to_the_total():
     layout = {}
     for spec in tensors(REAL):
         layout |= stored_parts(spec, cast.codecs.get(spec.name), "BF16")
-    config = canonical_json(packed_config(REAL, cast.codecs)).encode("utf-8")
+    config = config_text(packed_config(REAL, cast.codecs)).encode("utf-8")
     assert cast.weights_bytes == file_bytes(layout)
     assert cast.total_bytes == file_bytes(layout) + len(config) + 1000
 
@@ -165,7 +164,7 @@ def test_linears_are_all_that_can_be_packed_but_the_embedding():
 
 def test_the_packed_configuration_names_every_packed_weight():
     codecs = resolve_codecs(REAL, SYSTEM_8)
-    section = json.loads(canonical_json(packed_config(REAL, codecs)))["quantization_config"]
+    section = json.loads(config_text(packed_config(REAL, codecs)))["quantization_config"]
     assert section["codecs"] == {"affine2g128": TWO128.to_dict(), "affine4g128": FOUR128.to_dict()}
     assert section["weights"]["language_model.lm_head"] == "affine4g128"
     assert len(section["weights"]) == sum(spec.packable for spec in tensors(REAL))

@@ -1,0 +1,67 @@
+"""Speed and memory of this room beside the named peers, each pair in one run: ratios hold anywhere, seconds here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+LOADED_LAYERS = 4
+"""Layers of the model whose loading is measured: enough for every kind of tensor, on any disk."""
+
+
+def _solver(work: Path) -> dict[str, Any]:
+    from quantize.bench.solver import bench_solver
+
+    figures = bench_solver()
+    text = (
+        f"{figures['shape'][0]} x {figures['shape'][1]}, {figures['bits']} bits in groups of {figures['group_size']}: "
+        f"{figures['seconds']['ours']:.3f} s, the hqq library {figures['seconds']['hqq']:.1f} s: "
+        f"{figures['ratio']:.0f} times as fast (bar: 20); {figures['differing_codes']:.1e} of the codes differ"
+    )
+    return figures | {"met": figures["ratio"] >= 20, "text": text}
+
+
+def _sweep(work: Path) -> dict[str, Any]:
+    from quantize.bench.sweep import bench_sweep
+
+    figures = bench_sweep()
+    text = (
+        f"{figures['layers']} layers, {figures['utterances']} utterances: {figures['seconds']['ours']:.1f} s, layer by "
+        f"layer {figures['seconds']['naive']:.1f} s: {figures['ratio']:.2f} of the time (bar: 0.6)"
+    )
+    return figures | {"met": figures["ratio"] <= 0.6, "text": text}
+
+
+def _loading(work: Path) -> dict[str, Any]:
+    from quantize.bench.loading import bench_loading, loading_text
+    from quantize.rehearsal import rehearse
+
+    try:
+        rehearse(work, layers=LOADED_LAYERS, keep=True)
+        figures = bench_loading(work / "checkpoint", work / "packed")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return figures | {"met": all(figures["cold"]["met"].values()), "text": loading_text(figures)}
+
+
+BENCHES: dict[str, Callable[[Path], dict[str, Any]]] = {"solver": _solver, "sweep": _sweep, "loading": _loading}
+"""What can be measured; each gets a folder to work in, and says whether its bar is met."""
+
+
+def run_benches(names: Iterable[str], work: Path) -> dict[str, Any]:
+    """Return the figures of the named benches and what machine they are of."""
+    from quantize.rehearsal import describe_machine
+
+    return {"machine": describe_machine(), "benches": {name: BENCHES[name](work) for name in names}}
+
+
+def bench_text(record: dict[str, Any]) -> str:
+    """Return the figures as a person reads them."""
+    machine = record["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"]
+    for name, figures in record["benches"].items():
+        lines.append(f"{name}: {'met' if figures['met'] else 'NOT met'}")
+        lines += [f"  {line}" for line in figures["text"].splitlines()]
+    return "\n".join(lines)
