@@ -47,7 +47,7 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
 
 
 def share(batch: list[int], rank: int, processes: int) -> list[int]:
-    """Return what one of several processes takes of a batch: every so-manieth index.
+    """Return what one of several processes takes of a batch: every index that many apart.
 
     A process for which there is nothing left gets the first index with its bits inverted, which asks `Utterances` for
     the example without labels: every process takes part in every step, and this one adds nothing to it.

@@ -289,6 +289,32 @@ def _sample(corpus: Path, utterances: list[Utterance]) -> dict[str, Any]:
     return {"sha256": sha256_file(corpus / "train.jsonl"), "corpora": names, "languages": languages}
 
 
+def _describe(
+    trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, kept_step: int
+) -> dict[str, Any]:
+    """Return the report of a finished run."""
+    train = trainer.train_dataset.utterances
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    history = trainer.state.log_history
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    return {
+        "base": trainer.base_name,
+        "steps": trainer.state.global_step,
+        "kept_step": kept_step,
+        "seed": options.seed,
+        "processes": trainer.accelerator.num_processes,
+        "sample": _sample(corpus, train),
+        "utterances": {"train": len(train), "dev": len(trainer.eval_dataset)},
+        "trained_parameters": trainable_parameters(model),
+        "adapted_linears": dict(Counter(target_modules(read_config(base), options.roles).values())),
+        "dev_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in evaluations],
+        "dev_bleu_by_step": [
+            [entry["step"], {k.removeprefix(BLEU): v for k, v in entry.items() if k.startswith(BLEU)}]
+            for entry in evaluations
+        ],
+    }
+
+
 def _publish(trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, out: Path) -> dict[str, Any]:
     """Write the artifact's files and remove the Trainer's own, among which are pickles; return the report."""
     history, step = trainer.state.log_history, trainer.state.global_step
@@ -302,25 +328,7 @@ def _publish(trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOp
     write_log(out / "log.jsonl", history)
     write_table(out / "curve.csv", history)
     write_plots(out, history, f"{trainer.base_name}: fine-tuning")
-    train = trainer.train_dataset.utterances
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    evaluations = [entry for entry in history if "eval_loss" in entry]
-    report = {
-        "base": trainer.base_name,
-        "steps": trainer.state.global_step,
-        "kept_step": step,
-        "seed": options.seed,
-        "processes": trainer.accelerator.num_processes,
-        "sample": _sample(corpus, train),
-        "utterances": {"train": len(train), "dev": len(trainer.eval_dataset)},
-        "trained_parameters": trainable_parameters(model),
-        "adapted_linears": dict(Counter(target_modules(read_config(base), options.roles).values())),
-        "dev_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in evaluations],
-        "dev_bleu_by_step": [
-            [entry["step"], {k.removeprefix(BLEU): v for k, v in entry.items() if k.startswith(BLEU)}]
-            for entry in evaluations
-        ],
-    }
+    report = _describe(trainer, base, corpus, options, step)
     write_text(out / REPORT, canonical_json(report))
     shutil.rmtree(out / CHECKPOINTS)
     return report
