@@ -182,10 +182,15 @@ def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, to
         original = weight[start : start + step].float()
         rows = {stored.removeprefix(f"{name}."): part[start : start + step] for stored, part in parts.items()}
         restored = codec.decode(rows, weight.shape[1], torch.float32)
-        error += float((restored - original).double().square().sum())
-        power += float(original.double().square().sum())
+        error += _squares(restored.sub_(original))
+        power += _squares(original)
     return {
         "codec": codec.name,
         "bytes": sum(part.nbytes for part in parts.values()),
         "relative_mse": float(f"{error / power:.6g}") if power else 0.0,
     }
+
+
+def _squares(block: torch.Tensor) -> float:
+    """Return the sum of squares of a block small enough for float32 to add up."""
+    return float(block.view(-1).dot(block.view(-1)))

@@ -27,8 +27,8 @@ def segment_testsets(args: argparse.Namespace) -> None:
     Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
     segmented costs no other. Under torchrun, processes share the recordings.
     """
-    from segment.launch import launch
     from segment.report import REPORT, coverage_lines, together
+    from submission.runtime.launch import launched
 
     system, store = open_system(args)
     testsets = _chosen(system, args.testset)
@@ -45,14 +45,14 @@ def segment_testsets(args: argparse.Namespace) -> None:
         else:
             segment_freely(folder, system.recipe.segment, listener("free"), _memory(store), label, out)
 
-    launched = launch()
-    if launched.processes > 1:
+    launch = launched()
+    if launch.processes > 1:
         from segment.segmentation import listen_to_share
 
         left = [t for t in testsets if store.record(system.stage("segment", t.name)) is None]
         shares = [(data / system.testset_part(t.name), listener(t.segmentation)) for t in left]
-        listen_to_share(shares, _memory(store), launched)
-        if launched.rank > 0:
+        listen_to_share(shares, _memory(store), launch)
+        if launch.rank > 0:
             return
     errors = []
     for testset in testsets:

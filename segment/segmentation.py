@@ -8,7 +8,6 @@ from pathlib import Path
 from segment.cover import Stretch, uncovered
 from segment.hearing import Heard, Listener, Memory, listen
 from segment.intake import checked_length, rough_seconds
-from segment.launch import Launch, wait_for_all
 from segment.methods import METHODS
 from segment.report import REPORT, Coverage, make_report, together
 from segment.testset import Recording, find_segments_file, read_given, read_testset
@@ -17,6 +16,7 @@ from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.recipe import SegmentOptions
+from submission.runtime.launch import Launch, joined
 from submission.segments import Segment, write_segments
 
 SEGMENTS = "segments.yaml"
@@ -89,21 +89,37 @@ def _coverage(recording: Recording, heard: Heard, cuts: Sequence[Stretch]) -> Co
     )
 
 
-def listen_to_share(testsets: Sequence[tuple[Path, Listener]], memory: Memory, launched: Launch) -> None:
+def listen_to_share(testsets: Sequence[tuple[Path, Listener]], memory: Memory, launch: Launch) -> None:
     """Listen to this process's share of the recordings of test sets, and wait until every process has.
 
     What is wrong with a test set or a recording is left to the first process to say, when it makes the stages.
     """
     everything = [(recording, listener) for folder, listener in testsets for recording in _recordings(folder)]
     seconds = [rough_seconds(recording.path) for recording, _ in everything]
-    mine = launched.share(seconds)
-    label = f"listening (process {launched.rank + 1} of {launched.processes})"
+    mine = share_of(launch, seconds)
+    label = f"listening (process {launch.rank + 1} of {launch.processes})"
     with progress(label, sum(seconds[i] for i in mine), "s of audio") as tick:
         for listener in dict.fromkeys(listener for _, listener in testsets):
             recordings = [everything[i][0] for i in mine if everything[i][1] is listener]
             for _ in listen(recordings, listener, memory, tick):
                 pass
-    wait_for_all()
+    with joined():
+        launch.wait()
+
+
+def share_of(launch: Launch, seconds: Sequence[float]) -> list[int]:
+    """Return which of the recordings of these lengths are this process's, in order.
+
+    The longest is given out first, each to the process that has least so far.
+    """
+    loads = [0.0] * launch.processes
+    mine = []
+    for i in sorted(range(len(seconds)), key=lambda i: (-seconds[i], i)):
+        rank = loads.index(min(loads))
+        loads[rank] += seconds[i]
+        if rank == launch.rank:
+            mine.append(i)
+    return sorted(mine)
 
 
 def _recordings(folder: Path) -> tuple[Recording, ...]:

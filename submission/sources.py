@@ -85,8 +85,11 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
     for split in ("dev", "eval"):
         gold = ("segmented_wavs/gold/*.wav", "text/txt/*.de.txt", "text/txt/*.zh.txt")
         parts.append(Required(part=f"acl_6060/{split}", holds=gold, get=f"ACL 60/60, {ACL_6060}"))
-    if recipe.segment.method == "shas" and any(t.segmentation == "free" for t in campaign.testsets):
-        get = 'a classifier trained with `python -m segment train`, or segment.method = "fixed" in the recipe'
+    if recipe.segment.method in ("shas", "shas+vad") and any(t.segmentation == "free" for t in campaign.testsets):
+        get = (
+            "a published SHAS checkpoint: `python -m segment convert CHECKPOINT --wav2vec2 DIR --out DIR/models/shas`; "
+            'a classifier of your own: `python -m segment train`; or segment.method = "vad" in the recipe'
+        )
         parts.append(Required(part="models/shas", holds=("config.json", "model.safetensors"), get=get))
     for source in recipe.corpus.sources:
         layout = FORMATS_READ[source.format]

@@ -33,7 +33,7 @@ RECORD = "artifact.json"
 LIBRARIES = (
     "torch",
     "transformers",
-    "hqq",
+    "numba",
     "peft",
     "datasets",
     "numpy",
@@ -41,6 +41,8 @@ LIBRARIES = (
     "mweralign",
     "espeakng-loader",
     "soxr",
+    "silero-vad",
+    "matplotlib",
 )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
+from submission.runtime.launch import obtain_together
 from submission.store import Store
 from submission.system import System
-from train.launch import obtain_together
 
 if TYPE_CHECKING:
     from train.finetune import Task

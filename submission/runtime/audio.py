@@ -1,12 +1,15 @@
 """Recordings in: float32 mono at 16 kHz, cut by integer samples.
 
 soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Of several
-channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality, as one
-piece, and cut afterwards: a slice is the same samples however it is asked for.
+channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality and cut
+afterwards: a slice is the same samples however it is asked for. Files are decoded and resampled block by block, so that
+no more than the result is ever in memory.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +25,9 @@ from submission.segments import SAMPLE_RATE
 EXACT_FORMATS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "RF64", "W64", "NIST")
 """libsndfile formats whose header gives the exact length and in which seeking lands on the exact sample."""
 
+BLOCK_FRAMES = 1 << 20
+"""Frames that are decoded at a time."""
+
 
 class _Header(NamedTuple):
     """What a file's header says and can be trusted in."""
@@ -35,12 +41,18 @@ def _resampled_length(frames: int, rate: int) -> int:
     return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
 
 
-def _to_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Resample float32 [frames] to float32 [_resampled_length]; soxr itself may be off by one sample."""
-    if rate == SAMPLE_RATE or not len(samples):
-        return samples
-    length = _resampled_length(len(samples), rate)
-    resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ")[:length]
+def _to_16_khz(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+    """Join blocks, float32 [frames] each, to float32 [_resampled_length]; soxr itself may be off by one sample."""
+    if rate == SAMPLE_RATE:
+        return np.concatenate([*blocks, np.zeros(0, np.float32)])
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
+    frames, pieces = 0, []
+    for block in blocks:
+        frames += len(block)
+        pieces.append(resampler.resample_chunk(block))
+    pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    length = _resampled_length(frames, rate)
+    resampled = np.concatenate(pieces)[:length]
     return np.pad(resampled, (0, length - len(resampled)))
 
 
@@ -53,31 +65,36 @@ def _exact_header(path: Path) -> _Header | None:
     return _Header(info.frames, info.samplerate) if info.format in EXACT_FORMATS else None
 
 
-def _decode_by_av(path: Path) -> tuple[np.ndarray, int]:
-    """Return the first channel of the first audio stream, float32 [frames], and its rate."""
+def _decode_by_soundfile(path: Path) -> np.ndarray:
+    """Return the first channel, float32 [samples] at 16 kHz."""
+    with soundfile.SoundFile(str(path)) as file:
+        blocks = file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        return _to_16_khz((np.ascontiguousarray(block[:, 0]) for block in blocks), file.samplerate)
+
+
+def _decode_by_av(path: Path) -> np.ndarray:
+    """Return the first channel of the first audio stream, float32 [samples] at 16 kHz."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)  # the sample format only
-        pieces = [out.to_ndarray()[0] for frame in container.decode(stream) for out in planar.resample(frame)]
-        pieces += [out.to_ndarray()[0] for out in planar.resample(None)]
-        return np.concatenate(pieces or [np.zeros(0, np.float32)]), stream.rate
+        frames = itertools.chain(container.decode(stream), [None])  # None: what the resampler holds back
+        blocks = (np.ascontiguousarray(out.to_ndarray()[0]) for frame in frames for out in planar.resample(frame))
+        return _to_16_khz(blocks, stream.rate)
 
 
 def _decode(path: Path) -> np.ndarray:
     """Return a whole recording, float32 [samples] at 16 kHz."""
     try:
-        channels, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-        samples = channels[:, 0]
+        return _decode_by_soundfile(path)
     except soundfile.SoundFileError:
         try:
-            samples, rate = _decode_by_av(path)
+            return _decode_by_av(path)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
                 str(path), f"is not audio that soundfile or PyAV can read ({error})", "replace or remove it"
             ) from error
-    return _to_16_khz(np.ascontiguousarray(samples, dtype=np.float32), rate)
 
 
 @lru_cache(maxsize=1)

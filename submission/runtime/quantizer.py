@@ -103,7 +103,7 @@ class PackedQuantizer(HfQuantizer):
 
 
 def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
-    """Return the packed counterpart of a linear or an embedding, on its device, with its bias; its parts are not filled."""
+    """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
     shape = tuple(layer.weight.shape)
     weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
     if isinstance(layer, nn.Embedding):

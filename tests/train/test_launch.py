@@ -25,7 +25,7 @@ from submission.store import Stage, Store
 from submission.store import Stage, Store
 from tests.train.ground import TASK, options
 from train.finetune import finetune
-from train.launch import obtain_together
+from submission.runtime.launch import obtain_together
 
 base, corpus, data, store = map(Path, sys.argv[1:])
 stage = Stage(name="finetune", revision=1, options={}, inputs={})
@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 
 from submission.store import Stage, Store
-from train.launch import obtain_together
+from submission.runtime.launch import obtain_together
 
 def make(out):
     raise AssertionError("built again")
