@@ -87,8 +87,9 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["build_env"])
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory against the named peers, in one run; the figures go to build/bench/."""
-    session.run(PYTHON, "-m", "quantize", "bench", *session.posargs, external=True)
+    """Measure speed and memory against the named peers; the figures of packing are kept in build/bench/."""
+    session.run(PYTHON, "-m", "quantize", "bench", external=True)
+    build(session, "finetuned", (*FINETUNING[:3], "train bench"))
 
 
 @nox.session(python=False, requires=["build_env"])
