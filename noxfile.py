@@ -22,15 +22,12 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHON = Path(".nox", "build_env", "bin", "python").absolute()
 
 # A system, in order. Every command builds its stages or finds them built; a killed build goes on where it was.
-FINETUNING = (
+STEPS = (
     "submission begin",
     "submission.miniature data",
     "train corpus",
     "train finetune",
     "train merge",
-)
-STEPS = (
-    *FINETUNING,
     "quantize pack",
     "segment run",
     "evaluate decode",
@@ -39,6 +36,8 @@ STEPS = (
     "submission summary",
 )
 
+
+FINETUNING = STEPS[: STEPS.index("quantize pack")]
 
 # Environment -> the dependency groups of pyproject.toml that it holds.
 ENVIRONMENTS = {"build": ("build", "test"), "score": ("score",)}
@@ -89,7 +88,7 @@ def ablate(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed and memory against the named peers; the figures of packing are kept in build/bench/."""
     session.run(PYTHON, "-m", "quantize", "bench", external=True)
-    build(session, "finetuned", (*FINETUNING[:3], "train bench"))
+    build(session, "finetuned", (*FINETUNING[: STEPS.index("train finetune")], "train bench"))
 
 
 @nox.session(python=False, requires=["build_env"])

@@ -9,7 +9,7 @@ no more than the result is ever in memory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +67,14 @@ def _exact_header(path: Path) -> _Header | None:
 
 def _decode_by_soundfile(path: Path) -> np.ndarray:
     """Return the first channel, float32 [samples] at 16 kHz."""
+
+    def first_channel(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        # Not file.blocks(): of a file that is cut off it gives as many frames as the header says.
+        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            yield np.ascontiguousarray(block[:, 0])
+
     with soundfile.SoundFile(str(path)) as file:
-        blocks = file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        return _to_16_khz((np.ascontiguousarray(block[:, 0]) for block in blocks), file.samplerate)
+        return _to_16_khz(first_channel(file), file.samplerate)
 
 
 def _decode_by_av(path: Path) -> np.ndarray:

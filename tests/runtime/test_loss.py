@@ -91,6 +91,8 @@ def test_logits_are_made_a_few_at_a_time(model, processor, examples, monkeypatch
 def test_a_packed_head_is_measured_too(processor, examples):
     model = build_model(make_config(processor.tokenizer, SMALL), seed=1).eval()
     head = packed_layer(model.lm_head, Affine(bits=4, group_size=64), torch.float32)
+    for part in head.weight.parts.values():
+        part.zero_()
     model.lm_head = head
     assert isinstance(model.get_output_embeddings(), PackedLinear)
     losses = measure(model, examples, processor, 4)

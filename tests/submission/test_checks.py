@@ -393,7 +393,7 @@ def test_a_model_over_the_limit_is_refused_with_all_units(good, tmp_path):
     (found,) = [f for f in verify(good, campaign) if f.severity == "error"]
     size = sum(p.stat().st_size for p in (good / "model").iterdir())
     assert found.code == "SIZE01"
-    assert f"{size:,} bytes = 0.000069 GB = 0.000064 GiB is over the limit of 20 kB" in found.what
+    assert f"{size:,} bytes = 0.000069 GB = 0.000065 GiB is over the limit of 20 kB" in found.what
     assert f"by {size - 20_000:,} bytes" in found.what
 
 
