@@ -53,7 +53,8 @@ def _to_16_khz(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
     pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     length = _resampled_length(frames, rate)
     resampled = np.concatenate(pieces)[:length]
-    return np.pad(resampled, (0, length - len(resampled)))
+    missing = length - len(resampled)
+    return np.pad(resampled, (0, missing)) if missing else resampled  # padding by nothing would copy
 
 
 def _exact_header(path: Path) -> _Header | None:
