@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from submission.codecs import Codec, parse_codec
@@ -41,6 +42,12 @@ class Source:
     """Where it lies below the data folder; empty for `corpora/<name>`."""
     utterances: dict[str, int] = field(default_factory=dict)
     """Target language -> how many of its utterances come from this corpus; the other corpora share the rest."""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "folder"):
+            place = PurePosixPath(getattr(self, name))
+            inside = not place.is_absolute() and ".." not in place.parts
+            _require(inside, f"{name}: {str(place)!r} leaves the data folder; name a folder below it")
 
     @property
     def part(self) -> str:

@@ -64,9 +64,8 @@ class Watch(TrainerCallback):
         if state.global_step == best:
             _copy_adapter(checkpoint)
         write_text(checkpoint / COMPLETE, "")
-        for path in sorted(
-            checkpoint.parent.glob(BEST.format(step="*"))
-        ):  # only now: a kill leads back to the last mark
+        # Only now: a kill before leads back to the last mark.
+        for path in sorted(checkpoint.parent.glob(BEST.format(step="*"))):
             if path.name != BEST.format(step=best):
                 shutil.rmtree(path)
 

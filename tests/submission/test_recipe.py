@@ -74,6 +74,12 @@ def test_mistakes_in_a_list_are_refused(tmp_path, text, name, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc", "a/../../b"])
+def test_a_corpus_never_lies_outside_the_data_folder(tmp_path, place):
+    change = f'format = "covost2", folder = "{place}"'
+    assert "leaves the data folder" in refused(tmp_path, 'format = "covost2"', change, "iwslt26")
+
+
 def test_a_pair_that_the_campaign_lacks_cannot_calibrate(tmp_path):
     message = refused(tmp_path, 'pairs = ["en-de", "en-zh"]', 'pairs = ["en-dd"]')
     assert "quantize.awq.pairs" in message and "did you mean 'en-de'" in message
