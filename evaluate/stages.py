@@ -125,7 +125,7 @@ def lost(system: System, store: Store, load: Load) -> Path:
         prompts = {p.target: render_prompt(system.campaign.prompt, p.target_language) for p in system.campaign.pairs}
         examples = read_dev(corpus, data, checkpoint, tuple(prompts.items()), system.campaign.model.end_token)
         pairs = {pair.name: pair.target for pair in system.campaign.pairs}
-        measure(model, processor, examples, pairs, system.recipe.decode.batch_size, out / "loss.json")
+        measure(model, processor, examples, pairs, out / "loss.json")
 
     return store.obtain(system.loss_stage(), make) / "loss.json"
 

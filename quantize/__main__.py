@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, open_systems, run
@@ -43,12 +44,18 @@ def awq(args: argparse.Namespace) -> None:
 def pack(args: argparse.Namespace) -> None:
     """Build the stage quantize of a system, or of every system of a list: model/ (the packed model), report.json.
 
-    The ranking of layers and the calibration of AWQ are built before it where the recipe asks for them.
+    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. The ranking of layers and the calibration of AWQ are built before it where the recipe asks for them.
     """
     from quantize import stages
+    from submission.errors import UserError
+    from submission.runtime.launch import launched
     from submission.sizes import against_limit
 
-    for system, store in open_systems(args):
+    systems = open_systems(args)
+    if len(systems) > 1 and launched().processes > 1:
+        what = "several processes share the work of one system, and this is a list"
+        raise UserError(f"--recipe {args.recipe}", what, "name one system, or start one process")
+    for system, store in systems:
         model = stages.packed(system, store) / "model"
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
@@ -65,7 +72,15 @@ def forecast(args: argparse.Namespace) -> None:
     from submission.errors import UserError
     from submission.plan import expected_model
 
-    casts = [(system, expected_model(system, store, args.checkpoint)) for system, store in open_systems(args)]
+    systems = open_systems(args)
+    casts, out_of_reach = [], []
+    for system, store in systems:
+        try:
+            casts.append((system, expected_model(system, store, args.checkpoint)))
+        except UserError as error:
+            if len(systems) == 1:
+                raise
+            out_of_reach.append(f"{system.recipe.name}: {error}")
     if missing := [system for system, cast in casts if cast is None]:
         what = f"no configuration of {missing[0].campaign.model.name} is here"
         raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
@@ -73,7 +88,7 @@ def forecast(args: argparse.Namespace) -> None:
         records = [forecast_record(system, cast) for system, cast in casts]
         print(canonical_json(records if len(records) > 1 else records[0]), end="")
     elif len(casts) > 1:
-        print(systems_table(casts))
+        print("\n".join([systems_table(casts), *out_of_reach]))
     else:
         print(forecast_table(*casts[0]))
 
@@ -82,6 +97,7 @@ def rehearse(args: argparse.Namespace) -> int:
     """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and say how long and how large.
 
     Needs about 20 GiB of disk, and nothing of the campaign's data; a killed run goes on with the shards it has made.
+    Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
     """
     from quantize.rehearsal import rehearsal_text
     from quantize.rehearsal import rehearse as run_rehearsal
@@ -95,7 +111,8 @@ def rehearse(args: argparse.Namespace) -> int:
 def bench(args: argparse.Namespace) -> int:
     """Measure solver, sensitivity sweep and loading beside their peers, in one run; keep the figures as JSON.
 
-    Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library alone takes minutes.
+    Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library alone takes minutes. Exit
+    status 1 where a bar is missed.
     """
     from quantize.bench import BENCHES, bench_text, run_benches
     from submission.digest import canonical_json, write_text
@@ -104,8 +121,9 @@ def bench(args: argparse.Namespace) -> int:
 
     if unknown := sorted(set(args.only) - set(BENCHES)):
         raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], BENCHES))
-    record = run_benches(args.only or list(BENCHES), args.out.parent / "work")
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent) as work:
+        record = run_benches(args.only or list(BENCHES), Path(work))
     write_text(args.out, canonical_json(record))
     print(f"{bench_text(record)}\nwritten: {args.out}")
     return 0 if all(figures["met"] for figures in record["benches"].values()) else 1
@@ -137,7 +155,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
     verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
-    verb.add_argument("--layers", type=int, metavar="N", help="of decoder and audio encoder each (default: all 32)")
+    verb.add_argument(
+        "--layers", type=int, metavar="N", help="layers of the decoder and of the audio encoder, each (default: all 32)"
+    )
     verb.add_argument(
         "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="where to work (default: %(default)s)"
     )

@@ -4,8 +4,8 @@ Activation-aware weight quantization (Lin et al. 2024) lets what quantization lo
 less. Here the model reads a calibration set, layer by layer (`quantize.layerwise`); each smoothing group takes from it
 mean|x| per channel, over all positions that are no padding, and a sample of positions, on which scales are searched for
 (`quantize.search`). Both are the original model's, as in the original method, so groups do not depend on each other:
-the rows of a weight that another group divides keep their codes (`quantize.folding` says why), and the groups' order
-does not matter.
+the rows of a weight that another group divides keep their codes (`quantize.folding` says within what), and the groups'
+order does not matter.
 
 Cost at 7 billion weights, 20 exponents and 512 sampled positions: 1.4e11 weights solved and 1.5e14 operations for the
 products with the sample, besides one forward pass without the head, 1.3e13 operations per thousand positions of the

@@ -6,9 +6,9 @@ stays in the checkpoint's dtype, and there division rounds; so that nothing is l
 that was really taken out, w / round(w / s) of a norm's weight w. `effective_scales` finds it where scales are chosen;
 dividing by it gives the rounded weight again. A norm's bias has no such freedom and is off by its dtype's rounding.
 
-A weight may be a target in its columns and a source in its rows (up_proj). The two do not disturb each other: codes,
-scales and zero-points are found along rows, so a row times a positive number has the same codes, and the next weight's
-columns undo the number.
+A weight may be a target in its columns and a source in its rows (up_proj). The two hardly disturb each other: codes,
+scales and zero-points are found along rows, so a row times a number that is not far from 1 (`quantize.search` keeps
+within 16) has the same codes, and the next weight's columns undo the number.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ CAMPAIGN = "iwslt26"
 SYSTEM = "ablation:g128"
 """System 8 of the paper."""
 
+MARK = "rehearsal.txt"
+"""In the folder to work in: what lies beside it may be removed."""
+
 SEED = 0
 BLOCK_LENGTH = 16_777_259
 """Weights that are drawn: the first prime above 2 ** 24."""
@@ -96,17 +99,27 @@ def rehearse_config(
 ) -> dict[str, Any]:
     """Return what making and packing a checkpoint of a configuration took, as `rehearse` does."""
     cast = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes)
-    out.mkdir(parents=True, exist_ok=True)
     plain, packed = out / "checkpoint", out / "packed"
-    shutil.rmtree(packed, ignore_errors=True)
+    _need_own(out, plain, packed)
     _need_space(out, _left_to_make(plain, config) + cast.total_bytes)
+    write_text(out / MARK, "This folder is a rehearsal's: checkpoint/ and packed/ are removed by the next one.\n")
+    shutil.rmtree(packed, ignore_errors=True)
     made = make_checkpoint(plain, config)
     work = _pack_apart(plain, packed, cast.codecs, options.solver)
     record = _record(made, work, cast, sum(path.stat().st_size for path in packed.iterdir()))
     if not keep:
         for folder in (plain, packed):
             shutil.rmtree(folder)
+        (out / MARK).unlink()
     return record
+
+
+def _need_own(out: Path, *folders: Path) -> None:
+    """Make the folder to work in; UserError where it holds folders of these names that no rehearsal made."""
+    for folder in folders:
+        if folder.exists() and not (out / MARK).is_file():
+            raise UserError(str(folder), "is there, and not of a rehearsal", "name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _record(made: dict[str, Any], work: dict[str, Any], cast: Forecast, size_bytes: int) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from submission.codecs import Codec
 from submission.codecs.codec import Solve
 from submission.errors import UserError
 
-SCALE_LIMIT = 256.0
-"""Scales are kept within it and its inverse: a divided row's own scale must not leave what float16 resolves."""
+SCALE_LIMIT = 16.0
+"""Scales are kept within it and its inverse. Rows of a weight are divided by them, and solvers know absolute bounds
+(scales of at least 5e-5, errors that hqq's shrinkage takes up): at 3 and 4 bits, rows of ordinary weights keep their
+codes when divided by 16, and lose them from 128 on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ from submission.codecs import Codec
 from submission.corpus import Utterance, read_corpus
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
+from submission.forecast import resolve_codecs, role_matches
 from submission.progress import progress
 from submission.ranking import RANKING
 from submission.recipe import Override, QuantizeOptions
@@ -110,7 +110,7 @@ def swapped_codecs(config: dict[str, Any], options: QuantizeOptions) -> dict[int
     base = resolve_codecs(config, options.codecs)
     # Refuses what is in no layer.
     resolve_codecs(config, options.codecs, [Override(role=ranked.role, layers="first", count=1, codec=ranked.codec)])
-    named = (spec for spec in tensors(config) if f"{spec.role}.".startswith(f"{ranked.role}."))
+    named = (spec for spec in tensors(config) if role_matches(spec.role, ranked.role))
     layers = sorted({spec.layer for spec in named if spec.layer is not None})
     swapped = {}
     for layer in layers:

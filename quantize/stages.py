@@ -8,7 +8,7 @@ from typing import Any
 
 from submission.architectures import read_config, tensors
 from submission.codecs import Codec
-from submission.forecast import companion_files, resolve_codecs
+from submission.forecast import companion_files, resolve_codecs, role_matches
 from submission.ranking import RANKING, read_order
 from submission.recipe import Override
 from submission.runtime.launch import obtain_together
@@ -102,9 +102,7 @@ def layers_with(codecs: dict[str, Codec], override: Override, config: dict[str, 
     return {
         spec.layer
         for spec in tensors(config)
-        if spec.layer is not None
-        and f"{spec.role}.".startswith(f"{override.role}.")
-        and codecs.get(spec.name) == override.codec
+        if spec.layer is not None and role_matches(spec.role, override.role) and codecs.get(spec.name) == override.codec
     }
 
 

@@ -18,7 +18,7 @@ import torch
 from quantize.folding import Folding
 from quantize.solver import solve
 from quantize.weights_file import WeightsFile, open_weights
-from submission.architectures import tensors
+from submission.architectures import stored_dtype, tensors
 from submission.architectures.tensors import TensorSpec
 from submission.checkpoint import (
     INDEX,
@@ -81,6 +81,11 @@ def pack_checkpoint(
     if checkpoint.codecs:
         raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
     specs = tensors(checkpoint.config)
+    for spec in specs:
+        found, said = checkpoint.located[spec.name].dtype, stored_dtype(checkpoint.config)
+        if spec.name not in codecs and found != said:
+            what = f"{spec.name} is kept as it is, in {found}, and config.json says {said}"
+            raise UserError(str(folder), what, "store all tensors in one dtype, so that sizes are known before")
     stored = {
         name: part
         for spec in specs

@@ -11,6 +11,7 @@ from submission.sizes import GB, GIB, against_limit, in_unit
 from submission.system import System
 from submission.tabular import aligned
 
+NO_TOKENIZER = "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."
 MOST_STEPS = 16
 """Further steps that a table shows."""
 
@@ -66,7 +67,7 @@ def forecast_table(system: System, cast: Forecast) -> str:
     rows.append(("total", "", "", f"{cast.parameters:,}", *_units(cast.total_bytes, cast)))
     lines = [aligned(rows, left=(0, 1))]
     if not cast.other_bytes:
-        lines.append("The tokenizer counts 0 until a model folder is named (--data or --checkpoint).")
+        lines.append(NO_TOKENIZER)
     lines += ["", *against_limit(cast.total_bytes, system.campaign.size_limit)]
     if steps := further_steps(cast):
         lines += ["", "One step further would save", steps_table(steps[:MOST_STEPS])]
@@ -92,7 +93,10 @@ def systems_table(casts: Sequence[tuple[System, Forecast]]) -> str:
         meets = "yes" if cast.total_bytes <= campaign.size_limit_bytes else "no"
         bits = f"{8 * cast.total_bytes / cast.parameters:.2f}"
         rows.append((system.recipe.name, *_units(cast.total_bytes, cast), meets, bits, system.recipe.description))
-    return aligned(rows, left=(0, 6))
+    lines = [aligned(rows, left=(0, 6))]
+    if not all(cast.other_bytes for _, cast in casts):
+        lines.append(NO_TOKENIZER)
+    return "\n".join(lines)
 
 
 def _units(size: int, cast: Forecast) -> tuple[str, str, str]:

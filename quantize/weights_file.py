@@ -44,7 +44,7 @@ class WeightsFile:
         self.report[name] = entry
         if self.journal is not None:
             self.file.flush()
-            os.fdatasync(self.file.fileno())
+            os.fsync(self.file.fileno())
             self.journal.write(json.dumps([name, entry], sort_keys=True) + "\n")
             self.journal.flush()
 

@@ -81,6 +81,9 @@ def bundle(
 def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
     """Return the facts about a packed model's folder; UserError where it is none."""
     config = read_config(model)
+    if not recipe.quantize.codecs:
+        what = "packs nothing, and what is uploaded is a packed model"
+        raise UserError(f"recipe {recipe.name}", what, "write [quantize.codecs], or take a recipe that has them")
     try:
         expected_tensors(config)
     except Unreadable as error:

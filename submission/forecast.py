@@ -221,7 +221,8 @@ def resolve_codecs(
     raise UserError(f"quantize.overrides: {fits[0].role}", what, "choose smaller codecs elsewhere")
 
 
-def _matches(role: str, prefix: str) -> bool:
+def role_matches(role: str, prefix: str) -> bool:
+    """Say whether a role is the one, or among those, that a recipe names: `mlp.up` is among `mlp` and `linears`."""
     if prefix in (EVERY, LINEARS):
         return prefix == EVERY or role != "embedding"
     return role == prefix or role.startswith(f"{prefix}.")
@@ -230,10 +231,10 @@ def _matches(role: str, prefix: str) -> bool:
 def _packable(specs: list[TensorSpec], prefix: str, where: str) -> list[TensorSpec]:
     """Return the packable tensors of a role or prefix of roles; UserError where there are none."""
     known = {spec.role.rsplit(".", cut)[0] for spec in specs if spec.packable for cut in range(3)}
-    chosen = [spec for spec in specs if spec.packable and _matches(spec.role, prefix)]
+    chosen = [spec for spec in specs if spec.packable and role_matches(spec.role, prefix)]
     if chosen:
         return chosen
-    if any(_matches(spec.role, prefix) for spec in specs):
+    if any(role_matches(spec.role, prefix) for spec in specs):
         raise UserError(where, f"{prefix!r} is never packed", f"choose among: {', '.join(sorted(known))}")
     raise UserError(where, f"the model has no role {prefix!r}", nearest(prefix, {EVERY, LINEARS, *known}))
 

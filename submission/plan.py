@@ -7,6 +7,7 @@ from typing import Any
 
 from submission.architectures import read_config, shipped_config
 from submission.description import model_name
+from submission.errors import UserError
 from submission.forecast import Forecast, companion_files, forecast
 from submission.ranking import read_order
 from submission.sizes import against_limit
@@ -42,6 +43,8 @@ def expected_model(system: System, store: Store, checkpoint: Path | None = None)
         config, folder = shipped_config(model), None
     if config is None:
         return None
+    if "quantization_config" in config:
+        raise UserError(str(checkpoint), "is packed already", "name the checkpoint at full precision")
     quantize = system.recipe.quantize
     return forecast(
         config,

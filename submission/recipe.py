@@ -44,15 +44,16 @@ class Source:
     """Target language -> how many of its utterances come from this corpus; the other corpora share the rest."""
 
     def __post_init__(self) -> None:
-        for name in ("name", "folder"):
-            place = PurePosixPath(getattr(self, name))
-            inside = not place.is_absolute() and ".." not in place.parts
-            _require(inside, f"{name}: {str(place)!r} leaves the data folder; name a folder below it")
+        plain = self.name and "/" not in self.name and self.name not in (".", "..")
+        _require(bool(plain), f"name: {self.name!r} is no plain name; write one, and the place as folder")
+        place = PurePosixPath(self.folder)
+        inside = not place.is_absolute() and ".." not in place.parts
+        _require(inside, f"folder: {self.folder!r} leaves the data folder; name a folder below it")
 
     @property
     def part(self) -> str:
-        """The folder, relative to the data folder."""
-        return self.folder or f"corpora/{self.name}"
+        """The folder, relative to the data folder, spelled in one way."""
+        return PurePosixPath(self.folder or f"corpora/{self.name}").as_posix()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

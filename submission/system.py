@@ -198,7 +198,7 @@ class System:
         if any(override.count == "fit" for override in quantize.overrides):
             packed["limit"] = self.campaign.size_limit_bytes
         if quantize.awq is not None:
-            options = {**packed, **asdict(quantize.awq), **spoken}
+            options = {**packed, **asdict(quantize.awq), **asked, **self._spoken}
             awq = self._make("awq", "quantize awq", options, inputs | {"corpus": corpus.key})
             yield awq
             inputs["awq"] = awq.key
@@ -296,6 +296,10 @@ def _check(campaign: Campaign, recipe: Recipe) -> None:
             f"{recipe.segment.max_seconds} s is over the {campaign.model.window_seconds} s that the model hears at once"
         )
         raise UserError(f"{file}: segment.max_seconds", what, "write less, so that no speech is cut off")
+    for source in recipe.corpus.sources:
+        if f"{source.part}/".startswith((f"{OPEN_FOLDER}/", "testsets/", "references/")):
+            what = f"{source.part} holds what the system is tested on"
+            raise UserError(f"{file}: corpus.sources: {source.name}", what, "train on something else")
     if recipe.upload.condition == "constrained" and any(s.format != "acl6060" for s in recipe.corpus.sources):
         what = "constrained means ACL 60/60 alone, and corpus.sources names others"
         raise UserError(f"{file}: upload.condition", what, 'write condition = "unconstrained"')

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -39,6 +40,8 @@ def bench_loading(plain: Path, packed: Path, *, runs: int = 3, cold_runs: int = 
     costs without any weight weighs more: the ratios of a shrunk model are not those of the whole.
     Raises UserError for folders that are no such pair.
     """
+    if not sys.platform.startswith("linux"):
+        raise UserError("bench loading", "reads what Linux says of a process's memory", "run it on Linux")
     folders = {"plain": plain, "packed": packed}
     checkpoints = {name: read_checkpoint(folder) for name, folder in folders.items()}
     if checkpoints["plain"].codecs or not checkpoints["packed"].codecs:

@@ -158,5 +158,12 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
         )
     if samples is not None:
         return samples[start:stop].copy()
-    channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+    try:
+        channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        what = f"cannot be decoded from sample {start} to {stop} ({error})"
+        raise UserError(str(path), what, "it may be cut off or damaged: get it again") from error
+    if len(channels) < stop - start:
+        what = f"holds {len(channels)} of the samples {start} to {stop} that its header promises"
+        raise UserError(str(path), what, "it may be cut off or damaged: get it again")
     return np.ascontiguousarray(channels[:, 0])

@@ -15,7 +15,15 @@ from torch import nn
 
 from submission.codecs import Codec
 
-STORED_DTYPES = {"U8": torch.uint8, "F16": torch.float16}
+STORED_DTYPES = {
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+}
 """Dtypes that the parts of a codec may have, by their name in a safetensors header."""
 
 LINEAR_ELEMENTS = 1 << 26

@@ -162,12 +162,21 @@ def test_a_rehearsal_packs_in_a_process_of_its_own_and_can_keep_its_work(tmp_pat
 def test_a_rehearsal_goes_on_with_what_a_killed_one_left_and_leaves_nothing(tmp_path):
     out = tmp_path / "out"
     made = make_checkpoint(out / "checkpoint", SMALL)
+    (out / rehearsal.MARK).touch()
     (out / "packed").mkdir()
     (out / "packed" / "model.safetensors").write_bytes(b"half a model")
     record = rehearse_config(out, SMALL, OPTIONS, LIMIT, keep=False)
     assert record["shards_found"] == made["shards"] == 1
     assert record["met"]["forecast"]
     assert list(out.iterdir()) == []
+
+
+def test_a_folder_that_no_rehearsal_made_is_left_alone(tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", SMALL)
+    before = tree_digest(tmp_path)
+    with pytest.raises(UserError, match="is there, and not of a rehearsal"):
+        rehearse_config(tmp_path, SMALL, OPTIONS, LIMIT, keep=False)
+    assert tree_digest(tmp_path) == before
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path, monkeypatch):

@@ -129,9 +129,21 @@ def test_shards_and_new_names_give_the_bytes_of_one_file(base, copy, tmp_path):
     assert tree_digest(tmp_path / "sharded") == tree_digest(tmp_path / "single")
 
 
+def rename_dtype(folder: Path, name: str) -> None:
+    config = read_config(folder) | {"dtype": name}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_a_kept_tensor_of_another_dtype_than_the_configuration_says_is_refused(copy, tmp_path):
+    change(copy, lambda weights: weights.update({NORM: weights[NORM].float()}))
+    with pytest.raises(UserError, match=f"{NORM} is kept as it is, in F32, and config.json says BF16"):
+        pack(copy, tmp_path / "out")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_kept_tensors_keep_the_checkpoints_dtype(copy, tmp_path, dtype):
     change(copy, lambda weights: weights.update({name: t.to(dtype) for name, t in weights.items()}))
+    rename_dtype(copy, str(dtype).removeprefix("torch."))
     pack(copy, tmp_path / "out")
     assert load_file(tmp_path / "out" / "model.safetensors")[NORM].dtype == dtype
 

@@ -11,6 +11,7 @@ from submission.campaign import FOLDER as CAMPAIGNS
 from submission.campaign import read_campaign, size_bytes
 from submission.errors import UserError
 from submission.forecast import resolve_codecs
+from submission.recipe import Source
 from submission.recipe_file import FOLDER as RECIPES
 from submission.recipe_file import read_recipe, read_recipes
 from submission.system import SHIPPED, System
@@ -78,6 +79,17 @@ def test_mistakes_in_a_list_are_refused(tmp_path, text, name, message):
 def test_a_corpus_never_lies_outside_the_data_folder(tmp_path, place):
     change = f'format = "covost2", folder = "{place}"'
     assert "leaves the data folder" in refused(tmp_path, 'format = "covost2"', change, "iwslt26")
+
+
+@pytest.mark.parametrize("place", ["acl_6060/eval", "acl_6060//eval/", "testsets/ACL", "./references/ACL"])
+def test_what_is_tested_on_is_never_trained_on(tmp_path, place):
+    change = f'format = "covost2", folder = "{place}"'
+    assert "holds what the system is tested on" in refused(tmp_path, 'format = "covost2"', change, "iwslt26")
+
+
+def test_a_folder_has_one_spelling():
+    spellings = ("acl_6060/dev", "./acl_6060/dev", "acl_6060//dev/")
+    assert {Source(name="dev", format="acl6060", folder=folder).part for folder in spellings} == {"acl_6060/dev"}
 
 
 def test_a_pair_that_the_campaign_lacks_cannot_calibrate(tmp_path):
