@@ -49,7 +49,16 @@ from train.batches import PlannedBatches, Utterances, collate_targets, feature_b
 from train.curve import BLEU, write_plots, write_table
 from train.dev import Dev
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
-from train.watch import ADAPTER_FILES, BEST, CHECKPOINTS, Watch, best_step, last_complete, write_log
+from train.watch import (
+    ADAPTER_FILES,
+    BEST,
+    CHECKPOINTS,
+    Watch,
+    best_step,
+    check_processes,
+    last_complete,
+    write_log,
+)
 
 REPORT = "report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""
@@ -215,11 +224,14 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     out may hold what a killed run left; the run then goes on from its last complete checkpoint, and on a CPU it ends
     with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to. Where a
     launcher started several processes, all of them call this with the same arguments and share every batch.
-    Raises UserError for a base that is not whole, and for a batch that the processes cannot share evenly.
+    Raises UserError for a base that is not whole, for a batch that the processes cannot share evenly, and for a
+    checkpoint that another number of processes wrote.
     """
     report, checkpoint = _begin(out)
     if report is not None:
         return report
+    if checkpoint is not None:
+        check_processes(checkpoint, PartialState().num_processes)
     trainer = _make_trainer(base, corpus, data, task, options, out)
     steps, state = len(trainer.batches), PartialState()
     done = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0

@@ -18,7 +18,7 @@ from submission.errors import UserError
 from train.curve import BLEU
 
 COMPLETE = "complete"
-"""Name of the file that marks a finished checkpoint."""
+"""Name of the file that marks a finished checkpoint; it holds the number of processes that wrote it."""
 CHECKPOINTS = "checkpoints"
 BEST = "best-{step}"
 """Below checkpoints/: a copy of the adapter whose dev loss is the lowest so far."""
@@ -63,7 +63,7 @@ class Watch(TrainerCallback):
         best = best_step(state.log_history)
         if state.global_step == best:
             _copy_adapter(checkpoint)
-        write_text(checkpoint / COMPLETE, "")
+        write_text(checkpoint / COMPLETE, f"{args.world_size}\n")
         # Only now: a kill before leads back to the last mark.
         for path in sorted(checkpoint.parent.glob(BEST.format(step="*"))):
             if path.name != BEST.format(step=best):
@@ -106,3 +106,11 @@ def last_complete(folder: Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return whole[max(whole)] if whole else None
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """Refuse to go on with another number of processes: some would begin random numbers anew, and end elsewhere."""
+    wrote = (checkpoint / COMPLETE).read_text(encoding="utf-8").strip()
+    if wrote != str(processes):
+        what = f"was written by {wrote or '?'} processes, now there are {processes}"
+        raise UserError(str(checkpoint), what, f"start as many as before, or remove {checkpoint.parent} to begin anew")

@@ -102,6 +102,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(ground: Ground, finis
     assert killed.returncode == -9
     assert (tmp_path / f"checkpoints/checkpoint-{KILLED_AT_STEP}").is_dir()
     assert not (tmp_path / "adapter").exists()
+    assert (tmp_path / f"checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}").read_text(encoding="utf-8") == "1\n"
     finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
     assert tree_digest(tmp_path) == tree_digest(finished)
 
@@ -115,6 +116,16 @@ def test_a_run_killed_while_its_checkpoints_were_removed_is_finished(finished: P
     assert report == json.loads((finished / "report.json").read_text(encoding="utf-8"))
     assert tree_digest(out) == tree_digest(finished)
     assert not (out / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints/checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / COMPLETE).write_text("2\n", encoding="utf-8")
+    absent = tmp_path / "absent"  # refused before anything is read
+    with pytest.raises(UserError, match=r"checkpoint-4: was written by 2 processes, now there are 1.*as many"):
+        finetune(absent, absent, absent, TASK, options(), tmp_path)
+    assert checkpoint.is_dir()
 
 
 def test_a_checkpoint_without_its_mark_does_not_count(tmp_path: Path) -> None:
