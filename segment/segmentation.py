@@ -47,10 +47,22 @@ def normalise_given(
 ) -> None:
     """Write a given segmentation in the canonical form, every segment in order, and its report into `out`.
 
-    Raises UserError as `segment_freely` does, and for what is wrong with the given file before anything is heard.
+    Raises UserError as `segment_freely` does, and, where every recording can be opened, for what is wrong with the
+    given file before anything is heard.
     """
     testset = read_testset(folder)
-    given = read_given(find_segments_file(folder), testset, checked_length, window_seconds)
+    given_file = find_segments_file(folder)
+    lengths, errors = {}, []
+    for recording in testset.recordings:
+        try:
+            lengths[recording.path] = checked_length(recording.path)
+        except UserError as error:
+            errors.append(error)
+    if errors:  # without their lengths the given file cannot be understood; the others are heard and remembered
+        for _ in _all_heard(testset.recordings, listener, memory, label):
+            pass
+        raise together(errors, label, f"{len(errors)} of {len(testset.recordings)} recordings cannot be read")
+    given = read_given(given_file, testset, lengths.__getitem__, window_seconds)
     cuts: dict[str, list[Stretch]] = {recording.name: [] for recording in testset.recordings}
     for segment in given.segments:
         cuts[segment.recording].append((segment.start, segment.end))

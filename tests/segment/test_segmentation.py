@@ -157,6 +157,22 @@ def test_a_bad_recording_is_named_and_costs_no_other(testset, memory, tmp_path):
     assert [r["recording"] for r in report["recordings"]] == ["c.wav", "b.wav", "d.wav", "a.wav"]
 
 
+def test_a_bad_recording_with_given_segments_costs_no_other(testset, memory, tmp_path):
+    (testset / "wavs" / "c.wav").write_bytes(b"")
+    (testset / "wavs" / "d.wav").write_bytes(b"hello" * 100)
+    (testset / "FILE_ORDER").write_text("c\nb\nd\na\n", encoding="utf-8")
+    text = "".join(f"- {{wav: {name}, offset: 0.5, duration: 0.25}}\n" for name in "dcba")
+    (testset / "segments.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    listener = replace(loudness_listener(), classify=None)
+    with pytest.raises(UserError) as error:
+        normalise_given(testset, 8, listener, memory, "segment:X", tmp_path / "out")
+    assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
+    assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert len(list(memory.folder.iterdir())) == 2  # a and b were heard
+
+
 def test_samples_that_are_no_numbers_are_refused_by_their_place(testset, memory, tmp_path):
     audio = np.zeros(25 * RATE, np.float32)
     audio[22 * RATE] = np.nan
