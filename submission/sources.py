@@ -82,9 +82,11 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
             else f"hf download {model.hub} --local-dir DIR/models/{model.name}",
         )
     ]
-    for split in ("dev", "eval"):
-        gold = ("segmented_wavs/gold/*.wav", "text/txt/*.de.txt", "text/txt/*.zh.txt")
-        parts.append(Required(part=f"acl_6060/{split}", holds=gold, get=f"ACL 60/60, {ACL_6060}"))
+    targets = sorted({pair.target for pair in campaign.pairs})
+    # Dev is trained or watched on, from txt or xml; eval is scored against, line by line, from txt.
+    for split, texts in (("dev", "text/*/ACL.6060.*.en-xx.{}.*"), ("eval", "text/txt/ACL.6060.*.en-xx.{}.txt")):
+        holds = ("segmented_wavs/gold/*.wav", *(texts.format(target) for target in targets))
+        parts.append(Required(part=f"acl_6060/{split}", holds=holds, get=f"ACL 60/60, {ACL_6060}"))
     if recipe.segment.method in ("shas", "shas+vad") and any(t.segmentation == "free" for t in campaign.testsets):
         get = (
             "a published SHAS checkpoint: `python -m segment convert CHECKPOINT --wav2vec2 DIR --out DIR/models/shas`; "
@@ -97,7 +99,8 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
             get = layout.get.replace("FOLDER", f"DIR/{source.part}")
             parts.append(Required(part=source.part, holds=layout.holds, get=get))
     for testset in campaign.testsets:
-        holds = ("FILE_ORDER", "*.wav") + (("*.y*ml",) if testset.segmentation == "given" else ())
+        # Which files are its recordings, of whatever format, is what FILE_ORDER says.
+        holds = ("FILE_ORDER",) + (("*.y*ml",) if testset.segmentation == "given" else ())
         parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=f"the blind test set, {TRACK}"))
     return sorted(parts, key=lambda r: r.part)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from submission.campaign import read_campaign
 from submission.errors import UserError
 from submission.recipe import CorpusOptions, Source
 from submission.recipe_file import read_recipe
-from submission.sources import required_parts
+from submission.sources import missing_parts, required_parts
 from submission.system import System
 from tests.train.ground import options
+from tests.train.test_corpus import write_acl
 
 TALKS = Source(name="talks", format="plain")
 
@@ -59,3 +62,38 @@ def test_the_constrained_recipe_needs_nothing_but_acl_6060_to_train(name: str, t
     stages = {stage.name: stage for stage in System(campaign, recipe, None, tmp_path).stages()}
     assert stages["corpus"].options["held_out_recordings"] == 1
     assert stages["finetune"].options["keep"] == "best"
+
+
+def test_acl_dev_may_have_its_texts_as_xml_alone(tmp_path: Path) -> None:
+    campaign, recipe = read_campaign("iwslt26"), read_recipe("primary", "iwslt26")
+    required = [part for part in required_parts(campaign, recipe) if part.part.startswith("acl_6060/")]
+    for split in ("dev", "eval"):
+        write_acl(tmp_path / "acl_6060" / split, split, 2)
+    assert missing_parts(tmp_path, required) == []
+    for split in ("dev", "eval"):
+        shutil.rmtree(tmp_path / "acl_6060" / split / "text/txt")
+    lacks = tuple(f"text/txt/ACL.6060.*.en-xx.{target}.txt" for target in ("de", "zh"))
+    assert [(part.part, part.holds) for part in missing_parts(tmp_path, required)] == [("acl_6060/eval", lacks)]
+    for path in (tmp_path / "acl_6060/dev/text/xml").glob("*.zh.xml"):
+        path.unlink()
+    assert missing_parts(tmp_path, required)[0].holds == ("text/*/ACL.6060.*.en-xx.zh.*",)
+
+
+def test_acl_texts_are_needed_in_the_languages_of_the_campaign() -> None:
+    campaign = read_campaign("iwslt26")
+    french = replace(campaign, pairs=(replace(campaign.pairs[0], name="en-fr", target="fr"),))
+    parts = {part.part: part.holds for part in required_parts(french, read_recipe("primary", "iwslt26"))}
+    assert parts["acl_6060/dev"][1:] == ("text/*/ACL.6060.*.en-xx.fr.*",)
+    assert parts["acl_6060/eval"][1:] == ("text/txt/ACL.6060.*.en-xx.fr.txt",)
+
+
+def test_a_test_set_is_needed_by_its_file_order_whatever_its_audio(tmp_path: Path) -> None:
+    campaign, recipe = read_campaign("iwslt26"), read_recipe("primary", "iwslt26")
+    required = [part for part in required_parts(campaign, recipe) if part.part.startswith("testsets/")]
+    assert {name for part in required for name in part.holds} == {"FILE_ORDER", "*.y*ml"}
+    for part in required:
+        (tmp_path / part.part).mkdir(parents=True)
+        (tmp_path / part.part / "FILE_ORDER").write_text("talk\n", encoding="utf-8")
+        (tmp_path / part.part / "talk.m4a").touch()
+    lacks = [(part.part, part.holds) for part in missing_parts(tmp_path, required)]
+    assert lacks == [(f"testsets/{name}", ("*.y*ml",)) for name in ("BUSINESSNEWS", "CHALLENGEACCENT")]
