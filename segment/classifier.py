@@ -182,7 +182,8 @@ def save_classifier(classifier: Classifier, folder: Path, dtype: torch.dtype = t
 def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classifier:
     """Return a saved classifier in float32, ready for inference.
 
-    Raises UserError where a file is missing, is of another format, or holds other tensors than its config says.
+    Raises UserError where a file is missing, is of another format, holds other tensors than its config says, or values
+    that are no numbers.
     """
     retrain = "make it again with `python -m segment train`"
     try:
@@ -205,5 +206,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
             f"{name}: expected shape {wanted.get(name, 'none')}, got {got.get(name, 'none')}",
             retrain,
         )
+    if bad := [name for name, tensor in sorted(state.items()) if not torch.isfinite(tensor).all()]:
+        raise UserError(str(folder / WEIGHTS), f"{bad[0]}: has values that are no numbers", retrain)
     classifier.load_state_dict(state)
     return classifier.to(device).eval()

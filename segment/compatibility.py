@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from segment.classifier import Classifier, normalise
-from segment.windows import Source, Window, frame_at, mean_track, plan_windows, shifts
+from segment.windows import Source, Window, checked_finite, frame_at, mean_track, plan_windows, shifts
 from submission.segments import SAMPLE_RATE
 
 
@@ -66,4 +66,4 @@ def _predict(classifier: Classifier, source: Source, batch: Sequence[Window], tr
             room[:] = 0.0
         else:
             count = min(count, len(room), len(values))
-            room[:count] = values[:count]
+            room[:count] = checked_finite(values[:count])

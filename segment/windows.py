@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment.pdac import FRAME_RATE_HZ
+from submission.errors import UserError
 from submission.segments import SAMPLE_RATE
 
 WINDOW_SECONDS = 20
@@ -94,14 +95,15 @@ def probability_tracks(
     Only equally long windows share a batch, of whatever recording: no window is padded, and the batch size does
     not count. A recording's windows are read when its turn comes; waiting for a full batch are at most batch_size
     windows of 20 s and one odd one per recording and pass. tick is told the seconds of audio that each batch has
-    covered, shared over the passes.
+    covered, shared over the passes. Raises UserError where predict answers with what is no number.
     """
     passes: list[list[np.ndarray]] = []
     waiting: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)  # length -> (audio, its place)
 
     def predict_waiting(length: int) -> None:
         batch = waiting.pop(length)
-        for (_, room), values in zip(batch, predict(np.stack([audio for audio, _ in batch])), strict=True):
+        predicted = checked_finite(predict(np.stack([audio for audio, _ in batch])))
+        for (_, room), values in zip(batch, predicted, strict=True):
             count = min(len(room), len(values))
             room[:count] = values[:count]
         tick(len(batch) * length / SAMPLE_RATE / inference_times)
@@ -118,6 +120,15 @@ def probability_tracks(
     for length in sorted(waiting):
         predict_waiting(length)
     return [mean_track(tracks) for tracks in passes]
+
+
+def checked_finite(probabilities: np.ndarray) -> np.ndarray:
+    """Return a classifier's answer; UserError where it is no number, which would pass for a frame without a window."""
+    if not np.isfinite(probabilities).all():
+        count = int((~np.isfinite(probabilities)).sum())
+        what = f"answers {count} of {probabilities.size} frames with what is no number"
+        raise UserError("the segmentation classifier", what, "its weights may be damaged: convert or train it again")
+    return probabilities
 
 
 def shifts(samples: int, inference_times: int) -> list[int]:

@@ -114,6 +114,16 @@ def test_a_damaged_classifier_is_refused_by_its_file(classifier, tmp_path, damag
     assert ("config.json" if damage in ("no config", "other format") else "model.safetensors") in str(error.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_their_name(tmp_path, value):
+    damaged = build("tiny", seed=1)
+    with torch.no_grad():
+        damaged.head.layer_norm.bias[3] = value
+    save_classifier(damaged, tmp_path)
+    with pytest.raises(UserError, match=r"model\.safetensors: head\.layer_norm\.bias: has values that are no numbers"):
+        load_classifier(tmp_path)
+
+
 def test_an_unknown_configuration_is_refused():
     with pytest.raises(UserError, match="choose from tiny"):
         build("huge", seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from segment.classifier import Classifier, load_classifier
 from segment.compatibility import original_tracks
 from segment.convert import convert
 from segment.windows import Source, probability_tracks
+from submission.errors import UserError
 from tests.segment.tiny import speak, write_checkpoint, write_wav2vec2
 
 RATE = 16_000
@@ -67,6 +69,13 @@ def test_lengths_at_which_the_published_code_fails_have_a_track(seconds, loud, c
     (track,) = original_tracks([recording], lambda: classifier)
     assert len(track) == round(len(audio) * 49.95 / RATE)
     assert np.isfinite(track).all() and (loud or not track.any())
+
+
+def test_a_classifier_that_answers_no_numbers_is_refused(classifier):
+    damaged = copy.deepcopy(classifier)
+    damaged.head.classification_layer.bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="frames with what is no number"):
+        original_tracks([source(3, 0)], lambda: damaged)
 
 
 def test_progress_adds_up_to_the_recording(classifier):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment.windows import Source, fill_missing, frame_at, plan_windows, probability_tracks, sample_at
+from submission.errors import UserError
 
 RATE = 16_000
 
@@ -104,6 +105,17 @@ def test_a_long_recording_is_read_window_by_window():
 
     (track,) = probability_tracks([Source(read=read, samples=7200 * RATE)], level, batch_size=4)
     assert len(track) == 359_640 and max(asked) < 22 * RATE
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_classifier_that_answers_no_numbers_is_refused_and_not_taken_for_silence(value):
+    def predict(windows: np.ndarray) -> np.ndarray:
+        probabilities = level(windows).copy()
+        probabilities[0, 7] = value
+        return probabilities
+
+    with pytest.raises(UserError, match="the segmentation classifier: answers 1 of 49 frames with what is no number"):
+        track_of(np.ones(RATE), predict)
 
 
 def test_passes_are_averaged():
