@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from segment.classifier import Classifier, Head, save_classifier
@@ -23,6 +24,8 @@ from submission.errors import UserError
 
 HEADS = 8
 """Attention heads of the published head: not in the checkpoint, fixed in its code."""
+UNUSED = "masked_spec_embed"
+"""The one parameter that a wav2vec 2.0 model may lack: it stands for what training masks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"names {named[1]}, which is none of tensors, containers and argparse.Namespace" if named else str(error)
         raise UserError(str(path), f"is refused: it {what}" if named else f"is no checkpoint ({what})", get) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError) as error:
         raise UserError(str(path), f"is no checkpoint ({error})", get) from error
     try:
         state, settings = content["state_dict"], vars(content["args"])
@@ -76,13 +79,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_wav2vec2(name: str) -> Wav2Vec2Model:
-    """Return a wav2vec 2.0 model of a folder or, where a network or the hub's cache allows, of a hub name."""
+    """Return a wav2vec 2.0 model of a folder or, where a network or the hub's cache allows, of a hub name.
+
+    Raises UserError where it cannot be read or lacks parameters, which would be random ones.
+    """
+    where = f"wav2vec 2.0 model {name}"
+    fix = f"download it (`hf download {name} --local-dir DIR`) and write --wav2vec2 DIR"
     try:
-        return Wav2Vec2Model.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+        model, loaded = Wav2Vec2Model.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         short = " ".join(str(error).split())[:200]
-        fix = f"download it (`hf download {name} --local-dir DIR`) and write --wav2vec2 DIR"
-        raise UserError(f"wav2vec 2.0 model {name}", f"cannot be loaded ({short})", fix) from error
+        raise UserError(where, f"cannot be loaded ({short})", fix) from error
+    mismatched = {key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"]}
+    if wrong := sorted((set(loaded["missing_keys"]) | mismatched) - {UNUSED}):
+        kind = "has another shape of" if wrong[0] in mismatched else "lacks"
+        raise UserError(where, f"{kind} {wrong[0]} ({len(wrong)} parameters missing or misshapen)", fix)
+    return model
 
 
 def assemble(published: Checkpoint, encoder: Wav2Vec2Model, where: str) -> Classifier:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Model
 
 from segment.classifier import load_classifier, normalise
-from segment.convert import convert, read_checkpoint
+from segment.convert import convert, read_checkpoint, read_wav2vec2
 from submission.errors import UserError
 from tests.segment.tiny import HEAD_SHAPES, WIDTH, weights, write_checkpoint, write_wav2vec2
 
@@ -86,7 +88,7 @@ def test_both_of_torchs_file_formats_are_read(protocol, wav2vec2, tmp_path):
     assert (checkpoint.model_name, checkpoint.kept_layers, checkpoint.head_layers) == ("x", 2, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 100])
+@pytest.mark.parametrize("content", [b"", b"hello", b".", b"PK\x03\x04" + b"\0" * 100])
 def test_what_is_no_checkpoint_is_refused(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.pt: is no checkpoint"):
@@ -121,3 +123,33 @@ def test_an_encoder_that_is_not_there_is_asked_for(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "shas.pt", "x")
     with pytest.raises(UserError, match="--wav2vec2 DIR"):
         convert(checkpoint, str(tmp_path / "nowhere"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", "lacks encoder.layers.1.attention.k_proj.weight"),
+        ("misshapen", "has another shape of encoder.layers.1.attention.k_proj.weight"),
+        ("truncated", "cannot be loaded"),
+    ],
+)
+def test_a_damaged_encoder_is_refused_and_not_filled_with_random_weights(damage, message, wav2vec2, tmp_path):
+    copied = shutil.copytree(wav2vec2, tmp_path / "wav2vec2")
+    path, name = copied / "model.safetensors", "encoder.layers.1.attention.k_proj.weight"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        state = load_file(path)
+        tensor = state.pop(name)
+        save_file(state | ({name: tensor[:5].clone()} if damage == "misshapen" else {}), path, {"format": "pt"})
+    with pytest.raises(UserError) as error:
+        read_wav2vec2(str(copied))
+    assert f"wav2vec 2.0 model {copied}: {message}" in str(error.value)
+
+
+def test_an_encoder_may_lack_what_only_training_uses(wav2vec2, tmp_path):
+    copied = shutil.copytree(wav2vec2, tmp_path / "wav2vec2")
+    state = load_file(copied / "model.safetensors")
+    del state["masked_spec_embed"]
+    save_file(state, copied / "model.safetensors", {"format": "pt"})
+    read_wav2vec2(str(copied))
