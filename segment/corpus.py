@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -39,8 +39,8 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
     """Return the recordings of a corpus, sorted by name.
 
     corpus: a `corpus.jsonl`, a plain corpus's `utterances.tsv`, or a `segments.yaml` of the canonical form.
-    audio_root: what its audio paths are relative to. Raises UserError for audio that is missing and for
-    utterances past its end.
+    audio_root: what its audio paths are relative to. Raises UserError for audio that is missing or lies
+    elsewhere, and for utterances that are empty or not within it.
     """
     places = _places(corpus)
     recordings = []
@@ -48,10 +48,10 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
         path = _locate(name, audio_root, corpus)
         samples = duration_samples(path)
         utterances = tuple(sorted({(start, samples if end is None else end) for start, end in places[name]}))
-        if utterances[-1][1] > samples:
+        if wrong := [(start, end) for start, end in utterances if not 0 <= start < end <= samples]:
             raise UserError(
                 str(corpus),
-                f"{name}: an utterance ends at sample {utterances[-1][1]}, the recording at {samples}",
+                f"{name}: an utterance lies at samples {wrong[0][0]} to {wrong[0][1]}, the recording has {samples}",
                 "check that the corpus belongs to this audio",
             )
         recordings.append(LabelledRecording(name=name, path=path, samples=samples, utterances=utterances))
@@ -61,6 +61,8 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
 
 
 def _locate(name: str, audio_root: Path, corpus: Path) -> Path:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise UserError(str(corpus), f"names {name}, which leaves the audio's folder", "write paths below --audio-root")
     path = audio_root / name
     if path.is_file():
         return path
@@ -100,8 +102,14 @@ def _from_tsv(path: Path) -> Iterable[tuple[str, int, int | None]]:
     if not {"audio", "start", "end"} <= set(header):
         raise UserError(str(path), f"lacks the columns audio, start, end (has {header})", "give the plain layout")
     for number, line in enumerate(lines[1:], 2):
-        row = dict(zip(header, line.split("\t"), strict=False))
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            what = f"expected {len(header)} cells as in the header, got {len(cells)}"
+            raise UserError(f"{path} line {number}", what, "correct it")
+        row = dict(zip(header, cells, strict=True))
+        if not row["audio"]:
+            raise UserError(f"{path} line {number}", "names no audio", "write its path below --audio-root")
         try:
             yield row["audio"], int(row["start"] or 0), int(row["end"]) if row["end"] else None
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             raise UserError(f"{path} line {number}", f"no audio, start and end ({error})", "correct it") from error

@@ -22,6 +22,7 @@ from submission.segments import Segment, write_segments
 RATE = 16_000
 SHIPPED = Path(__file__).parents[2] / "submission" / "miniature" / "shas"
 HEADER = "id\taudio\tstart\tend\trecording\tsource\tde\tzh\n"
+GOOD = "0\tr0.wav\t20\t30\tr\tx\ty\tz"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,16 @@ def test_every_form_of_a_corpus_says_the_same(bursts, tmp_path):
     ("row", "message"),
     [
         ("1\tmissing.wav\t0\t10\tr\tx\ty\tz", "names missing.wav, which is not below"),
-        ("1\tr0.wav\t0\t99999999\tr\tx\ty\tz", "r0.wav: an utterance ends at sample 99999999"),
+        ("1\tr0.wav\t0\t99999999\tr\tx\ty\tz", "r0.wav: an utterance lies at samples 0 to 99999999, the recording has"),
+        (f"1\tr0.wav\t0\t99999999\tr\tx\ty\tz\n{GOOD}", "r0.wav: an utterance lies at samples 0 to 99999999"),
+        (f"1\tr0.wav\t-5\t10\tr\tx\ty\tz\n{GOOD}", "r0.wav: an utterance lies at samples -5 to 10"),
+        (f"1\tr0.wav\t10\t10\tr\tx\ty\tz\n{GOOD}", "r0.wav: an utterance lies at samples 10 to 10"),
+        (f"1\tr0.wav\t10\t5\tr\tx\ty\tz\n{GOOD}", "r0.wav: an utterance lies at samples 10 to 5"),
+        (f"{GOOD}\n1\tr0.wav\t0\t10\tr\tx\ty", "line 3: expected 8 cells as in the header, got 7"),
+        (f"{GOOD}\n1\tr0.wav\t0\t10\tr\tx\ty\tz\tmore", "line 3: expected 8 cells as in the header, got 9"),
+        (f"{GOOD}\n1\t\t0\t10\tr\tx\ty\tz", "line 3: names no audio"),
+        ("1\t../r0.wav\t0\t10\tr\tx\ty\tz", "names ../r0.wav, which leaves the audio's folder"),
+        ("1\t/tmp/r0.wav\t0\t10\tr\tx\ty\tz", "names /tmp/r0.wav, which leaves the audio's folder"),
         ("1\tr0.wav\tsoon\t10\tr\tx\ty\tz", "line 2"),
         ("", "no utterances"),
     ],
