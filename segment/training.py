@@ -31,7 +31,7 @@ FORGE = "forge.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """How a classifier is trained."""
+    """How a classifier is trained; UserError for numbers of nothing."""
 
     config: str = "tiny"
     """Name in classifier.CONFIGURATIONS."""
@@ -48,6 +48,14 @@ class TrainingOptions:
     """Every n-th recording (by name) is not trained on but measured."""
     dtype: Literal["float32", "float16"] = "float32"
     """How the weights are saved."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "heldout_every"):
+            if getattr(self, name) < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(option, f"expected at least 1, got {getattr(self, name)}", "write a positive number")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError("--learning-rate", f"expected more than 0, got {self.learning_rate}", "write e.g. 2e-3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

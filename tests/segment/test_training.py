@@ -53,6 +53,16 @@ def test_a_few_steps_learn_to_hear_and_are_written_down(bursts, tmp_path):
     assert again["recordings"]["r0.wav"] == report["heldout"]["recordings"]["r0.wav"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("heldout_every", 0), ("batch_size", 0), ("steps", 0), ("steps", -3), ("learning_rate", 0.0),
+     ("learning_rate", float("nan")), ("learning_rate", float("inf"))],
+)  # fmt: skip
+def test_numbers_that_train_nothing_are_refused_by_their_option(option, value):
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')}: expected"):
+        TrainingOptions(**{option: value})
+
+
 def test_training_twice_gives_the_same_bytes(bursts, tmp_path):
     options = TrainingOptions(steps=2, batch_size=2, window_seconds=3)
     recordings = read_labelled(bursts / "utterances.tsv", bursts)
