@@ -1,9 +1,9 @@
 """Drawing utterances from corpora: in the order of a hash, each looked at as it is drawn.
 
 The order is that of a hash over seed, corpus and utterance id. It knows nothing of the order of files or lines, and a
-longer sample begins with the shorter one. Utterances are checked as they are drawn, so a corpus of a million clips is
-not decoded for a sample of thousands. All languages follow the same order, so they share their audio as far as they
-have a text.
+longer sample begins with the shorter one. Utterances are checked, and read, as they are drawn: a corpus of a million
+clips is not decoded for a sample of thousands, and no damaged clip ends the training that it was drawn for. All
+languages follow the same order, so they share their audio as far as they have a text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
 
 from submission.corpus import Utterance
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import duration_samples
+from submission.runtime.audio import EXACT_FORMATS, duration_samples, read_slice
 from submission.segments import SAMPLE_RATE
 from train.readers import Reader
 from train.readers.candidate import Candidate, Unparsed
@@ -26,6 +30,9 @@ SHORTEST_SECONDS = 0.2
 """Below this there is no word to translate; it is also what segmentation leaves out."""
 OVERHANG_SECONDS = 0.1
 """An end up to this far behind the recording's is a rounded one, and is moved to it."""
+
+_Place = tuple[int, int] | str
+"""An utterance's first sample and the one after its last, or the reason why it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,14 @@ class Corpus:
     """Target language -> how many of its utterances come from here; the other corpora share the rest."""
 
 
+class Recording(NamedTuple):
+    """What is known of an audio file that can be used."""
+
+    samples: int
+    heard: bool
+    """Whether all of it was decoded and is finite; otherwise each utterance is read as it is drawn."""
+
+
 @dataclass(slots=True)
 class Draw:
     """Utterances taken and left out so far; one utterance counts once per target language."""
@@ -51,8 +66,8 @@ class Draw:
     """Reason -> `corpus/id`, with the language where only one is meant."""
     clipped: set[str] = field(default_factory=set)
     """Utterances whose end was moved to the end of their recording, as `corpus/id`."""
-    lengths: dict[Path, int | str] = field(default_factory=dict)
-    """Audio file -> samples, or why there are none: a recording of a hundred utterances is decoded once."""
+    recordings: dict[Path, Recording | str] = field(default_factory=dict)
+    """Audio file -> what it holds, or why nothing: a recording of a hundred utterances is decoded once."""
 
     def skip(self, reason: str, name: str) -> None:
         self.skipped.setdefault(reason, []).append(name)
@@ -102,21 +117,52 @@ def rank(seed: int, corpus: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{corpus}\0{name}".encode()).digest()
 
 
-def _length(audio: Path, known: dict[Path, int | str]) -> int | str:
-    """Return the samples of a recording, or why it has none."""
-    if audio not in known:
-        if not audio.is_file():
-            known[audio] = "audio missing"
-        else:
-            try:
-                known[audio] = duration_samples(audio)
-            except UserError:
-                known[audio] = "audio unreadable"
-    return known[audio]
+def _seeks(audio: Path) -> bool:
+    """Return whether a slice costs no more than itself; of any other file the whole is decoded."""
+    try:
+        info = soundfile.info(str(audio))
+    except soundfile.SoundFileError:
+        return False
+    return info.format in EXACT_FORMATS and info.samplerate == SAMPLE_RATE
 
 
-def _positions(candidate: Candidate, length: int, window_seconds: float) -> tuple[int, int] | str:
+def _fault(audio: Path, start: int, end: int) -> str | None:
+    """Return why samples cannot be trained on, having read them: a header promises what a file may not hold."""
+    try:
+        samples = read_slice(audio, start, end)
+    except UserError:
+        return "audio unreadable"
+    return None if np.isfinite(samples).all() else "audio not finite"
+
+
+def _look_at(audio: Path) -> Recording | str:
+    """Return what a recording holds, or why it has nothing; one that has to be decoded whole is heard here, once."""
+    if not audio.is_file():
+        return "audio missing"
+    try:
+        samples = duration_samples(audio)
+    except UserError:
+        return "audio unreadable"
+    if samples == 0 or _seeks(audio):
+        return Recording(samples, heard=False)
+    return _fault(audio, 0, samples) or Recording(samples, heard=True)
+
+
+def _place(candidate: Candidate, audio: Path, known: dict[Path, Recording | str], window: float) -> _Place:
     """Return the utterance's first sample and the one after its last, or the reason why it cannot be used."""
+    if audio not in known:
+        known[audio] = _look_at(audio)
+    recording = known[audio]
+    if isinstance(recording, str):
+        return recording
+    positions = _positions(candidate, recording.samples, window)
+    if isinstance(positions, str) or recording.heard:
+        return positions
+    return _fault(audio, *positions) or positions
+
+
+def _positions(candidate: Candidate, length: int, window_seconds: float) -> _Place:
+    """Return where an utterance lies in a recording of `length` samples, or why it does not."""
     end = length if candidate.end is None else candidate.end
     if length < end <= length + OVERHANG_SECONDS * SAMPLE_RATE:
         end = length
@@ -182,8 +228,7 @@ def _examine(
     if not languages:
         return
     audio = f"{corpus.folder}/{candidate.audio}"
-    length = _length(data / audio, result.lengths)
-    positions = length if isinstance(length, str) else _positions(candidate, length, window)
+    positions = _place(candidate, data / audio, result.recordings, window)
     for language in languages:
         if isinstance(positions, str):
             result.skip(positions, f"{name} {language}")

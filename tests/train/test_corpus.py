@@ -197,6 +197,28 @@ def test_what_cannot_be_used_is_counted_by_reason_and_left_out(data: Path) -> No
     assert "talks/u38 de" in report["train"]["skipped"]["text empty"]["utterances"]
 
 
+def test_audio_that_fails_when_it_is_read_is_counted_when_it_is_drawn(data: Path) -> None:
+    audio, noise = data / "corpora/talks/audio", np.random.default_rng(0).uniform(-0.5, 0.5, 22_050)
+    for rate in (16_000, 22_050):
+        soundfile.write(audio / f"cut{rate}.flac", noise, rate)
+        whole = (audio / f"cut{rate}.flac").read_bytes()
+        (audio / f"cut{rate}.flac").write_bytes(whole[: len(whole) // 2])
+        torn = noise.copy()
+        torn[12_000] = np.nan
+        soundfile.write(audio / f"nan{rate}.wav", torn, rate, subtype="FLOAT")
+    bad = [row(30 + n, audio=name) for n, name in enumerate(("cut16000.flac", "cut22050.flac"))]
+    bad += [row(40 + n, audio=name) for n, name in enumerate(("nan16000.wav", "nan22050.wav"))]
+    good = row(50, audio="nan16000.wav", start="0", end="11000")  # of a recording that is read by the slice
+    write_plain(data / "corpora/talks", [*bad, good, *(row(n) for n in range(20))])
+    report = build(data, options(share=0.5))
+    skipped = {reason: entry["utterances"] for reason, entry in report["train"]["skipped"].items()}
+    assert skipped == {
+        "audio unreadable": [f"talks/u3{n} {language}" for n in (0, 1) for language in ("de", "zh")],
+        "audio not finite": [f"talks/u4{n} {language}" for n in (0, 1) for language in ("de", "zh")],
+    }
+    assert "talks/u50" in {u.id for u in read_corpus(data / "out/train.jsonl")}
+
+
 def test_too_large_a_share_of_unusable_utterances_stops_the_run(data: Path) -> None:
     write_plain(data / "corpora/talks", [row(n) for n in range(21)])
     with pytest.raises(UserError, match=r"2 of 42 utterances \(4.8%\)") as caught:
