@@ -11,9 +11,10 @@ not tell apart. Its order is kept within a recording; recordings follow FILE_ORD
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -69,23 +70,24 @@ def read_testset(folder: Path) -> TestSetFolder:
     for i, recording in enumerate(recordings):
         if recording in recordings[:i]:
             raise UserError(f"{order} line {names[i][0]}", f"{recording.name} is listed twice", "list it once")
-    unlisted = tuple(sorted(found.keys() - {r.name for r in recordings}))
+    unlisted = tuple(sorted({r.name for r in found.values()} - {r.name for r in recordings}))
     return TestSetFolder(recordings=tuple(recordings), unlisted=unlisted)
 
 
 def _find_recordings(folder: Path) -> dict[str, Recording]:
-    """Return file name -> recording for all audio files below a folder; UserError where two share a name."""
+    """Return composed file name -> recording for all audio files below a folder; UserError where two share one."""
     if not folder.is_dir():
         raise UserError(str(folder), "no such folder", "put the test set there as its organisers ship it")
     found: dict[str, Recording] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
-        if path.name in found:
+        key = _composed(path.name)
+        if key in found:
             raise UserError(
-                str(path), f"{found[path.name].path} has the same file name", "keep one of them: names must be unique"
+                str(path), f"{found[key].path} has the same file name", "keep one of them: names must be unique"
             )
-        found[path.name] = Recording(name=path.name, path=path)
+        found[key] = Recording(name=path.name, path=path)
     if not found:
         raise UserError(str(folder), f"holds no recordings ({', '.join(AUDIO_SUFFIXES)})", "put the recordings there")
     return found
@@ -108,7 +110,7 @@ def _listed(order: Path) -> list[tuple[int, str]]:
 
 def _match(entry: str, found: dict[str, Recording], where: str) -> Recording:
     """Return the recording that an entry means: its file name, any path before it, the extension optional."""
-    name = PureWindowsPath(entry).name  # understands both kinds of slashes
+    name = _composed(_last_part(entry))
     if name in found:
         return found[name]
     matches = [recording for key, recording in found.items() if Path(key).stem == name]
@@ -116,6 +118,16 @@ def _match(entry: str, found: dict[str, Recording], where: str) -> Recording:
         return matches[0]
     what = f"{entry!r} means several of {[m.name for m in matches]}" if matches else f"there is no recording {entry!r}"
     raise UserError(where, what, f"the recordings are {_some(sorted(found))}")
+
+
+def _last_part(entry: str) -> str:
+    """Return what follows the last slash of either kind; a colon is part of a name."""
+    return entry.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _composed(name: str) -> str:
+    """Return a name in Unicode's form NFC: a text and a file system may write one `ä` differently."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _some(names: list[str], count: int = 5) -> str:
@@ -142,9 +154,9 @@ def read_given(
     `wav, offset, duration`, not a number, negative, empty, past the end, longer than window_seconds (the model
     hears no more; cutting it would change the number of lines that the organisers expect).
     """
-    known = {recording.name: recording for recording in testset.recordings}
+    known = {_composed(recording.name): recording for recording in testset.recordings}
     lengths: dict[str, int] = {}
-    segments: dict[str, list[Segment]] = {name: [] for name in known}
+    segments: dict[str, list[Segment]] = {recording.name: [] for recording in testset.recordings}
     cut = 0
     for where, entry in _numbered(path):
         recording = _match(_wav(entry, where), known, where)
@@ -168,8 +180,8 @@ def read_recordings(path: Path, testset: TestSetFolder | None) -> list[str]:
     """
     named = [(_wav(entry, where), where) for where, entry in _numbered(path)]
     if testset is None:
-        return [PureWindowsPath(name).name for name, _ in named]
-    known = {recording.name: recording for recording in testset.recordings}
+        return [_last_part(name) for name, _ in named]
+    known = {_composed(recording.name): recording for recording in testset.recordings}
     return [_match(name, known, where).name for name, where in named]
 
 
@@ -181,7 +193,8 @@ def _numbered(path: Path) -> list[tuple[str, Any]]:
 def _entries(path: Path) -> list[Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # The base loader leaves scalars as they are written: 2022.110 is a name and keeps its zero, 2022-99-99 too.
+        content = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         short = " ".join(str(error).split())
         raise UserError(str(path), f"cannot be read as YAML ({short})", "ask for the file again") from error
@@ -199,18 +212,16 @@ def _wav(entry: Any, where: str) -> str:
     missing = [key for key in ("wav", "offset", "duration") if key not in entry]
     if missing:
         raise UserError(where, f"lacks {', '.join(missing)}", "give wav, offset and duration")
-    if isinstance(entry["wav"], int | float) and not isinstance(entry["wav"], bool):
-        return str(entry["wav"])  # YAML reads a bare name such as 2022 as a number
     if not isinstance(entry["wav"], str):
         raise UserError(where, f"wav: expected a file name, got {entry['wav']!r}", "name a recording of the test set")
     return entry["wav"]
 
 
 def _seconds(entry: dict[str, Any], key: str, where: str) -> float:
-    """Return a number of seconds; numbers in quotes and 1e-05, which YAML 1.1 takes for text, count too."""
+    """Return a number of seconds, in quotes or not."""
     value = entry[key]
     try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
+        seconds = float(value)
     except (TypeError, ValueError):
         seconds = math.nan
     if not math.isfinite(seconds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,8 @@ def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
         ("{wav: a.wav, offset: soon, duration: 1}", "offset: expected seconds, got 'soon'"),
         ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
         ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
-        ("{wav: a.wav, offset: true, duration: 1}", "offset: expected seconds, got True"),
-        ("{wav: a.wav, offset: [1], duration: 1}", "offset: expected seconds, got [1]"),
+        ("{wav: a.wav, offset: true, duration: 1}", "offset: expected seconds, got 'true'"),
+        ("{wav: a.wav, offset: [1], duration: 1}", "offset: expected seconds, got ['1']"),
         ("{wav: [a.wav], offset: 0, duration: 1}", "wav: expected a file name"),
         ("{wav: a.wav, duration: 1}", "lacks offset"),
         ("a.wav", "expected wav, offset and duration, got 'a.wav'"),
@@ -157,6 +158,32 @@ def test_what_is_no_list_of_segments_is_refused(tmp_path, text):
     make(tmp_path, "a\n", "a.wav")
     with pytest.raises(UserError, match="segments.yaml"):
         given(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["2022.110", "2022-99-99", "2022-11-23", "0777", "1e3", "no", "null", "a:b", "12:30"])
+def test_a_bare_name_is_read_as_it_is_written(tmp_path, name):
+    make(tmp_path, f"{name}\n", f"{name}.wav")
+    result = given(tmp_path, f"- wav: {name}\n  offset: 0\n  duration: 1\n")
+    assert [s.recording for s in result.segments] == [f"{name}.wav"]
+    assert read_recordings(tmp_path / "segments.yaml", None) == [name]
+
+
+@pytest.mark.parametrize("file_form", ["NFC", "NFD"])
+@pytest.mark.parametrize("text_form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_of_unicodes_forms(tmp_path, file_form, text_form):
+    written, named = unicodedata.normalize(file_form, "Gespräch.wav"), unicodedata.normalize(text_form, "Gespräch")
+    make(tmp_path, f"{named}\n", written, "b.wav")
+    assert names(tmp_path) == [written]
+    assert read_testset(tmp_path).unlisted == ("b.wav",)
+    result = given(tmp_path, f"- {{wav: x/{named}.wav, offset: 0, duration: 1}}\n")
+    assert [s.recording for s in result.segments] == [written]
+    assert read_recordings(tmp_path / "segments.yaml", read_testset(tmp_path)) == [written]
+
+
+def test_two_files_of_one_name_in_two_forms_are_refused(tmp_path):
+    make(tmp_path, "ä\n", "ä.wav", "a\u0308.wav")
+    with pytest.raises(UserError, match="has the same file name"):
+        read_testset(tmp_path)
 
 
 def test_the_segments_file_is_found_or_asked_for(tmp_path):
