@@ -15,8 +15,6 @@ Two observations make that a loop over splits instead:
 
 Segments equal the published ones frame by frame, but for its failures: no recursion limit, ties go to the
 earliest frame (there: unspecified order), and a track without speech gives no segment (there: one of length 0).
-What the algorithm drops (frames at or above the threshold outside every segment) can be counted by
-`speech_frames_outside`.
 """
 
 from __future__ import annotations
@@ -161,11 +159,3 @@ class RightmostMaximum(LeftmostMinimum):
     def find(self, start: int, stop: int) -> int:
         last = len(self.values) - 1
         return last - super().find(last - (stop - 1), last - start + 1)
-
-
-def speech_frames_outside(probabilities: np.ndarray, segments: list[tuple[int, int]], threshold: float) -> int:
-    """Return how many frames at or above the threshold lie in no segment (cut frames and dropped sides)."""
-    outside = np.asarray(probabilities) >= threshold
-    for start, end in segments:
-        outside[start:end] = False
-    return int(outside.sum())
