@@ -176,12 +176,13 @@ def test_the_third_field_of_europarl_is_the_end(tmp_path: Path, place: str) -> N
 def test_lines_of_europarl_that_are_no_stretch_are_counted(tmp_path: Path) -> None:
     write_europarl(tmp_path)
     part = tmp_path / "en/de/train"
-    bad = ["en.2008.1 2.0 1.0", "en.2008.1 nan 1.0", "en.2008.1 1.0", "../x 1.0 2.0", "en.2008.1 0.0 1.5"]
+    times = ["2.0 1.0", "nan 1.0", "1.0", "1.0 1e999999", "1.0 1e999990", "1.0 inf", "one 2.0"]
+    bad = [*(f"en.2008.1 {time}" for time in times), "../x 1.0 2.0", "en.2008.1 0.0 1.5"]
     write_lines(part / "segments.lst", "en.2008.1 0.0 1.5", *bad)
     for name in ("en", "de"):
-        write_lines(part / f"segments.{name}", *(f"{name} {n}" for n in range(6)))
+        write_lines(part / f"segments.{name}", *(f"{name} {n}" for n in range(1 + len(bad))))
     unparsed = [c for c in europarl_st.read(tmp_path, LANGUAGES) if isinstance(c, Unparsed)]
-    assert [u.reason for u in unparsed] == ["does not parse"] * 4 + ["occurs twice"]
+    assert [u.reason for u in unparsed] == ["does not parse"] * 8 + ["occurs twice"]
     assert unparsed[0].id == "en/de/train/segments.lst line 2"
 
 

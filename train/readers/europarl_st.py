@@ -12,7 +12,7 @@ others, and `train-noisy` is what the corpus' own filter threw out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, DecimalException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from submission.segments import SAMPLE_RATE
 from train.readers.candidate import Candidate, Unparsed
 
 FIX = "unpack Europarl-ST v1.1 as published"
+LIMIT_SAMPLES = 1 << 63
+"""Beyond it no position can lie; making an integer of a million digits takes long."""
 
 
 class _Stretch(NamedTuple):
@@ -44,11 +46,12 @@ def _stretch(line: str) -> _Stretch | None:
     if len(fields) != 3 or "/" in fields[0] or fields[0].startswith("."):
         return None
     try:
-        places = [Decimal(field) * SAMPLE_RATE for field in fields[1:]]
-        start, end = (int(place.to_integral_value(ROUND_HALF_UP)) for place in places)
-    except (InvalidOperation, ValueError, OverflowError):  # no number; NaN; infinity
+        start, end = ((Decimal(field) * SAMPLE_RATE).to_integral_value(ROUND_HALF_UP) for field in fields[1:])
+        if not 0 <= start < end < LIMIT_SAMPLES:
+            return None
+    except DecimalException:  # no number, NaN, or beyond what Decimal holds
         return None
-    return _Stretch(fields[0], start, end) if 0 <= start < end else None
+    return _Stretch(fields[0], int(start), int(end))
 
 
 def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
