@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,17 @@ def bench(args: argparse.Namespace) -> None:
         print(f"input {name}: {fed[f'{name}_over_consumed']:.1f} x what the step consumes")
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return an argparse type: whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return number
+
+
 VERBS = (corpus, finetune, merge, bench)
 
 
@@ -115,10 +127,10 @@ def make_parser() -> argparse.ArgumentParser:
         add_system_arguments(verb)
         verb.set_defaults(verb=function)
         if function is bench:
-            verb.add_argument("--steps", type=int, default=8, help="steps of each run (default: %(default)s)")
-            verb.add_argument(
-                "--turns", type=int, default=3, help="how often the two take turns (default: %(default)s)"
-            )
+            steps = "steps of each run, of which the first two are not timed (default: %(default)s)"
+            verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
+            turns = "how often the two take turns (default: %(default)s)"
+            verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser
 

@@ -15,6 +15,7 @@ from submission.digest import sha256_file
 from tests.train.ground import Ground
 from tests.train.test_corpus import row, write_acl, write_plain, write_wav
 from train.__main__ import make_parser
+from train.bench import WARM_UP_STEPS
 
 RECIPE = """
 extends = "primary"
@@ -75,3 +76,26 @@ def test_the_help_needs_no_heavy_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "2"], "--steps: expected a whole number of at least 3, got '2'"),
+        (["--steps", "many"], "--steps: expected a whole number of at least 3, got 'many'"),
+        (["--turns", "0"], "--turns: expected a whole number of at least 1, got '0'"),
+        (["--turns", "-1"], "--turns: expected a whole number of at least 1, got '-1'"),
+    ],
+)
+def test_a_bench_that_times_nothing_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(["bench", *words])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_fewest_steps_of_a_bench_leave_one_to_time() -> None:
+    asked = make_parser().parse_args(["bench", "--steps", str(WARM_UP_STEPS + 1), "--turns", "1"])
+    assert (asked.steps, asked.turns) == (WARM_UP_STEPS + 1, 1)
