@@ -92,10 +92,11 @@ def probability_tracks(
 ) -> list[np.ndarray]:
     """Return the speech probability of every frame of recordings, each float64 [frame_at(samples)].
 
-    Only equally long windows share a batch, of whatever recording: no window is padded, and the batch size does
-    not count. A recording's windows are read when its turn comes; waiting for a full batch are at most batch_size
-    windows of 20 s and one odd one per recording and pass. tick is told the seconds of audio that each batch has
-    covered, shared over the passes. Raises UserError where predict answers with what is no number.
+    Only equally long windows share a batch, of whatever recording: no window is padded, and where predict gives a
+    window the same bits in any batch, the batch size does not count. A recording's windows are read when its turn
+    comes; waiting for a full batch are at most batch_size windows of 20 s and one odd one per recording and pass.
+    tick is told the seconds of audio that each batch has covered, shared over the passes. Raises UserError where
+    predict answers with what is no number.
     """
     passes: list[list[np.ndarray]] = []
     waiting: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)  # length -> (audio, its place)

@@ -261,7 +261,8 @@ class SegmentOptions:
     inference_times: int = 1
     """Shifted passes of the classifier that are averaged."""
     batch_size: int = 14
-    """Windows per batch; changes the speed, not the result, but for `original_batching`."""
+    """Windows per batch, for the speed. It changes no bit of the result on a processor, but for `original_batching`;
+    on a GPU it may change the last ones."""
     original_batching: bool = False
     """Normalise windows over the padded rows of a batch, as the published code does; for comparisons with it."""
 
