@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from submission.store import Stage, Store
+from tests.runtime.test_launch import launch
 from tests.train.ground import TASK, Ground, options
 from train.batches import plan_batches, share
 from train.finetune import finetune
@@ -21,7 +18,6 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
-from submission.store import Stage, Store
 from submission.store import Stage, Store
 from tests.train.ground import TASK, options
 from train.finetune import finetune
@@ -34,39 +30,6 @@ folder = obtain_together(Store(root=store), stage, lambda out: finetune(base, co
 if folder is not None:
     print(folder)
 """
-
-
-def launch(program: str, folder: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program in two processes."""
-    (folder / "program.py").write_text(program, encoding="utf-8")
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    words += [str(folder / "program.py"), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
-
-
-BUILT = """
-import sys
-from pathlib import Path
-
-from submission.store import Stage, Store
-from submission.runtime.launch import obtain_together
-
-def make(out):
-    raise AssertionError("built again")
-
-stage = Stage(name="finetune", revision=1, options={}, inputs={})
-print(obtain_together(Store(root=Path(sys.argv[1])), stage, make))
-"""
-
-
-def test_where_there_is_nothing_to_build_the_others_go_home(tmp_path: Path) -> None:
-    stage = Stage(name="finetune", revision=1, options={}, inputs={})
-    folder = Store(root=tmp_path).obtain(stage, lambda out: (out / "x").touch())
-    done = launch(BUILT, tmp_path, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == sorted([str(folder), "None"])
-    assert done.stderr.count("cached") == 1
 
 
 def numbers(folder: Path, name: str) -> list[float]:
