@@ -35,7 +35,7 @@ from submission.architectures.smoothing import SmoothingGroup
 from submission.codecs import Codec
 from submission.codecs.codec import Solve
 from submission.corpus import Utterance, read_corpus
-from submission.digest import canonical_json, write_bytes, write_text
+from submission.digest import canonical_json, read_journal, write_text
 from submission.errors import UserError
 from submission.progress import progress
 from submission.recipe import AwqOptions
@@ -210,7 +210,7 @@ def choose_scales(
     journal: a file that notes each group as it is done; what an earlier run noted there is taken over.
     """
     groups = [g for g in _groups(model) if any(target in codecs for target in g.targets)]
-    found = _read_journal(journal)
+    found = {name: Choice(**fields) for name, fields in read_journal(journal)}
     choices = {g.name: found[g.name] for g in groups if g.name in found}
     waiting = {g.targets[0]: g for g in groups if g.name not in choices}
     observer = Observer({target: g.stack for target, g in waiting.items()}, reading, seed)
@@ -233,15 +233,6 @@ def choose_scales(
 
 def _groups(model: LayerwiseModel) -> list[SmoothingGroup]:
     return model.architecture.smoothing_groups(model.checkpoint.config)
-
-
-def _read_journal(path: Path) -> dict[str, Choice]:
-    """Return the groups that an earlier run noted; a line that was cut off is removed."""
-    if not path.is_file():
-        return {}
-    lines = path.read_bytes().split(b"\n")[:-1]
-    write_bytes(path, b"".join(line + b"\n" for line in lines))
-    return {name: Choice(**fields) for name, fields in map(json.loads, lines)}
 
 
 def _search_group(

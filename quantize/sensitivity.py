@@ -35,7 +35,7 @@ from submission.architectures import architecture_of, read_config, tensors
 from submission.checkpoint import read_checkpoint
 from submission.codecs import Codec
 from submission.corpus import Utterance, read_corpus
-from submission.digest import canonical_json, write_text
+from submission.digest import canonical_json, read_journal, write_text
 from submission.errors import UserError
 from submission.forecast import resolve_codecs, role_matches
 from submission.progress import progress
@@ -275,10 +275,8 @@ def _sweep_share(
 def _journal(out: Path, rank: int, head: dict[str, Any]) -> Iterator[Callable[[int, torch.Tensor], None]]:
     """Open a process's journal; yield the function that notes a batch's sums, [1 + layers, utterances]."""
     path = out / f"losses.{rank}.jsonl"
-    whole = _lines(path)
-    if whole[:1] != [head]:
-        whole = [head]
-    write_text(path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in whole))  # without a line cut off
+    if read_journal(path)[:1] != [head]:
+        write_text(path, json.dumps(head, sort_keys=True) + "\n")
     with path.open("a", encoding="utf-8", newline="\n") as file:
 
         def note(number: int, sums: torch.Tensor) -> None:
@@ -290,13 +288,8 @@ def _journal(out: Path, rank: int, head: dict[str, Any]) -> Iterator[Callable[[i
 
 def _read_journals(out: Path, head: dict[str, Any]) -> dict[int, list[list[float]]]:
     """Return batch number -> its sums, of every journal of the same work."""
-    journals = [_lines(path) for path in sorted(out.glob("losses.*.jsonl"))]
+    journals = [read_journal(path) for path in sorted(out.glob("losses.*.jsonl"))]
     return {number: sums for lines in journals if lines[:1] == [head] for number, sums in lines[1:]}
-
-
-def _lines(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def _merge(noted: Mapping[int, list[list[float]]], batches: Sequence[Sequence[int]], layers: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 import torch
 
+from submission.digest import read_journal
 from submission.safetensors_file import file_bytes, header_bytes, lay_out
 
 
@@ -56,7 +57,7 @@ def open_weights(
     """Open the file for these tensors, name -> (dtype, shape), as a killed run left it where that meant the same."""
     head = header_bytes(stored)
     begun = journal is not None and journal.is_file() and path.is_file() and _begins_with(path, head)
-    done = _read_journal(journal) if begun else {}
+    done = dict(read_journal(journal)) if begun else {}
     if journal is not None and not begun:
         journal.unlink(missing_ok=True)  # before the file begins anew: a journal never promises more than there is
     with ExitStack() as stack:
@@ -73,10 +74,3 @@ def open_weights(
 def _begins_with(path: Path, head: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(head)) == head
-
-
-def _read_journal(path: Path) -> dict[str, Any]:
-    """Return the entries of a journal; a line that was cut off, and what follows it, is removed."""
-    lines = path.read_bytes().split(b"\n")[:-1]
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return dict(json.loads(line) for line in lines)

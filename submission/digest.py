@@ -60,6 +60,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def read_journal(path: Path) -> list[Any]:
+    """Return the JSON value of each line of a file that is appended to; a last line that was cut off is removed."""
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    write_bytes(path, b"".join(line + b"\n" for line in lines))
+    return [json.loads(line) for line in lines]
+
+
 def files_below(folder: Path) -> list[Path]:
     """Return every file below a folder, through links too, sorted by its POSIX path relative to the folder.
 
