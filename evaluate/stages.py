@@ -10,7 +10,6 @@ from typing import Any
 
 from submission.campaign import Pair
 from submission.errors import UserError
-from submission.runtime.prompt import render_prompt
 from submission.store import Store
 from submission.system import OPEN_TESTSET, System
 
@@ -47,6 +46,7 @@ def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut
     from evaluate.decode import decode as decode_segments
     from evaluate.references import gold_segments
     from segment.testset import read_testset
+    from submission.runtime.prompt import render_prompt
     from submission.segments import read_segments
 
     if cut is None:
@@ -120,6 +120,7 @@ def lost(system: System, store: Store, load: Load) -> Path:
 
     def make(out: Path) -> None:
         from evaluate.loss import measure, read_dev
+        from submission.runtime.prompt import render_prompt
 
         model, processor = load()
         prompts = {p.target: render_prompt(system.campaign.prompt, p.target_language) for p in system.campaign.pairs}

@@ -49,7 +49,7 @@ def pack(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from submission.errors import UserError
-    from submission.runtime.launch import launched
+    from submission.launch import launched
     from submission.sizes import against_limit
 
     systems = open_systems(args)

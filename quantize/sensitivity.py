@@ -38,11 +38,11 @@ from submission.corpus import Utterance, read_corpus
 from submission.digest import canonical_json, read_journal, write_text
 from submission.errors import UserError
 from submission.forecast import resolve_codecs, role_matches
+from submission.launch import Launch, joined
 from submission.progress import progress
 from submission.ranking import RANKING
 from submission.recipe import Override, QuantizeOptions
 from submission.runtime.examples import form_batches, load_examples
-from submission.runtime.launch import Launch, joined
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.loss import make_batch, ratio, standard_error, target_tokens
 from submission.runtime.packed import PackedLinear, PackedTensor

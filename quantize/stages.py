@@ -9,10 +9,9 @@ from typing import Any
 from submission.architectures import read_config, tensors
 from submission.codecs import Codec
 from submission.forecast import companion_files, resolve_codecs, role_matches
+from submission.launch import obtain_together
 from submission.ranking import RANKING, read_order
 from submission.recipe import Override
-from submission.runtime.launch import obtain_together
-from submission.runtime.prompt import render_prompt
 from submission.store import Store
 from submission.system import System
 
@@ -126,4 +125,6 @@ def _read(system: System, store: Store) -> tuple[Path, Path, Path]:
 
 def _prompts(system: System) -> dict[str, str]:
     """Return pair -> what the model is told before it translates."""
+    from submission.runtime.prompt import render_prompt
+
     return {p.name: render_prompt(system.campaign.prompt, p.target_language) for p in system.campaign.pairs}

@@ -28,7 +28,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment.report import REPORT, coverage_lines, together
-    from submission.runtime.launch import launched
+    from submission.launch import launched
 
     system, store = open_system(args)
     testsets = _chosen(system, args.testset)

@@ -14,9 +14,9 @@ from segment.testset import Recording, find_segments_file, read_given, read_test
 from segment.vad import speech_stretches
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
+from submission.launch import Launch, joined
 from submission.progress import progress
 from submission.recipe import SegmentOptions
-from submission.runtime.launch import Launch, joined
 from submission.segments import Segment, write_segments
 
 SEGMENTS = "segments.yaml"

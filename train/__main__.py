@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
+from submission.launch import obtain_together
 from submission.store import Store
 from submission.system import System
 
@@ -61,8 +62,6 @@ def finetune(args: argparse.Namespace) -> None:
         from train.finetune import finetune
 
         finetune(_base(system, store), drawn, data, _task(system), system.recipe.finetune, out)
-
-    from submission.runtime.launch import obtain_together
 
     folder = obtain_together(store, system.stage("finetune"), make)
     if folder is not None:

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 
 from submission.store import Stage, Store
-from submission.runtime.launch import obtain_together
+from submission.launch import obtain_together
 
 def make(out):
     raise AssertionError("built again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,9 +29,10 @@ def room_of(module: str) -> str:
     return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
 
 
-# A codec's file holds layout, encoding and decoding together; sizes are asked for where there is no torch, so it is
-# imported inside the functions that compute.
-LATE = {"submission/codecs": {"torch"}}
+# Imported inside functions, where it is needed and there: a codec's file holds layout, encoding and decoding together,
+# and sizes are asked for where there is no torch; processes that share a stage meet through torch, and a single one
+# finds what is built without it.
+LATE = {"submission/codecs": {"torch"}, "submission/launch.py": {"torch", "accelerate"}}
 
 
 def imports(path: Path, *, at_once: bool = False) -> set[str]:
@@ -49,13 +51,21 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_arrows_point_one_way(path):
     room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    late = LATE.get(path.parent.relative_to(ROOT).as_posix(), set())
+    place = path.relative_to(ROOT)
+    late = LATE.get(place.as_posix(), set()) | LATE.get(place.parent.as_posix(), set())
     assert not late & {name.split(".")[0] for name in imports(path, at_once=True)}
     for name in imports(path):
         if name.split(".")[0] in HOUSE:
             assert room_of(name) in ROOMS[room] | {room}, f"{room} must not import {name}"
         elif room == "submission":
             assert name.split(".")[0] in sys.stdlib_module_names | late, f"{name} is not in the standard library"
+
+
+def test_what_is_built_is_found_without_torch():
+    rooms = "import quantize.stages, evaluate.stages, train.__main__, segment.__main__, sys\n"
+    code = rooms + "print({'torch', 'transformers', 'numpy', 'numba', 'matplotlib'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_noxfile_imports_none_of_the_packages():
