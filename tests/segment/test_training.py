@@ -120,7 +120,7 @@ def test_every_form_of_a_corpus_says_the_same(bursts, tmp_path):
         (f"{GOOD}\n1\tr0.wav\t0\t10\tr\tx\ty\tz\tmore", "line 3: expected 8 cells as in the header, got 9"),
         (f"{GOOD}\n1\t\t0\t10\tr\tx\ty\tz", "line 3: names no audio"),
         ("1\t../r0.wav\t0\t10\tr\tx\ty\tz", "names ../r0.wav, which leaves the audio's folder"),
-        ("1\t/tmp/r0.wav\t0\t10\tr\tx\ty\tz", "names /tmp/r0.wav, which leaves the audio's folder"),
+        ("1\t/elsewhere/r0.wav\t0\t10\tr\tx\ty\tz", "names /elsewhere/r0.wav, which leaves the audio's folder"),
         ("1\tr0.wav\tsoon\t10\tr\tx\ty\tz", "line 2"),
         ("", "no utterances"),
     ],
