@@ -21,8 +21,7 @@ def sensitivity(system: System, store: Store) -> Path:
 
     Under `torchrun` or `accelerate launch` the processes share the batches, and all but the first end here.
     """
-    override = system.recipe.quantize.ranked
-    assert override is not None, "a system without a ranked override has no such stage"
+    assert system.recipe.quantize.ranked is not None, "a system without a ranked override has no such stage"
     checkpoint, corpus, data = _read(system, store)
 
     def make(out: Path) -> None:

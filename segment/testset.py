@@ -193,7 +193,8 @@ def _numbered(path: Path) -> list[tuple[str, Any]]:
 def _entries(path: Path) -> list[Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        # The base loader leaves scalars as they are written: 2022.110 is a name and keeps its zero, 2022-99-99 too.
+        # The base loader makes texts, lists and tables and nothing else, less than the safe one: a tag names no type,
+        # and scalars stay as they are written. 2022.110 is a name and keeps its zero, 2022-99-99 too.
         content = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         short = " ".join(str(error).split())
