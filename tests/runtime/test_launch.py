@@ -20,6 +20,7 @@ def launch(program: str, folder: Path, *arguments: Path) -> subprocess.Completed
 
 
 BUILT = """
+import os
 import sys
 from pathlib import Path
 
@@ -30,14 +31,17 @@ def make(out):
     raise AssertionError("built again")
 
 stage = Stage(name="finetune", revision=1, options={}, inputs={})
-print(obtain_together(Store(root=Path(sys.argv[1])), stage, make))
+folder = obtain_together(Store(root=Path(sys.argv[1])), stage, make)
+Path(sys.argv[2], os.environ["RANK"]).write_text(str(folder))
 """
 
 
 def test_where_there_is_nothing_to_build_the_others_go_home(tmp_path: Path) -> None:
     stage = Stage(name="finetune", revision=1, options={}, inputs={})
     folder = Store(root=tmp_path).obtain(stage, lambda out: (out / "x").touch())
-    done = launch(BUILT, tmp_path, tmp_path)
+    (tmp_path / "answers").mkdir()  # a file each: what two processes print to one pipe may run together
+    done = launch(BUILT, tmp_path, tmp_path, tmp_path / "answers")
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == sorted([str(folder), "None"])
+    answers = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "answers").iterdir()}
+    assert answers == {"0": str(folder), "1": "None"}
     assert done.stderr.count("cached") == 1
