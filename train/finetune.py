@@ -49,6 +49,7 @@ from train.batches import PlannedBatches, Utterances, collate_targets, feature_b
 from train.curve import BLEU, write_plots, write_table
 from train.dev import Dev
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
+from train.sharding import check_sharded, check_sharding
 from train.watch import (
     ADAPTER_FILES,
     BEST,
@@ -133,6 +134,8 @@ class LoraTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return  # called in every process; under FSDP only the first one is given the whole weights
         folder = Path(output_dir or self.args.output_dir)
         save_adapter(self.accelerator.unwrap_model(self.model), folder, self.base_name, state_dict)
 
@@ -252,6 +255,7 @@ def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable
 
 
 def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
+    check_sharding(os.environ)
     read_checkpoint(base)
     train, watched = _read(corpus, task)
     state = PartialState()
@@ -286,6 +290,7 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
         eval_dataset=watched_heard,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
+    check_sharded(os.environ, trainer.is_fsdp_enabled)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
     return trainer
 
