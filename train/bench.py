@@ -32,6 +32,7 @@ from submission.runtime.prompt import IGNORED
 from submission.segments import SAMPLE_RATE
 from submission.store import peak_bytes
 from train.batches import PlannedBatches, Utterances, collate_targets, plan_batches, render_prompts
+from train.decoded import Decoded
 from train.dev import Dev
 from train.finetune import LoraTrainer, Task, training_arguments
 from train.model import load_adapted
@@ -71,7 +72,7 @@ def _our_trainer(
 ) -> Trainer:
     processor = load_processor(base)
     prompts = render_prompts(task.prompt, task.languages)
-    heard = Utterances(utterances, processor, data, prompts, task.end_token, keep=True)
+    heard = Utterances(utterances, processor, Decoded(data, folder), prompts, task.end_token, keep=True)
     lengths = [u.end - u.start for u in utterances]
     epochs = 1 + steps * options.batch_size // len(utterances)
     batches = plan_batches(lengths, options.batch_size, epochs, options.seed)
