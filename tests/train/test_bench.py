@@ -8,7 +8,8 @@ from transformers import Qwen2AudioForConditionalGeneration
 
 from submission.corpus import read_corpus
 from tests.train.ground import TASK, Ground, options
-from train.bench import LOOPS, bench_input, bench_step
+from train.bench import LOOPS, bench_step
+from train.bench_input import bench_input
 
 
 def test_both_loops_descend_on_the_same_loss(ground: Ground, tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_the_bench_says_what_was_measured_and_how(ground: Ground) -> None:
         assert torch.cuda.is_available() or 50 << 20 < step[loop]["peak_bytes"] < 4 << 30
     rate = step["ours"]["utterances_per_second"]
     fed = bench_input(*measured, batches=2, consumed_per_second=rate)
-    for name in ("from_files", "kept"):
+    for name in ("from_files", "kept", "m4a", "m4a_whole"):
         assert fed[f"{name}_over_consumed"] == fed[f"{name}_utterances_per_second"] / rate > 0
     with pytest.raises(ValueError, match="2 steps leave none to time"):
         bench_step(*measured, steps=2, turns=1)
