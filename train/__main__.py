@@ -90,12 +90,13 @@ def bench(args: argparse.Namespace) -> None:
         return
     data, drawn = system.data_path(store), store.need(system.stage("corpus"))
     from train.bench import bench_step
-    from train.bench_input import bench_input
+    from train.bench_input import Rate, bench_input
 
     run_with = (_base(system, store), drawn, data, _task(system), system.recipe.finetune)
     step = bench_step(*run_with, steps=args.steps, turns=args.turns)
-    consumed = step["ours"]["utterances_per_second"]
-    fed = bench_input(*run_with, batches=args.steps, consumed_per_second=consumed)
+    ours = step["ours"]
+    consumed = Rate(ours["utterances_per_second"], step["batch_size"] / ours["cpu_seconds_per_step"])
+    fed = bench_input(*run_with, batches=args.steps, consumed=consumed)
     result = {"train step": step, "train input": fed}
     if args.json:
         print(json.dumps(result, indent=2))
@@ -106,7 +107,10 @@ def bench(args: argparse.Namespace) -> None:
     print(f"ours over plain: {step['throughput_ratio']:.2f} x the throughput, {step['memory_ratio']:.2f} x the memory")
     for name in ("from_files", "kept", "m4a", "m4a_whole"):
         rate, ratio = fed[f"{name}_utterances_per_second"], fed[f"{name}_over_consumed"]
-        print(f"input {name:10}{rate:9,.1f} utterances/s, {ratio:,.1f} x what the step consumes")
+        cpu = fed[f"{name}_over_consumed_in_cpu_time"]
+        print(
+            f"input {name:10}{rate:9,.1f} utterances/s, {ratio:,.1f} x what the step consumes, {cpu:,.1f} x in CPU time"
+        )
 
 
 def _bench_full_size(system: System, args: argparse.Namespace) -> None:

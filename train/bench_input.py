@@ -2,7 +2,8 @@
 
 Four ways: from the corpus' own files; with the features kept; and, the corpus' clips joined to speeches of minutes in
 AAC, as Europarl-ST has them, from speeches that are decoded once and from speeches that are decoded for each utterance.
-Decoding once is counted in, as if the run had one epoch.
+Decoding once is counted in, as if the run had one epoch. Each is timed by the clock and in CPU time, which other work
+on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -67,24 +68,32 @@ def join_to_speeches(utterances: Sequence[Utterance], data: Path, folder: Path, 
         _write_m4a(folder / name, np.concatenate(pieces))
 
 
-def _rate(made: Utterances, options: FinetuneOptions, limit: int, prepare: Callable[[], None]) -> float:
-    """Return the utterances/s of the first batches of a run, at most `limit` utterances; prepare: counted in."""
+class Rate(NamedTuple):
+    """Utterances in a second."""
+
+    wall: float
+    cpu: float
+
+
+def _rate(made: Utterances, options: FinetuneOptions, limit: int, prepare: Callable[[], None]) -> Rate:
+    """Return the rate of the first batches of a run, at most `limit` utterances; prepare: counted in."""
     lengths = [u.end - u.start for u in made.utterances]
     plan = plan_batches(lengths, options.batch_size, 1, options.seed)[: max(1, limit // options.batch_size)]
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     prepare()
     for batch in plan:
         collate_targets([made[i] for i in batch], made.processor.tokenizer.pad_token_id)
-    return sum(map(len, plan)) / (time.perf_counter() - started)
+    count = sum(map(len, plan))
+    return Rate(count / (time.perf_counter() - started), count / (time.process_time() - started_cpu))
 
 
-def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, batches: int) -> dict[str, float]:
-    """Return the utterances/s of every way; meant for a process of its own."""
+def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, batches: int) -> dict[str, Rate]:
+    """Return the rate of every way; meant for a process of its own."""
     processor, prompts = load_processor(base), render_prompts(task.prompt, task.languages)
     everything = read_corpus(corpus / "train.jsonl")
     few = everything[: batches * options.batch_size]
 
-    def rate(utterances: Sequence[Utterance], audio: Decoded, keep: bool, limit: int, prepare: bool = False) -> float:
+    def rate(utterances: Sequence[Utterance], audio: Decoded, keep: bool, limit: int, prepare: bool = False) -> Rate:
         made = Utterances(utterances, processor, audio, prompts, task.end_token, keep=keep)
         if keep:
             made.hear_all(lambda amount: None)
@@ -111,14 +120,19 @@ def bench_input(
     options: FinetuneOptions,
     *,
     batches: int,
-    consumed_per_second: float,
+    consumed: Rate,
 ) -> dict[str, Any]:
     """Return the utterances/s of the input alone, in one process, and how many times what the step consumes that is.
 
     from_files: decode, features, tokens, padding, as a data worker does it for corpora too large to keep; kept: what
     is left to do in the step where the features are kept; m4a: from speeches that are decoded once, that counted in;
-    m4a_whole: from the same speeches, each decoded for each utterance. consumed_per_second: of `bench_step`.
+    m4a_whole: from the same speeches, each decoded for each utterance. consumed: by our step, of `bench_step`.
     """
     rates = alone(_feed, base, corpus, data, task, options, batches)
-    ratios = {f"{name}_over_consumed": rate / consumed_per_second for name, rate in rates.items()}
-    return {f"{name}_utterances_per_second": rate for name, rate in rates.items()} | ratios | {"batches": batches}
+    result: dict[str, Any] = {"batches": batches}
+    for name, rate in rates.items():
+        result[f"{name}_utterances_per_second"] = rate.wall
+        result[f"{name}_over_consumed"] = rate.wall / consumed.wall
+        result[f"{name}_utterances_per_cpu_second"] = rate.cpu
+        result[f"{name}_over_consumed_in_cpu_time"] = rate.cpu / consumed.cpu
+    return result

@@ -24,7 +24,9 @@ def check_sharding(environment: Mapping[str, str]) -> None:
         return
     version, kind = environment.get("FSDP_VERSION", "1"), environment.get("FSDP_STATE_DICT_TYPE") or "nothing"
     if version != "2":
-        raise UserError("accelerate", f"asks for FSDP version {version}, which torch gives up", "set fsdp_version to 2")
+        raise UserError(
+            "accelerate", f"asks for FSDP version {version}, which transformers gives up", "set fsdp_version to 2"
+        )
     if WHOLE not in kind:
         what = f"asks for {kind} under FSDP: no process would write the adapters whole"
         raise UserError("accelerate", what, f"set fsdp_state_dict_type to {WHOLE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from submission.campaign import read_campaign
 from submission.corpus import read_corpus
 from submission.errors import UserError
 from submission.recipe import CorpusOptions, Source
+from submission.recipe_file import read_recipe
 from submission.runtime.audio import read_slice
+from submission.system import System
 from tests.train.test_corpus import write_acl
 from train.corpus import build_corpus
 from train.readers import acl6060_full
@@ -100,3 +104,16 @@ def test_where_full_recordings_are_trained_on_dev_is_read_from_them_too(folder: 
     assert {u.audio for u in dev} == {f"acl_6060/dev/full_wavs/{talk}.wav" for talk in CUTS}
     assert [u for u in dev if u.recording not in report["held_out"]] == trained
     assert 0 < len(trained) < len(dev)
+
+
+def test_full_recordings_are_constrained_data_too(tmp_path: Path) -> None:
+    campaign, recipe = read_campaign("miniature"), read_recipe("constrained", "miniature")
+    keys = set()
+    for layout in ("acl6060", "acl6060-full"):
+        source = replace(recipe.corpus.sources[0], format=layout)
+        chosen = replace(recipe, corpus=replace(recipe.corpus, sources=(source,)))
+        keys.add(System(campaign, chosen, None, tmp_path).stage("corpus").key)
+    assert len(keys) == 2
+    plain = replace(recipe.corpus, sources=(Source(name="own", format="plain"),))
+    with pytest.raises(UserError, match="constrained means ACL 60/60 alone"):
+        System(campaign, replace(recipe, corpus=plain), None, tmp_path)
