@@ -33,13 +33,14 @@ PROGRAM = f"""
 import os, signal, sys, threading, time
 from pathlib import Path
 
+import train.finetune
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 from submission.launch import obtain_together
 from submission.store import Stage, Store
 from tests.train.ground import TASK, options
-from train.finetune import finetune
+
 form = AcceleratorState.__init__
 
 def form_as_for_gpus(self, *arguments, **named):
@@ -49,6 +50,8 @@ def form_as_for_gpus(self, *arguments, **named):
     form(self, *arguments, **named)
 
 AcceleratorState.__init__ = form_as_for_gpus
+
+train.finetune.KEPT_FEATURES_BYTES = 0  # so that speeches are decoded once, by both, and data workers read them
 
 base, corpus, data, store = map(Path, sys.argv[1:5])
 choices = options(dropout=0.0, batch_size=6, bleu_utterances=2, keep="best")
@@ -61,12 +64,13 @@ def make(out):
 
     if sys.argv[5].endswith("kill"):
         threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
-    finetune(base, corpus, data, TASK, choices, out)
+    train.finetune.finetune(base, corpus, data, TASK, choices, out)
 
-stage = Stage(name="finetune", revision=1, options={{}}, inputs={{}})
-folder = obtain_together(Store(root=store), stage, make)
-if folder is not None:
-    print(folder)
+if __name__ == "__main__":  # and not in a data worker
+    stage = Stage(name="finetune", revision=1, options={{}}, inputs={{}})
+    folder = obtain_together(Store(root=store), stage, make)
+    if folder is not None:
+        print(folder)
 """
 
 
@@ -84,6 +88,7 @@ def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
     assert killed.returncode != 0 and f"Signal {signal.SIGKILL:d}" in killed.stderr, killed.stderr
     checkpoint = next((tmp_path / "store").glob(f"partial/*/checkpoints/checkpoint-{KILLED_AT_STEP}"))
     assert list(checkpoint.glob("pytorch_model_fsdp*"))  # what the Trainer writes of a sharded model
+    assert (checkpoint.parent / "decoded.f32").stat().st_size == 4 * (8_000 + 12_000)
     done = launch(PROGRAM, tmp_path, *places, Path("finish"))
     assert done.returncode == 0, done.stderr
     assert f"going on from step {KILLED_AT_STEP} of 6" in done.stderr
