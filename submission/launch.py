@@ -8,16 +8,19 @@ part; where there is nothing to build it tells them so, and they go home. So the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from submission.errors import UserError
 from submission.store import Stage, Store
 
 PATIENCE = timedelta(days=7)
 """How long the others wait for rank 0, which may be waiting for another build of the same stage."""
+MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where mpirun says how many processes it started: those that accelerate would read, and form a group by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +39,26 @@ class Launch:
 
 
 def launched() -> Launch:
-    """Return what a launcher says in RANK and WORLD_SIZE; the only process where there is none."""
+    """Return what a launcher says in RANK and WORLD_SIZE; the only process where there is none.
+
+    Raises UserError where several processes were asked for in a way that tells none of them of the others: each would
+    take itself for the only one.
+    """
+    if "RANK" not in os.environ:
+        _refuse_unranked(os.environ)
     return Launch(rank=int(os.environ.get("RANK", "0")), processes=int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _refuse_unranked(environment: Mapping[str, str]) -> None:
+    """Raise UserError for a launcher that does not speak in RANK and WORLD_SIZE."""
+    fix = "start `torchrun --standalone --nproc-per-node N -m ...` or `accelerate launch --multi_gpu --num_processes N`"
+    for name in MPI_SIZES:
+        if environment.get(name, "1") not in ("", "0", "1"):
+            raise UserError(f"{name}={environment[name]}", "started by MPI, which says no RANK and WORLD_SIZE", fix)
+    # Its launcher for one process sets both of these where --num_processes is over 1, and starts one.
+    if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment:
+        what = "asks for several processes and starts one, as it does with --cpu and where it sees fewer than two GPUs"
+        raise UserError("accelerate launch", what, f"{fix}: both start them on processors too")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Source:
 
     name: str
     """What reports and utterances call it."""
-    format: Literal["acl6060", "covost2", "europarl-st", "plain"]
+    format: Literal["acl6060", "acl6060-full", "covost2", "europarl-st", "plain"]
     """Layout of the folder."""
     folder: str = ""
     """Where it lies below the data folder; empty for `corpora/<name>`."""
@@ -54,6 +54,11 @@ class Source:
     def part(self) -> str:
         """The folder, relative to the data folder, spelled in one way."""
         return PurePosixPath(self.folder or f"corpora/{self.name}").as_posix()
+
+    @property
+    def is_acl6060(self) -> bool:
+        """Whether it is ACL 60/60, the only data of the constrained condition."""
+        return self.format in ("acl6060", "acl6060-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ class Layout:
 GOLD = ("segmented_wavs/gold/*.wav", "text/*/ACL.6060.*.en-xx.en.*")
 FORMATS_READ = {
     "acl6060": Layout(holds=GOLD, get=f"one split of ACL 60/60, {ACL_6060}"),
+    "acl6060-full": Layout(holds=("full_wavs/*.wav", *GOLD), get=f"one split of ACL 60/60, {ACL_6060}"),
     "covost2": Layout(
         holds=("covost_v2.en_*.tsv", "*.mp3"),
         get="CoVoST 2 (https://github.com/facebookresearch/covost): covost_v2.en_*.tsv, with clips/ and validated.tsv "

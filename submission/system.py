@@ -300,7 +300,7 @@ def _check(campaign: Campaign, recipe: Recipe) -> None:
         if f"{source.part}/".startswith((f"{OPEN_FOLDER}/", "testsets/", "references/")):
             what = f"{source.part} holds what the system is tested on"
             raise UserError(f"{file}: corpus.sources: {source.name}", what, "train on something else")
-    if recipe.upload.condition == "constrained" and any(s.format != "acl6060" for s in recipe.corpus.sources):
+    if recipe.upload.condition == "constrained" and any(not s.is_acl6060 for s in recipe.corpus.sources):
         what = "constrained means ACL 60/60 alone, and corpus.sources names others"
         raise UserError(f"{file}: upload.condition", what, 'write condition = "unconstrained"')
     if campaign.model.architecture not in ARCHITECTURES:

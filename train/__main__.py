@@ -83,15 +83,20 @@ def merge(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Time the training step against a plain peft and Trainer loop, and the input alone."""
+    """Time the training step against a plain peft and Trainer loop, and the input alone; or the step at full size."""
     system, store = open_system(args)
+    if args.full_size:
+        _bench_full_size(system, args)
+        return
     data, drawn = system.data_path(store), store.need(system.stage("corpus"))
-    from train.bench import bench_input, bench_step
+    from train.bench import bench_step
+    from train.bench_input import Rate, bench_input
 
     run_with = (_base(system, store), drawn, data, _task(system), system.recipe.finetune)
     step = bench_step(*run_with, steps=args.steps, turns=args.turns)
-    consumed = step["ours"]["utterances_per_second"]
-    fed = bench_input(*run_with, batches=args.steps, consumed_per_second=consumed)
+    ours = step["ours"]
+    consumed = Rate(ours["utterances_per_second"], step["batch_size"] / ours["cpu_seconds_per_step"])
+    fed = bench_input(*run_with, batches=args.steps, consumed=consumed)
     result = {"train step": step, "train input": fed}
     if args.json:
         print(json.dumps(result, indent=2))
@@ -100,8 +105,27 @@ def bench(args: argparse.Namespace) -> None:
         found = step[loop]
         print(f"{loop:6}{found['utterances_per_second']:8.1f} utterances/s{found['peak_bytes'] / 2**20:8,.0f} MiB peak")
     print(f"ours over plain: {step['throughput_ratio']:.2f} x the throughput, {step['memory_ratio']:.2f} x the memory")
-    for name in ("from_files", "kept"):
-        print(f"input {name}: {fed[f'{name}_over_consumed']:.1f} x what the step consumes")
+    for name in ("from_files", "kept", "m4a", "m4a_whole"):
+        rate, ratio = fed[f"{name}_utterances_per_second"], fed[f"{name}_over_consumed"]
+        cpu = fed[f"{name}_over_consumed_in_cpu_time"]
+        print(
+            f"input {name:10}{rate:9,.1f} utterances/s, {ratio:,.1f} x what the step consumes, {cpu:,.1f} x in CPU time"
+        )
+
+
+def _bench_full_size(system: System, args: argparse.Namespace) -> None:
+    from train.bench_full import bench_full_size
+
+    found = bench_full_size(system.recipe.finetune, steps=args.steps)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return
+    share = f"{found['share_of_peak']:.0%}" if found["share_of_peak"] else "an unknown share"
+    print(
+        f"{found['card']}: {found['tokens_per_second']:,.0f} tokens/s, "
+        f"{found['utterances_per_second']:.1f} utterances/s, "
+        f"{found['peak_bytes'] / 2**30:.1f} GiB peak, {share} of the card's bf16 peak"
+    )
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -130,6 +154,8 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
             turns = "how often the two take turns (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
+            full = "the step alone, of random weights at the size of Qwen2-Audio-7B, on the GPU there is"
+            verb.add_argument("--full-size", action="store_true", help=full)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Qwen2AudioProcessor
 
 from submission.corpus import Utterance
-from submission.runtime.audio import read_slice
 from submission.runtime.prompt import Example, Heard, collate, encode, hear, render_prompt
+from train.decoded import Decoded
 
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""
@@ -78,15 +77,15 @@ class Utterances(Dataset[Example]):
         self,
         utterances: Sequence[Utterance],
         processor: Qwen2AudioProcessor,
-        data: Path,
+        audio: Decoded,
         prompts: dict[str, str],
         end_token: str,
         keep: bool,
     ) -> None:
-        """data: the data folder; prompts: target language code -> rendered prompt; keep: hold all audio features."""
+        """audio: has the samples; prompts: language code -> rendered prompt; keep: hold all audio features."""
         self.utterances = utterances
         self.processor = processor
-        self.data = data
+        self.audio = audio
         self.prompts = prompts
         self.end_token = end_token
         self.kept: dict[tuple[str, int, int], Heard] | None = {} if keep else None
@@ -115,7 +114,7 @@ class Utterances(Dataset[Example]):
         place = (u.audio, u.start, u.end)
         if self.kept is not None and place in self.kept:
             return self.kept[place]
-        heard = hear(self.processor, read_slice(self.data / u.audio, u.start, u.end), u.id)
+        heard = hear(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
         if self.kept is not None:
             self.kept[place] = heard
         return heard

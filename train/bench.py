@@ -1,4 +1,4 @@
-"""What a training step costs, against a plain loop of peft and transformers.Trainer, and whether the input keeps up.
+"""What a training step costs, against a plain loop of peft and transformers.Trainer.
 
 The plain loop is what one writes first: the processor called on the texts and audios of a batch in the collator, with
 its own padding; random batches; the model's own loss over every position. Both get the same base, adapters, utterances,
@@ -32,6 +32,7 @@ from submission.runtime.prompt import IGNORED
 from submission.segments import SAMPLE_RATE
 from submission.store import peak_bytes
 from train.batches import PlannedBatches, Utterances, collate_targets, plan_batches, render_prompts
+from train.decoded import Decoded
 from train.dev import Dev
 from train.finetune import LoraTrainer, Task, training_arguments
 from train.model import load_adapted
@@ -71,7 +72,7 @@ def _our_trainer(
 ) -> Trainer:
     processor = load_processor(base)
     prompts = render_prompts(task.prompt, task.languages)
-    heard = Utterances(utterances, processor, data, prompts, task.end_token, keep=True)
+    heard = Utterances(utterances, processor, Decoded(data, folder), prompts, task.end_token, keep=True)
     lengths = [u.end - u.start for u in utterances]
     epochs = 1 + steps * options.batch_size // len(utterances)
     batches = plan_batches(lengths, options.batch_size, epochs, options.seed)
@@ -143,7 +144,7 @@ def _train(
     }
 
 
-def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function gives in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
@@ -161,7 +162,7 @@ def bench_step(
     runs = {loop: [] for loop in LOOPS}
     for _ in range(turns):
         for loop in LOOPS:
-            runs[loop].append(_alone(_train, loop, base, corpus, data, task, options, steps))
+            runs[loop].append(alone(_train, loop, base, corpus, data, task, options, steps))
     result: dict[str, Any] = {
         loop: {name: statistics.median(run[name] for run in found) for name in found[0]} for loop, found in runs.items()
     }
@@ -173,41 +174,3 @@ def bench_step(
     result["cpu_ratio"] = plain["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"]
     result["memory_ratio"] = ours["peak_bytes"] / plain["peak_bytes"]
     return result | {"steps": steps, "turns": turns, "batch_size": options.batch_size}
-
-
-def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, batches: int) -> dict[str, float]:
-    """Return how fast batches are made from audio files, and again where audio features are kept."""
-    processor = load_processor(base)
-    utterances = read_corpus(corpus / "train.jsonl")[: batches * options.batch_size]
-    prompts = render_prompts(task.prompt, task.languages)
-    plan = plan_batches([u.end - u.start for u in utterances], options.batch_size, 1, options.seed)
-    rates = {}
-    for name, keep in (("from_files", False), ("kept", True)):
-        made = Utterances(utterances, processor, data, prompts, task.end_token, keep=keep)
-        if keep:
-            made.hear_all(lambda amount: None)
-        started = time.perf_counter()
-        for batch in plan:
-            collate_targets([made[i] for i in batch], processor.tokenizer.pad_token_id)
-        rates[name] = len(utterances) / (time.perf_counter() - started)
-    return rates
-
-
-def bench_input(
-    base: Path,
-    corpus: Path,
-    data: Path,
-    task: Task,
-    options: FinetuneOptions,
-    *,
-    batches: int,
-    consumed_per_second: float,
-) -> dict[str, Any]:
-    """Return the utterances/s of the input alone, in one process, and how many times what the step consumes that is.
-
-    from_files: decode, features, tokens, padding, as a data worker does it for corpora too large to keep; kept: what
-    is left to do in the step where the features are kept. consumed_per_second: of `bench_step`.
-    """
-    rates = _alone(_feed, base, corpus, data, task, options, batches)
-    ratios = {f"{name}_over_consumed": rate / consumed_per_second for name, rate in rates.items()}
-    return {f"{name}_utterances_per_second": rate for name, rate in rates.items()} | ratios | {"batches": batches}

@@ -1,7 +1,8 @@
 """From corpora in their own layouts to `train.jsonl` and `dev.jsonl`: what to train on, drawn (train.draw) and checked.
 
 dev.jsonl is all of ACL 60/60 dev, in the campaign's languages: calibration and analyses read it, and fine-tuning
-watches its loss. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of train.jsonl.
+watches its loss. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of train.jsonl, and
+both files are read from the same audio, gold or full, so that fine-tuning can tell what it does not train on.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def build_corpus(
         )
         for source in options.sources
     ]
-    dev = Corpus(name="acl6060-dev", folder=DEV_FOLDER, read=acl6060.read)
+    formats = [source.format for source in options.sources if source.part == DEV_FOLDER]
+    dev = Corpus(name="acl6060-dev", folder=DEV_FOLDER, read=reader_of(formats[0] if formats else "acl6060"))
     report: dict[str, Any] = {"held_out": sorted(held_out)}
     for part, sources, wanted in (
         ("train", corpora, {language: options.utterances[language] for language in sorted(languages)}),

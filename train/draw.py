@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from submission.corpus import Utterance
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import EXACT_FORMATS, duration_samples, read_slice
+from submission.runtime.audio import duration_samples, read_slice
 from submission.segments import SAMPLE_RATE
+from train.decoded import seeks
 from train.readers import Reader
 from train.readers.candidate import Candidate, Unparsed
 
@@ -117,15 +117,6 @@ def rank(seed: int, corpus: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{corpus}\0{name}".encode()).digest()
 
 
-def _seeks(audio: Path) -> bool:
-    """Return whether a slice costs no more than itself; of any other file the whole is decoded."""
-    try:
-        info = soundfile.info(str(audio))
-    except soundfile.SoundFileError:
-        return False
-    return info.format in EXACT_FORMATS and info.samplerate == SAMPLE_RATE
-
-
 def _fault(audio: Path, start: int, end: int) -> str | None:
     """Return why samples cannot be trained on, having read them: a header promises what a file may not hold."""
     try:
@@ -143,7 +134,7 @@ def _look_at(audio: Path) -> Recording | str:
         samples = duration_samples(audio)
     except UserError:
         return "audio unreadable"
-    if samples == 0 or _seeks(audio):
+    if samples == 0 or seeks(audio):
         return Recording(samples, heard=False)
     return _fault(audio, 0, samples) or Recording(samples, heard=True)
 

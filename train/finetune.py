@@ -47,8 +47,10 @@ from submission.runtime.prompt import end_token_id
 from submission.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
 from train.curve import BLEU, write_plots, write_table
+from train.decoded import Decoded
 from train.dev import Dev
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
+from train.sharding import check_sharded, check_sharding
 from train.watch import (
     ADAPTER_FILES,
     BEST,
@@ -65,6 +67,8 @@ REPORT = "report.json"
 KEPT_FEATURES_BYTES = 512 << 20
 """Audio features up to this size are computed once, before the first step, and kept; beyond it data workers compute
 them again each epoch."""
+DECODED = "decoded.f32"
+"""Below checkpoints/, and removed with them."""
 MOST_WORKERS = 8
 
 
@@ -133,6 +137,8 @@ class LoraTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return  # called in every process; under FSDP only the first one is given the whole weights
         folder = Path(output_dir or self.args.output_dir)
         save_adapter(self.accelerator.unwrap_model(self.model), folder, self.base_name, state_dict)
 
@@ -252,6 +258,7 @@ def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable
 
 
 def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
+    check_sharding(os.environ)
     read_checkpoint(base)
     train, watched = _read(corpus, task)
     state = PartialState()
@@ -265,7 +272,7 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     make = functools.partial(
         Utterances,
         processor=processor,
-        data=data,
+        audio=_decoded(data, out, [] if keep else [*train, *watched]),
         prompts=render_prompts(task.prompt, task.languages),
         end_token=task.end_token,
         keep=keep,
@@ -286,8 +293,18 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
         eval_dataset=watched_heard,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
+    check_sharded(os.environ, trainer.is_fsdp_enabled)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
     return trainer
+
+
+def _decoded(data: Path, out: Path, utterances: list[Utterance]) -> Decoded:
+    """Return where samples are asked for, having decoded once what would be decoded for each of its utterances."""
+    decoded, state = Decoded(data, out / CHECKPOINTS / DECODED, utterances), PartialState()
+    share = len(decoded.recordings()[state.process_index :: state.num_processes])
+    with _shown("finetune: decoding", share, "recordings") as tick:
+        decoded.decode(state.process_index, state.num_processes, state.wait_for_everyone, tick)
+    return decoded
 
 
 def _sample(corpus: Path, utterances: list[Utterance]) -> dict[str, Any]:

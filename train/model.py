@@ -132,6 +132,11 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
     if strange:
         raise UserError(str(base), f"{len(strange)} tensors do not fit the model: {strange[:3]}", "fetch it again")
     torch.manual_seed(options.seed)
+    return adapt(model, list(paths), options)
+
+
+def adapt(model: Qwen2AudioForConditionalGeneration, paths: Sequence[str], options: FinetuneOptions) -> PeftModel:
+    """Return a model, frozen, with fresh float32 adapters on the linears of these module paths."""
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,

@@ -61,7 +61,7 @@ def constrained_data(view: View) -> Iterator[Fault]:
     """Enter the system as unconstrained, or train it on ACL 60/60 only."""
     if isinstance(view.recipe, Unreadable) or view.recipe.upload.condition != "constrained":
         return
-    other = sorted(source.name for source in view.recipe.corpus.sources if source.format != "acl6060")
+    other = sorted(source.name for source in view.recipe.corpus.sources if not source.is_acl6060)
     if other:
         yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(shown, other))}"
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from submission.errors import UserError
+from submission.launch import Launch, launched
 from submission.store import Stage, Store
 
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--standalone")
+ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--main_process_port=0")
 
-def launch(program: str, folder: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program in two processes."""
+
+def launch(
+    program: str, folder: Path, *arguments: Path, launcher: Sequence[str] = TORCHRUN
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in two processes; launcher: a module and its options."""
     (folder / "program.py").write_text(program, encoding="utf-8")
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    words += [str(folder / "program.py"), *map(str, arguments)]
+    words = [sys.executable, "-m", *launcher, str(folder / "program.py"), *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
 
@@ -22,8 +31,13 @@ def launch(program: str, folder: Path, *arguments: Path) -> subprocess.Completed
 BUILT = """
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from submission.errors import UserError
+from submission.launch import Launch, launched
 from submission.store import Stage, Store
 from submission.launch import obtain_together
 
@@ -45,3 +59,26 @@ def test_where_there_is_nothing_to_build_the_others_go_home(tmp_path: Path) -> N
     answers = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "answers").iterdir()}
     assert answers == {"0": str(folder), "1": "None"}
     assert done.stderr.count("cached") == 1
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"])
+def test_processes_that_mpi_started_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    assert launched() == Launch(rank=0, processes=1)
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(UserError, match=rf"{name}=2: started by MPI.*torchrun"):
+        launched()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launched() == Launch(rank=1, processes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--cpu",)])
+def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = launch(BUILT, tmp_path, tmp_path, tmp_path, launcher=(*ACCELERATE, *options))
+    assert done.returncode != 0
+    assert "accelerate launch: asks for several processes and starts one" in done.stderr
+    alone = ("accelerate.commands.launch", "--num_processes=1", *options)
+    program = "from submission.launch import launched\nassert launched().processes == 1"
+    assert launch(program, tmp_path, launcher=alone).returncode == 0

@@ -50,26 +50,32 @@ def options(**changes: object) -> FinetuneOptions:
 
 
 def lay_ground(root: Path) -> Ground:
-    """Write a random base model, ten recordings of noise and a corpus of both languages; the last two are dev."""
+    """Write a random base model and a corpus of both languages; the last two of its ten stretches of noise are dev.
+
+    The first two are of one recording at another rate, which has to be decoded whole; the others are files.
+    """
     build_checkpoint(root / "base", [text for texts in TEXTS.values() for text in texts] * 9, SMALL, seed=3)
     (root / "data").mkdir()
     utterances = []
     rng = np.random.default_rng(0)
+    soundfile.write(root / "data/speech.flac", 0.1 * rng.standard_normal(24_000), 24_000)
     for number in range(10):
         samples = 8_000 + 4_000 * (number % 8)
-        soundfile.write(root / f"data/{number}.wav", 0.1 * rng.standard_normal(samples), 16_000)
+        name, start = ("speech.flac", 2_000 * number) if number < 2 else (f"{number}.wav", 0)
+        if number >= 2:
+            soundfile.write(root / f"data/{name}", 0.1 * rng.standard_normal(samples), 16_000)
         for language, texts in TEXTS.items():
             utterances.append(
                 Utterance(
                     id=f"noise/{number}",
-                    audio=f"{number}.wav",
-                    start=0,
-                    end=samples,
+                    audio=name,
+                    start=start,
+                    end=start + samples,
                     source="noise",
                     target=texts[number % len(texts)],
                     source_lang="en",
                     target_lang=language,
-                    recording=f"{number}.wav",
+                    recording=name,
                 )
             )
     (root / "corpus").mkdir()

@@ -8,7 +8,8 @@ from transformers import Qwen2AudioForConditionalGeneration
 
 from submission.corpus import read_corpus
 from tests.train.ground import TASK, Ground, options
-from train.bench import LOOPS, bench_input, bench_step
+from train.bench import LOOPS, bench_step
+from train.bench_input import Rate, bench_input
 
 
 def test_both_loops_descend_on_the_same_loss(ground: Ground, tmp_path: Path) -> None:
@@ -32,9 +33,9 @@ def test_the_bench_says_what_was_measured_and_how(ground: Ground) -> None:
     for loop in LOOPS:
         assert step[loop]["utterances_per_second"] > 0
         assert torch.cuda.is_available() or 50 << 20 < step[loop]["peak_bytes"] < 4 << 30
-    rate = step["ours"]["utterances_per_second"]
-    fed = bench_input(*measured, batches=2, consumed_per_second=rate)
-    for name in ("from_files", "kept"):
-        assert fed[f"{name}_over_consumed"] == fed[f"{name}_utterances_per_second"] / rate > 0
+    fed = bench_input(*measured, batches=2, consumed=Rate(2.0, 4.0))
+    for name in ("from_files", "kept", "m4a", "m4a_whole"):
+        assert fed[f"{name}_over_consumed"] == fed[f"{name}_utterances_per_second"] / 2 > 0
+        assert fed[f"{name}_over_consumed_in_cpu_time"] == fed[f"{name}_utterances_per_cpu_second"] / 4 > 0
     with pytest.raises(ValueError, match="2 steps leave none to time"):
         bench_step(*measured, steps=2, turns=1)

@@ -21,6 +21,7 @@ from submission.runtime.audio import read_slice
 from submission.runtime.prompt import IGNORED, build_inputs, encode, hear, render_prompt
 from tests.train.ground import TASK, Ground, options
 from train.batches import Utterances, collate_targets, render_prompts
+from train.decoded import Decoded
 from train.dev import Dev, corpus_bleu
 from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
@@ -88,7 +89,7 @@ def test_two_runs_give_the_same_bytes(ground: Ground, finished: Path, tmp_path: 
     assert tree_digest(tmp_path) == tree_digest(finished)
 
 
-def test_features_from_data_workers_are_the_kept_ones(
+def test_features_from_data_workers_and_decoded_speeches_are_the_kept_ones(
     ground: Ground, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.finetune.KEPT_FEATURES_BYTES", 0)
@@ -196,7 +197,7 @@ def test_a_diverging_run_stops_and_says_what_to_change(ground: Ground, tmp_path:
 def test_the_best_checkpoint_is_kept_where_the_recipe_asks_for_it(ground: Ground, tmp_path: Path) -> None:
     for keep in ("last", "best"):
         (tmp_path / keep).mkdir()
-        choices = options(keep=keep, learning_rate=0.1, dropout=0.0, epochs=1, save_every_steps=2, bleu_utterances=0)
+        choices = options(keep=keep, learning_rate=0.3, dropout=0.0, epochs=1, save_every_steps=2, bleu_utterances=0)
         finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / keep)
     best, last = (
         json.loads((tmp_path / keep / "report.json").read_text(encoding="utf-8")) for keep in ("best", "last")
@@ -221,13 +222,13 @@ def test_what_is_trained_on_is_not_watched(ground: Ground, tmp_path: Path) -> No
         finetune(ground.base, tmp_path, ground.data, TASK, options(), tmp_path / "again")
 
 
-def test_bleu_is_that_of_greedy_translations(ground: Ground) -> None:
+def test_bleu_is_that_of_greedy_translations(ground: Ground, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(ground.base)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(ground.base, dtype=torch.float32).eval()
     prompts = render_prompts(TASK.prompt, TASK.languages)
     dev = sorted(read_corpus(ground.corpus / "dev.jsonl"), key=lambda u: u.end - u.start)
 
-    made = Utterances(dev, processor, ground.data, prompts, TASK.end_token, keep=False)
+    made = Utterances(dev, processor, Decoded(ground.data, tmp_path), prompts, TASK.end_token, keep=False)
     watched = Dev(made, 3, 2, 0)
     longest = max(len(processor.tokenizer.encode(u.target)) for u in dev)
     texts = {"de": [], "zh": []}
@@ -259,12 +260,11 @@ def test_a_batch_that_processes_cannot_share_evenly_is_refused(
         finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
 
 
-def test_an_inverted_index_is_the_same_example_without_labels(ground: Ground) -> None:
+def test_an_inverted_index_is_the_same_example_without_labels(ground: Ground, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(ground.base)
     prompts = render_prompts(TASK.prompt, TASK.languages)
-    made = Utterances(
-        read_corpus(ground.corpus / "dev.jsonl"), processor, ground.data, prompts, TASK.end_token, keep=True
-    )
+    dev, audio = read_corpus(ground.corpus / "dev.jsonl"), Decoded(ground.data, tmp_path)
+    made = Utterances(dev, processor, audio, prompts, TASK.end_token, keep=True)
     pad = processor.tokenizer.pad_token_id
     some, none = (collate_targets([made[index]], pad) for index in (1, ~1))
     assert (some["labels"] != IGNORED).any() and (none["labels"] == IGNORED).all()

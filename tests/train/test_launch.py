@@ -1,4 +1,4 @@
-"""Several processes on one machine, as torchrun starts them, against one."""
+"""Several processes on one machine, as `accelerate launch` starts them, against one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.runtime.test_launch import launch
+from tests.runtime.test_launch import ACCELERATE, launch
 from tests.train.ground import TASK, Ground, options
 from train.batches import plan_batches, share
 from train.finetune import finetune
@@ -50,7 +50,8 @@ def test_two_processes_give_the_course_of_one(ground: Ground, tmp_path: Path) ->
     (tmp_path / "single").mkdir()
     choices = options(dropout=0.0, batch_size=6, bleu_utterances=2)  # 16 utterances twice: the last batch has 2
     single = finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / "single")
-    done = launch(PROGRAM, tmp_path, ground.base, ground.corpus, ground.data, tmp_path / "store")
+    places = (ground.base, ground.corpus, ground.data, tmp_path / "store")
+    done = launch(PROGRAM, tmp_path, *places, launcher=(*ACCELERATE, "--multi_gpu"))  # on processors, for all its name
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())  # one line: the first process speaks for all
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from submission.errors import UserError
 from submission.schema import nearest
-from train.readers import acl6060, covost2, europarl_st, plain
+from train.readers import acl6060, acl6060_full, covost2, europarl_st, plain
 from train.readers.candidate import Candidate, Unparsed
 
 Reader = Callable[[Path, Sequence[str]], Iterator[Candidate | Unparsed]]
@@ -15,6 +15,7 @@ Reader = Callable[[Path, Sequence[str]], Iterator[Candidate | Unparsed]]
 
 READERS: dict[str, Reader] = {
     "acl6060": acl6060.read,
+    "acl6060-full": acl6060_full.read,
     "covost2": covost2.read,
     "europarl-st": europarl_st.read,
     "plain": plain.read,
