@@ -145,14 +145,15 @@ def write_cell(path: Path, scores: Sequence[Score], summary: TestSetSummary) -> 
 def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what scores.json holds, of what every score.json holds.
 
-    Figures are sorted by test set, pair and metric, test sets by name and pair; what was not computed is said.
+    Figures are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair; what
+    was not computed is said.
     """
     cells = list(cells)
     return {
         "comet": COMET,
         "scores": sorted(
             (score for cell in cells for score in cell["scores"]),
-            key=lambda score: (score["testset"], score["pair"], score["metric"]),
+            key=lambda score: (score["testset"], score["pair"]),
         ),
         "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
     }
