@@ -6,6 +6,7 @@ hypotheses are cut anew along the references first (`evaluate.resegment`).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +19,12 @@ from evaluate.references import References, check_line_by_line
 from evaluate.resegment import resegment_recordings
 from submission.digest import canonical_json, sha256_file, write_text
 
+SCORE_FILE, LINES_FILE = "score.json", "lines.jsonl"
 DECIMALS = 4
 NOT_SCORED = "not scored: no references"
-COMET = {
-    "state": "not computed",
-    "reason": "COMET needs an environment of its own (unbabel-comet) and the model Unbabel/wmt22-comet-da; "
-    "this step has neither",
-}
+NO_COMET = "COMET has an environment and a model of its own, and was not asked: nox -s score"
+NO_SOURCE = "no source transcript"
+NOTHING_FOR_COMET = "no test set has references and their transcript"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class TestSetSummary:
     """Reference lines; None where there are none."""
     note: str
     """Empty, or why there is no score."""
+    comet: str
+    """Empty, or why there is no figure of COMET."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
@@ -83,7 +85,30 @@ class Decoded:
     """Whether the segments are the references' own."""
 
 
-def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A reference line and what answers it."""
+
+    recording: str
+    source: str | None
+    """The transcript; None where the organisers have not given any."""
+    hypothesis: str
+    """After resegmentation, where the segments were free."""
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One test set and pair, scored."""
+
+    scores: list[Score]
+    """None where there are no references."""
+    summary: TestSetSummary
+    lines: list[Line]
+    """What was compared, in the order of the references; none where there are no references."""
+
+
+def score_testset(decoded: Decoded) -> Cell:
     """Return the figures of a test set and pair (none where there are no references) and how it was decoded.
 
     Raises UserError where hypotheses and references do not belong together.
@@ -97,10 +122,11 @@ def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
         flags={flag: counts[flag] for flag in FLAGS},
         references=len(references.lines) if references else None,
         note="" if references else NOT_SCORED,
+        comet="no references" if not references else NO_COMET if references.sources else NO_SOURCE,
     )
     if references is None:
-        return [], summary
-    lines = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
+        return Cell(scores=[], summary=summary, lines=[])
+    texts = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
     digest = sha256_file(decoded.hypotheses)
     scores = [
         Score(
@@ -117,9 +143,12 @@ def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
             data_sha256=references.sha256,
             hypotheses_sha256=digest,
         )
-        for figure in corpus_scores(lines, references.lines, decoded.language)
+        for figure in corpus_scores(texts, references.lines, decoded.language)
     ]
-    return scores, summary
+    sources = references.sources or [None] * len(texts)
+    columns = zip(references.recordings, sources, texts, references.lines, strict=True)
+    lines = [Line(recording=r, source=s, hypothesis=h, reference=t) for r, s, h, t in columns]
+    return Cell(scores=scores, summary=summary, lines=lines)
 
 
 def align_lines(
@@ -137,9 +166,12 @@ def align_lines(
     return resegment_recordings(texts, pairs, language, where)
 
 
-def write_cell(path: Path, scores: Sequence[Score], summary: TestSetSummary) -> None:
-    """Write the score.json of one test set and pair."""
-    write_text(path, canonical_json({"scores": [asdict(score) for score in scores], "testset": asdict(summary)}))
+def write_cell(folder: Path, cell: Cell) -> None:
+    """Write what there is to know of one test set and pair: score.json, and lines.jsonl, a reference line a line."""
+    record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
+    write_text(folder / SCORE_FILE, canonical_json(record))
+    lines = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in cell.lines)
+    write_text(folder / LINES_FILE, "".join(lines))
 
 
 def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -150,10 +182,25 @@ def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     cells = list(cells)
     return {
-        "comet": COMET,
+        "comet": {"state": "not computed", "reason": NO_COMET},
         "scores": sorted(
             (score for cell in cells for score in cell["scores"]),
             key=lambda score: (score["testset"], score["pair"]),
         ),
         "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
+    }
+
+
+def with_comet(record: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], model_sha256: str) -> dict[str, Any]:
+    """Return what scores.json holds, COMET's figures among the others.
+
+    figures: what each comet.json holds; model_sha256: digest of the checkpoint.
+    """
+    added = [score for figure in figures for score in figure["scores"]]
+    reasons = {(figure["pair"], figure["testset"]): figure["reason"] for figure in figures}
+    state = {"state": "computed", "reason": ""} if added else {"state": "not computed", "reason": NOTHING_FOR_COMET}
+    return {
+        "comet": {**state, "model_sha256": model_sha256},
+        "scores": sorted([*record["scores"], *added], key=lambda score: (score["testset"], score["pair"])),
+        "testsets": [{**t, "comet": reasons[t["pair"], t["testset"]]} for t in record["testsets"]],
     }

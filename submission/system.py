@@ -27,6 +27,7 @@ from submission.sources import (
     Required,
     cached_tree_digest,
     check_parts,
+    comet_digest,
     missing_parts,
     model_digest,
     required_parts,
@@ -45,12 +46,16 @@ REVISIONS = {
     "segment": 2,
     "decode": 1,
     "loss": 1,
-    "score": 2,
+    "score": 3,
+    "comet": 1,
 }
 
 # ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded.
 OPEN_TESTSET = "ACL6060"
 OPEN_FOLDER = "acl_6060/eval"
+
+# Optional: what `nox -s score` scores with.
+COMET_PART = "models/comet"
 
 MINIATURE = Path(__file__).parent / "miniature"
 # What ships with the repository and goes into the miniature's data folder.
@@ -269,6 +274,24 @@ class System:
         asked = {"prompt": self.campaign.prompt, "end_token": self.campaign.model.end_token}
         options = {**asked, **self._spoken, "dtype": self.recipe.decode.dtype}
         return self._make("loss", "evaluate ablate", options, inputs)
+
+    def comet_model(self) -> Path | None:
+        """Return where the data folder holds a COMET checkpoint, or None where it does not."""
+        folder = self.given_data / COMET_PART if self.given_data else None
+        return folder if folder and folder.is_dir() else None
+
+    def comet_digest(self, folder: Path) -> str:
+        """Return the digest of a COMET checkpoint; UserError where the folder is none."""
+        return comet_digest(folder, self._cache)
+
+    def comet_stage(self, model: str, part: str = "") -> Stage:
+        """Return the stage of COMET by a model of that digest: of one <pair>/<NAME>, or all of them with `score`'s."""
+        if part:
+            inputs = {"lines": self.stage("score", part).key}
+        else:
+            parts = (f"{pair.name}/{name}" for pair, name in self.pairs_and_testsets())
+            inputs = {part: self.comet_stage(model, part).key for part in parts} | {"score": self.stage("score").key}
+        return self._make("comet", "evaluate comet", {}, {**inputs, "model": model}, part=part)
 
     @property
     def _spoken(self) -> dict[str, dict[str, str]]:

@@ -135,7 +135,8 @@ PAIRS = [
 def test_a_given_segmentation_is_scored_line_by_line(tmp_path):
     hypotheses = [("a.wav/0000", PAIRS[0][1]), ("a.wav/0001", PAIRS[1][1]), ("b.wav/0000", PAIRS[2][1])]
     one = decoded(tmp_path / "x", hypotheses, PAIRS, given=True)
-    scores, summary = score_testset(one)
+    cell = score_testset(one)
+    scores, summary = cell.scores, cell.summary
     assert [(s.metric, s.value, s.segments, s.references, s.resegmented) for s in scores] == [
         ("BLEU", 100.0, 3, 3, False),
         ("chrF", 100.0, 3, 3, False),
@@ -153,7 +154,8 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
         ("b.wav/0000", ""),
         ("b.wav/0001", "Ja, das stimmt so."),
     ]
-    scores, summary = score_testset(decoded(tmp_path / "x", hypotheses, PAIRS, given=False))
+    cell = score_testset(decoded(tmp_path / "x", hypotheses, PAIRS, given=False))
+    scores, summary = cell.scores, cell.summary
     assert [(s.value, s.segments, s.references, s.resegmented) for s in scores[:2]] == [(100.0, 4, 3, True)] * 2
     assert summary.flags == {"blank": 1, "clipped": 0, "too_short": 0, "truncated": 0}
 
@@ -161,7 +163,7 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
 def test_free_chinese_is_cut_by_character(tmp_path):
     references = [("a.wav", "他有三本书。"), ("a.wav", "今天天气很好。")]
     hypotheses = [("a.wav/0000", "他有三"), ("a.wav/0001", "本书。今天天气很好。")]
-    scores, _ = score_testset(decoded(tmp_path / "x", hypotheses, references, given=False, language="zh"))
+    scores = score_testset(decoded(tmp_path / "x", hypotheses, references, given=False, language="zh")).scores
     assert [s.value for s in scores] == [100.0, 100.0, 0.0]
     assert "tok:zh" in scores[0].signature
 
@@ -173,9 +175,12 @@ def test_given_segments_that_were_not_all_decoded_are_refused(tmp_path):
 
 def gathered(folder, *results):
     """Return what scores.json holds, by way of the files of the test sets."""
-    for number, (scores, summary) in enumerate(results):
-        write_cell(folder / f"{number}.json", scores, summary)
-    return gather(json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in range(len(results)))
+    cells = []
+    for number, result in enumerate(results):
+        (folder / str(number)).mkdir()
+        write_cell(folder / str(number), result)
+        cells.append(json.loads((folder / str(number) / "score.json").read_text(encoding="utf-8")))
+    return gather(cells)
 
 
 def test_scores_json_is_sorted_and_says_what_was_not_computed(tmp_path):
