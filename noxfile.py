@@ -118,14 +118,16 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(default=False)
-def score_env(session: nox.Session) -> None:
-    """Make the COMET environment, apart from the build environment because their needs contradict.
+@nox.session(requires=["build_env"], default=False)
+def score(session: nox.Session) -> None:
+    """Add COMET's figures to a built system: nox -s score -- --comet DIR.
 
-    Nothing scores in it yet: the report says "not computed".
+    In an environment of its own, because its needs and those of the build contradict.
     """
     install(session, "score")
-    session.run("python", "-c", "import comet; print('unbabel-comet', comet.__file__)", silent=True)
+    session.run("python", "-m", "evaluate", "comet", *session.posargs)
+    for step in ("submission bundle", "submission summary"):
+        session.run(PYTHON, "-m", *step.split(), *session.posargs, external=True)
 
 
 @nox.session(default=False, reuse_venv=False)

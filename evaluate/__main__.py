@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from submission.cli import add_system_arguments, open_system, open_systems, run
+from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
+from submission.errors import UserError
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -32,6 +33,22 @@ def score(args: argparse.Namespace) -> None:
         from evaluate.table import table
 
         print(table(json.loads(text)))
+
+
+def comet(args: argparse.Namespace) -> None:
+    """Build the stage comet of a system that is scored: COMET's figures beside the others, by a local checkpoint.
+
+    Runs in the score environment: `nox -s score`, which takes the same arguments.
+    """
+    from evaluate import stages
+    from evaluate.table import table
+
+    system, store = open_system(args)
+    folder = args.comet or system.comet_model()
+    if folder is None:
+        get = "hf download Unbabel/wmt22-comet-da --local-dir DIR"
+        raise UserError("--comet", "no COMET checkpoint is named, and the data folder has none", f"{get}; --comet DIR")
+    print(table(json.loads(stages.comet_scored(system, store, folder).read_text(encoding="utf-8"))))
 
 
 def ablate(args: argparse.Namespace) -> None:
@@ -68,6 +85,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_system_arguments(two)
     two.add_argument("--json", action="store_true", help="print scores.json in place of the table")
     two.set_defaults(verb=score)
+
+    four = verbs.add_parser("comet", help="COMET by a local checkpoint (score environment)", description=comet.__doc__)
+    add_system_arguments(four)
+    add_comet_argument(four)
+    four.set_defaults(verb=comet)
 
     three = verbs.add_parser("ablate", help="every system of a list in one table", description=ablate.__doc__)
     add_system_arguments(three)

@@ -53,8 +53,8 @@ def measure_system(system: System, store: Store, load: stages.Load) -> Row:
     for pair in system.campaign.pairs:
         hypotheses = stages.decoded(system, store, pair, OPEN_TESTSET, load)
         used.append(system.stage("decode", f"{pair.name}/{OPEN_TESTSET}"))
-        scores, _ = score_testset(stages.with_references(system, store, pair, OPEN_TESTSET, hypotheses))
-        figures = {score.metric: score.value for score in scores}
+        cell = score_testset(stages.with_references(system, store, pair, OPEN_TESTSET, hypotheses))
+        figures = {score.metric: score.value for score in cell.scores}
         pairs[pair.name] = Quality(
             bleu=figures["BLEU"],
             chrf=figures["chrF"],

@@ -2,6 +2,7 @@
 
     references/<NAME>/     segments.yaml   which recording each line belongs to
                            en-de.txt …     one line a gold segment
+                           en.txt          its transcript, for COMET alone
     acl_6060/eval/         text/txt/ACL.6060.eval.en-xx.de.txt …, one line a gold wav
 
 Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are cut; nothing else is mended.
@@ -33,6 +34,8 @@ class References:
     """The recording that each line belongs to, by its file name."""
     sha256: str
     """Digest of the text file."""
+    sources: tuple[str, ...] | None = None
+    """The transcript of each line, which COMET reads; None where the organisers have not given any."""
 
 
 def find_references(folder: Path, pair: str, testset: Path | None = None) -> References | None:
@@ -54,11 +57,29 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
             f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
             "give text and segments of the same edition",
         )
+    source = folder / f"{pair.partition('-')[0]}.txt"
+    sources = _sources(source, len(lines)) if source.is_file() else None
     if known:
         order = {recording.name: n for n, recording in enumerate(known.recordings)}
         numbers = sorted(range(len(lines)), key=lambda n: order[recordings[n]])
         lines, recordings = [lines[n] for n in numbers], [recordings[n] for n in numbers]
-    return References(path=path, lines=tuple(lines), recordings=tuple(recordings), sha256=sha256_file(path))
+        sources = sources and [sources[n] for n in numbers]
+    return References(
+        path=path,
+        lines=tuple(lines),
+        recordings=tuple(recordings),
+        sha256=sha256_file(path),
+        sources=tuple(sources) if sources else None,
+    )
+
+
+def _sources(path: Path, count: int) -> list[str]:
+    """Return the transcript of each reference line; UserError where they are not as many."""
+    lines = read_lines(path)
+    if len(lines) != count:
+        what = f"expected {count} lines, one for each reference line, got {len(lines)}"
+        raise UserError(str(path), what, "give transcript and references of the same edition")
+    return lines
 
 
 def find_gold_references(folder: Path, language: str) -> References | None:
@@ -73,8 +94,13 @@ def find_gold_references(folder: Path, language: str) -> References | None:
             f"expected {len(wavs)} lines, one for each wav of {GOLD_FOLDER}, got {len(lines)}",
             "unpack the data set again",
         )
+    source = path.with_name(f"ACL.6060.{folder.name}.en-xx.en.txt")
     return References(
-        path=path, lines=tuple(lines), recordings=tuple(wav.name for wav in wavs), sha256=sha256_file(path)
+        path=path,
+        lines=tuple(lines),
+        recordings=tuple(wav.name for wav in wavs),
+        sha256=sha256_file(path),
+        sources=tuple(_sources(source, len(lines))) if source.is_file() else None,
     )
 
 

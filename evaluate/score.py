@@ -1,4 +1,4 @@
-"""BLEU and chrF by sacrebleu, each with its signature, and the digests of the two files that it compares.
+"""The figures of a decoded test set, each with its interval, its signature, and the digests of what it compares.
 
 A test set whose segments are given is scored line by line; where the system found its own segments, its
 hypotheses are cut anew along the references first (`evaluate.resegment`).
@@ -6,26 +6,25 @@ hypotheses are cut anew along the references first (`evaluate.resegment`).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluate.hypotheses import FLAGS, Hypothesis, read_hypotheses
+from evaluate.metrics import corpus_scores
 from evaluate.references import References, check_line_by_line
 from evaluate.resegment import resegment_recordings
 from submission.digest import canonical_json, sha256_file, write_text
 
-BLEU_TOKENIZERS = {"zh": "zh"}
-"""Target language -> sacrebleu's tokenizer for BLEU where it is not its default, 13a."""
+SCORE_FILE, LINES_FILE = "score.json", "lines.jsonl"
 DECIMALS = 4
 NOT_SCORED = "not scored: no references"
-COMET = {
-    "state": "not computed",
-    "reason": "COMET needs an environment of its own (unbabel-comet) and the model Unbabel/wmt22-comet-da; "
-    "this step has neither",
-}
+NO_COMET = "COMET has an environment and a model of its own, and was not asked: nox -s score"
+NO_SOURCE = "no source transcript"
+NOTHING_FOR_COMET = "no test set has references and their transcript"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +34,13 @@ class Score:
     testset: str
     pair: str
     metric: str
-    """`BLEU` or `chrF`, in percent."""
+    """`BLEU`, `chrF` or `TER`, in percent; of TER less is better."""
     value: float
+    low: float
+    high: float
+    """Bounds of the 95 % bootstrap interval over the reference lines."""
     signature: str
-    """sacrebleu's: settings and version."""
+    """sacrebleu's: settings, resamples, seed and version."""
     segments: int
     """Hypotheses, one a segment of the system."""
     references: int
@@ -63,6 +65,8 @@ class TestSetSummary:
     """Reference lines; None where there are none."""
     note: str
     """Empty, or why there is no score."""
+    comet: str
+    """Empty, or why there is no figure of COMET."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
@@ -81,7 +85,30 @@ class Decoded:
     """Whether the segments are the references' own."""
 
 
-def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A reference line and what answers it."""
+
+    recording: str
+    source: str | None
+    """The transcript; None where the organisers have not given any."""
+    hypothesis: str
+    """After resegmentation, where the segments were free."""
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One test set and pair, scored."""
+
+    scores: list[Score]
+    """None where there are no references."""
+    summary: TestSetSummary
+    lines: list[Line]
+    """What was compared, in the order of the references; none where there are no references."""
+
+
+def score_testset(decoded: Decoded) -> Cell:
     """Return the figures of a test set and pair (none where there are no references) and how it was decoded.
 
     Raises UserError where hypotheses and references do not belong together.
@@ -95,27 +122,33 @@ def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
         flags={flag: counts[flag] for flag in FLAGS},
         references=len(references.lines) if references else None,
         note="" if references else NOT_SCORED,
+        comet="no references" if not references else NO_COMET if references.sources else NO_SOURCE,
     )
     if references is None:
-        return [], summary
-    lines = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
+        return Cell(scores=[], summary=summary, lines=[])
+    texts = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
     digest = sha256_file(decoded.hypotheses)
     scores = [
         Score(
             testset=decoded.testset,
             pair=decoded.pair,
-            metric=metric,
-            value=round(value, DECIMALS),
-            signature=signature,
+            metric=figure.metric,
+            value=round(figure.value, DECIMALS),
+            low=round(figure.low, DECIMALS),
+            high=round(figure.high, DECIMALS),
+            signature=figure.signature,
             segments=len(hypotheses),
             references=len(references.lines),
             resegmented=not decoded.given,
             data_sha256=references.sha256,
             hypotheses_sha256=digest,
         )
-        for metric, value, signature in corpus_scores(lines, references.lines, decoded.language)
+        for figure in corpus_scores(texts, references.lines, decoded.language)
     ]
-    return scores, summary
+    sources = references.sources or [None] * len(texts)
+    columns = zip(references.recordings, sources, texts, references.lines, strict=True)
+    lines = [Line(recording=r, source=s, hypothesis=h, reference=t) for r, s, h, t in columns]
+    return Cell(scores=scores, summary=summary, lines=lines)
 
 
 def align_lines(
@@ -133,23 +166,41 @@ def align_lines(
     return resegment_recordings(texts, pairs, language, where)
 
 
-def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[tuple[str, float, str]]:
-    """Return (metric, value, signature) of BLEU and chrF, with sacrebleu's defaults but for BLEU's tokenizer."""
-    from sacrebleu.metrics import BLEU, CHRF
-
-    bleu, chrf = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a")), CHRF()
-    result = []
-    for name, metric in (("BLEU", bleu), ("chrF", chrf)):
-        value = metric.corpus_score(list(hypotheses), [list(references)]).score
-        result.append((name, value, metric.get_signature().format()))
-    return result
+def write_cell(folder: Path, cell: Cell) -> None:
+    """Write what there is to know of one test set and pair: score.json, and lines.jsonl, a reference line a line."""
+    record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
+    write_text(folder / SCORE_FILE, canonical_json(record))
+    lines = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in cell.lines)
+    write_text(folder / LINES_FILE, "".join(lines))
 
 
-def write_scores(path: Path, scores: Iterable[Score], testsets: Iterable[TestSetSummary]) -> None:
-    """Write scores.json: figures sorted by test set, pair and metric; every test set; what was not computed."""
-    record: dict[str, Any] = {
-        "comet": COMET,
-        "scores": [asdict(s) for s in sorted(scores, key=lambda s: (s.testset, s.pair, s.metric))],
-        "testsets": [asdict(t) for t in sorted(testsets, key=lambda t: (t.testset, t.pair))],
+def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what scores.json holds, of what every score.json holds.
+
+    Figures are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair; what
+    was not computed is said.
+    """
+    cells = list(cells)
+    return {
+        "comet": {"state": "not computed", "reason": NO_COMET},
+        "scores": sorted(
+            (score for cell in cells for score in cell["scores"]),
+            key=lambda score: (score["testset"], score["pair"]),
+        ),
+        "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
     }
-    write_text(path, canonical_json(record))
+
+
+def with_comet(record: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], model_sha256: str) -> dict[str, Any]:
+    """Return what scores.json holds, COMET's figures among the others.
+
+    figures: what each comet.json holds; model_sha256: digest of the checkpoint.
+    """
+    added = [score for figure in figures for score in figure["scores"]]
+    reasons = {(figure["pair"], figure["testset"]): figure["reason"] for figure in figures}
+    state = {"state": "computed", "reason": ""} if added else {"state": "not computed", "reason": NOTHING_FOR_COMET}
+    return {
+        "comet": {**state, "model_sha256": model_sha256},
+        "scores": sorted([*record["scores"], *added], key=lambda score: (score["testset"], score["pair"])),
+        "testsets": [{**t, "comet": reasons[t["pair"], t["testset"]]} for t in record["testsets"]],
+    }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from submission.campaign import Pair
+from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.store import Store
 from submission.system import OPEN_TESTSET, System
@@ -70,28 +72,86 @@ def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut
 
 
 def scored(system: System, store: Store) -> Path:
-    """Return the scores.json of the stage score; every decoding must be built."""
-    chosen = [(pair, name) for pair, name in system.pairs_and_testsets()]
-    hypotheses = [
-        store.need(system.stage("decode", f"{pair.name}/{name}")) / "hypotheses.jsonl" for pair, name in chosen
+    """Return the scores.json of the stage score, which gathers every test set; every decoding must be built."""
+    chosen = system.pairs_and_testsets()
+    for pair, name in chosen:  # all of them, before the first is scored
+        store.need(system.stage("decode", f"{pair.name}/{name}"))
+    cells = [scored_cell(system, store, pair, name) for pair, name in chosen]
+
+    def make(out: Path) -> None:
+        from evaluate.score import gather
+
+        record = gather(_read(cell) for cell in cells)
+        write_text(out / "scores.json", canonical_json(record))
+
+    return store.obtain(system.stage("score"), make) / "scores.json"
+
+
+def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
+    """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
+
+    Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and what answers it.
+    The test set must be decoded; where it has no references, `scores` is empty and the summary's note says so.
+    """
+    part = f"{pair.name}/{name}"
+    hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
+
+    def make(out: Path) -> None:
+        from evaluate.score import score_testset, write_cell
+
+        write_cell(out, score_testset(with_references(system, store, pair, name, hypotheses)))
+
+    return store.obtain(system.stage("score", part), make) / "score.json"
+
+
+def comet_scored(system: System, store: Store, folder: Path) -> Path:
+    """Return the scores.json of the stage comet: that of score with COMET's figures by the checkpoint of a folder.
+
+    Runs in the score environment; everything must be scored without COMET.
+    """
+    digest, parts = system.comet_digest(folder), [f"{pair.name}/{name}" for pair, name in system.pairs_and_testsets()]
+    plain = store.need(system.stage("score")) / "scores.json"
+    cells = {part: store.need(system.stage("score", part)) for part in parts}
+    model: Any = None
+    if any(store.record(system.comet_stage(digest, part)) is None for part in parts):
+        from evaluate.comet import load as load_comet
+
+        model = load_comet(folder, digest)  # what is wrong with it is said before the first test set is scored
+    figures = [
+        store.obtain(system.comet_stage(digest, part), functools.partial(_comet, model, cells[part])) / "comet.json"
+        for part in parts
     ]
 
     def make(out: Path) -> None:
-        from evaluate.score import score_testset, write_scores
-        from submission.progress import progress
+        from evaluate.score import with_comet
 
-        testsets = [
-            with_references(system, store, pair, name, path)
-            for (pair, name), path in zip(chosen, hypotheses, strict=True)
-        ]
-        results = []
-        with progress("score", len(testsets), "test sets") as tick:
-            for testset in testsets:
-                results.append(score_testset(testset))
-                tick(1)
-        write_scores(out / "scores.json", [s for scores, _ in results for s in scores], [t for _, t in results])
+        merged = with_comet(_read(plain), [_read(path) for path in figures], digest)
+        write_text(out / "scores.json", canonical_json(merged))
 
-    return store.obtain(system.stage("score"), make) / "scores.json"
+    return store.obtain(system.comet_stage(digest), make) / "scores.json"
+
+
+def _comet(model: Any, cell: Path, out: Path) -> None:
+    """Write COMET's figures of a scored test set: its record, one figure a line, or why there are none."""
+    from evaluate.comet import comet_score, segment_scores
+    from evaluate.score import LINES_FILE, NO_SOURCE, SCORE_FILE
+
+    scored = _read(cell / SCORE_FILE)
+    lines = [json.loads(line) for line in (cell / LINES_FILE).read_text(encoding="utf-8").split("\n")[:-1]]
+    record = {"pair": scored["testset"]["pair"], "testset": scored["testset"]["testset"], "reason": "", "scores": []}
+    if not scored["scores"]:
+        record |= {"reason": scored["testset"]["comet"], "segments": []}
+    elif any(line["source"] is None for line in lines):
+        record |= {"reason": NO_SOURCE, "segments": []}
+    else:
+        segments = segment_scores(model, lines, str(cell / LINES_FILE))
+        record |= {"scores": [comet_score(model, segments, scored["scores"][0])], "device": model.device}
+        record["segments"] = [round(score, 4) for score in segments]
+    write_text(out / "comet.json", canonical_json(record))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def with_references(system: System, store: Store, pair: Pair, name: str, hypotheses: Path) -> Any:
@@ -109,7 +169,7 @@ def with_references(system: System, store: Store, pair: Pair, name: str, hypothe
         language=pair.target,
         hypotheses=hypotheses,
         references=references,
-        given=gold or system.campaign.testset(name).segmentation == "given",
+        given=system.stage("score", f"{pair.name}/{name}").options["given"],
     )
 
 

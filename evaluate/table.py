@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from evaluate.metrics import METRICS
 from submission.tabular import aligned
 
-HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", "BLEU", "chrF")
+HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", *METRICS, "COMET")
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return the table of a scores.json: one row a test set and pair, then what was not computed and why."""
-    values = {(s["pair"], s["testset"], s["metric"]): f"{s['value']:.1f}" for s in record["scores"]}
+    """Return the table of a scores.json: one row a test set and pair, then what was not computed and why.
+
+    A figure stands with the bounds of its 95 % interval.
+    """
+    values = {(s["pair"], s["testset"], s["metric"]): shown(s) for s in record["scores"]}
     rows = [HEADINGS]
     for entry in sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"])):
         pair, testset, flags = entry["pair"], entry["testset"], entry["flags"]
         counts = [entry["segments"], *(flags[name] for name in ("blank", "truncated", "clipped", "too_short"))]
-        scores = [entry["note"]] if entry["note"] else [values[pair, testset, metric] for metric in ("BLEU", "chrF")]
+        scores = [entry["note"]]
+        if not entry["note"]:
+            scores = [*(values[pair, testset, metric] for metric in METRICS), values.get((pair, testset, "COMET"), "-")]
         rows.append((pair, testset, *(f"{count:,}" for count in counts), *scores))
-    return f"{aligned(rows, left=(0, 1))}\nCOMET: {record['comet']['state']}: {record['comet']['reason']}"
+    return "\n".join([aligned(rows, left=(0, 1)), *comet_lines(record)])
+
+
+def comet_lines(record: dict[str, Any]) -> list[str]:
+    """Return what there is to say of COMET: by which model, or why not."""
+    comet = record["comet"]
+    if comet["state"] != "computed":
+        return [f"COMET: {comet['state']}: {comet['reason']}"]
+    lines = [f"COMET: model {comet['model_sha256'][:12]}"]
+    reasons: dict[str, list[str]] = {}
+    for entry in record["testsets"]:
+        if entry["comet"]:
+            reasons.setdefault(entry["comet"], []).append(f"{entry['pair']}/{entry['testset']}")
+    return lines + [f"COMET: not computed: {reason}: {', '.join(names)}" for reason, names in reasons.items()]
+
+
+def shown(score: dict[str, Any]) -> str:
+    """Return a figure with its interval: `24.4 (22.1–26.7)`."""
+    return f"{score['value']:.1f} ({score['low']:.1f}–{score['high']:.1f})"

@@ -7,8 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_comet_argument, add_system_arguments, open_system, run
 from submission.digest import canonical_json
+from submission.store import Stage, Store
+from submission.system import System
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -30,6 +32,16 @@ def begin(args: argparse.Namespace) -> None:
     store.begin_journal()
 
 
+def _scoring(args: argparse.Namespace, system: System, store: Store) -> Stage:
+    """Return the stage whose scores.json counts: with COMET where that is computed, or asked for by --comet."""
+    folder = args.comet or system.comet_model()
+    if folder is not None:
+        stage = system.comet_stage(system.comet_digest(folder))
+        if args.comet or store.record(stage):
+            return stage
+    return system.stage("score")
+
+
 def bundle(args: argparse.Namespace) -> None:
     """Assemble the bundle of a built system."""
     from submission.bundle import bundle as assemble
@@ -37,6 +49,7 @@ def bundle(args: argparse.Namespace) -> None:
     system, store = open_system(args)
     stages = {stage.id: stage for stage in system.stages()}
     records = {name: store.record(stage) for name, stage in stages.items() if store.need(stage)}
+    scoring = _scoring(args, system, store)
     out = assemble(
         args.dist / system.name,
         campaign=system.campaign,
@@ -48,8 +61,8 @@ def bundle(args: argparse.Namespace) -> None:
             for name in pair.testsets
         },
         segments={t.name: store.need(stages[f"segment:{t.name}"]) / "segments.yaml" for t in system.campaign.testsets},
-        scores=store.need(stages["score"]) / "scores.json",
-        stages={name: stage.key for name, stage in stages.items()},
+        scores=store.need(scoring) / "scores.json",
+        stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
         inputs=system.external_inputs(),
         provenance={k: v for record in records.values() for k, v in record["provenance"]["versions"].items()},
     )
@@ -80,7 +93,7 @@ def summary(args: argparse.Namespace) -> int:
         campaign=system.campaign,
         recipe=system.recipe,
         model=store.need(system.stage("quantize")) / "model",
-        scores=json.loads((store.need(system.stage("score")) / "scores.json").read_text(encoding="utf-8")),
+        scores=json.loads((store.need(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
         journal=journal,
         seconds=seconds,
         bundle=folder,
@@ -100,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is not verify:
             add_system_arguments(verb)
         if function in (bundle, summary):
+            add_comet_argument(verb)
             verb.add_argument(
                 "--dist",
                 type=Path,

@@ -46,6 +46,16 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_comet_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a COMET checkpoint, for the commands of `nox -s score`."""
+    parser.add_argument(
+        "--comet",
+        type=Path,
+        metavar="DIR",
+        help="folder of a COMET checkpoint (default: models/comet in the data folder, where it is there)",
+    )
+
+
 def open_system(args: argparse.Namespace) -> tuple[System, Store]:
     """Return the system that the arguments name, and its store; UserError where a file is wrong."""
     campaign = read_campaign(args.campaign)

@@ -2,6 +2,7 @@
 
 models/<model>/      the base checkpoint
 models/shas/         the segmentation classifier
+models/comet/        optional: a COMET checkpoint, for `nox -s score`
 corpora/<name>/      training corpora, each in its published layout (docs/training.md shows them)
 acl_6060/{dev,eval}/ ACL 60/60
 testsets/<NAME>/     recordings, FILE_ORDER and, where the organisers fix it, segments.yaml
@@ -17,7 +18,16 @@ from pathlib import Path
 
 from submission.campaign import Campaign
 from submission.checkpoint import read_checkpoint
-from submission.digest import canonical_json, describe_files, files_below, sha256_text, tree_digest, write_text
+from submission.digest import (
+    canonical_json,
+    describe_files,
+    files_below,
+    sha256_file,
+    sha256_text,
+    tree_digest,
+    write_text,
+)
+from submission.errors import UserError
 from submission.recipe import Recipe
 
 ACL_6060 = "https://aclanthology.org/2023.iwslt-1.2 (the archive `2/acl_6060`)"
@@ -54,6 +64,9 @@ FORMATS_READ = {
     ),
 }
 """Layouts of corpora, all of which `train` reads."""
+
+COMET_HPARAMS, COMET_CHECKPOINT, COMET_ENCODER = "hparams.yaml", "checkpoints/model.ckpt", "encoder"
+"""Files of a COMET checkpoint as it is published, and the folder of its encoder's tokenizer and configuration."""
 
 UNSHIPPED = ("forge.json", "*.md", ".*")
 """What lies beside a forged model's files and is not part of the model."""
@@ -127,6 +140,22 @@ def model_digest(folder: Path) -> str:
     return sha256_text(
         canonical_json({name: f for name, f in files.items() if not any(fnmatch(name, p) for p in UNSHIPPED)})
     )
+
+
+def comet_digest(folder: Path, cache: Path) -> str:
+    """Return the digest of a COMET checkpoint: of all that its figures depend on.
+
+    Raises UserError where the folder is none.
+    """
+    missing = [name for name in (COMET_HPARAMS, COMET_CHECKPOINT) if not (folder / name).is_file()]
+    if missing:
+        get = f"hf download Unbabel/wmt22-comet-da --local-dir {folder}"
+        raise UserError(f"COMET model {folder}", f"lacks {' and '.join(missing)}", get)
+    parts = {COMET_HPARAMS: sha256_file(folder / COMET_HPARAMS)}
+    for part in (Path(COMET_CHECKPOINT).parent.as_posix(), COMET_ENCODER):
+        if (folder / part).is_dir():
+            parts[part] = cached_tree_digest(folder / part, cache)
+    return sha256_text(canonical_json(parts))
 
 
 def cached_tree_digest(folder: Path, cache: Path) -> str:

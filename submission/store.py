@@ -39,6 +39,7 @@ LIBRARIES = (
     "numpy",
     "sacrebleu",
     "mweralign",
+    "unbabel-comet",
     "espeakng-loader",
     "soxr",
     "silero-vad",

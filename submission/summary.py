@@ -13,7 +13,7 @@ from submission.recipe import Recipe
 from submission.sizes import GB, GIB
 from submission.tabular import aligned
 
-METRICS = ("BLEU", "chrF")
+METRICS = ("BLEU", "chrF", "TER", "COMET")
 COMPETITION = "iwslt26"
 Row = Sequence[str]
 

@@ -1,7 +1,8 @@
 """A system: recipe × campaign, the stages that build it, and what each of them reads.
 
     data ─► corpus ─► finetune ─► merge ─► sensitivity ─► awq ─► quantize ─┐
-      └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─► score
+      └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─┐
+                                                            score ◄── score:<pair>/<NAME> ◄──────────┘
 
 A stage's key covers its own options and its inputs' keys, so the plan of a whole system is known before any
 of it is built. This table is the only place that says what a stage reads.
@@ -26,6 +27,7 @@ from submission.sources import (
     Required,
     cached_tree_digest,
     check_parts,
+    comet_digest,
     missing_parts,
     model_digest,
     required_parts,
@@ -44,12 +46,16 @@ REVISIONS = {
     "segment": 2,
     "decode": 1,
     "loss": 1,
-    "score": 1,
+    "score": 3,
+    "comet": 1,
 }
 
 # ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded.
 OPEN_TESTSET = "ACL6060"
 OPEN_FOLDER = "acl_6060/eval"
+
+# Optional: what `nox -s score` scores with.
+COMET_PART = "models/comet"
 
 MINIATURE = Path(__file__).parent / "miniature"
 # What ships with the repository and goes into the miniature's data folder.
@@ -208,8 +214,8 @@ class System:
         """Yield segmentation, decoding and scoring; segments are shared by pairs, recipes and models."""
         segments = {t.name: self._segment(t.name, t.segmentation) for t in self.campaign.testsets}
         yield from segments.values()
-        decodes = {}
-        for pair, testset in self.pairs_and_testsets():
+        decodes, asked_for = {}, self.pairs_and_testsets()
+        for pair, testset in asked_for:
             inputs = {"model": quantize.key, "audio": self._source(self.testset_part(testset))}
             if testset in segments:
                 inputs["segments"] = segments[testset].key
@@ -222,10 +228,16 @@ class System:
             )
             decodes[stage.part] = stage
             yield stage
-        references = {
-            f"references/{name}": self._source(self.reference_part(name)) for name in (*segments, OPEN_TESTSET)
-        }
-        yield self._make("score", "evaluate score", {}, {**{part: s.key for part, s in decodes.items()}, **references})
+        scores = [self._score(pair, testset, decodes[f"{pair.name}/{testset}"]) for pair, testset in asked_for]
+        yield from scores
+        yield self._make("score", "evaluate score", {}, {stage.part: stage.key for stage in scores})
+
+    def _score(self, pair: Pair, testset: str, decode: Stage) -> Stage:
+        """Return the scoring of one test set and pair, which any system that decodes it alike finds done."""
+        given = testset == OPEN_TESTSET or self.campaign.testset(testset).segmentation == "given"
+        inputs = {"decode": decode.key, "references": self._source(self.reference_part(testset))}
+        options = {"target": pair.target, "given": given}
+        return self._make("score", "evaluate score", options, inputs, part=decode.part)
 
     def _segment(self, name: str, segmentation: str) -> Stage:
         options: dict[str, Any] = {
@@ -262,6 +274,24 @@ class System:
         asked = {"prompt": self.campaign.prompt, "end_token": self.campaign.model.end_token}
         options = {**asked, **self._spoken, "dtype": self.recipe.decode.dtype}
         return self._make("loss", "evaluate ablate", options, inputs)
+
+    def comet_model(self) -> Path | None:
+        """Return where the data folder holds a COMET checkpoint, or None where it does not."""
+        folder = self.given_data / COMET_PART if self.given_data else None
+        return folder if folder and folder.is_dir() else None
+
+    def comet_digest(self, folder: Path) -> str:
+        """Return the digest of a COMET checkpoint; UserError where the folder is none."""
+        return comet_digest(folder, self._cache)
+
+    def comet_stage(self, model: str, part: str = "") -> Stage:
+        """Return the stage of COMET by a model of that digest: of one <pair>/<NAME>, or all of them with `score`'s."""
+        if part:
+            inputs = {"lines": self.stage("score", part).key}
+        else:
+            parts = (f"{pair.name}/{name}" for pair, name in self.pairs_and_testsets())
+            inputs = {part: self.comet_stage(model, part).key for part in parts} | {"score": self.stage("score").key}
+        return self._make("comet", "evaluate comet", {}, {**inputs, "model": model}, part=part)
 
     @property
     def _spoken(self) -> dict[str, dict[str, str]]:
