@@ -1,4 +1,4 @@
-"""BLEU and chrF by sacrebleu, each with its signature, and the digests of the two files that it compares.
+"""The figures of a decoded test set, each with its interval, its signature, and the digests of what it compares.
 
 A test set whose segments are given is scored line by line; where the system found its own segments, its
 hypotheses are cut anew along the references first (`evaluate.resegment`).
@@ -7,18 +7,17 @@ hypotheses are cut anew along the references first (`evaluate.resegment`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluate.hypotheses import FLAGS, Hypothesis, read_hypotheses
+from evaluate.metrics import corpus_scores
 from evaluate.references import References, check_line_by_line
 from evaluate.resegment import resegment_recordings
 from submission.digest import canonical_json, sha256_file, write_text
 
-BLEU_TOKENIZERS = {"zh": "zh"}
-"""Target language -> sacrebleu's tokenizer for BLEU where it is not its default, 13a."""
 DECIMALS = 4
 NOT_SCORED = "not scored: no references"
 COMET = {
@@ -35,10 +34,13 @@ class Score:
     testset: str
     pair: str
     metric: str
-    """`BLEU` or `chrF`, in percent."""
+    """`BLEU`, `chrF` or `TER`, in percent; of TER less is better."""
     value: float
+    low: float
+    high: float
+    """Bounds of the 95 % bootstrap interval over the reference lines."""
     signature: str
-    """sacrebleu's: settings and version."""
+    """sacrebleu's: settings, resamples, seed and version."""
     segments: int
     """Hypotheses, one a segment of the system."""
     references: int
@@ -104,16 +106,18 @@ def score_testset(decoded: Decoded) -> tuple[list[Score], TestSetSummary]:
         Score(
             testset=decoded.testset,
             pair=decoded.pair,
-            metric=metric,
-            value=round(value, DECIMALS),
-            signature=signature,
+            metric=figure.metric,
+            value=round(figure.value, DECIMALS),
+            low=round(figure.low, DECIMALS),
+            high=round(figure.high, DECIMALS),
+            signature=figure.signature,
             segments=len(hypotheses),
             references=len(references.lines),
             resegmented=not decoded.given,
             data_sha256=references.sha256,
             hypotheses_sha256=digest,
         )
-        for metric, value, signature in corpus_scores(lines, references.lines, decoded.language)
+        for figure in corpus_scores(lines, references.lines, decoded.language)
     ]
     return scores, summary
 
@@ -133,23 +137,23 @@ def align_lines(
     return resegment_recordings(texts, pairs, language, where)
 
 
-def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[tuple[str, float, str]]:
-    """Return (metric, value, signature) of BLEU and chrF, with sacrebleu's defaults but for BLEU's tokenizer."""
-    from sacrebleu.metrics import BLEU, CHRF
-
-    bleu, chrf = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a")), CHRF()
-    result = []
-    for name, metric in (("BLEU", bleu), ("chrF", chrf)):
-        value = metric.corpus_score(list(hypotheses), [list(references)]).score
-        result.append((name, value, metric.get_signature().format()))
-    return result
+def write_cell(path: Path, scores: Sequence[Score], summary: TestSetSummary) -> None:
+    """Write the score.json of one test set and pair."""
+    write_text(path, canonical_json({"scores": [asdict(score) for score in scores], "testset": asdict(summary)}))
 
 
-def write_scores(path: Path, scores: Iterable[Score], testsets: Iterable[TestSetSummary]) -> None:
-    """Write scores.json: figures sorted by test set, pair and metric; every test set; what was not computed."""
-    record: dict[str, Any] = {
+def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what scores.json holds, of what every score.json holds.
+
+    Figures are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair; what
+    was not computed is said.
+    """
+    cells = list(cells)
+    return {
         "comet": COMET,
-        "scores": [asdict(s) for s in sorted(scores, key=lambda s: (s.testset, s.pair, s.metric))],
-        "testsets": [asdict(t) for t in sorted(testsets, key=lambda t: (t.testset, t.pair))],
+        "scores": sorted(
+            (score for cell in cells for score in cell["scores"]),
+            key=lambda score: (score["testset"], score["pair"]),
+        ),
+        "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
     }
-    write_text(path, canonical_json(record))

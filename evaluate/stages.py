@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from submission.campaign import Pair
+from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.store import Store
 from submission.system import OPEN_TESTSET, System
@@ -70,28 +72,35 @@ def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut
 
 
 def scored(system: System, store: Store) -> Path:
-    """Return the scores.json of the stage score; every decoding must be built."""
-    chosen = [(pair, name) for pair, name in system.pairs_and_testsets()]
-    hypotheses = [
-        store.need(system.stage("decode", f"{pair.name}/{name}")) / "hypotheses.jsonl" for pair, name in chosen
-    ]
+    """Return the scores.json of the stage score, which gathers every test set; every decoding must be built."""
+    chosen = system.pairs_and_testsets()
+    for pair, name in chosen:  # all of them, before the first is scored
+        store.need(system.stage("decode", f"{pair.name}/{name}"))
+    cells = [scored_cell(system, store, pair, name) for pair, name in chosen]
 
     def make(out: Path) -> None:
-        from evaluate.score import score_testset, write_scores
-        from submission.progress import progress
+        from evaluate.score import gather
 
-        testsets = [
-            with_references(system, store, pair, name, path)
-            for (pair, name), path in zip(chosen, hypotheses, strict=True)
-        ]
-        results = []
-        with progress("score", len(testsets), "test sets") as tick:
-            for testset in testsets:
-                results.append(score_testset(testset))
-                tick(1)
-        write_scores(out / "scores.json", [s for scores, _ in results for s in scores], [t for _, t in results])
+        record = gather(json.loads(cell.read_text(encoding="utf-8")) for cell in cells)
+        write_text(out / "scores.json", canonical_json(record))
 
     return store.obtain(system.stage("score"), make) / "scores.json"
+
+
+def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
+    """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
+
+    The test set must be decoded; where it has no references, `scores` is empty and the summary's note says so.
+    """
+    part = f"{pair.name}/{name}"
+    hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
+
+    def make(out: Path) -> None:
+        from evaluate.score import score_testset, write_cell
+
+        write_cell(out / "score.json", *score_testset(with_references(system, store, pair, name, hypotheses)))
+
+    return store.obtain(system.stage("score", part), make) / "score.json"
 
 
 def with_references(system: System, store: Store, pair: Pair, name: str, hypotheses: Path) -> Any:
@@ -109,7 +118,7 @@ def with_references(system: System, store: Store, pair: Pair, name: str, hypothe
         language=pair.target,
         hypotheses=hypotheses,
         references=references,
-        given=gold or system.campaign.testset(name).segmentation == "given",
+        given=system.stage("score", f"{pair.name}/{name}").options["given"],
     )
 
 

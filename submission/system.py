@@ -1,7 +1,8 @@
 """A system: recipe × campaign, the stages that build it, and what each of them reads.
 
     data ─► corpus ─► finetune ─► merge ─► sensitivity ─► awq ─► quantize ─┐
-      └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─► score
+      └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─┐
+                                                            score ◄── score:<pair>/<NAME> ◄──────────┘
 
 A stage's key covers its own options and its inputs' keys, so the plan of a whole system is known before any
 of it is built. This table is the only place that says what a stage reads.
@@ -44,7 +45,7 @@ REVISIONS = {
     "segment": 2,
     "decode": 1,
     "loss": 1,
-    "score": 1,
+    "score": 2,
 }
 
 # ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded.
@@ -208,8 +209,8 @@ class System:
         """Yield segmentation, decoding and scoring; segments are shared by pairs, recipes and models."""
         segments = {t.name: self._segment(t.name, t.segmentation) for t in self.campaign.testsets}
         yield from segments.values()
-        decodes = {}
-        for pair, testset in self.pairs_and_testsets():
+        decodes, asked_for = {}, self.pairs_and_testsets()
+        for pair, testset in asked_for:
             inputs = {"model": quantize.key, "audio": self._source(self.testset_part(testset))}
             if testset in segments:
                 inputs["segments"] = segments[testset].key
@@ -222,10 +223,16 @@ class System:
             )
             decodes[stage.part] = stage
             yield stage
-        references = {
-            f"references/{name}": self._source(self.reference_part(name)) for name in (*segments, OPEN_TESTSET)
-        }
-        yield self._make("score", "evaluate score", {}, {**{part: s.key for part, s in decodes.items()}, **references})
+        scores = [self._score(pair, testset, decodes[f"{pair.name}/{testset}"]) for pair, testset in asked_for]
+        yield from scores
+        yield self._make("score", "evaluate score", {}, {stage.part: stage.key for stage in scores})
+
+    def _score(self, pair: Pair, testset: str, decode: Stage) -> Stage:
+        """Return the scoring of one test set and pair, which any system that decodes it alike finds done."""
+        given = testset == OPEN_TESTSET or self.campaign.testset(testset).segmentation == "given"
+        inputs = {"decode": decode.key, "references": self._source(self.reference_part(testset))}
+        options = {"target": pair.target, "given": given}
+        return self._make("score", "evaluate score", options, inputs, part=decode.part)
 
     def _segment(self, name: str, segmentation: str) -> Stage:
         options: dict[str, Any] = {

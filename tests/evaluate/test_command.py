@@ -15,10 +15,12 @@ import soundfile
 
 import evaluate
 from evaluate.__main__ import make_parser
-from evaluate.hypotheses import read_hypotheses
+from evaluate.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
+from evaluate.stages import scored, scored_cell
 from submission.campaign import FOLDER as CAMPAIGNS
 from submission.campaign import read_campaign
 from submission.cli import open_system, run
+from submission.errors import UserError
 from submission.segments import SAMPLE_RATE, Segment, write_segments
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +185,26 @@ def test_a_system_is_decoded_and_scored(arguments, capsys):
     ]
 
 
+def test_a_test_set_and_pair_is_scored_by_itself_and_found_by_the_whole(arguments, tmp_path, capsys):
+    system, store = open_system(make_parser().parse_args(["score", *arguments, f"--store={tmp_path}"]))
+    pair = system.campaign.pairs[0]
+    with pytest.raises(UserError, match="stage decode:en-de/TALKS: is not built"):
+        scored_cell(system, store, pair, "TALKS")
+    for part, name in ((f"{p.name}/{name}", name) for p, name in system.pairs_and_testsets()):
+        recordings = ("sent_1.wav", "sent_2.wav") if name == "ACL6060" else ("one.wav",) * 3
+        hypotheses = [make_hypothesis(f"{r}/{n:04}", f"x {n}") for n, r in enumerate(recordings)]
+        store.obtain(
+            system.stage("decode", part), lambda out, h=hypotheses: write_hypotheses(out / "hypotheses.jsonl", h)
+        )
+    cell = json.loads(scored_cell(system, store, pair, "TALKS").read_text(encoding="utf-8"))
+    assert [score["metric"] for score in cell["scores"]] == ["BLEU", "chrF", "TER"]
+    assert (cell["testset"]["testset"], cell["testset"]["segments"]) == ("TALKS", 3)
+    capsys.readouterr()
+    whole = json.loads(scored(system, store).read_text(encoding="utf-8"))
+    assert "score:en-de/TALKS: cached" in capsys.readouterr().err
+    assert [s for s in whole["scores"] if (s["pair"], s["testset"]) == ("en-de", "TALKS")] == cell["scores"]
+
+
 @pytest.mark.parametrize(("option", "value"), [("--pair", "en-fr"), ("--testset", "TALK")])
 def test_an_unknown_pair_or_test_set_is_refused_with_the_known_ones(arguments, capsys, option, value):
     assert run(make_parser(), ["decode", *arguments, option, value]) == 2
@@ -211,8 +233,9 @@ def test_an_earlier_stage_that_is_not_built_is_told_before_anything_is_begun(
 
 
 def test_every_shipped_campaigns_target_languages_can_be_scored():
-    from evaluate.score import corpus_scores
+    from evaluate.metrics import METRICS, corpus_scores
 
     for path in sorted(CAMPAIGNS.glob("*.toml")):
         for pair in read_campaign(path.stem).pairs:
-            assert [name for name, *_ in corpus_scores(["a b c d"], ["a b c d"], pair.target)] == ["BLEU", "chrF"]
+            figures = corpus_scores(["a b c d"], ["a b c d"], pair.target)
+            assert [figure.metric for figure in figures] == list(METRICS)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from evaluate.hypotheses import make_hypothesis, write_hypotheses
+from evaluate.metrics import corpus_scores
 from evaluate.references import References
-from evaluate.score import Decoded, corpus_scores, score_testset, write_scores
+from evaluate.score import Decoded, gather, score_testset, write_cell
 from evaluate.table import table
 from submission.digest import sha256_file
 from submission.errors import UserError
@@ -25,35 +27,79 @@ CHINESE = (
 )
 
 
-def lines_of(values):
-    return [(name, round(value, 4), signature) for name, value, signature in values]
+SACREBLEU = {"de": [], "zh": ["--ter-normalized", "--ter-asian-support"]}
+"""Target language -> options with which sacrebleu's command line takes the settings of ours."""
+
+
+def shown(figures):
+    return [(f.metric, round(f.value, 4), f.signature) for f in figures]
 
 
 def test_golden_german():
-    assert lines_of(corpus_scores(*GERMAN, "de")) == [
-        ("BLEU", 35.1116, "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
-        ("chrF", 67.4783, "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+    assert shown(corpus_scores(*GERMAN, "de")) == [
+        ("BLEU", 35.1116, "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
+        ("chrF", 67.4783, "nrefs:1|bs:1000|seed:12345|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+        ("TER", 26.3158, "nrefs:1|bs:1000|seed:12345|case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:2.6.0"),
     ]
 
 
 def test_golden_chinese():
-    assert lines_of(corpus_scores(*CHINESE, "zh")) == [
-        ("BLEU", 24.9482, "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"),
-        ("chrF", 35.3654, "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+    assert shown(corpus_scores(*CHINESE, "zh")) == [
+        ("BLEU", 24.9482, "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"),
+        ("chrF", 35.3654, "nrefs:1|bs:1000|seed:12345|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+        ("TER", 29.6296, "nrefs:1|bs:1000|seed:12345|case:lc|tok:tercom|norm:yes|punct:yes|asian:yes|version:2.6.0"),
     ]
 
 
-@pytest.mark.parametrize(("texts", "language"), [(GERMAN, "de"), (CHINESE, "zh")])
-def test_figures_equal_sacrebleus_own_command_line_to_the_digit(tmp_path, texts, language):
+def theirs(folder, texts, language, *options):
+    """Return what sacrebleu's command line prints as JSON, with its own default seed."""
     for name, lines in zip(("hyp", "ref"), texts, strict=True):
-        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "hyp", "-l", f"en-{language}", "-m", "bleu", "chrf"]
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "sacrebleu",
+        "ref",
+        "-i",
+        "hyp",
+        "-l",
+        f"en-{language}",
+        "-m",
+        "bleu",
+        "chrf",
+        "ter",
+    ]
     result = subprocess.run(
-        [*command, "-w", "12", "--format", "json"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [*command, *SACREBLEU[language], "-w", "12", "--format", "json", *options],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "SACREBLEU_SEED"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    theirs = [(entry["score"], entry["signature"]) for entry in json.loads(result.stdout)]
-    ours = [(round(value, 12), signature) for _, value, signature in corpus_scores(*texts, language)]
-    assert ours == theirs
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("texts", "language"), [(GERMAN, "de"), (CHINESE, "zh")])
+def test_figures_and_intervals_equal_sacrebleus_own_command_line_to_the_digit(tmp_path, texts, language):
+    texts = [lines * 5 for lines in texts]
+    entries, figures = theirs(tmp_path, texts, language, "--confidence"), corpus_scores(*texts, language)
+    assert [(round(f.value, 12), f.signature) for f in figures] == [(e["score"], e["signature"]) for e in entries]
+    widths = [f"{(f.high - f.low) / 2:.4f}" for f in figures]
+    assert widths == [f"{entry['confidence_var']:.4f}" for entry in entries]
+    assert all(f.low < f.value < f.high for f in figures)
+
+
+def test_plain_figures_equal_sacrebleus_too(tmp_path):
+    entries = theirs(tmp_path, GERMAN, "de")
+    assert [round(f.value, 12) for f in corpus_scores(*GERMAN, "de")] == [entry["score"] for entry in entries]
+
+
+def test_a_damaged_line_widens_the_interval_and_equal_lines_leave_none():
+    same = corpus_scores(["Ja, das ist gut."] * 8, ["Ja, das ist gut."] * 8, "de")
+    assert [(round(f.low, 9), round(f.high, 9)) for f in same] == [(100.0, 100.0), (100.0, 100.0), (0.0, 0.0)]
+    one_wrong = corpus_scores(["Ja, das ist gut."] * 7 + ["Nein."], ["Ja, das ist gut."] * 8, "de")
+    assert all(f.low < f.high for f in one_wrong)
 
 
 def decoded(folder, hypotheses, references, given, language="de"):
@@ -93,6 +139,7 @@ def test_a_given_segmentation_is_scored_line_by_line(tmp_path):
     assert [(s.metric, s.value, s.segments, s.references, s.resegmented) for s in scores] == [
         ("BLEU", 100.0, 3, 3, False),
         ("chrF", 100.0, 3, 3, False),
+        ("TER", 0.0, 3, 3, False),
     ]
     assert {s.data_sha256 for s in scores} == {sha256_file(tmp_path / "x" / "references.txt")}
     assert {s.hypotheses_sha256 for s in scores} == {sha256_file(one.hypotheses)}
@@ -107,7 +154,7 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
         ("b.wav/0001", "Ja, das stimmt so."),
     ]
     scores, summary = score_testset(decoded(tmp_path / "x", hypotheses, PAIRS, given=False))
-    assert [(s.value, s.segments, s.references, s.resegmented) for s in scores] == [(100.0, 4, 3, True)] * 2
+    assert [(s.value, s.segments, s.references, s.resegmented) for s in scores[:2]] == [(100.0, 4, 3, True)] * 2
     assert summary.flags == {"blank": 1, "clipped": 0, "too_short": 0, "truncated": 0}
 
 
@@ -115,7 +162,7 @@ def test_free_chinese_is_cut_by_character(tmp_path):
     references = [("a.wav", "他有三本书。"), ("a.wav", "今天天气很好。")]
     hypotheses = [("a.wav/0000", "他有三"), ("a.wav/0001", "本书。今天天气很好。")]
     scores, _ = score_testset(decoded(tmp_path / "x", hypotheses, references, given=False, language="zh"))
-    assert [s.value for s in scores] == [100.0, 100.0]
+    assert [s.value for s in scores] == [100.0, 100.0, 0.0]
     assert "tok:zh" in scores[0].signature
 
 
@@ -124,16 +171,24 @@ def test_given_segments_that_were_not_all_decoded_are_refused(tmp_path):
         score_testset(decoded(tmp_path / "x", [("a.wav/0000", "x")], PAIRS, given=True))
 
 
+def gathered(folder, *results):
+    """Return what scores.json holds, by way of the files of the test sets."""
+    for number, (scores, summary) in enumerate(results):
+        write_cell(folder / f"{number}.json", scores, summary)
+    return gather(json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in range(len(results)))
+
+
 def test_scores_json_is_sorted_and_says_what_was_not_computed(tmp_path):
     hypotheses = [("a.wav/0000", "Ja."), ("a.wav/0001", "", ["too_short"])]
     german = score_testset(decoded(tmp_path / "de", hypotheses, [("a.wav", "Ja."), ("a.wav", "Nein.")], given=True))
     chinese = score_testset(decoded(tmp_path / "zh", hypotheses, None, given=True, language="zh"))
-    write_scores(tmp_path / "s", [*chinese[0], *reversed(german[0])], [chinese[1], german[1]])
-    record = json.loads((tmp_path / "s").read_text(encoding="utf-8"))
-    assert [(s["pair"], s["metric"]) for s in record["scores"]] == [("en-de", "BLEU"), ("en-de", "chrF")]
+    record = gathered(tmp_path, chinese, german)
+    assert [(s["pair"], s["metric"]) for s in record["scores"]] == [("en-de", m) for m in ("BLEU", "chrF", "TER")]
     assert sorted(record["scores"][0]) == [
         "data_sha256",
+        "high",
         "hypotheses_sha256",
+        "low",
         "metric",
         "pair",
         "references",
@@ -156,8 +211,7 @@ def test_the_table_has_a_row_for_every_test_set(tmp_path):
     hypotheses = [("a.wav/0000", "Ja."), ("a.wav/0001", "", ["too_short"])]
     german = score_testset(decoded(tmp_path / "de", hypotheses, [("a.wav", "Ja."), ("a.wav", "Nein.")], given=True))
     chinese = score_testset(decoded(tmp_path / "zh", hypotheses, None, given=True, language="zh"))
-    write_scores(tmp_path / "s", german[0], [chinese[1], german[1]])
-    lines = table(json.loads((tmp_path / "s").read_text(encoding="utf-8"))).splitlines()
+    lines = table(gathered(tmp_path, chinese, german)).splitlines()
     assert len(lines) == 4
     assert lines[1].split()[:7] == ["en-de", "ACL", "2", "1", "0", "0", "1"]
     assert lines[2].endswith("not scored: no references")

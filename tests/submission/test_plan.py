@@ -59,7 +59,7 @@ def test_help_answers_at_once():
 def test_plan_lists_every_stage_with_its_state(tmp_path):
     done = submission(tmp_path, "plan")
     assert done.returncode == 0
-    assert done.stdout.count("to build") == 27
+    assert done.stdout.count("to build") == 40
     assert "Packed model, expected:" in done.stdout
 
 
