@@ -46,7 +46,7 @@ def uploads_table(results: Results) -> Table | None:
                 "Small: the 95 % interval. Hypotheses of sets that the system segments itself are resegmented along "
                 "the references. In bold: the better one. –: not a test set of that pair.",
                 *_paper_note(paper),
-                *comet_note(results, systems),
+                *comet_note(systems),
             ),
             command=results.commands.get("uploads", ""),
         )
@@ -107,7 +107,7 @@ def segmentation_table(results: Results) -> Table | None:
                 "dropped is what of it lies in no segment. Gold: the segments of the references. In bold: the best of "
                 "the others.",
                 "The last rows are sums, and plain means of the scores, over the sets that are cut by a method.",
-                *comet_note(results, methods),
+                *comet_note(methods),
             ),
             command=results.commands.get("segmentations", ""),
         )

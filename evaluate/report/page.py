@@ -143,9 +143,7 @@ def _cell(cell: Cell, column: Column) -> str:
     ]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     why = f' title="{escape(cell.missing, quote=True)}"' if cell.missing and cell.value is None else ""
-    small = [cell.interval] if cell.interval else []
-    small += [f"paper {cell.paper:g}"] if cell.paper is not None else []
-    below = "".join(f"<small>{escape(text)}</small>" for text in small)
+    below = "".join(f"<small>{escape(text)}</small>" for text in (cell.interval, cell.beside) if text)
     return f"<td{kind}{why}><span>{escape(cell.shown)}</span>{below}</td>"
 
 

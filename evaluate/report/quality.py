@@ -168,7 +168,7 @@ def _all_sizes(axes: Axes, sizes: Sequence[float], unit: str) -> None:
 
 def _near_limit(axes: Axes, near: Sequence[Point], limit: float, unit: str) -> None:
     """Show the systems near the limit."""
-    axes.set_xlim(limit * (1 - NEAR_LIMIT - 0.02), limit * (1 + NEAR_LIMIT + 0.02))
+    axes.set_xlim(limit * (0.995 - NEAR_LIMIT), limit * (1.005 + NEAR_LIMIT))
     ends = [end for p in near if p.name for end in (p.score.low, p.score.high) if end is not None]
     values = [*(point.y for point in near), *ends]
     room = 0.06 * (max(values) - min(values)) or 1.0

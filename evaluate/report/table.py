@@ -33,6 +33,11 @@ class Cell:
         return self.text or self.missing.partition(":")[0]
 
     @property
+    def beside(self) -> str:
+        """`paper 24.4`, empty where the paper has no figure; it gives two decimals at most."""
+        return "" if self.paper is None else f"paper {self.paper:.{min(self.decimals, 2)}f}"
+
+    @property
     def interval(self) -> str:
         """`22.1–26.4`, empty where there is no interval."""
         if self.low is None or self.high is None:

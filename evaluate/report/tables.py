@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import LOWER_IS_BETTER, Measured, Results, Score, best, overlap
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Measured, Results, Score, best, overlap
 from evaluate.report.table import (
     Cell,
     Column,
@@ -37,12 +37,10 @@ def shown_metrics(results: Results, systems: Sequence[Measured]) -> list[str]:
     return [metric for metric in SHOWN if metric != "COMET" or has_comet]
 
 
-def comet_note(results: Results, systems: Sequence[Measured]) -> list[str]:
-    """Return the note that says why there is no COMET, where no column says it."""
-    if "COMET" in shown_metrics(results, systems):
-        return []
-    reasons = dict.fromkeys(o.missing for s in systems for o in s.outcomes if o.scores and o.missing)
-    return [f"COMET: {reason}" for reason in reasons] or ["COMET: not computed"]
+def comet_note(systems: Sequence[Measured]) -> list[str]:
+    """Return why COMET was not computed where other metrics were; nothing where it was."""
+    reasons = [o.missing for s in systems for o in s.outcomes if o.scores and "COMET" not in o.scores]
+    return [f"COMET: {reason or NOT_COMPUTED}" for reason in dict.fromkeys(reasons)]
 
 
 def intervals_note(results: Results) -> str:
@@ -102,7 +100,7 @@ def systems_table(results: Results) -> Table:
             notes=(
                 intervals_note(results),
                 "Size: every file of the model folder; bits: of these, per parameter of the model.",
-                *comet_note(results, systems),
+                *comet_note(systems),
             ),
             command=results.commands.get("systems", ""),
         )
@@ -151,7 +149,7 @@ def layers_table(results: Results) -> Table | None:
             notes=(
                 intervals_note(results),
                 "Of a mean of several draws, the small figures are the lowest and the highest draw, no interval.",
-                *comet_note(results, results.systems),
+                *comet_note(results.systems),
             ),
             command=results.commands.get("systems", ""),
         )
@@ -223,7 +221,7 @@ def calibration_table(results: Results) -> Table | None:
                 Column(title="system", text=True),
             ),
             groups=(Group(title="", rows=tuple(rows)),),
-            notes=(intervals_note(results), *comet_note(results, results.systems)),
+            notes=(intervals_note(results), *comet_note(results.systems)),
             command=results.commands.get("systems", ""),
         )
     )

@@ -71,7 +71,7 @@ def _markdown_cell(cell: Cell) -> str:
     shown = _plain(cell.shown)
     text = f"**{shown}**" if cell.best else shown
     text += f" ({cell.interval})" if cell.interval else ""
-    return text + (f" [paper {cell.paper:g}]" if cell.paper is not None else "")
+    return text + (f" [{cell.beside}]" if cell.beside else "")
 
 
 def _plain(text: str) -> str:
