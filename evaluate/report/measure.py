@@ -19,7 +19,6 @@ from evaluate.report.results import (
     loss_score,
 )
 from evaluate.report.work import Work
-from evaluate.score import COMET
 from submission.architectures.tensors import TensorSpec
 from submission.campaign import Campaign, Pair, size_bytes
 from submission.codecs import Codec
@@ -137,12 +136,12 @@ def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str
     about = record["testset"]
     known = [field.name for field in fields(Score)]
     scores = [Score(**{name: score[name] for name in known if name in score}) for score in record["scores"]]
-    reason = about["note"] or COMET["reason"]
+    reason = about.get("comet") or about["note"]
     return Outcome(
         pair=pair,
         testset=testset,
         scores={score.metric: score for score in scores},
-        missing=f"{NOT_COMPUTED}: {reason}",
+        missing=f"{NOT_COMPUTED}: {reason}" if reason else NOT_COMPUTED,
         segments=about["segments"],
         blank=about["flags"]["blank"],
         stages=stages,

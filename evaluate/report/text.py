@@ -13,6 +13,8 @@ from evaluate.report.table import Cell, Table
 from submission.digest import canonical_json
 
 MINIATURE = "Miniature: scores of a tiny model on synthetic speech."
+CUT_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")
+"""What is said of a segmentation, beside the scores of its translations."""
 CSV_COLUMNS = (
     "part",
     "system",
@@ -93,33 +95,33 @@ def figures_csv(results: Results) -> str:
 
 def _records(results: Results) -> Iterator[dict[str, object]]:
     paper = Paper(results.campaign)
-    for part, systems in (
-        ("systems", results.systems),
-        ("uploads", results.uploads),
-        ("segmentation", results.segmentations),
-    ):
+    parts = {"systems": results.systems, "uploads": results.uploads, "segmentations": results.segmentations}
+    for part, systems in parts.items():
         for system in systems:
             for pair, score in system.losses.items():
                 yield _record(part, system, pair, "dev", score) | {"stage": system.stages.get("loss", "")}
+            for cut in system.cuts:
+                about = {"part": part, "system": system.name, "testset": cut.testset, "stage": cut.stage}
+                figures = {name: getattr(cut, name) for name in CUT_FIGURES}
+                yield from (about | {"metric": name, "value": value} for name, value in figures.items())
             for outcome in system.outcomes:
                 yield from _outcome_records(paper, part, system, outcome)
 
 
 def _outcome_records(paper: Paper, part: str, system: Measured, outcome: Outcome) -> Iterator[dict[str, object]]:
-    last = next(reversed(outcome.stages.values()), "")
-    about = {"segments": outcome.segments, "stage": last}
-    for score in outcome.scores.values():
-        given = (
-            paper.upload(system.name, outcome.pair, score.metric, outcome.testset)
-            if part == "uploads"
-            else paper.system(system.name, outcome.pair, score.metric)
-            if part == "systems"
-            else None
-        )
-        yield _record(part, system, outcome.pair, outcome.testset, score) | about | {"paper": given}
+    about = {"segments": outcome.segments, "stage": next(reversed(outcome.stages.values()), "")}
+    for metric, score in outcome.scores.items():
+        beside = {"paper": _paper_figure(paper, part, system, outcome, metric)}
+        yield _record(part, system, outcome.pair, outcome.testset, score) | about | beside
     if outcome.missing and "COMET" not in outcome.scores:
-        empty = {"part": part, "system": system.name, "pair": outcome.pair, "testset": outcome.testset}
-        yield empty | about | {"metric": "COMET" if outcome.scores else "", "note": outcome.missing}
+        where = {"part": part, "system": system.name, "pair": outcome.pair, "testset": outcome.testset}
+        yield where | about | {"metric": "COMET" if outcome.scores else "", "note": outcome.missing}
+
+
+def _paper_figure(paper: Paper, part: str, system: Measured, outcome: Outcome, metric: str) -> float | None:
+    if part == "uploads":
+        return paper.upload(system.name, outcome.pair, metric, outcome.testset)
+    return paper.system(system.name, outcome.pair, metric) if part == "systems" else None
 
 
 def _record(part: str, system: Measured, pair: str, testset: str, score: Score) -> dict[str, object]:

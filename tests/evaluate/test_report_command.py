@@ -100,6 +100,12 @@ def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, 
     assert "0 to build (nothing)" in again.err and ": building" not in again.err and again.out == done.out
     assert tree_digest(tmp_path / "out") == before
 
+    system, store = open_systems(make_parser().parse_args(["ablate", *arguments]))[1]
+    shutil.rmtree(store.folder(system.stage("score", "en-zh/ACL6060")))
+    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert "10 stages, 1 to build (1 score)" in capsys.readouterr().err
+    assert tree_digest(tmp_path / "out") == before
+
 
 def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_references(arguments, tmp_path, capsys):
     cuts = [f"--segmentation={tmp_path / 'cuts.toml'}", "--only=segmentations"]

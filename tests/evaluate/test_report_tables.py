@@ -151,6 +151,8 @@ def test_csv_holds_every_figure_with_what_it_rests_on_and_why_others_are_missing
     comet = [r for r in records if r["metric"] == "COMET"]
     assert comet and all(r["note"] == "not computed: no model" and not r["value"] for r in comet)
     assert records[0]["description"] == NASTY
+    dropped = [r["value"] for r in records if r["metric"] == "dropped_seconds" and r["testset"] == "ACL"]
+    assert dropped == ["4.0", "0.0"]
 
 
 def test_json_holds_the_stages_whole():
