@@ -89,14 +89,14 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(table: Table) -> str:
-    title = escape(table.title)
-    made = f" Made by <code>{escape(table.command)}</code>." if table.command else ""
+    title, name = escape(table.title), escape(table.id)
+    made = f"Made by <code>{escape(table.command)}</code>; traced" if table.command else "Traced"
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in table.notes)
     return (
-        f'<h2 id="{escape(table.id)}">{title}</h2>\n<p>{escape(table.reading)}</p>\n'
-        f'<div class="box" tabindex="0" role="region" aria-label="{title}">\n<table aria-label="{title}">\n'
-        f"{_head(table)}{''.join(_group(group, table.columns) for group in table.groups)}</table>\n</div>\n"
-        f'{notes}<p class="note">Traced under <a href="#sources">where each number comes from</a>.{made}</p>\n'
+        f'<h2 id="{name}">{title}</h2>\n<p>{escape(table.reading)}</p>\n'
+        f'<div class="box" tabindex="0" role="region" aria-label="{title}">\n<table aria-labelledby="{name}">\n'
+        f'<caption><span>{made} under <a href="#sources">where each number comes from</a>.</span></caption>\n'
+        f"{_head(table)}{''.join(_group(group, table.columns) for group in table.groups)}</table>\n</div>\n{notes}"
     )
 
 

@@ -111,14 +111,13 @@ def _systems_reading(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
     told = f"{len(within)} of {len(results.systems)} systems weigh at most {results.size_limit}."
     for pair, language in results.pairs.items():
-        scored = [
-            (o.scores["BLEU"], s.name) for s in within if (o := s.outcome(pair, results.open_testset)) and o.scores
-        ]
-        if scored:
-            score, name = max(scored, key=lambda pair: pair[0].value)
-            alike = sum(overlap(score, other) is True for other, _ in scored) - 1
-            beside = f"; the intervals of {alike} others overlap with its own" if score.low is not None else ""
-            told += f" Of them, {name} is best into {language}, {score.value:.1f} BLEU{beside}."
+        scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
+        if not scored:
+            continue
+        score, name = max(scored, key=lambda scored: scored[0].value)
+        told += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
+        alike = sum(overlap(score, other) is True for other, _ in scored) - 1
+        told += "." if score.low is None else f", with {alike} others whose intervals overlap with its own."
     return told
 
 
