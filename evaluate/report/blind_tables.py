@@ -118,6 +118,12 @@ def _cut_of(method: Measured, testset: str) -> Cut | None:
     return next((cut for cut in method.cuts if cut.testset == testset), None)
 
 
+def _cuts_of_all(method: Measured, testsets: Sequence[str]) -> list[Cut]:
+    """Return a method's cuts of several test sets, none where it lacks one: a sum over fewer would compare nothing."""
+    cuts = [cut for testset in testsets if (cut := _cut_of(method, testset))]
+    return cuts if len(cuts) == len(testsets) else []
+
+
 def _cut_cells(cuts: Sequence[Cut]) -> list[Cell]:
     """Return segments, seconds in them, seconds of speech, dropped share, over test sets."""
     if not cuts:
@@ -151,7 +157,7 @@ def _given_group(results: Results, testset: str, metrics: Sequence[str]) -> Grou
 def _together(results: Results, free: Sequence[str], metrics: Sequence[str]) -> Group:
     rows = []
     for method in results.segmentations:
-        cells = _cut_cells([cut for testset in free if (cut := _cut_of(method, testset))])
+        cells = _cut_cells(_cuts_of_all(method, free))
         for pair in results.pairs:
             for metric in metrics:
                 value = mean_score(results, method, pair, metric, free)
@@ -170,7 +176,7 @@ def mean_score(results: Results, method: Measured, pair: str, metric: str, tests
 def _segmentation_reading(results: Results, free: Sequence[str]) -> str:
     told = []
     for method in results.segmentations:
-        cuts = [cut for testset in free if (cut := _cut_of(method, testset))]
+        cuts = _cuts_of_all(method, free)
         speech = sum(cut.speech_seconds for cut in cuts)
         means = [mean_score(results, method, pair, "BLEU", free) for pair in results.pairs]
         if not speech:
