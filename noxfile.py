@@ -79,9 +79,11 @@ def build_contrastive(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["build_env"])
 def ablate(session: nox.Session) -> None:
-    """Pack and measure every system of the paper: what each step of compression does to size and quality."""
+    """Make the report: every system of the paper packed and measured, the blind sets, ways of segmenting; one page."""
     build(session, "finetuned", FINETUNING)
-    build(session, "ablation", ("quantize pack", "evaluate ablate"))
+    for recipe in ("ablation", "contrastive", "primary"):
+        build(session, recipe, ("quantize pack",))
+    build(session, "ablation", ("evaluate ablate",))
 
 
 @nox.session(python=False, requires=["build_env"])

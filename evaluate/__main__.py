@@ -6,9 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
+
+if TYPE_CHECKING:
+    from submission.store import Store
+    from submission.system import System
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -52,22 +57,39 @@ def comet(args: argparse.Namespace) -> None:
 
 
 def ablate(args: argparse.Namespace) -> None:
-    """Measure every packed system of a list on ACL 60/60 (BLEU and chrF on eval, cross-entropy on dev) in one table.
+    """Make the report of a campaign: the paper's tables, quality against size, ways of segmenting, in one page.
 
-    Each system's figures are stages of the store, so that a killed run goes on and a finished one is read. The table
-    is printed, and written as Markdown, CSV and JSON.
+    Says first what is to be built. Every figure is a stage of the store, so that a killed run goes on and a finished
+    one is read. Models must be packed (`python -m quantize pack --recipe ablation`). The page is written with its
+    pictures, and as Markdown, CSV and JSON.
     """
-    from evaluate import stages
-    from evaluate.ablation import measure_system, render, write_ablation
+    from evaluate.report import make
+    from evaluate.report.terminal import summary_text
 
-    systems = open_systems(args)
-    for system, store in systems:
-        store.need(system.stage("quantize"))  # all of them, before the first hour of work
-    rows = [measure_system(system, store, stages.loader(system, store, args.device)) for system, store in systems]
-    out = args.out or Path("dist") / f"{systems[0][0].campaign.name}-{Path(args.recipe).stem}"
-    write_ablation(out, rows)
-    print(render(rows))
-    print(f"written: {out}/ablation.md, .csv, .json")
+    opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
+    works = make.plan(make.Asked(**opened))
+    if args.plan:
+        return
+    results = make.make(works, args.device, dict.fromkeys(opened, make.command_line(args)))
+    out = args.out or Path("dist") / f"{results.campaign}-{Path(args.recipe).stem}"
+    written = make.write_report(out, results)
+    print(summary_text(results, make.tables_of(results)))
+    print(f"written: {out}/{written[0]} and {', '.join(written[1:])}")
+
+
+def _parts(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return part of the report -> the recipes and lists that are measured for it."""
+    parts = {
+        "systems": [args.recipe, *args.also],
+        "uploads": args.upload or ["primary", "contrastive"],
+        "segmentations": [args.segmentation],
+    }
+    return {part: names if part in args.only or not args.only else [] for part, names in parts.items()}
+
+
+def _open_all(args: argparse.Namespace, names: list[str]) -> list[tuple[System, Store]]:
+    """Return every system of several recipes and lists."""
+    return [opened for name in names for opened in open_systems(argparse.Namespace(**vars(args) | {"recipe": name}))]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -91,12 +113,39 @@ def make_parser() -> argparse.ArgumentParser:
     add_comet_argument(four)
     four.set_defaults(verb=comet)
 
-    three = verbs.add_parser("ablate", help="every system of a list in one table", description=ablate.__doc__)
+    three = verbs.add_parser("ablate", help="the report: tables, pictures, a page", description=ablate.__doc__)
     add_system_arguments(three)
     three.set_defaults(recipe="ablation", verb=ablate)
-    three.add_argument("--out", type=Path, metavar="DIR", help="where the table goes (default: dist/<campaign>-<list>)")
+    _add_parts(three)
     _add_device(three)
     return parser
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is in the report")
+    group.add_argument("--also", action="append", default=[], metavar="R", help="one more recipe or list; repeatable")
+    group.add_argument(
+        "--upload",
+        action="append",
+        default=[],
+        metavar="R",
+        help="a recipe for the table of blind sets; repeatable (default: primary and contrastive)",
+    )
+    group.add_argument(
+        "--segmentation",
+        default="segmentation",
+        metavar="R",
+        help="a list of recipes that cut differently (default: %(default)s)",
+    )
+    group.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=("systems", "uploads", "segmentations"),
+        help="only this part; repeatable",
+    )
+    group.add_argument("--plan", action="store_true", help="say what would be built, and stop")
+    group.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: dist/<campaign>-<list>)")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -173,6 +173,14 @@ def with_references(system: System, store: Store, pair: Pair, name: str, hypothe
     )
 
 
+def has_references(system: System, data: Path, pair: Pair, name: str) -> bool:
+    """Say whether there are references of a test set for a pair, without reading them."""
+    folder = data / system.reference_part(name)
+    if name == OPEN_TESTSET:
+        return (folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.{pair.target}.txt").is_file()
+    return (folder / f"{pair.name}.txt").is_file()
+
+
 def lost(system: System, store: Store, load: Load) -> Path:
     """Return the loss.json of the stage loss: teacher-forced cross-entropy on the dev set, pair by pair."""
     corpus, data = store.need(system.stage("corpus")), system.data_path(store)

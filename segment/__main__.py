@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 from pathlib import Path
@@ -12,12 +11,9 @@ from typing import TYPE_CHECKING
 from submission.cli import add_system_arguments, open_system, run
 from submission.digest import canonical_json
 from submission.errors import UserError
-from submission.system import REVISIONS
 
 if TYPE_CHECKING:
-    from segment.hearing import Listener, Memory
     from submission.campaign import TestSet
-    from submission.store import Store
     from submission.system import System
 
 
@@ -27,42 +23,32 @@ def segment_testsets(args: argparse.Namespace) -> None:
     Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
     segmented costs no other. Under torchrun, processes share the recordings.
     """
+    from segment import stages
     from segment.report import REPORT, coverage_lines, together
     from submission.launch import launched
 
     system, store = open_system(args)
     testsets = _chosen(system, args.testset)
     data = system.data_path(store)
-    listener = functools.cache(functools.partial(_listener, system, data))
-
-    def make(out: Path, name: str, segmentation: str) -> None:
-        from segment.segmentation import normalise_given, segment_freely
-
-        folder, label = data / system.testset_part(name), f"segment:{name}"
-        if segmentation == "given":
-            seconds = system.campaign.model.window_seconds
-            normalise_given(folder, seconds, listener("given"), _memory(store), label, out)
-        else:
-            segment_freely(folder, system.recipe.segment, listener("free"), _memory(store), label, out)
-
+    listeners = stages.listeners(system, data)
     launch = launched()
     if launch.processes > 1:
         from segment.segmentation import listen_to_share
 
         left = [t for t in testsets if store.record(system.stage("segment", t.name)) is None]
-        shares = [(data / system.testset_part(t.name), listener(t.segmentation)) for t in left]
-        listen_to_share(shares, _memory(store), launch)
+        shares = [(data / system.testset_part(t.name), listeners(t)) for t in left]
+        listen_to_share(shares, stages.memory(store), launch)
         if launch.rank > 0:
             return
     errors = []
     for testset in testsets:
-        stage = system.stage("segment", testset.name)
         try:
-            built = store.obtain(stage, functools.partial(make, name=testset.name, segmentation=testset.segmentation))
+            built = stages.segmented(system, store, testset, listeners)
         except UserError as error:
             errors.append(error)
             continue
         report = json.loads((built / REPORT).read_text(encoding="utf-8"))
+        stage = system.stage("segment", testset.name)
         print(f"{stage.id} ({report.get('method', 'given')})", *coverage_lines(report), sep="\n", flush=True)
     if errors:
         raise together(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
@@ -74,25 +60,6 @@ def _chosen(system: System, names: list[str]) -> list[TestSet]:
     if unknown := set(names) - known.keys():
         raise UserError("--testset", f"unknown {sorted(unknown)}", f"choose from {', '.join(known)}")
     return [testset for name, testset in known.items() if name in names or not names]
-
-
-def _memory(store: Store) -> Memory:
-    """Return where tracks are remembered: beside the store's artifacts, since they are not one stage's."""
-    from segment.hearing import Memory
-
-    return Memory(folder=store.root / "heard")
-
-
-def _listener(system: System, data: Path, segmentation: str) -> Listener:
-    """Return what listens to test sets of a kind: for given segments the voice-activity detector alone."""
-    from segment.listener import make_listener, voice_listener
-
-    revision = REVISIONS["segment"]
-    if segmentation == "given":
-        return voice_listener(revision)
-    free = next(t.name for t in system.campaign.testsets if t.segmentation == "free")
-    digest = system.stage("segment", free).inputs.get("classifier", "")
-    return make_listener(system.recipe.segment, data / "models" / "shas", digest, revision)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -148,6 +115,7 @@ def draw(args: argparse.Namespace) -> None:
     (testset,) = _chosen(system, [args.testset])
     stage = system.stage("segment", testset.name)
     built = store.need(stage)
+    from segment import stages
     from segment.draw import Picture
     from segment.draw import draw as draw_picture
     from segment.hearing import listen
@@ -163,7 +131,7 @@ def draw(args: argparse.Namespace) -> None:
         raise UserError("--recording", f"unknown {sorted(unknown)}", f"choose from {', '.join(recordings)}")
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = [recording for name, recording in recordings.items() if name in args.recording or not args.recording]
-    for recording, heard in listen(chosen, _listener(system, data, testset.segmentation), _memory(store)):
+    for recording, heard in listen(chosen, stages.listeners(system, data)(testset), stages.memory(store)):
         if isinstance(heard, UserError):
             raise heard
         picture = Picture(

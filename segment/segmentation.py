@@ -43,15 +43,22 @@ def segment_freely(
 
 
 def normalise_given(
-    folder: Path, window_seconds: float, listener: Listener, memory: Memory, label: str, out: Path
+    folder: Path,
+    window_seconds: float,
+    listener: Listener,
+    memory: Memory,
+    label: str,
+    out: Path,
+    given_file: Path | None = None,
 ) -> None:
     """Write a given segmentation in the canonical form, every segment in order, and its report into `out`.
 
+    given_file: where it lies, if not in the test set's folder.
     Raises UserError as `segment_freely` does, and, where every recording can be opened, for what is wrong with the
     given file before anything is heard.
     """
     testset = read_testset(folder)
-    given_file = find_segments_file(folder)
+    given_file = given_file or find_segments_file(folder)
     lengths, errors = {}, []
     for recording in testset.recordings:
         try:

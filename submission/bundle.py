@@ -84,6 +84,9 @@ def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
     if not recipe.quantize.codecs:
         what = "packs nothing, and what is uploaded is a packed model"
         raise UserError(f"recipe {recipe.name}", what, "write [quantize.codecs], or take a recipe that has them")
+    if recipe.segment.method == "gold":
+        what = "cuts by the references' own segments, which nobody has who translates a blind test set"
+        raise UserError(f"recipe {recipe.name}: segment.method", what, "take another method")
     try:
         expected_tensors(config)
     except Unreadable as error:

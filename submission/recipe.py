@@ -257,8 +257,9 @@ class QuantizeOptions:
 class SegmentOptions:
     """How recordings without given segments are cut; the defaults of SHAS."""
 
-    method: Literal["shas", "shas+vad", "vad", "fixed"]
-    """`shas+vad` adds whatever speech a voice-activity detector hears besides; `vad` and `fixed` are baselines."""
+    method: Literal["shas", "shas+vad", "vad", "fixed", "gold"]
+    """`shas+vad` adds whatever speech a voice-activity detector hears besides; `vad` and `fixed` are baselines. `gold`
+    takes the references' own segments: to measure by, never to upload."""
     max_seconds: float
     min_seconds: float
     threshold: float

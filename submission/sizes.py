@@ -21,7 +21,7 @@ def in_unit(size: int, unit: int) -> str:
 def against_limit(size: int, limit: str) -> list[str]:
     """Return lines that hold a size against a campaign's limit, `4 GiB`, and against its other reading, 4 GB."""
     lines = [f"model folder: {size_text(size)}", f"limit {limit}: {_verdict(size, size_bytes(limit))}"]
-    other = _other_reading(limit)
+    other = other_reading(limit)
     if other is not None:
         lines.append(f"read as {other}: {_verdict(size, size_bytes(other))}")
     return lines
@@ -33,7 +33,7 @@ def _verdict(size: int, limit: int) -> str:
     return f"{size_text(limit)}; {verdict}"
 
 
-def _other_reading(limit: str) -> str | None:
+def other_reading(limit: str) -> str | None:
     """Return a limit with the decimal unit in place of the binary one, or the other way round; None for bytes."""
     number, unit = limit[: -len(limit.lstrip("0123456789."))].strip(), limit.lstrip("0123456789. ")
     other = unit.replace("i", "").replace("KB", "kB") if "i" in unit else f"{unit[:-1].upper()}iB"

@@ -245,8 +245,10 @@ class System:
             "window_seconds": self.campaign.model.window_seconds,
         }
         inputs = {"audio": self._source(self.testset_part(name))}
-        if segmentation == "free":
-            chosen = self.recipe.segment
+        chosen = self.recipe.segment
+        if segmentation == "free" and chosen.method == "gold":
+            inputs["gold"] = self._source(self.reference_part(name))
+        elif segmentation == "free":
             options |= asdict(chosen)
             if chosen.method == "fixed":
                 del options["threshold"]

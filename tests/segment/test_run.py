@@ -15,6 +15,7 @@ import soundfile
 
 from submission.campaign import read_campaign
 from submission.recipe_file import read_recipe
+from submission.segments import read_segments
 from submission.system import MINIATURE, System
 from tests.segment.tiny import speak
 
@@ -140,3 +141,23 @@ def test_a_segmented_recording_is_drawn(data, alone, tmp_path):
 def test_drawing_asks_for_what_is_missing(data, tmp_path):
     result = run("segment", "draw", *arguments(data, tmp_path, "--testset", "ACL", "--out", str(tmp_path)))
     assert result.returncode == 2 and "stage segment:ACL: is not built; run `python -m segment run" in result.stderr
+
+
+def test_gold_segments_are_those_of_the_references(data, tmp_path):
+    """Where a test set has them; the others are named, and cost it nothing."""
+    folder = data / "references" / "ACL"
+    folder.mkdir(parents=True)
+    (folder / "segments.yaml").write_text("- {wav: r1, offset: 2, duration: 3}\n", encoding="utf-8")
+    recipe = tmp_path / "gold.toml"
+    recipe.write_text(RECIPE.replace("shas+vad", "gold"), encoding="utf-8")
+    arguments = ["--data", str(data), "--store", str(tmp_path / "store"), "--recipe", str(recipe)]
+    result = run("segment", "run", *arguments, "--testset", "ACL", "--testset", "YOUTUBE", "--testset", "BUSINESSNEWS")
+    assert result.returncode == 2
+    assert "segment:ACL (given)" in result.stdout and "segment:BUSINESSNEWS (given)" in result.stdout
+    assert str(Path("references", "YOUTUBE", "segments.yaml")) in result.stderr
+    (segments,) = [
+        path
+        for path in (tmp_path / "store" / "objects").glob("*/segments.yaml")
+        if "r1.wav" in path.read_text(encoding="utf-8")
+    ]
+    assert [(s.start, s.end) for s in read_segments(segments)] == [(2 * RATE, 5 * RATE)]

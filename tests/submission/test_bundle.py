@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,10 @@ def test_a_kill_at_any_moment_leaves_a_whole_bundle_or_none(ingredients, pristin
         assert not out.exists() or tree_digest(out) == expected
     assert tree_digest(ingredients.bundle(out)) == expected
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [out.name]
+
+
+def test_hypotheses_of_gold_segments_are_not_bundled(ingredients, tmp_path):
+    segment = replace(ingredients.recipe.segment, method="gold")
+    measured = replace(ingredients, recipe=replace(ingredients.recipe, segment=segment))
+    with pytest.raises(UserError, match="segment.method: cuts by the references' own segments"):
+        measured.bundle(tmp_path / "bundle")

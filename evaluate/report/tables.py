@@ -1,0 +1,243 @@
+"""The paper's tables of the open set: 1 (all systems), 4 (which layers), 5 (what AWQ is calibrated on)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+from evaluate.report.paper import Paper
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Measured, Results, Score, best, overlap
+from evaluate.report.table import (
+    Cell,
+    Column,
+    Group,
+    Row,
+    Table,
+    marked,
+    metric_column,
+    outcome_cells,
+    score_cell,
+)
+from submission.sizes import GB, GIB
+
+SHOWN = ("BLEU", "chrF", "COMET")
+"""Metrics of the page; TER too is in the files."""
+CHOICES = ("sensitivity", "first", "last", "middle", "random")
+"""Ways to choose layers, in the order of the paper's Table 4."""
+
+
+def size_unit(systems: Sequence[Measured]) -> tuple[str, int]:
+    """Return the unit that sizes are shown in: GiB, as the paper does, or MB where all are small."""
+    return ("GiB", GIB) if max(s.size_bytes for s in systems) >= GB // 10 else ("MB", 10**6)
+
+
+def shown_metrics(results: Results, systems: Sequence[Measured]) -> list[str]:
+    """Return which metrics have columns: COMET where it was computed somewhere or the paper gives it."""
+    has_comet = Paper(results.campaign).source or any("COMET" in o.scores for s in systems for o in s.outcomes)
+    return [metric for metric in SHOWN if metric != "COMET" or has_comet]
+
+
+def comet_note(systems: Sequence[Measured]) -> list[str]:
+    """Return why COMET was not computed where other metrics were; nothing where it was."""
+    reasons = [o.missing for s in systems for o in s.outcomes if o.scores and "COMET" not in o.scores]
+    return [f"COMET: {reason or NOT_COMPUTED}" for reason in dict.fromkeys(reasons)]
+
+
+def intervals_note(results: Results) -> str:
+    source = Paper(results.campaign).source
+    beside = f" “paper”: {source}." if source else ""
+    return (
+        f"Small: the 95 % interval. BLEU, chrF: {results.open_testset} eval, gold segments; loss: nats per target "
+        f"token on dev. In bold: the best of each column among the rows under one heading.{beside}"
+    )
+
+
+def quality_columns(pairs: Sequence[str], metrics: Sequence[str]) -> list[Column]:
+    return [metric_column(metric, pair) for pair in pairs for metric in (*metrics, "loss")]
+
+
+def quality_cells(
+    results: Results, system: Measured, metrics: Sequence[str], paper: Callable[[str, str], float | None]
+) -> list[Cell]:
+    """Return the cells of a system under `quality_columns`; paper: (pair, metric) -> the paper's figure."""
+    cells: list[Cell] = []
+    for pair in results.pairs:
+        outcome = system.outcome(pair, results.open_testset)
+        cells += outcome_cells(outcome, metrics, lambda metric, pair=pair: paper(pair, metric))
+        cells.append(score_cell(system.losses.get(pair)))
+    return cells
+
+
+def systems_table(results: Results) -> Table:
+    """Return Table 1: every system, those within the size limit apart from the others."""
+    systems, paper = results.systems, Paper(results.campaign)
+    metrics, (unit, divisor) = shown_metrics(results, systems), size_unit(results.systems)
+
+    def row(system: Measured) -> Row:
+        size = Cell(value=system.size_bytes / divisor, decimals=3, paper=paper.size_gib(system.name))
+        bits = Cell(value=system.bits_per_parameter, decimals=2)
+        figures = quality_cells(results, system, metrics, lambda pair, m: paper.system(system.name, pair, m))
+        return Row(head=system.name, cells=(size, bits, *figures, Cell(text=system.description)))
+
+    kinds = (("Within the limit", True), ("Over the limit", False))
+    groups = [
+        Group(title=f"{title} of {results.size_limit}", rows=tuple(row(s) for s in systems if s.meets_limit == meets))
+        for title, meets in kinds
+    ]
+    return marked(
+        Table(
+            id="table-1",
+            title="Table 1. All systems",
+            reading=_systems_reading(results),
+            head="system",
+            columns=(
+                Column(title=unit, over="size on disk", better="low"),
+                Column(title="bits", over="size on disk"),
+                *quality_columns(list(results.pairs), metrics),
+                Column(title="what it is", text=True),
+            ),
+            groups=tuple(group for group in groups if group.rows),
+            notes=(
+                intervals_note(results),
+                "Size: every file of the model folder; bits: of these, per parameter of the model.",
+                *comet_note(systems),
+            ),
+            command=results.commands.get("systems", ""),
+        )
+    )
+
+
+def _systems_reading(results: Results) -> str:
+    within = [s for s in results.systems if s.meets_limit]
+    told = f"{len(within)} of {len(results.systems)} systems weigh at most {results.size_limit}."
+    for pair, language in results.pairs.items():
+        scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
+        if not scored:
+            continue
+        score, name = max(scored, key=lambda scored: scored[0].value)
+        told += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
+        alike = sum(overlap(score, other) is True for other, _ in scored) - 1
+        told += "." if score.low is None else f", with {alike} others whose intervals overlap with its own."
+    return told
+
+
+def layers_table(results: Results) -> Table | None:
+    """Return Table 4: which layers take the coarser codec; None where the systems have no such choice."""
+    chosen = {c: [s for s in results.systems if s.layers == c and not s.calibration] for c in CHOICES}
+    chosen = {choice: systems for choice, systems in chosen.items() if systems}
+    if len(chosen) < 2:
+        return None
+    paper, metrics = Paper(results.campaign), shown_metrics(results, results.systems)
+    rows = []
+    for choice, systems in chosen.items():
+        title = choice if len(systems) == 1 else f"{choice}, mean of {len(systems)}"
+        cells = [
+            quality_cells(results, system, metrics, lambda pair, m, choice=choice: paper.layers(choice, pair, m))
+            for system in systems
+        ]
+        figures = [_mean_cell(column) for column in zip(*cells, strict=True)]
+        rows.append(Row(head=title, cells=(*figures, Cell(text=", ".join(s.name for s in systems)))))
+    return marked(
+        Table(
+            id="table-4",
+            title="Table 4. Which layers take the coarser codec",
+            reading=_layers_reading(results, chosen),
+            head="layers",
+            columns=(*quality_columns(list(results.pairs), metrics), Column(title="systems", text=True)),
+            groups=(Group(title="", rows=tuple(rows)),),
+            notes=(
+                intervals_note(results),
+                "Of a mean of several draws, the small figures are the lowest and the highest draw, no interval.",
+                *comet_note(results.systems),
+            ),
+            command=results.commands.get("systems", ""),
+        )
+    )
+
+
+def _mean_cell(cells: Sequence[Cell]) -> Cell:
+    """Return the mean of figures with their range; a single one as it is."""
+    values = [cell.value for cell in cells if cell.value is not None]
+    if len(cells) == 1 or len(values) < len(cells):
+        return cells[0]
+    paper = cells[0].paper
+    return Cell(value=mean(values), decimals=cells[0].decimals, low=min(values), high=max(values), paper=paper)
+
+
+def _layers_reading(results: Results, chosen: dict[str, list[Measured]]) -> str:
+    told = []
+    for metric in ("loss", "BLEU"):
+        for pair in results.pairs:
+            means = {c: _mean(results, systems, pair, metric) for c, systems in chosen.items()}
+            known = {choice: value for choice, value in means.items() if value is not None}
+            if known:
+                value = best(metric, list(known.values()))
+                names = [c for c, v in known.items() if v == value]
+                word = "lowest loss" if metric in LOWER_IS_BETTER else "highest BLEU"
+                told.append(f"{word} {pair}: {', '.join(names)} ({value:.{3 if metric == 'loss' else 1}f})")
+    text = "; ".join(told)
+    return f"{text[0].upper()}{text[1:]}." if told else ""
+
+
+def _mean(results: Results, systems: Sequence[Measured], pair: str, metric: str) -> float | None:
+    scores = [figure(results, system, pair, metric) for system in systems]
+    return None if None in scores else mean(s.value for s in scores if s)
+
+
+def figure(results: Results, system: Measured, pair: str, metric: str) -> Score | None:
+    """Return a system's figure on the open set, or its loss on dev; None where it was not computed."""
+    if metric == "loss":
+        return system.losses.get(pair)
+    outcome = system.outcome(pair, results.open_testset)
+    return outcome.scores.get(metric) if outcome else None
+
+
+def calibration_table(results: Results) -> Table | None:
+    """Return Table 5: what AWQ is calibrated on; None where no system uses AWQ."""
+    calibrated = [s for s in results.systems if s.calibration]
+    if not calibrated:
+        return None
+    metrics = shown_metrics(results, results.systems)
+    choices = {s.layers for s in calibrated}
+    without = [s for s in results.systems if not s.calibration and s.layers in choices and s.layers]
+    rows = []
+    for system in (*without, *calibrated):
+        cells = quality_cells(results, system, metrics, lambda pair, metric: None)
+        if system.utterances is None:
+            count = Cell(text="–")
+        else:
+            count = Cell(value=system.utterances, decimals=0) if system.utterances else Cell(text="all")
+        rows.append(Row(head=system.calibration or "none", cells=(count, *cells, Cell(text=system.name))))
+    return marked(
+        Table(
+            id="table-5",
+            title="Table 5. What AWQ is calibrated on",
+            reading=_calibration_reading(results, without, calibrated),
+            head="calibration set",
+            columns=(
+                Column(title="utterances"),
+                *quality_columns(list(results.pairs), metrics),
+                Column(title="system", text=True),
+            ),
+            groups=(Group(title="", rows=tuple(rows)),),
+            notes=(intervals_note(results), *comet_note(results.systems)),
+            command=results.commands.get("systems", ""),
+        )
+    )
+
+
+def _calibration_reading(results: Results, without: Sequence[Measured], calibrated: Sequence[Measured]) -> str:
+    told = []
+    for pair in results.pairs:
+        scores = [score for s in calibrated if (score := figure(results, s, pair, "BLEU"))]
+        if not scores:
+            continue
+        low, high = min(s.value for s in scores), max(s.value for s in scores)
+        text = f"{pair}: {low:.1f} to {high:.1f} BLEU over {len(scores)} sets"
+        base = figure(results, without[0], pair, "BLEU") if without else None
+        if base:
+            alike = sum(overlap(base, score) is True for score in scores)
+            text += f", {base.value:.1f} without AWQ"
+            text += f"; {alike} of {len(scores)} intervals overlap with that" if base.low is not None else ""
+        told.append(text)
+    return f"{'. '.join(told)}." if told else ""

@@ -1,0 +1,28 @@
+"""The report in a terminal: each table's figures, without intervals, and its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluate.report.results import Results
+from evaluate.report.table import Table
+from evaluate.report.text import MINIATURE
+from submission.tabular import aligned
+
+
+def summary_text(results: Results, tables: Sequence[Table]) -> str:
+    """Return every table for a terminal."""
+    blocks = [MINIATURE] if results.miniature else []
+    return "\n\n".join([*blocks, *map(table_text, tables)])
+
+
+def table_text(table: Table) -> str:
+    """Return a table for a terminal; long texts are left to the page."""
+    shown = [number for number, column in enumerate(table.columns) if not column.text]
+    columns = [table.columns[number] for number in shown]
+    rows = [["", *(column.over for column in columns)], [table.head, *(column.title for column in columns)]]
+    rows = rows if any(rows[0]) else rows[1:]
+    for group in table.groups:
+        rows += [[group.title, *[""] * len(columns)]] if group.title else []
+        rows += [[row.head, *(row.cells[number].shown for number in shown)] for row in group.rows]
+    return f"{table.title}\n{aligned(rows)}\n{table.reading}"

@@ -1,0 +1,26 @@
+"""Names beside points."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from evaluate.report.labels import Label, place_labels
+
+POINTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=7, unique=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(POINTS)
+def test_names_of_a_few_points_cover_neither_each_other_nor_leave_the_picture(points):
+    axes = Figure(figsize=(9, 7)).add_subplot()
+    axes.set_xlim(-2, 14)
+    axes.set_ylim(-2, 14)
+    labels = [Label(x=x, y=y, text=f"system-{x}-{y}") for x, y in points]
+    boxes = place_labels(axes, labels, points)
+    assert len(boxes) == len(axes.texts) == len(points)
+    room = axes.get_window_extent()
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        assert box.x0 >= room.x0 - 1 and box.x1 <= room.x1 + 1

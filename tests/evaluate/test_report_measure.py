@@ -1,0 +1,60 @@
+"""What a report reads out of forecasts, recipes and score.json."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from evaluate.report.measure import by_family, calibration, changed_layers, outcome_of
+from submission.architectures import tensors
+from submission.cli import add_system_arguments, open_system
+from submission.forecast import Forecast
+from submission.plan import expected_model
+from submission.system import System
+
+
+@pytest.fixture
+def primary(tmp_path) -> tuple[System, Forecast]:
+    """Return the competition's primary system and its forecast, with the layers not yet ranked."""
+    parser = argparse.ArgumentParser()
+    add_system_arguments(parser)
+    system, store = open_system(parser.parse_args(["--campaign", "iwslt26", "--store", str(tmp_path)]))
+    return system, expected_model(system, store)
+
+
+def test_the_families_of_roles_hold_every_byte(primary):
+    _, cast = primary
+    families = by_family(cast)
+    assert sum(families.values()) == cast.total_bytes
+    assert next(iter(families)) == "mlp" and families["mlp"] > families["attn"] > families["lm_head"] > 0
+
+
+def test_chosen_layers_are_those_in_which_every_weight_has_the_coarser_codec(primary):
+    system, cast = primary
+    override = system.recipe.quantize.ranked
+    assert changed_layers(tensors(cast.config), cast.codecs, override.role, override.codec) == {0, 1}
+    up = "language_model.model.layers.0.mlp.up_proj.weight"
+    assert up in cast.codecs
+    mixed = cast.codecs | {up: cast.codecs[up.replace("layers.0", "layers.5")]}
+    assert changed_layers(tensors(cast.config), mixed, override.role, override.codec) == {1}
+
+
+def test_a_calibration_set_is_named_as_in_the_paper(primary):
+    system, _ = primary
+    assert calibration(system.recipe.quantize) == "source only (en-de, en-zh)"
+
+
+@pytest.mark.parametrize(
+    ("note", "comet", "missing"),
+    [
+        ("not scored: no references", "no references", "not computed: no references"),
+        ("", "no source transcript", "not computed: no source transcript"),
+    ],
+)
+def test_a_score_json_says_why_a_figure_is_missing(note, comet, missing):
+    about = {"segments": 2, "flags": {"blank": 1}, "note": note, "comet": comet}
+    bleu = {"metric": "BLEU", "value": 1.5, "low": 1.0, "high": 2.0, "signature": "s", "references": 2, "pair": "en-de"}
+    outcome = outcome_of({"scores": [bleu], "testset": about}, "en-de", "ACL", {})
+    assert outcome.missing == missing and outcome.blank == 1
+    assert (outcome.scores["BLEU"].low, outcome.scores["BLEU"].high) == (1.0, 2.0)
