@@ -75,7 +75,7 @@ def _run(folder: Path) -> Found:
         pair, testset = run["pair"], run["segments"].get("testset", "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return found  # a decoded stage: it says neither
-    return Found(output=found.output, pair=pair, testset=testset)
+    return Found(output=found.output, pair=str(pair), testset=str(testset))
 
 
 def _hypotheses(path: Path) -> Found:

@@ -26,7 +26,7 @@ from typing import Any
 
 from evaluate.comparison import Output, segment_places
 from evaluate.decode import Outcome, decode
-from evaluate.folder import Segmenting
+from evaluate.folder import Segmenting, readable_in_pieces
 from evaluate.hypotheses import read_hypotheses
 from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.stages import load_on
@@ -48,7 +48,10 @@ from submission.store import library_versions
 SEGMENTATION, REPORT = "segmentation.json", "report.json"
 HEARD = "heard"
 """Folder of what was heard before the segments are written; removed then."""
-BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD)
+SAMPLES = "samples"
+"""Folder of recordings that cannot be read in pieces as they are; removed when they are translated."""
+LOCK = ".lock"
+BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD, SAMPLES, LOCK)
 """What a run may have left that did not come to decoding; another one may take its place."""
 FORMAT = "translation-run"
 
@@ -127,9 +130,7 @@ def translate(translator: Translator, folder: TestSetFolder, segmenting: Segment
     launcher started several processes, which would all write there.
     """
     if (processes := launched().processes) > 1:
-        raise UserError(
-            "translate", f"started as {processes} processes", "start one; `evaluate decode` shares its work"
-        )
+        raise UserError("translate", f"started as {processes} processes", "start it as one")
     recordings = {recording.name: sha256_file(recording.path) for recording in folder.recordings}
     run = {
         "format": FORMAT,
@@ -144,13 +145,14 @@ def translate(translator: Translator, folder: TestSetFolder, segmenting: Segment
             model,
             processor,
             segments,
-            {recording.name: recording.path for recording in folder.recordings},
+            readable_in_pieces(folder, segments, out / SAMPLES),
             translator.prompt,
             translator.options,
             out / HYPOTHESES,
             end_token=translator.campaign.model.end_token,
             label=f"decode {translator.pair.name}",
         )
+        _remove(out / SAMPLES)
         lines = tuple(plain_line(hypothesis.text) for hypothesis in read_hypotheses(out / HYPOTHESES))
         write_text(out / f"{translator.pair.name}.txt", "".join(f"{line}\n" for line in lines))
         report = {**_report(folder, segments, about, outcome), "pair": translator.pair.name, "run": run}
@@ -172,9 +174,7 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
     if out.is_file():
         raise UserError(f"--out {out}", "is a file", "name a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        _lock(folder, out)
+    with _locked(out):
         remove_leftovers(out)
         if (out / HYPOTHESES).exists() and (out / RUN).exists():
             _check_same(out, run)
@@ -185,15 +185,24 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
             (out / SEGMENTS).unlink(missing_ok=True)
             write_text(out / RUN, canonical_json(run))
         yield
-    finally:
-        os.close(folder)
 
 
-def _lock(folder: int, out: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"--out {out}", "another process is at work there", "wait for it, or name another") from None
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold a folder alone. By a file, which is removed: shared file systems lock no folders."""
+    path = out / LOCK
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = os.fstat(lock.fileno()).st_nlink > 0  # or removed since it was opened, and perhaps made again
+        except BlockingIOError:
+            alone = False
+        if not alone:
+            raise UserError(f"--out {out}", "another process is at work there", "wait for it, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _written(out: Path) -> Any:
@@ -225,9 +234,13 @@ def _segmented(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> tupl
         segments, about = segmenting(folder, Memory(folder=out / HEARD))
         write_text(out / SEGMENTATION, canonical_json(about))
         write_segments(out / SEGMENTS, segments)
-    if (out / HEARD).exists():
-        shutil.rmtree(out / HEARD)
+    _remove(out / HEARD)
     return read_segments(out / SEGMENTS), json.loads((out / SEGMENTATION).read_text(encoding="utf-8"))
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _report(folder: TestSetFolder, segments: list[Segment], about: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _find_recordings(folder: Path) -> dict[str, Recording]:
     Raises UserError where two share a name: a segment names its recording by the file name alone.
     """
     if not folder.is_dir():
-        raise UserError(str(folder), "no such folder", "put the test set there as its organisers ship it")
+        what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
+        raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
     found: dict[str, Recording] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():

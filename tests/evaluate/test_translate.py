@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,9 +13,12 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
+from evaluate.folder import readable_in_pieces
 from evaluate.hypotheses import read_hypotheses
+from segment.testset import read_folder
 from submission.cli import run
 from submission.digest import describe_files
+from submission.runtime.audio import read_audio, seeks
 from submission.segments import SAMPLE_RATE, Segment, read_segments
 
 YAML = """
@@ -90,6 +92,20 @@ def test_a_checkpoint_is_translated_with_as_well_as_a_packed_model(bundled, chec
     status, said, _ = command([*arguments(bundled, audio, tmp_path / "out", model=checkpoint), "--json"], capsys)
     assert status == 0
     assert json.loads(said)["segments"] == 10
+
+
+def test_compressed_recordings_are_decoded_once_and_give_the_samples_that_they_give_by_themselves(tmp_path):
+    rng = np.random.default_rng(5)
+    for name, rate in (("a.mp3", 22_050), ("b.wav", 8_000), ("c.wav", 16_000)):
+        soundfile.write(tmp_path / name, rng.standard_normal(rate) * 0.1, rate)
+    segments = [Segment(recording=name, start=0, end=9_000) for name in ("a.mp3", "b.wav", "c.wav")]
+    folder = read_folder(tmp_path)
+    paths = readable_in_pieces(folder, segments, tmp_path / "aside")
+    assert [path.parent.name == "aside" for path in paths.values()] == [True, True, False]
+    for recording in folder.recordings:
+        assert np.array_equal(read_audio(paths[recording.name]), read_audio(recording.path))
+        assert seeks(paths[recording.name])
+    assert readable_in_pieces(folder, segments[1:], tmp_path / "aside")["b.wav"] == tmp_path / "b.wav"
 
 
 def test_recordings_without_speech_leave_an_empty_file_and_are_named(bundled, tmp_path, capsys):
@@ -171,10 +187,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(bundled, audio, tmp_pa
 def test_two_processes_never_write_into_one_folder(bundled, audio, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    held = os.open(out, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    status, _, error = command(arguments(bundled, audio, out), capsys)
-    os.close(held)
+    with (out / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        status, _, error = command(arguments(bundled, audio, out), capsys)
     assert status == 2
     assert "another process is at work there" in error
 
@@ -183,7 +198,7 @@ def test_a_launchers_many_processes_are_sent_away(bundled, audio, tmp_path, caps
     monkeypatch.setenv("WORLD_SIZE", "2")
     status, _, error = command(arguments(bundled, audio, tmp_path / "out"), capsys)
     assert status == 2
-    assert "started as 2 processes; start one" in error
+    assert "started as 2 processes; start it as one" in error
 
 
 @pytest.mark.parametrize(
