@@ -67,11 +67,16 @@ def command(arguments: list[str], capsys) -> tuple[int, str, str]:
     return status, said.out, said.err
 
 
-def test_without_a_network_a_bundle_gives_the_lines_that_it_ships(bundled, tmp_path):
-    out = tmp_path / "out"
-    arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(out)]
-    done, reached = guarded(tmp_path, "-m", "evaluate", *arguments)
+def test_without_a_network_a_bundle_gives_the_lines_that_it_ships_and_hears_and_cuts_anew(bundled, tmp_path):
+    out, common = tmp_path / "out", [*bundled.arguments(), "--audio", str(bundled.audio / "talks")]
+    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--segment-anew"]]
+    code = (
+        "import json, sys; from evaluate.__main__ import make_parser; from submission.cli import run\n"
+        "sys.exit(max(run(make_parser(), arguments) for arguments in json.loads(sys.argv[1])))"
+    )
+    done, reached = guarded(tmp_path, "-c", code, json.dumps(runs))
     assert (done.returncode, reached) == (0, ""), done.stderr
+    assert "segments: 10, 50.0 s, by the method fixed\nspeech, as a voice-activity detector hears it" in done.stdout
     assert "segments: 15, " in done.stdout and "the bundle's of TALKS" in done.stdout
     assert "compared with the shipped en-de/TALKS: identical 15/15 lines (100.0%), chrF 100.00" in done.stdout
     assert "libraries: others than the bundle was built with: numpy 1.0 -> " in done.stdout
