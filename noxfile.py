@@ -107,6 +107,12 @@ def verify(session: nox.Session) -> None:
 
 
 @nox.session(python=False, requires=["build_env"])
+def rerun(session: nox.Session) -> None:
+    """Decode a bundle again, offline: nox -s rerun -- --bundle DIR --audio DIR --pair en-de --out DIR."""
+    session.run(PYTHON, "-m", "evaluate", "rerun", *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"])
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)

@@ -1,4 +1,4 @@
-"""`python -m evaluate`: decode the test sets of a system, score what was decoded, compare many systems."""
+"""`python -m evaluate`: decode and score a system, report on many; translate any folder, re-run a bundle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluate.folder_verbs import add_device, add_folder_verbs
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
 
@@ -100,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_system_arguments(one)
     one.add_argument("--pair", action="append", default=[], metavar="P", help="only this pair, en-de; repeatable")
     one.add_argument("--testset", action="append", default=[], metavar="T", help="only this test set; repeatable")
-    _add_device(one)
+    add_device(one)
     one.set_defaults(verb=decode)
 
     two = verbs.add_parser("score", help="BLEU and chrF where there are references", description=score.__doc__)
@@ -117,7 +118,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_system_arguments(three)
     three.set_defaults(recipe="ablation", verb=ablate)
     _add_parts(three)
-    _add_device(three)
+    add_device(three)
+    add_folder_verbs(verbs)
     return parser
 
 
@@ -146,10 +148,6 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plan", action="store_true", help="say what would be built, and stop")
     group.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: dist/<campaign>-<list>)")
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="where the model runs (default: cuda if there is one, or cpu)")
 
 
 if __name__ == "__main__":

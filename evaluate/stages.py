@@ -22,10 +22,11 @@ Load = Callable[[], Any]
 def loader(system: System, store: Store, device: str = "auto") -> Load:
     """Return what loads the packed model of a system, once."""
     packed = store.need(system.stage("quantize"))
-    return functools.cache(lambda: _load(packed / "model", system.recipe.decode.dtype, device))
+    return functools.cache(lambda: load_on(packed / "model", system.recipe.decode.dtype, device))
 
 
-def _load(folder: Path, dtype: str, device: str) -> Any:
+def load_on(folder: Path, dtype: str, device: str) -> Any:
+    """Return (model, processor) of a folder on a device; `auto` is a GPU where there is one."""
     import torch
 
     from submission.runtime.loading import load_model

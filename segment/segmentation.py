@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from segment.cover import Stretch, uncovered
 from segment.hearing import Heard, Listener, Memory, listen
 from segment.intake import checked_length, rough_seconds
 from segment.methods import METHODS
 from segment.report import REPORT, Coverage, make_report, together
-from segment.testset import Recording, find_segments_file, read_given, read_testset
+from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, read_testset
 from segment.vad import speech_stretches
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
@@ -27,19 +28,29 @@ def segment_freely(
 ) -> None:
     """Cut every recording of a test set by a method and write segments.yaml and report.json into `out`.
 
-    A recording that cannot be read costs no other: what is heard in the rest is remembered before UserError names
-    every bad one. Nothing is written then, so that half a test set never looks whole.
+    Raises UserError as `cut_freely`. Nothing is written then, so that half a test set never looks whole.
     """
-    testset = read_testset(folder)
+    segments, report = cut_freely(read_testset(folder), options, listener, memory, label)
+    write_segments(out / SEGMENTS, segments)
+    write_text(out / REPORT, canonical_json(report))
+
+
+def cut_freely(
+    testset: TestSetFolder, options: SegmentOptions, listener: Listener, memory: Memory, label: str
+) -> tuple[list[Segment], dict[str, Any]]:
+    """Return the segments of every recording, cut by a method, and the report on them.
+
+    A recording that cannot be read costs no other: what is heard in the rest is remembered before UserError names
+    every bad one.
+    """
     method = METHODS[options.method]
     segments, coverages = [], []
     for recording, heard in _all_heard(testset.recordings, listener, memory, label):
         cuts = method(heard, options)
         segments += [Segment(recording=recording.name, start=start, end=end) for start, end in cuts]
         coverages.append(_coverage(recording, heard, cuts))
-    write_segments(out / SEGMENTS, segments)
     about = {"segmentation": "free", "method": options.method}
-    write_text(out / REPORT, canonical_json(make_report(about, coverages, testset.unlisted)))
+    return segments, make_report(about, coverages, testset.unlisted)
 
 
 def normalise_given(

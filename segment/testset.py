@@ -63,21 +63,38 @@ class Given:
 
 def read_testset(folder: Path) -> TestSetFolder:
     """Return the recordings of a test set in order; UserError where FILE_ORDER and the files disagree."""
+    return _ordered(_find_recordings(folder), [folder / FILE_ORDER])
+
+
+def read_folder(folder: Path) -> TestSetFolder:
+    """Return the recordings of anybody's folder in the order of its FILE_ORDER, or by their paths where it has none.
+
+    Without one of its own, those of the folders in it count, one after the other. Raises UserError as `read_testset`.
+    """
     found = _find_recordings(folder)
-    order = folder / FILE_ORDER
-    names = _listed(order)
-    recordings = [_match(name, found, f"{order} line {number}") for number, name in names]
+    orders = [folder / FILE_ORDER] if (folder / FILE_ORDER).is_file() else sorted(folder.rglob(FILE_ORDER))
+    return _ordered(found, orders) if orders else TestSetFolder(recordings=tuple(found.values()), unlisted=())
+
+
+def _ordered(found: dict[str, Recording], orders: list[Path]) -> TestSetFolder:
+    """Return the recordings that files FILE_ORDER name, in their order, and which they leave out."""
+    names = [(f"{order} line {number}", name) for order in orders for number, name in _listed(order)]
+    recordings = [_match(name, found, where) for where, name in names]
     for i, recording in enumerate(recordings):
         if recording in recordings[:i]:
-            raise UserError(f"{order} line {names[i][0]}", f"{recording.name} is listed twice", "list it once")
+            raise UserError(names[i][0], f"{recording.name} is listed twice", "list it once")
     unlisted = tuple(sorted({r.name for r in found.values()} - {r.name for r in recordings}))
     return TestSetFolder(recordings=tuple(recordings), unlisted=unlisted)
 
 
 def _find_recordings(folder: Path) -> dict[str, Recording]:
-    """Return composed file name -> recording for all audio files below a folder; UserError where two share one."""
+    """Return composed file name -> recording for all audio files below a folder, by path.
+
+    Raises UserError where two share a name: a segment names its recording by the file name alone.
+    """
     if not folder.is_dir():
-        raise UserError(str(folder), "no such folder", "put the test set there as its organisers ship it")
+        what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
+        raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
     found: dict[str, Recording] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
@@ -134,11 +151,16 @@ def _some(names: list[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
+def yaml_files(folder: Path) -> list[Path]:
+    """Return every YAML file below a folder, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".yaml", ".yml") and p.is_file())
+
+
 def find_segments_file(folder: Path) -> Path:
     """Return segments.yaml, or the folder's only YAML file; UserError where it cannot be told."""
     if (folder / SEGMENTS).is_file():
         return folder / SEGMENTS
-    candidates = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".yaml", ".yml") and p.is_file())
+    candidates = yaml_files(folder)
     if len(candidates) == 1:
         return candidates[0]
     what = f"has {len(candidates)} YAML files ({_some([p.name for p in candidates])})" if candidates else "has none"
@@ -183,6 +205,18 @@ def read_recordings(path: Path, testset: TestSetFolder | None) -> list[str]:
         return [_last_part(name) for name, _ in named]
     known = {_composed(recording.name): recording for recording in testset.recordings}
     return [_match(name, known, where).name for name, where in named]
+
+
+def read_positions(path: Path) -> list[Segment]:
+    """Return a segments YAML of any dialect as it is written, in its order, without looking at the recordings.
+
+    Names stay as they are, less any path before them. Raises UserError that names the entry which is none.
+    """
+    segments = []
+    for where, entry in _numbered(path):
+        name, (start, end) = _last_part(_wav(entry, where)), _span(entry, where)
+        segments.append(Segment(recording=name, start=start, end=max(end, start + 1)))
+    return segments
 
 
 def _numbered(path: Path) -> list[tuple[str, Any]]:
@@ -230,21 +264,26 @@ def _seconds(entry: dict[str, Any], key: str, where: str) -> float:
     return seconds
 
 
-def _segment(
-    entry: dict[str, Any], recording: str, length: int, window_seconds: float, where: str
-) -> tuple[Segment, bool]:
-    """Return an entry's segment and whether it was cut at the recording's end."""
+def _span(entry: dict[str, Any], where: str) -> tuple[int, int]:
+    """Return where an entry begins and ends, in samples."""
     offset, duration = _seconds(entry, "offset", where), _seconds(entry, "duration", where)
     if offset < 0 or duration <= 0:
         raise UserError(
             where, f"expected offset >= 0 and duration > 0, got {offset:g} and {duration:g}", "correct the times"
         )
-    start, end = round(offset * SAMPLE_RATE), round((offset + duration) * SAMPLE_RATE)
+    return round(offset * SAMPLE_RATE), round((offset + duration) * SAMPLE_RATE)
+
+
+def _segment(
+    entry: dict[str, Any], recording: str, length: int, window_seconds: float, where: str
+) -> tuple[Segment, bool]:
+    """Return an entry's segment and whether it was cut at the recording's end."""
+    start, end = _span(entry, where)
     stop = min(end, length)
     if end > length + PAST_END_SAMPLES or start >= stop:
         raise UserError(
             where,
-            f"{recording}: {offset:g} s to {offset + duration:g} s does not lie within the recording's "
+            f"{recording}: {start / SAMPLE_RATE:g} s to {end / SAMPLE_RATE:g} s does not lie within the recording's "
             f"{length / SAMPLE_RATE:g} s",
             "check that the segments belong to these recordings",
         )

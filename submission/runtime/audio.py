@@ -134,6 +134,13 @@ def duration_samples(path: Path) -> int:
     return len(_whole(path))
 
 
+def seeks(path: Path) -> bool:
+    """Say whether `read_slice` reads only what it is asked for; if not, it decodes the whole, and keeps one file's."""
+    _need_file(path)
+    header = _exact_header(path)
+    return header is not None and header.rate == SAMPLE_RATE
+
+
 def _whole(path: Path) -> np.ndarray:
     stat = path.stat()
     return _decoded_once(path, stat.st_size, stat.st_mtime_ns)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
 
 from submission.segments import SAMPLE_RATE, Segment
+
+if TYPE_CHECKING:
+    from tests.evaluate.bundled import Bundled
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
 TEXTS = ["the dog runs to the house", "der Hund läuft zum Haus", "狗跑向房子"] * 5
@@ -96,3 +100,11 @@ def segments() -> list[Segment]:
             result.append(Segment(recording=recording, start=start, end=start + length))
             start += length // 2
     return [*result, result[3]]
+
+
+@pytest.fixture(scope="session")
+def bundled(checkpoint, recordings, segments, tmp_path_factory) -> Bundled:
+    """Return a good bundle and the recordings that it translates; to be read only."""
+    from tests.evaluate.bundled import make_bundled
+
+    return make_bundled(tmp_path_factory.mktemp("bundled"), checkpoint, recordings, segments)

@@ -89,3 +89,16 @@ def test_second_build_finds_everything(undisturbed):
         run(step, place)
     journal = (place / "store" / "journals" / "miniature-quick.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["status"] for line in journal[1:]} == {"cached"}
+
+
+def test_the_bundle_gives_its_own_lines_again(undisturbed, tmp_path):
+    place, _ = undisturbed
+    bundle = place / "dist" / "miniature-quick"
+    (audio,) = place.glob("store/objects/*/testsets/TVSERIES")
+    again = ["--bundle", str(bundle), "--audio", str(audio), "--pair", "en-zh", "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluate", "rerun", *again], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "en-zh.txt").read_bytes() == (bundle / "en-zh" / "TVSERIES.txt").read_bytes()
+    assert "(100.0%), chrF 100.00" in done.stdout

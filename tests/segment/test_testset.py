@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segment.testset import find_segments_file, read_given, read_recordings, read_testset
+from segment.testset import find_segments_file, read_folder, read_given, read_positions, read_recordings, read_testset
 from submission.errors import UserError
 from submission.segments import Segment
 
@@ -197,3 +197,43 @@ def test_the_segments_file_is_found_or_asked_for(tmp_path):
         find_segments_file(tmp_path)
     (tmp_path / "segments.yaml").write_text("[]", encoding="utf-8")
     assert find_segments_file(tmp_path).name == "segments.yaml"
+
+
+def test_a_strangers_folder_needs_no_order_and_is_then_sorted_by_path(tmp_path):
+    make(tmp_path, "x", "b/2.wav", "b/1.flac", "a-1.WAV", "a/9.mp3", "notes.txt")
+    (tmp_path / "FILE_ORDER").unlink()
+    assert [r.name for r in read_folder(tmp_path).recordings] == ["9.mp3", "a-1.WAV", "1.flac", "2.wav"]
+
+
+def test_a_strangers_order_counts_and_its_folders_orders_one_after_the_other_where_it_has_none(tmp_path):
+    make(tmp_path / "one", b"\xef\xbb\xbfb\r\na\r\n", "a.wav", "b.wav", "x.wav")
+    make(tmp_path / "two", "d.wav\nc.wav\n", "c.wav", "d.wav")
+    folder = read_folder(tmp_path)
+    assert [r.name for r in folder.recordings] == ["b.wav", "a.wav", "d.wav", "c.wav"]
+    assert folder.unlisted == ("x.wav",)
+    make(tmp_path, "c\nb\n")
+    assert [r.name for r in read_folder(tmp_path).recordings] == ["c.wav", "b.wav"]
+
+
+def test_two_files_of_one_name_are_refused_in_a_strangers_folder_too(tmp_path):
+    make(tmp_path / "one", "a", "a.wav")
+    make(tmp_path / "two", "a", "a.wav")
+    with pytest.raises(UserError, match="has the same file name; keep one of them"):
+        read_folder(tmp_path)
+
+
+def test_positions_are_read_in_every_dialect_and_in_the_order_of_the_entries(tmp_path):
+    path = tmp_path / "x.yaml"
+    for text in (
+        "- {duration: 1.5, offset: 2, rW: 0, speaker_id: NA, wav: b.wav}\n- {duration: 1, offset: 0, wav: a.wav}\n",
+        "- wav: b.wav\n  offset: 2.0\n  duration: 1.5\n- wav: a.wav\n  offset: 0\n  duration: 1\n",
+        '[{"wav": "/x/b.wav", "offset": 2, "duration": 1.5}, {"wav": "y\\\\a.wav", "offset": 0, "duration": 1}]',
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert read_positions(path) == [
+            Segment(recording="b.wav", start=2 * RATE, end=7 * RATE // 2),
+            Segment(recording="a.wav", start=0, end=RATE),
+        ]
+    path.write_text("- {duration: 0, offset: 0, wav: a.wav}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="entry 1: expected offset >= 0 and duration > 0"):
+        read_positions(path)

@@ -1,0 +1,276 @@
+"""A folder of recordings in, one line a segment out: what `translate` and `rerun` have in common.
+
+The output folder belongs to one run, and a killed one goes on there:
+
+    run.json            what the lines depend on; written first, and compared by whoever comes next
+    segments.yaml       the segments, in the order of the lines
+    hypotheses.jsonl    the lines with their flags, as they come
+    <pair>.txt          as the organisers' script writes it: UTF-8, LF, one line a segment, blank for an empty one
+    segmentation.json   what there is to say of the segments: where a method cut them, how much speech they miss
+    report.json         all of it in figures, with the flags and the versions of the libraries
+
+No file holds a time: equal runs leave equal bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluate.comparison import Output, segment_places
+from evaluate.decode import Outcome, decode
+from evaluate.folder import Segmenting, readable_in_pieces
+from evaluate.hypotheses import read_hypotheses
+from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
+from evaluate.stages import load_on
+from segment.hearing import Memory
+from segment.report import coverage_lines
+from segment.testset import TestSetFolder
+from submission.campaign import Campaign, Pair
+from submission.checks.characters import plain_line
+from submission.digest import canonical_json, files_below, remove_leftovers, sha256_file, write_text
+from submission.errors import UserError
+from submission.launch import launched
+from submission.recipe import DecodeOptions
+from submission.runtime.loading import load_processor
+from submission.runtime.prompt import render_prompt, window_samples
+from submission.schema import nearest
+from submission.segments import SAMPLE_RATE, Segment, read_segments, write_segments
+from submission.store import library_versions
+
+SEGMENTATION, REPORT = "segmentation.json", "report.json"
+HEARD = "heard"
+"""Folder of what was heard before the segments are written; removed then."""
+SAMPLES = "samples"
+"""Folder of recordings that cannot be read in pieces as they are; removed when they are translated."""
+LOCK = ".lock"
+BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD, SAMPLES, LOCK)
+"""What a run may have left that did not come to decoding; another one may take its place."""
+FORMAT = "translation-run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translator:
+    """What turns segments into lines."""
+
+    model: Path
+    """A packed model or a checkpoint."""
+    sha256: str
+    """Digest of what the model was read from."""
+    campaign: Campaign
+    pair: Pair
+    options: DecodeOptions
+    device: str = "auto"
+
+    @property
+    def prompt(self) -> str:
+        return render_prompt(self.campaign.prompt, self.pair.target_language)
+
+    def about(self) -> dict[str, Any]:
+        """Return all that a line depends on beside its segment, as JSON."""
+        return {
+            "model_sha256": self.sha256,
+            "pair": self.pair.name,
+            "prompt": self.prompt,
+            "end_token": self.campaign.model.end_token,
+            "decode": asdict(self.options),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """What a run has done."""
+
+    out: Path
+    pair: str
+    source: str
+    """Where the segments come from."""
+    segments: tuple[Segment, ...]
+    lines: tuple[str, ...]
+    report: dict[str, Any]
+    """report.json."""
+    outcome: Outcome
+
+    @property
+    def output(self) -> Output:
+        return Output(label=str(self.out), lines=self.lines, places=segment_places(self.segments))
+
+
+def find_pair(campaign: Campaign, name: str) -> Pair:
+    """Return a campaign's pair; UserError for a name that it does not have."""
+    pairs = {pair.name: pair for pair in campaign.pairs}
+    if name not in pairs:
+        raise UserError(f"--pair {name}", f"campaign {campaign.name} has no such pair", nearest(name, pairs))
+    return pairs[name]
+
+
+def check_model(model: Path, campaign: Campaign) -> None:
+    """Refuse what is no model, and one that hears other lengths than the campaign's, which segments are made for."""
+    if not model.is_dir():
+        raise UserError(str(model), "no such folder", "name a packed model or a checkpoint")
+    if (model / "model" / "config.json").is_file():
+        raise UserError(str(model), "is a bundle, and its model lies in it", f"name {model / 'model'}, or use rerun")
+    hears, expected = window_samples(load_processor(model)) / SAMPLE_RATE, campaign.model.window_seconds
+    if hears != expected:
+        what = f"hears {hears:g} s at once, the model of campaign {campaign.name} {expected} s"
+        raise UserError(str(model), what, "name the campaign of this model with --campaign")
+
+
+def translate(translator: Translator, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation:
+    """Translate a folder's recordings into `out`, going on where a killed run stopped.
+
+    Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and where a
+    launcher started several processes, which would all write there.
+    """
+    if (processes := launched().processes) > 1:
+        raise UserError("translate", f"started as {processes} processes", "start it as one")
+    recordings = {recording.name: sha256_file(recording.path) for recording in folder.recordings}
+    run = {
+        "format": FORMAT,
+        "recordings": [{"name": name, "sha256": digest} for name, digest in recordings.items()],
+        "segments": segmenting.about(),
+        **translator.about(),
+    }
+    with _claimed(out, run):
+        segments, about = _segmented(folder, segmenting, out)
+        model, processor = load_on(translator.model, translator.options.dtype, translator.device)
+        outcome = decode(
+            model,
+            processor,
+            segments,
+            readable_in_pieces(folder, segments, out / SAMPLES),
+            translator.prompt,
+            translator.options,
+            out / HYPOTHESES,
+            end_token=translator.campaign.model.end_token,
+            label=f"decode {translator.pair.name}",
+        )
+        _remove(out / SAMPLES)
+        lines = tuple(plain_line(hypothesis.text) for hypothesis in read_hypotheses(out / HYPOTHESES))
+        write_text(out / f"{translator.pair.name}.txt", "".join(f"{line}\n" for line in lines))
+        report = {**_report(folder, segments, about, outcome), "pair": translator.pair.name, "run": run}
+        write_text(out / REPORT, canonical_json(report))
+    return Translation(
+        out=out,
+        pair=translator.pair.name,
+        source=segmenting.source,
+        segments=tuple(segments),
+        lines=lines,
+        report=report,
+        outcome=outcome,
+    )
+
+
+@contextmanager
+def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
+    """Hold an output folder for a run: a new one, the folder of this very run, or of one that decoded nothing."""
+    if out.is_file():
+        raise UserError(f"--out {out}", "is a file", "name a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        remove_leftovers(out)
+        if (out / HYPOTHESES).exists() and (out / RUN).exists():
+            _check_same(out, run)
+        elif foreign := [path for path in files_below(out) if path.relative_to(out).parts[0] not in BEFORE_DECODING]:
+            what = f"holds {len(foreign)} files of something else ({foreign[0].name})"
+            raise UserError(f"--out {out}", what, "name a new folder")
+        elif _written(out) != json.loads(canonical_json(run)):
+            (out / SEGMENTS).unlink(missing_ok=True)
+            write_text(out / RUN, canonical_json(run))
+        yield
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold a folder alone. By a file, which is removed: shared file systems lock no folders."""
+    path = out / LOCK
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = os.fstat(lock.fileno()).st_nlink > 0  # or removed since it was opened, and perhaps made again
+        except BlockingIOError:
+            alone = False
+        if not alone:
+            raise UserError(f"--out {out}", "another process is at work there", "wait for it, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _written(out: Path) -> Any:
+    """Return run.json; None where there is none, or none that can be read."""
+    try:
+        return json.loads((out / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _check_same(out: Path, run: dict[str, Any]) -> None:
+    """Refuse to go on with a run that would have given other lines; the first difference is named."""
+    before, now = _written(out), json.loads(canonical_json(run))
+    for key in sorted(now):
+        was = before.get(key) if isinstance(before, dict) else None
+        if was != now[key]:
+            what = f"holds another run: its {key} is {_short(was)}, and not {_short(now[key])}"
+            raise UserError(f"--out {out}", what, "name another folder, or remove that one")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _segmented(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> tuple[list[Segment], dict[str, Any]]:
+    """Return the segments and what there is to say of them, made now or by an earlier run."""
+    if not (out / SEGMENTS).exists():
+        segments, about = segmenting(folder, Memory(folder=out / HEARD))
+        write_text(out / SEGMENTATION, canonical_json(about))
+        write_segments(out / SEGMENTS, segments)
+    _remove(out / HEARD)
+    return read_segments(out / SEGMENTS), json.loads((out / SEGMENTATION).read_text(encoding="utf-8"))
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _report(folder: TestSetFolder, segments: list[Segment], about: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return report.json but for the run: what was there, what became of it, and what was left out."""
+    silent = {recording.name for recording in folder.recordings} - {segment.recording for segment in segments}
+    return {
+        "recordings": len(folder.recordings),
+        "recordings_not_asked_for": list(folder.unlisted),
+        "recordings_without_segments": sorted(silent),
+        "segments": len(segments),
+        "segment_seconds": round(sum(segment.end - segment.start for segment in segments) / SAMPLE_RATE, 3),
+        "segmentation": about,
+        "flags": outcome.flags,
+        "versions": library_versions(),
+    }
+
+
+def translation_text(translation: Translation) -> str:
+    """Return what was done as a person reads it."""
+    report, about = translation.report, translation.report["segmentation"]
+    segments = f"{report['segments']:,}, {report['segment_seconds']:,.1f} s, {translation.source}"
+    if about.get("overlapping"):
+        segments += f"; {about['overlapping']:,} overlap"
+    if about.get("cut_at_end"):
+        segments += f"; {about['cut_at_end']:,} cut at their recording's end"
+    lines = [f"recordings: {report['recordings']:,}", f"segments: {segments}"]
+    if "speech_seconds" in about:
+        lines += ["speech, as a voice-activity detector hears it:", *coverage_lines(about)]
+    for label, key in (("not asked for", "recordings_not_asked_for"), ("no segments", "recordings_without_segments")):
+        if report[key]:
+            lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
+    outcome = translation.outcome if translation.outcome.decoded else "by an earlier run, all of it"
+    return "\n".join([*lines, f"decoded: {outcome}", f"written: {translation.out}/{translation.pair}.txt"])

@@ -1,0 +1,129 @@
+"""A small good bundle whose outputs are those of the model in it, and the recordings that they translate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from evaluate.decode import decode
+from quantize.stream import pack_checkpoint
+from submission.architectures import read_config
+from submission.bundle import bundle
+from submission.campaign import read_campaign
+from submission.codecs import Affine
+from submission.digest import canonical_json
+from submission.forecast import resolve_codecs
+from submission.recipe_file import read_recipe
+from submission.runtime.loading import load_model
+from submission.runtime.prompt import render_prompt
+from submission.segments import SAMPLE_RATE, Segment, write_segments
+
+CAMPAIGN = """
+name = "probe"
+edition = "Probe"
+prompt = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\\n"
+naming = "{team}_{pair}_{condition}_{kind}"
+size_limit = "1 GiB"
+made_here = false
+model = { name = "tiny", hub = "none", architecture = "qwen2_audio", end_token = "<|im_end|>", window_seconds = 8 }
+testsets = [{ name = "TALKS", segmentation = "free" }, { name = "ACCENT", segmentation = "given" }]
+[[pairs]]
+name = "en-de"
+source = "en"
+target = "de"
+target_language = "German"
+testsets = ["TALKS", "ACCENT"]
+[[pairs]]
+name = "en-zh"
+source = "en"
+target = "zh"
+target_language = "Chinese"
+testsets = ["TALKS"]
+"""
+RECIPE = """
+extends = "primary"
+[corpus]
+sources = [{ name = "talks", format = "plain" }]
+[segment]
+method = "fixed"
+max_seconds = 5
+[decode]
+dtype = "float32"
+max_new_tokens = 6
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundled:
+    """A bundle, what it is checked against, and its test sets' recordings: TALKS in talks/, ACCENT in accent/."""
+
+    folder: Path
+    campaign: str
+    recipe: str
+    audio: Path
+
+    def arguments(self, pair: str = "en-de") -> list[str]:
+        return ["rerun", "--bundle", str(self.folder), "--campaign", self.campaign, "--pair", pair]
+
+
+def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], segments: list[Segment]) -> Bundled:
+    """Pack a checkpoint, translate the segments of TALKS and two of a recording of ACCENT, and bundle all of it."""
+    audio = place / "audio"
+    for name, path in recordings.items():
+        (audio / "talks" / name[0]).mkdir(parents=True)
+        shutil.copy(path, audio / "talks" / name[0] / name)
+    (audio / "accent").mkdir()
+    noise = np.random.default_rng(7).standard_normal(6 * SAMPLE_RATE).astype(np.float32) * 0.1
+    soundfile.write(audio / "accent" / "speaker.flac", noise, SAMPLE_RATE)
+    (place / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
+    (place / "quick.toml").write_text(RECIPE, encoding="utf-8")
+    campaign = read_campaign(str(place / "probe.toml"))
+    recipe = read_recipe(str(place / "quick.toml"), campaign.name)
+    codecs = resolve_codecs(read_config(checkpoint), {"*": Affine(bits=8, group_size=64)})
+    (place / "model").mkdir()
+    pack_checkpoint(checkpoint, place / "model", codecs, solver="hqq")
+    speaker = [Segment(recording="speaker.flac", start=n * 32_000, end=(n + 1) * 32_000) for n in range(2)]
+    sets = {"TALKS": segments, "ACCENT": speaker}
+    paths = {path.name: path for path in audio.rglob("*.*")}
+    model, processor = load_model(place / "model", recipe.decode.dtype)
+    hypotheses = {}
+    for pair in campaign.pairs:
+        prompt = render_prompt(campaign.prompt, pair.target_language)
+        for name in pair.testsets:
+            out = hypotheses[pair.name, name] = place / f"{pair.name}-{name}.jsonl"
+            end = campaign.model.end_token
+            decode(model, processor, sets[name], paths, prompt, recipe.decode, out, end_token=end)
+    for name in sets:
+        write_segments(place / f"{name}.yaml", sets[name])
+    (place / "scores.json").write_text(canonical_json({"scores": [], "testsets": []}), encoding="utf-8")
+    folder = bundle(
+        place / "bundle",
+        campaign=campaign,
+        recipe=recipe,
+        model=place / "model",
+        hypotheses=hypotheses,
+        segments={name: place / f"{name}.yaml" for name in sets},
+        scores=place / "scores.json",
+        stages={"quantize": "a" * 64},
+        inputs={"base": "b" * 64},
+        provenance={"numpy": "1.0"},
+    )
+    return Bundled(folder=folder, campaign=str(place / "probe.toml"), recipe=str(place / "quick.toml"), audio=audio)
+
+
+def replace_output(bundled: Bundled, place: Path, path: str, text: str) -> Bundled:
+    """Return a copy of a bundle that ships another text, with the manifest to match."""
+    from submission.digest import sha256_text
+
+    folder = Path(shutil.copytree(bundled.folder, place))
+    (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][path] = {"bytes": len(text.encode()), "sha256": sha256_text(text)}
+    (folder / "manifest.json").write_text(canonical_json(manifest), encoding="utf-8")
+    return Bundled(folder=folder, campaign=bundled.campaign, recipe=bundled.recipe, audio=bundled.audio)

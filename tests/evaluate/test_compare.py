@@ -1,0 +1,153 @@
+"""Whatever outputs lie about: what belongs together is found, compared and shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evaluate.__main__ import make_parser
+from evaluate.hypotheses import Hypothesis, write_hypotheses
+from submission.cli import run
+from submission.segments import Segment, segment_ids, write_segments
+
+TALKS = [Segment(recording="b.wav", start=n * 16_000, end=(n + 1) * 16_000) for n in range(3)]
+ACCENT = [Segment(recording="c.wav", start=0, end=16_000)]
+GERMAN, CHINESE = ["Guten Tag.", "Ja.", ""], ["你好。", "对。", ""]
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def make_bundle(folder: Path) -> Path:
+    """Write what is read of a bundle."""
+    for name, segments in (("TALKS", TALKS), ("ACCENT", ACCENT)):
+        (folder / "segments").mkdir(parents=True, exist_ok=True)
+        write_segments(folder / "segments" / f"{name}.yaml", segments)
+    write_lines(folder / "en-de" / "TALKS.txt", GERMAN)
+    write_lines(folder / "en-de" / "ACCENT.txt", ["Hallo."])
+    write_lines(folder / "en-zh" / "TALKS.txt", CHINESE)
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def make_run(folder: Path, lines: list[str], segments: list[Segment] = TALKS, **about) -> Path:
+    """Write what is read of the folder that a run leaves."""
+    folder.mkdir()
+    write_segments(folder / "segments.yaml", segments)
+    ids = segment_ids(segments)
+    write_hypotheses(
+        folder / "hypotheses.jsonl", [Hypothesis(segment=s, text=t) for s, t in zip(ids, lines, strict=True)]
+    )
+    if about:
+        (folder / "run.json").write_text(json.dumps({"segments": {}} | about), encoding="utf-8")
+    return folder
+
+
+def command(capsys, *arguments: object) -> tuple[int, str, str]:
+    status = run(make_parser(), ["compare", *map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def rows(said: str) -> list[list[str]]:
+    return [line.split()[:2] for line in said.split("\n\n")[0].splitlines()[1:-1]]
+
+
+def test_bundles_are_compared_output_by_output(tmp_path, capsys):
+    one, two = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "two")
+    write_lines(two / "en-de" / "TALKS.txt", ["Guten Tag.", "Nein.", ""])
+    shutil.rmtree(two / "en-zh")
+    status, said, _ = command(capsys, one, two)
+    assert status == 0
+    assert rows(said) == [["en-de/ACCENT", "1/1"], ["en-de/TALKS", "2/3"]]
+    assert "chrF: A against B as reference, nrefs:1|" in said
+    assert re.search(r"  b\.wav 1\.00-2\.00 s, chrF \d+\.\d\n    A: Ja\.\n    B: Nein\.\n", said)
+
+
+def test_json_holds_the_figures_and_the_positions(tmp_path, capsys):
+    one, two = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "two")
+    write_lines(two / "en-de" / "TALKS.txt", ["Guten Tag.", "Nein.", ""])
+    status, said, _ = command(capsys, one, two, "--pair", "en-de", "--testset", "TALKS", "--json")
+    (record,) = json.loads(said)
+    assert (status, record["name"], record["comparison"]["identical"]) == (0, "en-de/TALKS", 2)
+    assert record["comparison"]["worst"][0]["place"] == {
+        "end": 32_000,
+        "name": "b.wav/0001",
+        "recording": "b.wav",
+        "start": 16_000,
+    }
+
+
+def test_a_run_meets_the_output_of_its_pair_and_recordings_on_either_side(tmp_path, capsys):
+    bundle, run_folder = make_bundle(tmp_path / "one"), make_run(tmp_path / "run", GERMAN, pair="en-de")
+    for sides in ((bundle, run_folder), (run_folder, bundle)):
+        status, said, _ = command(capsys, *sides)
+        assert (status, rows(said)) == (0, [["en-de/TALKS", "3/3"]])
+
+
+def test_outputs_that_do_not_know_their_pair_are_asked_for_it(tmp_path, capsys):
+    bundle, decoded = make_bundle(tmp_path / "one"), make_run(tmp_path / "run", GERMAN)
+    status, _, error = command(capsys, decoded, bundle)
+    assert status == 2
+    assert "could be compared with en-de/TALKS, en-zh/TALKS; name the output itself" in error
+    assert command(capsys, decoded / "hypotheses.jsonl", bundle, "--pair", "en-de")[0] == 0
+    status, said, _ = command(capsys, decoded, bundle / "en-zh" / "TALKS.txt")
+    assert (status, rows(said)) == (0, [["en-zh/TALKS", "1/3"]])
+
+
+def test_text_files_take_their_segments_from_where_they_are_told(tmp_path, capsys):
+    bundle = make_bundle(tmp_path / "one")
+    write_lines(tmp_path / "theirs.txt", GERMAN)
+    (tmp_path / "their.yaml").write_text(
+        "".join(f"- wav: x/b.wav\n  offset: {n}\n  duration: 1.0\n" for n in range(3)), encoding="utf-8"
+    )
+    sides = (tmp_path / "theirs.txt", bundle / "en-de" / "TALKS.txt")
+    status, said, _ = command(capsys, *sides, "--segments", tmp_path / "their.yaml")
+    assert (status, rows(said)) == (0, [["en-de/TALKS", "3/3"]])
+    write_lines(tmp_path / "theirs.txt", [*GERMAN, "more"])
+    status, _, error = command(capsys, *sides, "--segments", tmp_path / "their.yaml")
+    assert status == 2
+    assert "theirs.txt: expected 3 lines, one a segment, got 4" in error
+    status, _, error = command(capsys, *sides)
+    assert status == 2
+    assert "has 4 lines and " in error and "give their segments with --segments" in error
+
+
+def test_runs_that_cut_differently_are_compared_by_recording_and_told_so(tmp_path, capsys):
+    whole = [Segment(recording="b.wav", start=0, end=48_000)]
+    one, two = make_run(tmp_path / "one", GERMAN), make_run(tmp_path / "two", ["Guten Tag. Ja."], whole)
+    status, said, _ = command(capsys, one, two)
+    assert status == 0
+    assert "1/1 recordings (100.0%)" in said
+    assert "cut differently: whole recordings are compared" in said
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        (("nowhere", "run"), "nowhere: no such file or folder"),
+        (("empty", "run"), "empty: holds neither manifest.json nor hypotheses.jsonl"),
+        (("run", "other"), "nothing in common: "),
+        (("run", "torn"), "its 2 hypotheses are not those of the 3 segments"),
+        (("run", "bad.txt"), "bad.txt line 1: byte 0 (0xff) is not UTF-8"),
+        (("bundle", "run", "--pair", "en-fr"), "one side has no such output"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_by_name(tmp_path, monkeypatch, capsys, sides, message):
+    monkeypatch.chdir(tmp_path)
+    make_bundle(tmp_path / "bundle")
+    make_run(tmp_path / "run", GERMAN)
+    make_run(tmp_path / "other", ["x"], ACCENT)
+    torn = make_run(tmp_path / "torn", GERMAN) / "hypotheses.jsonl"
+    torn.write_bytes(b"".join(torn.read_bytes().splitlines(keepends=True)[:2]))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.txt").write_bytes(b"\xff\n")
+    status, _, error = command(capsys, *sides)
+    assert status == 2
+    assert message in error

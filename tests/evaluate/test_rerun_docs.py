@@ -1,0 +1,77 @@
+"""Every command in docs/rerun.md works as it stands there, names of folders aside."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from evaluate.__main__ import make_parser
+from submission.cli import run
+from submission.segments import read_segments, write_segments
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "rerun.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.+?)\n```", TEXT, re.DOTALL)
+PREFIXES = (".venv/bin/nox -s rerun --", "python3 -m evaluate")
+
+
+def arguments(command: str, names: dict[str, str]) -> list[str]:
+    """Return what follows `python -m evaluate` in a command, with real folders for the names that stand for them."""
+    prefix = next(prefix for prefix in PREFIXES if command.startswith(prefix))
+    words = shlex.split(command.removeprefix(prefix))
+    for name, value in names.items():
+        words = [re.sub(rf"^{name}\b", value, word) for word in words]
+    return ["rerun", *words] if prefix == PREFIXES[0] else words
+
+
+@pytest.fixture
+def names(bundled, tmp_path) -> dict[str, str]:
+    yaml = tmp_path / "their.yaml"
+    write_segments(yaml, read_segments(bundled.folder / "segments" / "TALKS.yaml")[:2])
+    return {
+        "BUNDLE": str(bundled.folder),
+        "RECORDINGS": str(bundled.audio / "talks"),
+        "SEVERAL": str(bundled.audio),
+        "TESTSET": "ACCENT",
+        "MODEL": str(bundled.folder / "model"),
+        "YAML": str(yaml),
+        "OUT": str(tmp_path / "out"),
+        "iwslt26": bundled.campaign,
+    }
+
+
+def test_every_command_works(bundled, names, capsys):
+    assert len(COMMANDS) == 6
+    for command in COMMANDS:
+        words = arguments(command, names)
+        # The test's campaign is not a shipped one, which a bundle could name and the recipe would suit.
+        if words[0] == "rerun" and "--campaign" not in words:
+            words += ["--campaign", bundled.campaign]
+        if words[0] == "translate":
+            words += ["--recipe", bundled.recipe]
+        assert run(make_parser(), words) == 0, (command, capsys.readouterr().err)
+    said = capsys.readouterr().out
+    assert said.count("identical 15/15 lines") == 2  # both pairs
+    assert re.search(r"\nen-de/TALKS +15/15 lines \(100\.0%\)", said)
+
+
+def test_the_session_passes_everything_on():
+    (session,) = (
+        node
+        for node in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "rerun"
+    )
+    assert "session.run(PYTHON, '-m', 'evaluate', 'rerun', *session.posargs, external=True)" in ast.unparse(session)
+
+
+def test_what_lies_in_the_output_folder_is_what_the_page_says(bundled, tmp_path, capsys):
+    block = TEXT.split("## What lies in the output folder")[1].split("##")[0]
+    listed = re.findall(r"^    (\S+)  ", block, re.MULTILINE)
+    words = [*bundled.arguments(), "--audio", str(bundled.audio / "accent"), "--out", str(tmp_path / "out")]
+    assert run(make_parser(), words) == 0
+    capsys.readouterr()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(listed)
