@@ -46,6 +46,12 @@ CODE_HEADS: dict[bytes, str] = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
+# Protocols 0 and 1 begin with no mark: a table or list, or a name from a module that pickles are written of.
+OLD_PICKLE = re.compile(
+    rb"\([dlit]p\d+\n|c(?:os|posix|nt|sys|subprocess|runpy|builtins|__builtin__|copy_?reg|collections|torch[\w.]*|numpy[\w.]*)"
+    rb"\n\w+\n"
+)
+TAR_MARK_AT = 257
 TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json"})
 MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".jinja", ".md"})
 LONGEST_NAME_BYTES = 200
@@ -105,6 +111,10 @@ def code_by_content(view: View) -> Iterator[Fault]:
         for start, kind in CODE_HEADS.items():
             if head.startswith(start):
                 yield shown(path), f"starts like {kind}"
+        if OLD_PICKLE.match(head):
+            yield shown(path), "starts like a pickle"
+        if head[TAR_MARK_AT:].startswith(b"ustar"):
+            yield shown(path), "starts like a tar archive"
         if head.startswith(b"MZ") and b"\0" in head:  # a sentence may well begin with these two letters
             yield shown(path), "starts like a Windows program"
 

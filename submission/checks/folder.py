@@ -26,7 +26,7 @@ MOST_ENTRIES = 1_000
 MOST_JSON_BYTES = 2 << 20
 # Two hours of speech make about 0.2 MB.
 MOST_TEXT_BYTES = 2 << 20
-HEAD_BYTES = 64
+HEAD_BYTES = 512
 CHUNK_BYTES = 1 << 20
 BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 MOST_HOLES = 10_000

@@ -106,6 +106,12 @@ def swap_offsets(table: dict) -> None:
     other["data_offsets"] = one["data_offsets"]
 
 
+def shift(table: dict, by: int) -> None:
+    """Move the last tensor of the file."""
+    last = max((e for n, e in table.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+    last["data_offsets"] = [offset + by for offset in last["data_offsets"]]
+
+
 def spell_twice(table: dict) -> str:
     name = next(n for n in table if n != "__metadata__")
     return json.dumps(table)[:-1] + f", {json.dumps(name)}: {json.dumps(table[name])}}}"
@@ -266,6 +272,8 @@ CASES = (
     case("FILE04", "script called text", write("model/merges.txt", b"#!/bin/sh\n")),
     case("FILE04", "ZIP called JSON", write("model/vocab.json", b"PK\x03\x04abc")),
     case("FILE04", "program called JSON", write("model/tokenizer.json", b"MZ\x90\x00abc")),
+    case("FILE04", "pickle of the oldest kind called text", write("model/merges.txt", b"cos\nsystem\n(S'id'\ntR.")),
+    case("FILE04", "tar called text", write("model/merges.txt", b"x.txt".ljust(257, b"\0") + b"ustar\x0000")),
     case("FILE05", "line break", write("model/a\nb.txt", "")),
     case("FILE05", "hidden file", write("model/.cache.json", "{}")),
     case("FILE05", "colon", write("model/a:b.txt", ""), "MAN06"),
@@ -324,6 +332,7 @@ CASES = (
     case("SCO03", "output listed twice", edit("scores.json", lambda s: s["testsets"].append(record_of(s)))),
     case("SCO04", "more than all", figure(value=100.5)),
     case("SCO04", "less than nothing", figure(metric="chrF", value=-1)),
+    case("SCO04", "more than a float holds", figure(value=10**400)),
     case("SCO04", "text for a figure", figure(value="30")),
     case("SCO04", "true for a figure", figure(value=True)),
     case("SCO04", "no figure", figure(value=None)),
@@ -380,6 +389,11 @@ CASES = (
     case("WEI01", "header longer than the file", write(WEIGHTS, (1 << 60).to_bytes(8, "little") + b"{}")),
     case("WEI01", "header that is a list", header(spell=lambda table: "[]")),
     case("WEI01", "unknown dtype", header(lambda table: first(table).update(dtype="F7"))),
+    case("WEI01", "true for a size", header(lambda table: first(table).update(shape=[True]))),
+    case("WEI01", "fraction for an offset", header(lambda table: first(table).update(data_offsets=[0.0, 8.0]))),
+    case("WEI01", "number of ten thousand digits", header(spell=lambda t: '{"a": {"shape": [' + "9" * 10**4 + "]}}")),
+    case("WEI01", "nested without end", header(spell=lambda table: '{"a":' * 10**4)),
+    case("WEI01", "blank before the header", header(spell=lambda table: " " + json.dumps(table))),
     case("WEI01", "negative offset", header(lambda table: first(table).update(data_offsets=[-2, 0]))),
     case("WEI01", "shape beyond every memory", header(lambda table: first(table).update(shape=[1 << 60]))),
     case("WEI01", "no offsets", header(lambda table: first(table).pop("data_offsets"))),
@@ -391,6 +405,8 @@ CASES = (
         *("SIZE01", "WEI04"),
     ),
     case("WEI03", "overlap", header(swap_offsets)),
+    case("WEI03", "gap", header(lambda table: shift(table, 8), more=bytes(8))),
+    case("WEI03", "beyond the file", header(lambda table: shift(table, 1 << 40))),
     case("WEI03", "data after the last tensor", header(more=b"hidden")),
     case("WEI03", "cut in the data", lambda b: os.truncate(b / WEIGHTS, os.path.getsize(b / WEIGHTS) - 1)),
     case("WEI03", "shape of another size", header(lambda table: first(table).update(shape=[1]))),

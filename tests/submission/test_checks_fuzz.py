@@ -5,6 +5,7 @@ A case is its number: `Random(number)` chooses what is changed and how, so that 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -173,7 +174,7 @@ def _mutate_value(value: Any, chance: Random) -> None:
             (-container[key], container[key] + 1, container[key] * 1_000_003, str(container[key]))
         )
     else:
-        container[key] = chance.choice(VALUES)
+        container[key] = copy.deepcopy(chance.choice(VALUES))  # so that no case changes what the next one gets
 
 
 def mutated_header(data: bytes, chance: Random) -> bytes:
