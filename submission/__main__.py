@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 
 from submission.cli import add_comet_argument, add_system_arguments, open_system, run
@@ -62,6 +64,7 @@ def bundle(args: argparse.Namespace) -> None:
         },
         segments={t.name: store.need(stages[f"segment:{t.name}"]) / "segments.yaml" for t in system.campaign.testsets},
         scores=store.need(scoring) / "scores.json",
+        segmenter=system.classifier_path(store),
         stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
         inputs=system.external_inputs(),
         provenance={k: v for record in records.values() for k, v in record["provenance"]["versions"].items()},
@@ -70,12 +73,27 @@ def bundle(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check a bundle as an organiser would; exit 0 clean, 1 findings, 2 could not check."""
-    from submission.checks import exit_status, findings_json, report
-    from submission.checks import verify as check
+    """Check bundles as an organiser would; exit 0 clean, 1 findings, 2 could not check.
 
-    findings = check(args.bundle, args.campaign)
-    print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
+    Several are checked each by itself, and then as one upload, which has exactly one primary.
+    """
+    from submission.checks import exit_status, findings_json, report, verify_together
+    from submission.checks import verify as check
+    from submission.checks.characters import shown
+    from submission.checks.report import together_report
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names and texts are in any script, the terminal may not be
+        sys.stdout.reconfigure(errors="backslashreplace")
+    found = {folder: check(folder, args.campaign) for folder in args.bundles}
+    together = verify_together(args.bundles, args.campaign) if len(args.bundles) > 1 else []
+    findings = [*chain.from_iterable(found.values()), *together]
+    if len(args.bundles) == 1:
+        print(findings_json(findings) if args.json else report(args.bundles[0], args.campaign, findings), end="")
+    elif args.json:
+        print(findings_json({**{shown(str(f), 4_096): some for f, some in found.items()}, "": together}), end="")
+    else:
+        print(*(report(folder, args.campaign, some) for folder, some in found.items()), sep="\n")
+        print(together_report(args.bundles, together), end="")
     return exit_status(findings)
 
 
@@ -122,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
                 help="where bundles lie (default: %(default)s)",
             )
         if function is verify:
-            verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+            verb.add_argument(
+                "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
+            )
             verb.add_argument(
                 "--campaign",
                 metavar="C",

@@ -4,6 +4,7 @@
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
     description/<pair>.txt  what the evaluation server asks for
+    segmenter/              the segmentation classifier, where the recipe cuts recordings with it
     campaign.json, recipe.json, scores.json
     manifest.json           every file with its size and SHA-256, and what it was made from
 
@@ -32,7 +33,15 @@ from submission.checks.reading import Unreadable
 from submission.description import Facts, derive_facts, description_fields, render_description
 from submission.digest import CHUNK_BYTES, canonical_json, files_below, write_text
 from submission.errors import UserError
-from submission.manifest import CAMPAIGN_FILE, NAME, RECIPE_FILE, SCORES_FILE, build_manifest
+from submission.manifest import (
+    CAMPAIGN_FILE,
+    NAME,
+    RECIPE_FILE,
+    SCORES_FILE,
+    SEGMENTER,
+    SEGMENTER_FILES,
+    build_manifest,
+)
 from submission.progress import progress
 from submission.recipe import Recipe
 from submission.segments import read_segments, segment_ids
@@ -47,6 +56,7 @@ def bundle(
     hypotheses: Mapping[tuple[str, str], Path],
     segments: Mapping[str, Path],
     scores: Path,
+    segmenter: Path | None,
     stages: Mapping[str, str],
     inputs: Mapping[str, str],
     provenance: Mapping[str, str],
@@ -54,9 +64,10 @@ def bundle(
     """Put the bundle of a system at `out`, replacing the one that is there, and return `out`.
 
     model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
-    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; stages: stage
-    -> key; inputs: name -> digest; provenance: library -> version, as the artifacts record them (what this
-    machine has installed would change the bytes). Raises UserError where something is missing or does not fit.
+    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
+    of the segmentation classifier, None where the recipe does without; stages: stage -> key; inputs: name -> digest;
+    provenance: library -> version, as the artifacts record them (what this machine has installed would change the
+    bytes). Raises UserError where something is missing or does not fit.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out):
@@ -69,6 +80,8 @@ def bundle(
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
             _copy(_needed(scores, "scores"), aside / SCORES_FILE)
+            if segmenter is not None:
+                _copy_segmenter(segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
             manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
             write_text(aside / NAME, canonical_json(manifest))
@@ -153,6 +166,13 @@ def _needed(path: Path | None, name: str) -> Path:
     if path is None or not path.is_file():
         raise UserError("bundle", f"the {name} are missing ({path})", "build the stage that makes them first")
     return path
+
+
+def _copy_segmenter(source: Path, target: Path) -> None:
+    """Copy the files that loading the classifier reads, and not what is told about its making."""
+    target.mkdir()
+    for name in SEGMENTER_FILES:
+        _copy(_needed(source / name, "segmentation classifier's files"), target / name)
 
 
 def _copy_folder(source: Path, target: Path) -> None:

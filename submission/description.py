@@ -69,6 +69,11 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
     )
 
 
+def parameter_count(config: Mapping[str, Any]) -> int:
+    """Return the number of parameters of a model, however they are stored; UserError for one of no architecture."""
+    return _parameters(tensors(dict(config)))
+
+
 def _parameters(specs: list[TensorSpec]) -> int:
     return sum(math.prod(spec.shape) for spec in specs)
 

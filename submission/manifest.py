@@ -25,6 +25,10 @@ CAMPAIGN_FILE = "campaign.json"
 RECIPE_FILE = "recipe.json"
 SCORES_FILE = "scores.json"
 
+SEGMENTER = "segmenter"
+SEGMENTER_FILES = ("config.json", "model.safetensors")
+"""The folder of the segmentation classifier, and what is in it."""
+
 
 def build_manifest(
     folder: Path,

@@ -68,6 +68,9 @@ FORMATS_READ = {
 COMET_HPARAMS, COMET_CHECKPOINT, COMET_ENCODER = "hparams.yaml", "checkpoints/model.ckpt", "encoder"
 """Files of a COMET checkpoint as it is published, and the folder of its encoder's tokenizer and configuration."""
 
+CLASSIFIER = "models/shas"
+"""Where the segmentation classifier lies below the data folder."""
+
 UNSHIPPED = ("forge.json", "*.md", ".*")
 """What lies beside a forged model's files and is not part of the model."""
 
@@ -82,6 +85,12 @@ class Required:
     """Files or patterns that must be there, so that an empty folder or half a download does not pass."""
     get: str
     """How to get it."""
+
+
+def needs_classifier(campaign: Campaign, recipe: Recipe) -> bool:
+    """Say whether a system cuts recordings with the segmentation classifier."""
+    free = any(testset.segmentation == "free" for testset in campaign.testsets)
+    return free and recipe.segment.method in ("shas", "shas+vad")
 
 
 def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
@@ -101,12 +110,12 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
     for split, texts in (("dev", "text/*/ACL.6060.*.en-xx.{}.*"), ("eval", "text/txt/ACL.6060.*.en-xx.{}.txt")):
         holds = ("segmented_wavs/gold/*.wav", *(texts.format(target) for target in targets))
         parts.append(Required(part=f"acl_6060/{split}", holds=holds, get=f"ACL 60/60, {ACL_6060}"))
-    if recipe.segment.method in ("shas", "shas+vad") and any(t.segmentation == "free" for t in campaign.testsets):
+    if needs_classifier(campaign, recipe):
         get = (
             "a published SHAS checkpoint: `python -m segment convert CHECKPOINT --wav2vec2 DIR --out DIR/models/shas`; "
             'a classifier of your own: `python -m segment train`; or segment.method = "vad" in the recipe'
         )
-        parts.append(Required(part="models/shas", holds=("config.json", "model.safetensors"), get=get))
+        parts.append(Required(part=CLASSIFIER, holds=("config.json", "model.safetensors"), get=get))
     for source in recipe.corpus.sources:
         layout = FORMATS_READ[source.format]
         if source.part not in {part.part for part in parts}:

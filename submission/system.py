@@ -24,12 +24,14 @@ from submission.forecast import EVERY, LINEARS
 from submission.recipe import Recipe
 from submission.schema import nearest
 from submission.sources import (
+    CLASSIFIER,
     Required,
     cached_tree_digest,
     check_parts,
     comet_digest,
     missing_parts,
     model_digest,
+    needs_classifier,
     required_parts,
 )
 from submission.store import Stage, Store
@@ -111,6 +113,10 @@ class System:
             )
         check_parts(self.given_data, self.campaign)  # type: ignore[arg-type]
         return self.given_data  # type: ignore[return-value]
+
+    def classifier_path(self, store: Store) -> Path | None:
+        """Return the folder of the segmentation classifier, None where no recording is cut with it."""
+        return self.data_path(store) / CLASSIFIER if needs_classifier(self.campaign, self.recipe) else None
 
     def required(self) -> list[Required]:
         return required_parts(self.campaign, self.recipe)
@@ -253,7 +259,7 @@ class System:
             if chosen.method == "fixed":
                 del options["threshold"]
             if chosen.method in ("shas", "shas+vad"):
-                inputs["classifier"] = self._source("models/shas")
+                inputs["classifier"] = self._source(CLASSIFIER)
                 if not chosen.original_batching:
                     del options["batch_size"]  # changes the speed, not the segments
             else:

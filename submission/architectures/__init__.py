@@ -27,6 +27,8 @@ class Architecture:
     """Every role that occurs, in the order in which tables show them."""
     tensors: Callable[[dict[str, Any]], list[TensorSpec]]
     """Configuration -> every tensor of a checkpoint, in the model's order."""
+    sizes: Callable[[dict[str, Any]], dict[str, int]]
+    """Configuration -> "section.key" -> size, of everything that shapes a tensor, also where it is silent."""
     role_of: Callable[[str], str]
     """Name of a tensor on the hub -> its role; KeyError for a name that is none."""
     hub_name: Callable[[str], str]
@@ -44,6 +46,7 @@ ARCHITECTURES = {
         name="qwen2_audio",
         roles=qwen2_audio.ROLES,
         tensors=qwen2_audio.tensors,
+        sizes=qwen2_audio.sizes,
         role_of=qwen2_audio.role_of,
         hub_name=qwen2_audio.hub_name,
         module_name=qwen2_audio.module_name,

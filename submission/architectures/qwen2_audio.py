@@ -156,6 +156,16 @@ def tensors(config: dict[str, Any]) -> list[TensorSpec]:
     return [_spec(name, shape) for name, shape in shapes.items()]
 
 
+def sizes(config: dict[str, Any]) -> dict[str, int]:
+    """Return "section.key" -> size of all that shapes a tensor, with what transformers fills in.
+
+    Raises UserError for a configuration that does not add up.
+    """
+    sections = {name: _section(config, name) for name in DEFAULTS}
+    values = {f"{name}.{key}": section[key] for name, section in sections.items() for key in DEFAULTS[name]}
+    return values | {"text_config.head_dim": _head_width(sections["text_config"])}
+
+
 def smoothing_groups(config: dict[str, Any]) -> list[SmoothingGroup]:
     """Return every smoothing group of a model with this configuration, in the order in which activations reach them.
 
@@ -246,9 +256,13 @@ def _projector_shapes(audio: dict[str, Any], text: dict[str, Any]) -> dict[str, 
     return _linear("multi_modal_projector.linear", text["hidden_size"], audio["d_model"], bias=True)
 
 
+def _head_width(text: dict[str, Any]) -> int:
+    return text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+
+
 def _text_shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     width, inner, heads = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"]
-    head = text.get("head_dim") or width // heads
+    head = _head_width(text)
     queries, keys = heads * head, text["num_key_value_heads"] * head
     shapes: dict[str, tuple[int, ...]] = {"language_model.model.embed_tokens.weight": (text["vocab_size"], width)}
     for layer in range(text["num_hidden_layers"]):

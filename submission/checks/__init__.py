@@ -7,9 +7,10 @@ the user reads as the way to mend it. Nothing here needs more than the standard 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from submission.checks import descriptions, files, inventory, texts, weights
+from submission.checks import derivation, descriptions, files, inventory, scores, segmenter, texts, together, weights
 from submission.checks.finding import (
     Check,
     Finding,
@@ -25,6 +26,7 @@ from submission.checks.view import View
 
 __all__ = [
     "CHECKS",
+    "PRIMARIES",
     "Check",
     "Finding",
     "checks_table",
@@ -34,6 +36,7 @@ __all__ = [
     "report",
     "verdict",
     "verify",
+    "verify_together",
 ]
 
 
@@ -50,6 +53,9 @@ CHECKS = (
     _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
     _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
+    _error("CFG04", "model larger than the campaign's base model in some dimension", derivation.larger_than_base),
+    _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
+    _error("CFG06", "chat template that reaches for code or other files", weights.reaching_template),
     _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
     _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
@@ -63,6 +69,8 @@ CHECKS = (
     _error("FILE07", "file or folder that cannot be read", files.unreadable),
     _error("FILE08", "file that a bundle has no place for", files.misplaced),
     _error("FILE09", "far more files than a bundle has", files.overfull),
+    _error("FILE10", "hard link", files.hard_link),
+    _error("FILE11", "sparse file: more holes than bytes", files.sparse_file),
     _error("MAN01", "`manifest.json` missing, unreadable or incomplete", inventory.manifest),
     _error("MAN02", "file missing", inventory.missing_file),
     _error("MAN03", "file that the manifest does not list", inventory.unlisted_file),
@@ -72,8 +80,13 @@ CHECKS = (
     _error("MAN07", "manifest says something else of the system than the artifacts", inventory.wrong_facts),
     _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
     _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
-    _error("SCO01", "`scores.json` missing or not a list of scores", inventory.invalid_scores),
-    _error("SCO02", "scores of other numbers of segments or blank lines than the outputs have", inventory.other_counts),
+    _error("SCO01", "`scores.json` missing or not a list of scores", scores.invalid_scores),
+    _error("SCO02", "scores of other numbers of segments or blank lines than the outputs have", scores.other_counts),
+    _error("SCO03", "output that the scores leave out, or list twice", scores.uncovered_output),
+    _error("SCO04", "score that is no number, or outside what its metric can give", scores.impossible_figure),
+    _error("SEG01", "segmentation classifier missing, or there without need", segmenter.missing_segmenter),
+    _error("SEG02", "configuration of the segmentation classifier unreadable", segmenter.bad_configuration),
+    _error("SEG03", "weights of the segmentation classifier unreadable", segmenter.bad_weights),
     _error("SET01", "output of a pair and test set missing", texts.missing_output),
     _error("SET02", "output, segments or description that the campaign does not have", texts.extra_output),
     _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
@@ -100,7 +113,10 @@ CHECKS = (
     _error("WEI05", "no weights in the bundle", weights.no_weights),
     _error("WEI06", "tensors other than the configuration implies", weights.wrong_tensors),
 )
-"""Every check, sorted by its code."""
+"""Every check of one bundle, sorted by its code."""
+
+PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and condition", together.other_than_one_primary)
+"""The one check of several bundles; it reads a list of views."""
 
 
 def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
@@ -117,7 +133,19 @@ def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
     return sorted_findings(finding for check in checks for finding in check.findings(view))
 
 
+def verify_together(folders: Sequence[Path], campaign: str | None = None) -> list[Finding]:
+    """Return what is wrong with several bundles as one upload, each of which `verify` finds to be as it should.
+
+    campaign: as for `verify`.
+    """
+    views = [View(folder, chosen_campaign(folder, campaign)) for folder in folders]
+    return sorted_findings(PRIMARIES.spell(PRIMARIES.find(views)))  # type: ignore[arg-type]
+
+
 def checks_table() -> str:
     """Return the checks as a Markdown table, for SUBMISSION.md between the marks `checks`."""
-    rows = [f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |" for c in CHECKS]
+    rows = [
+        f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |"
+        for c in sorted((*CHECKS, PRIMARIES), key=lambda c: c.code)
+    ]
     return "\n".join(["| code | severity | what is found | how to mend it |", "|---|---|---|---|", *rows]) + "\n"

@@ -40,7 +40,8 @@ def wrong_field(view: View) -> Iterator[Fault]:
         for label, values in expected.items():
             if fields.get(label) and fields[label] != values and label != MODEL_NAME:
                 got = shown("; ".join(fields[label]), 200)
-                yield _path(pair), f"{label}: expected {'; '.join(values)!r}, got '{got}'"
+                wanted = shown(repr("; ".join(values)), 1_000)
+                yield _path(pair), f"{label}: expected {wanted}, got '{got}'"
 
 
 def wrong_model_name(view: View) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ from submission.checks.finding import Fault
 from submission.checks.folder import MOST_ENTRIES
 from submission.checks.reading import Unreadable
 from submission.checks.view import View
+from submission.manifest import SEGMENTER, SEGMENTER_FILES
 
 # What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.
 # fmt: off
@@ -45,9 +46,16 @@ CODE_HEADS: dict[bytes, str] = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
+# Protocols 0 and 1 begin with no mark: a table or list, or a name from a module that pickles are written of.
+OLD_PICKLE = re.compile(
+    rb"\([dlit]p\d+\n|c(?:os|posix|nt|sys|subprocess|runpy|builtins|__builtin__|copy_?reg|collections|torch[\w.]*|numpy[\w.]*)"
+    rb"\n\w+\n"
+)
+TAR_MARK_AT = 257
 TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json"})
 MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".jinja", ".md"})
 LONGEST_NAME_BYTES = 200
+SPARSE_FROM_BYTES = 64 << 10
 
 
 def link(view: View) -> Iterator[Fault]:
@@ -55,6 +63,25 @@ def link(view: View) -> Iterator[Fault]:
     for entry in view.entries:
         if entry.kind == "link":
             yield shown(entry.path), "symbolic link"
+
+
+def hard_link(view: View) -> Iterator[Fault]:
+    """Copy the bundle with `cp -r` and check the copy: a file with a second name changes whenever that one does, and
+    the second name may lie anywhere.
+    """
+    for entry in view.files.values():
+        if entry.names > 1:
+            yield shown(entry.path), f"has {entry.names:,} names (hard links)"
+
+
+def sparse_file(view: View) -> Iterator[Fault]:
+    """Write the file again from the packed model: most of its bytes were never written, and read as zeros."""
+    for entry in view.files.values():
+        if entry.stored_bytes < entry.size_bytes // 2 and entry.size_bytes >= SPARSE_FROM_BYTES:
+            # A file system may compress, or not have stored yet; only one that names the holes is believed.
+            holes = view.hole_bytes(entry.path)
+            if holes > entry.size_bytes // 2:
+                yield shown(entry.path), f"{holes:,} of its {entry.size_bytes:,} bytes are holes"
 
 
 def special_file(view: View) -> Iterator[Fault]:
@@ -84,6 +111,10 @@ def code_by_content(view: View) -> Iterator[Fault]:
         for start, kind in CODE_HEADS.items():
             if head.startswith(start):
                 yield shown(path), f"starts like {kind}"
+        if OLD_PICKLE.match(head):
+            yield shown(path), "starts like a pickle"
+        if head[TAR_MARK_AT:].startswith(b"ustar"):
+            yield shown(path), "starts like a tar archive"
         if head.startswith(b"MZ") and b"\0" in head:  # a sentence may well begin with these two letters
             yield shown(path), "starts like a Windows program"
 
@@ -120,8 +151,8 @@ def unreadable(view: View) -> Iterator[Fault]:
 
 
 def misplaced(view: View) -> Iterator[Fault]:
-    """Remove it; beside the model, outputs, segments, descriptions and four JSON files, a bundle holds
-    nothing.
+    """Remove it; beside the model, the segmenter, outputs, segments, descriptions and four JSON files, a bundle
+    holds nothing.
     """
     for path in view.files:
         folder, _, name = path.rpartition("/")
@@ -129,6 +160,7 @@ def misplaced(view: View) -> Iterator[Fault]:
             path in TOP_FILES
             or folder in {"segments", "description"}  # SET02 says which names belong there
             or is_pair(folder)
+            or (folder == SEGMENTER and name in SEGMENTER_FILES)
             or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))
         )
         if not known and suffix_of(path) not in CODE_SUFFIXES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,9 @@ from submission.digest import canonical_json
 
 if TYPE_CHECKING:
     from submission.checks.view import View
+
+# Of one check. A manifest of two megabytes could make 40,000, and nobody reads the hundredth of a kind.
+MOST_FINDINGS = 100
 
 Severity = Literal["error", "warning"]
 # Path relative to the bundle ("" is the bundle itself), and what is wrong there.
@@ -47,9 +50,22 @@ class Check:
         return " ".join((inspect.getdoc(self.find) or "").split())
 
     def findings(self, view: View) -> Iterator[Finding]:
-        """Yield a finding for every fault in a bundle."""
-        for path, what in self.find(view):
-            yield Finding(code=self.code, severity=self.severity, path=path, what=what, fix=self.fix)
+        """Yield a finding for every fault in a bundle; of very many the first ones, and how many more there are."""
+        return self.spell(self.find(view))
+
+    def spell(self, faults: Iterable[Fault]) -> Iterator[Finding]:
+        """Yield a finding of this check for each fault, as `findings` does."""
+        more = 0
+        for count, (path, what) in enumerate(faults):
+            if count < MOST_FINDINGS:
+                yield self._finding(path, what)
+            else:
+                more += 1
+        if more:
+            yield self._finding("", f"{more:,} more findings of this check are not shown")
+
+    def _finding(self, path: str, what: str) -> Finding:
+        return Finding(code=self.code, severity=self.severity, path=path, what=what, fix=self.fix)
 
 
 def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
@@ -62,8 +78,12 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return int(any(f.severity == "error" for f in findings))
 
 
-def findings_json(findings: Iterable[Finding]) -> str:
-    """Return findings as a JSON list of objects."""
+def findings_json(findings: Iterable[Finding] | Mapping[str, Iterable[Finding]]) -> str:
+    """Return findings as a JSON list of objects; those of several bundles as an object, bundle -> list, in which ""
+    stands for all of them together.
+    """
+    if isinstance(findings, Mapping):
+        return canonical_json({name: [asdict(f) for f in some] for name, some in findings.items()})
     return canonical_json([asdict(f) for f in findings])
 
 

@@ -7,6 +7,7 @@ subject it is.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
@@ -25,8 +26,10 @@ MOST_ENTRIES = 1_000
 MOST_JSON_BYTES = 2 << 20
 # Two hours of speech make about 0.2 MB.
 MOST_TEXT_BYTES = 2 << 20
-HEAD_BYTES = 64
+HEAD_BYTES = 512
 CHUNK_BYTES = 1 << 20
+BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
+MOST_HOLES = 10_000
 _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
@@ -38,6 +41,10 @@ class Entry:
     """Relative to the bundle, "/" between the parts; undecodable bytes are surrogate escapes."""
     kind: Literal["file", "folder", "link", "other"]
     size_bytes: int
+    names: int
+    """How many names the file has; hard links are the others."""
+    stored_bytes: int
+    """What the file system says that it takes; the size where it says nothing."""
 
 
 class Folder:
@@ -84,16 +91,52 @@ class Folder:
         return [e for path, e in self.files.items() if path.startswith(f"{folder}/")]
 
     def chunks(self, path: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Yield the bytes of a regular file, at most `chunk_bytes` at a time."""
+        """Yield the bytes of a regular file, at most `chunk_bytes` at a time.
+
+        They end at the size that was listed, however much the file grows meanwhile.
+        """
+        left = self.files[path].size_bytes
         try:
             descriptor = os.open(self.path / path, _OPEN_FLAGS)
             with open(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise Unreadable("is not a regular file")
-                while chunk := file.read(chunk_bytes):
+                while chunk := file.read(min(chunk_bytes, left)):
+                    left -= len(chunk)
                     yield chunk
         except (OSError, ValueError) as error:
             raise Unreadable(_reason(error)) from None
+
+    def hole_bytes(self, path: str) -> int:
+        """Return how many bytes of a file are holes; 0 where the system cannot say, a part of them where there are
+        more than MOST_HOLES.
+        """
+        if not hasattr(os, "SEEK_HOLE"):
+            return 0
+        end, holes, place = self.files[path].size_bytes, 0, 0
+        try:
+            descriptor = os.open(self.path / path, _OPEN_FLAGS)
+        except OSError:
+            return 0  # FILE07 says so
+        try:
+            for _ in range(MOST_HOLES):
+                begin = os.lseek(descriptor, place, os.SEEK_HOLE)
+                if begin >= end:
+                    break
+                try:
+                    place = os.lseek(descriptor, begin, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno != errno.ENXIO:  # which says that no data follows
+                        raise
+                    place = end
+                holes += place - begin
+                if place >= end:
+                    break
+        except OSError:
+            return 0
+        finally:
+            os.close(descriptor)
+        return holes
 
     def read(self, path: str, limit: int) -> bytes:
         """Return a file's bytes; Unreadable where there is none or it is longer than `limit` bytes."""
@@ -102,7 +145,7 @@ class Folder:
             raise Unreadable("is missing")
         if entry.size_bytes > limit:
             raise Unreadable(f"has {entry.size_bytes:,} bytes, more than the {limit:,} that a file of its kind needs")
-        return b"".join(self.chunks(path))[:limit]
+        return b"".join(self.chunks(path))
 
     def head(self, path: str) -> bytes:
         """Return the first bytes of a file, HEAD_BYTES at most."""
@@ -124,7 +167,9 @@ def _entry(item: os.DirEntry[str], path: str) -> Entry:
     status = item.stat(follow_symlinks=False)
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
     kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
-    return Entry(path=path, kind=kind, size_bytes=status.st_size)  # type: ignore[arg-type]
+    size, blocks = status.st_size, getattr(status, "st_blocks", None)
+    stored = size if blocks is None else blocks * BLOCK_BYTES
+    return Entry(path=path, kind=kind, size_bytes=size, names=status.st_nlink, stored_bytes=stored)  # type: ignore[arg-type]
 
 
 def _reason(error: Exception) -> str:

@@ -51,6 +51,8 @@ def read_header(folder: Folder, path: str, limit: int) -> Header:
     room = max(min(size - LENGTH_BYTES, limit), 0)
     if size < LENGTH_BYTES or length > room:
         raise BadHeader("unreadable", f"says its header has {length:,} bytes; here it can have {room:,} at most")
+    if data[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
+        raise BadHeader("unreadable", "header: does not begin with '{'")
     try:
         table = parse_json(data[LENGTH_BYTES : LENGTH_BYTES + length])
     except RepeatedKey as error:

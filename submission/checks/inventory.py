@@ -1,18 +1,16 @@
-"""MAN, SIZE, CAM, REC, SCO: does the bundle hold what its manifest says, and is it this campaign's?"""
+"""MAN, SIZE, CAM, REC: does the bundle hold what its manifest says, and is it this campaign's?"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from submission.checks.characters import shown
 from submission.checks.finding import Fault
 from submission.checks.reading import Unreadable
-from submission.checks.texts import is_blank, lines_of, read_output, segment_count
 from submission.checks.view import View
 from submission.digest import canonical_json
 from submission.manifest import (
@@ -20,7 +18,6 @@ from submission.manifest import (
     FORMAT,
     NAME,
     RECIPE_FILE,
-    SCORES_FILE,
     VERSION,
     derived_sections,
 )
@@ -43,6 +40,9 @@ def manifest(view: View) -> Iterator[Fault]:
         for key in keys:
             if not isinstance(table.get(key), kind):
                 yield NAME, f"{key}: expected {name}, got {shown(repr(table.get(key))[:80])}"
+    for key in ("stages", "inputs", "provenance"):
+        if isinstance(told := table.get(key), dict) and not all(isinstance(value, str) for value in told.values()):
+            yield NAME, f"{key}: expected texts only"
     for path, listed in view.manifest_files.items():
         if not _is_entry(listed):
             yield NAME, f"files: '{shown(path)}' has not exactly bytes and sha256"
@@ -111,9 +111,10 @@ def wrong_facts(view: View) -> Iterator[Fault]:
         if isinstance(got, dict) and isinstance(expected, dict):
             for key in sorted(k for k in got.keys() | expected.keys() if got.get(k) != expected.get(k)):
                 said = shown(repr(got.get(key))[:100])
-                yield NAME, f"{section}.{shown(key)}: expected {expected.get(key)!r}, got {said}"
+                wanted = shown(repr(expected.get(key)), 1_000)
+                yield NAME, f"{section}.{shown(key)}: expected {wanted}, got {said}"
         elif got != expected:
-            yield NAME, f"{section}: expected {expected!r}, got {shown(repr(got)[:200])}"
+            yield NAME, f"{section}: expected {shown(repr(expected), 1_000)}, got {shown(repr(got)[:200])}"
 
 
 def over_the_limit(view: View) -> Iterator[Fault]:
@@ -154,57 +155,3 @@ def invalid_recipe(view: View) -> Iterator[Fault]:
     """Write the bundle again: the resolved recipe must be there, and one that this version reads."""
     if isinstance(view.recipe, Unreadable):
         yield RECIPE_FILE, str(view.recipe)
-
-
-def invalid_scores(view: View) -> Iterator[Fault]:
-    """Score the outputs again with `python -m evaluate score` and write the bundle again."""
-    try:
-        _score_records(view)
-    except Unreadable as error:
-        yield SCORES_FILE, str(error)
-
-
-def other_counts(view: View) -> Iterator[Fault]:
-    """Score these outputs with `python -m evaluate score` and write the bundle again: the scores are those of
-    other ones.
-    """
-    try:
-        records = _score_records(view)
-    except Unreadable:
-        return  # SCO01 says so
-    expected = {output: _counts(view, output, testset) for output, testset in view.outputs.items()}
-    for key, record in records:
-        output = f"{record.get('pair')}/{record.get('testset')}.txt"
-        got = {"segments": record.get("segments")}
-        if key == "testsets":
-            flags = record.get("flags")
-            got["blank"] = flags.get("blank") if isinstance(flags, dict) else None
-        for name, value in got.items():
-            for where, count in expected.get(output, {}).get(name, {}).items():
-                if type(value) is not int or value != count:
-                    said = shown(repr(value)[:80])
-                    yield SCORES_FILE, f"{key}: {output}: {name}: expected {count:,} as in {where}, got {said}"
-                    break
-
-
-def _score_records(view: View) -> list[tuple[str, dict[str, Any]]]:
-    """Return (key, record) of everything that scores.json lists; Unreadable where it is no such file."""
-    table, records = view.table(SCORES_FILE), []
-    for key in ("scores", "testsets"):
-        listed = table.get(key)
-        if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
-            raise Unreadable(f"expected a list of records under the key '{key}'")
-        records += [(key, record) for record in listed]
-    return records
-
-
-def _counts(view: View, output: str, testset: str) -> dict[str, dict[str, int]]:
-    """Return what is counted -> file that says so -> count, for an output; what cannot be read is left out."""
-    segments: dict[str, int] = {}
-    blank: dict[str, int] = {}
-    with suppress(Unreadable):  # SET03 says so
-        segments[f"segments/{testset}.yaml"] = segment_count(view, testset)
-    with suppress(Unreadable, UnicodeDecodeError):  # SET01, TXT02 or TXT13 say so
-        lines = lines_of(read_output(view, output).decode("utf-8"))
-        segments[output], blank[output] = len(lines), sum(is_blank(line) for line in lines)
-    return {"segments": segments, "blank": blank}

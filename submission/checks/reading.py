@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from submission.checks.characters import shown
@@ -20,9 +21,9 @@ class RepeatedKey(Unreadable):
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of strict JSON: UTF-8 without a BOM, every key once, no NaN; Unreadable otherwise."""
+    """Return the value of strict JSON: UTF-8, no BOM, every key once, every number finite; Unreadable otherwise."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, **_NUMBERS)
     except RecursionError:
         raise Unreadable("is nested too deeply") from None
     except ValueError as error:
@@ -55,3 +56,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is no number that a computer holds")
+    return number
+
+
+_NUMBERS: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite}

@@ -15,9 +15,11 @@ from submission.checks.reading import Unreadable
 from submission.checks.texts import read_output
 from submission.checks.view import View
 from submission.errors import UserError
+from submission.manifest import SEGMENTER
 from submission.sizes import size_text
 
 UNKNOWN = "unknown"
+LABELS = ("checked against", "model folder", "parameters", "segmenter", "outputs", "files")
 
 
 def report(folder: Path, campaign: str | None, findings: Sequence[Finding]) -> str:
@@ -30,17 +32,24 @@ def report(folder: Path, campaign: str | None, findings: Sequence[Finding]) -> s
     return "\n".join([*lines, "", findings_text(list(findings))])
 
 
+def together_report(folders: Sequence[Path], findings: Sequence[Finding]) -> str:
+    """Return the findings of `verify_together(folders)` as text, below a line that says what was compared."""
+    return f"together:        {len(folders)} bundles as one upload\n\n{findings_text(list(findings))}"
+
+
 def head(folder: Path, campaign: str | None) -> dict[str, str]:
     """Return label -> value: the campaign and its limit, the model's size, outputs and files."""
     try:
         view = View(folder, chosen_campaign(folder, campaign))
     except UserError:  # verify has said so
-        return dict.fromkeys(("checked against", "model folder", "outputs", "files"), UNKNOWN)
+        return dict.fromkeys(LABELS, UNKNOWN)
     limit = view.campaign.size_limit_bytes
     known = not view.overfull and not view.unlisted
     return {
         "checked against": f"campaign {view.campaign.name}, limit {view.campaign.size_limit} = {size_text(limit)}",
         "model folder": _size(view.model_bytes, limit) if known and view.under("model") else UNKNOWN,
+        "parameters": _parameters(view),
+        "segmenter": _segmenter(view) if known else UNKNOWN,
         "outputs": _outputs(view),
         "files": f"{len(view.files):,}, {size_text(sum(e.size_bytes for e in view.files.values()))}"
         if known
@@ -51,6 +60,19 @@ def head(folder: Path, campaign: str | None) -> dict[str, str]:
 def _size(size: int, limit: int) -> str:
     spare = limit - size
     return f"{size_text(size)}, {abs(spare):,} bytes {'under' if spare >= 0 else 'OVER'} the limit"
+
+
+def _parameters(view: View) -> str:
+    """Say how many parameters the model has, next to the base model's, where they are known."""
+    got, base = view.parameters, view.base_parameters
+    name = view.campaign.model.name
+    of = f"the base model {name} has {base:,}" if base else f"the shapes of {name} do not ship: not compared"
+    return f"{got:,}; {of}" if got else UNKNOWN
+
+
+def _segmenter(view: View) -> str:
+    held = view.under(SEGMENTER)
+    return f"{size_text(sum(e.size_bytes for e in held))}, not part of the model" if held else "none"
 
 
 def _outputs(view: View) -> str:

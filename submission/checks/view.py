@@ -7,18 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from submission.architectures import ARCHITECTURES, read_config, shipped_config
 from submission.campaign import Campaign
 from submission.checks.characters import shown
 from submission.checks.configuration import expected_tensors
 from submission.checks.folder import MOST_JSON_BYTES, Folder
 from submission.checks.headers import BadHeader, Header, read_header
 from submission.checks.reading import Unreadable
-from submission.description import Facts, derive_facts
+from submission.description import Facts, derive_facts, parameter_count
 from submission.errors import UserError
 from submission.manifest import NAME, RECIPE_FILE
 from submission.progress import progress
 from submission.recipe import Recipe
 from submission.schema import parse
+from submission.system import SHIPPED
 
 CONFIG = "model/config.json"
 
@@ -61,6 +63,36 @@ class View(Folder):
             return expected_tensors(self.config)
         except Unreadable as error:
             return error
+
+    @cached_property
+    def _base_config(self) -> dict[str, Any] | None:
+        """The configuration of the campaign's base model, or None for one that does not ship."""
+        return read_config(SHIPPED["base"]) if self.campaign.made_here else shipped_config(self.campaign.model.name)
+
+    @property
+    def base_sizes(self) -> dict[str, int] | None:
+        """The sizes of the campaign's base model, or None for one that does not ship."""
+        config = self._base_config
+        return None if config is None else ARCHITECTURES[self.campaign.model.architecture].sizes(config)
+
+    @property
+    def base_parameters(self) -> int | None:
+        """How many parameters the campaign's base model has, or None for one that does not ship."""
+        return None if self._base_config is None else parameter_count(self._base_config)
+
+    @property
+    def parameters(self) -> int | None:
+        """How many parameters the model's configuration gives, or None where it is not a packed base model's."""
+        return None if self.sizes is None else parameter_count(self.config)  # type: ignore[arg-type]
+
+    @cached_property
+    def sizes(self) -> dict[str, int] | None:
+        """The sizes that the model's configuration gives, or None where it is not a packed base model's."""
+        if isinstance(self.config, Unreadable) or isinstance(self.expected_tensors, Unreadable):
+            return None
+        if self.config.get("model_type") != self.campaign.model.architecture:
+            return None
+        return ARCHITECTURES[self.campaign.model.architecture].sizes(self.config)
 
     @cached_property
     def headers(self) -> dict[str, Header | BadHeader]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from submission.checks.characters import shown
 from submission.checks.files import suffix_of
 from submission.checks.finding import Fault
+from submission.checks.folder import MOST_TEXT_BYTES
 from submission.checks.headers import BadHeader, Header, Problem
 from submission.checks.reading import Unreadable
+from submission.checks.references import reaching, references
 from submission.checks.view import CONFIG, View
 
-# Keys by which loading fetches or runs something from outside the folder.
-REFERENCES = frozenset({
-    "_name_or_path", "name_or_path", "base_model_name_or_path", "pretrained_model_name_or_path", "auto_map",
-    "custom_pipelines", "custom_generate", "trust_remote_code", "repo_id", "adapter_path", "peft_config",
-})  # fmt: skip
 # Vocabularies: any text may be a key there.
 NOT_CONFIGURATION = frozenset({"model/tokenizer.json", "model/vocab.json", "model/added_tokens.json"})
 INDEX = ".safetensors.index.json"
@@ -44,24 +40,38 @@ def outside_reference(view: View) -> Iterator[Fault]:
             value = view.config if entry.path == CONFIG else view.json(entry.path)
         except Unreadable:
             continue  # CFG03 says so
-        for key in _references(value):
-            yield shown(entry.path), f"{key} points outside the bundle"
+        for found in references(value):
+            yield shown(entry.path), found
     for path in view.files:
         if path.rpartition("/")[2] == "adapter_config.json":
             yield shown(path), "an adapter: its weights apply to a base model outside the bundle"
 
 
-def _references(value: Any) -> list[str]:
-    """Return the keys anywhere in a JSON value that refer to something outside; without recursion."""
-    found, waiting = set(), [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            found |= {key for key in REFERENCES & item.keys() if item[key]}
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
-    return sorted(found)
+def reaching_template(view: View) -> Iterator[Fault]:
+    """Take the base model's own chat template: one that reaches for Python's internals, or for other files, runs code
+    where it is rendered.
+    """
+    for path, template in _templates(view):
+        if found := reaching(template):
+            yield shown(path), f"the template holds {shown(found)}"
+
+
+def _templates(view: View) -> Iterator[tuple[str, str]]:
+    """Yield every chat template of the model, whether a file of its own or a text in JSON."""
+    for entry in view.under("model"):
+        try:
+            if suffix_of(entry.path) == ".jinja":
+                yield entry.path, view.read(entry.path, MOST_TEXT_BYTES).decode("utf-8", "replace")
+            elif suffix_of(entry.path) == ".json" and entry.path not in NOT_CONFIGURATION:
+                template = view.json(entry.path)
+                template = template.get("chat_template") if isinstance(template, dict) else None
+                # A text, or in older files a list of tables of which each has one.
+                for part in template if isinstance(template, list) else [template]:
+                    text = part.get("template") if isinstance(part, dict) else part
+                    if isinstance(text, str):
+                        yield entry.path, text
+        except Unreadable:
+            continue  # CFG01, CFG03 or FILE07 say so
 
 
 def unreadable_json(view: View) -> Iterator[Fault]:

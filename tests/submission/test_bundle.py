@@ -41,6 +41,8 @@ def test_a_bundle_holds_the_uploaded_test_sets_and_not_the_open_one(pristine, in
         "model/model.safetensors",
         "model/tokenizer.json",
         "model/tokenizer_config.json",
+        "segmenter/config.json",
+        "segmenter/model.safetensors",
         "description/en-de.txt",
         "description/en-zh.txt",
         "campaign.json",
@@ -70,9 +72,9 @@ def test_the_description_is_derived_from_the_artifacts(pristine):
     size = sum(p.stat().st_size for p in files_below(pristine / "model"))
     assert fields["Model name"] == ("MINIATURE_MINIATURE_ModelCompression_en-zh_unconstrained_primary",)
     assert fields["Storage size"][0].startswith(f"{size:,} bytes = ")
-    assert fields["Number of parameters"] == ("34,504",)
+    assert fields["Number of parameters"] == ("2,886,400",)
     assert fields["Data sets"] == ("talks",)
-    assert any("4 bits" in technique for technique in fields["Compression techniques"])
+    assert any("3 bits" in technique for technique in fields["Compression techniques"])
 
 
 @given(st.text(st.sampled_from([*"ab ", *LINE_BREAKS, *CONTROLS, *BIDIRECTIONAL, "\ud800", "ä", "你", "\u3000"])))
@@ -105,6 +107,7 @@ def test_outputs_are_cleaned_to_one_line_a_segment(ingredients, tmp_path):
         ({"hypotheses": {}}, "hypotheses of en-de/ACL are missing"),
         ({"segments": {}}, "segments of ACL are missing"),
         ({"scores": Path("nowhere.json")}, "scores are missing"),
+        ({"segmenter": Path("nowhere")}, "segmentation classifier's files are missing"),
     ],
 )
 def test_what_is_missing_is_named_and_the_good_bundle_stays(ingredients, good, change, message):

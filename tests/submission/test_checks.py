@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from submission.campaign import read_campaign
-from submission.checks import CHECKS, Finding, checks_table, exit_status, findings_json, findings_text, report, verify
+from submission.checks import (
+    CHECKS,
+    PRIMARIES,
+    Finding,
+    checks_table,
+    exit_status,
+    findings_json,
+    findings_text,
+    report,
+    verify,
+    verify_together,
+)
 from submission.digest import canonical_json, sha256_file
 from submission.errors import UserError
 from submission.sizes import size_text
@@ -24,6 +35,9 @@ ACL = "en-de/ACL.txt"
 CONFIG = "model/config.json"
 WEIGHTS = "model/model.safetensors"
 DESCRIPTION = "description/en-de.txt"
+SEGMENTER = "segmenter/config.json"
+# What speaks too where config.json gives other sizes than the weights have.
+OTHER_SIZES = ("DES03", "MAN07", "WEI06")
 
 
 # --- ways to break a bundle ---
@@ -92,9 +106,28 @@ def swap_offsets(table: dict) -> None:
     other["data_offsets"] = one["data_offsets"]
 
 
+def shift(table: dict, by: int) -> None:
+    """Move the last tensor of the file."""
+    last = max((e for n, e in table.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+    last["data_offsets"] = [offset + by for offset in last["data_offsets"]]
+
+
 def spell_twice(table: dict) -> str:
     name = next(n for n in table if n != "__metadata__")
     return json.dumps(table)[:-1] + f", {json.dumps(name)}: {json.dumps(table[name])}}}"
+
+
+def sized(section: str, **sizes: int) -> Callable[[dict], None]:
+    """Let the configuration give the model other sizes."""
+    return lambda config: config[section].update(sizes)
+
+
+def punch(bundle: Path) -> None:
+    """Let the data of the weights be one hole, behind the same header."""
+    data = (bundle / WEIGHTS).read_bytes()
+    with (bundle / WEIGHTS).open("wb") as file:
+        file.write(data[: 8 + int.from_bytes(data[:8], "little")])
+        file.truncate(len(data))
 
 
 def deep_folder(bundle: Path) -> None:
@@ -118,10 +151,27 @@ def line(text: str) -> Callable[[Path], None]:
     return write(ACL, f"Guten Tag.\n{text}\nBis morgen.\n")
 
 
-def scored(key: str = "testsets", **changes) -> Callable[[Path], None]:
-    """Let scores.json say something of the first output, whose three lines all hold text."""
-    record = {"pair": "en-de", "testset": "ACL", "segments": 3, "flags": {"blank": 0}} | changes
-    return edit("scores.json", lambda s: s.update({key: [record]}))
+def scored(**changes) -> Callable[[Path], None]:
+    """Let scores.json say something else of the first output."""
+    return edit("scores.json", lambda s: record_of(s).update(changes))
+
+
+def figure(**changes) -> Callable[[Path], None]:
+    """Let scores.json hold one figure of the first output."""
+    record = {"pair": "en-de", "testset": "ACL", "segments": 3, "metric": "BLEU", "value": 30.0} | changes
+    return edit("scores.json", lambda s: s.update(scores=[record]))
+
+
+def record_of(scores: dict) -> dict:
+    return next(r for r in scores["testsets"] if (r["pair"], r["testset"]) == ("en-de", "ACL"))
+
+
+def speak(bundle: Path) -> None:
+    """Let every line of every output hold text; the third one of the fixture is blank, which is worth a warning."""
+    for path in bundle.glob("en-*/*.txt"):
+        path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
+    edit("scores.json", lambda s: [r["flags"].update(blank=0) for r in s["testsets"]])(bundle)
+    seal(bundle)
 
 
 def seal(bundle: Path) -> None:
@@ -179,14 +229,27 @@ CASES = (
     case("CFG01", "text for a size", edit(CONFIG, lambda c: c["text_config"].update(head_dim="a"))),
     case("CFG01", "list for a dtype", edit(CONFIG, lambda c: c.update(dtype=[]))),
     case("CFG01", "unknown codec", edit(CONFIG, lambda c: c["quantization_config"].update(codecs={}))),
-    case("CFG01", "weight of another model", edit(CONFIG, lambda c: packed_weights(c).update(spy="affine4g8"))),
+    case("CFG01", "weight of another model", edit(CONFIG, lambda c: packed_weights(c).update(spy="affine3g128"))),
     case("CFG02", "weights on a hub", edit(CONFIG, lambda c: c.update(_name_or_path="Qwen/Qwen2-Audio-7B"))),
     case("CFG02", "code on a hub", edit(CONFIG, lambda c: c.update(auto_map={"AutoModel": "them/code--model.Evil"}))),
     case("CFG02", "deep down", edit(CONFIG, lambda c: c["text_config"].update(base_model_name_or_path="a/b"))),
     case("CFG02", "adapter", write("model/adapter_config.json", "{}")),
+    case("CFG02", "address", edit(CONFIG, lambda c: c.update(weights="https://example.org/w.safetensors"))),
     case("CFG03", "generation configuration cut short", write("model/generation_config.json", "{")),
     case("CFG03", "key given twice", write("model/generation_config.json", '{"a": 1, "a": 2}')),
     case("CFG03", "not a number", write("model/generation_config.json", '{"a": NaN}')),
+    case("CFG04", "wider than the base", edit(CONFIG, sized("text_config", intermediate_size=512)), *OTHER_SIZES),
+    case("CFG04", "other heads", edit(CONFIG, sized("audio_config", encoder_attention_heads=8))),
+    case("CFG04", "more words", edit(CONFIG, sized("text_config", vocab_size=2048)), *OTHER_SIZES),
+    case("CFG05", "fewer words", edit(CONFIG, sized("text_config", vocab_size=1000)), *OTHER_SIZES),
+    case("CFG05", "fewer positions", edit(CONFIG, sized("audio_config", max_source_positions=100)), *OTHER_SIZES),
+    case("CFG06", "template that imports", write("model/chat_template.jinja", "{% import 'x' as y %}")),
+    case("CFG06", "template that looks inside", write("model/chat_template.jinja", "{{ x.__class__.__mro__ }}")),
+    case(
+        "CFG06",
+        "template in a configuration",
+        write("model/tokenizer_config.json", '{"chat_template": [{"template": "{{ [] | attr(x) }}"}]}'),
+    ),
     case(
         "DATA01",
         "constrained on other data",
@@ -209,6 +272,8 @@ CASES = (
     case("FILE04", "script called text", write("model/merges.txt", b"#!/bin/sh\n")),
     case("FILE04", "ZIP called JSON", write("model/vocab.json", b"PK\x03\x04abc")),
     case("FILE04", "program called JSON", write("model/tokenizer.json", b"MZ\x90\x00abc")),
+    case("FILE04", "pickle of the oldest kind called text", write("model/merges.txt", b"cos\nsystem\n(S'id'\ntR.")),
+    case("FILE04", "tar called text", write("model/merges.txt", b"x.txt".ljust(257, b"\0") + b"ustar\x0000")),
     case("FILE05", "line break", write("model/a\nb.txt", "")),
     case("FILE05", "hidden file", write("model/.cache.json", "{}")),
     case("FILE05", "colon", write("model/a:b.txt", ""), "MAN06"),
@@ -226,9 +291,13 @@ CASES = (
     case("FILE08", "audio", write("model/talk1.wav", b"RIFF")),
     case("FILE08", "weights in the wrong place", write("weights/model.safetensors", b"")),
     case("FILE09", "a thousand folders", many_folders),
+    case("FILE10", "hard link within the bundle", lambda b: os.link(b / CONFIG, b / "model/vocab.json")),
+    case("FILE10", "hard link to the outside", lambda b: os.link(b / WEIGHTS, b.parent / "elsewhere"), sealed=False),
+    case("FILE11", "weights that are a hole", punch),
     case("MAN01", "no manifest", remove("manifest.json")),
     case("MAN01", "not JSON", write("manifest.json", b"\xff")),
     case("MAN01", "no provenance", edit("manifest.json", lambda m: m.pop("provenance")), sealed=False),
+    case("MAN01", "stage of no key", edit("manifest.json", lambda m: m["stages"].update(merge=[])), sealed=False),
     case("MAN01", "another version", edit("manifest.json", lambda m: m.update(version=2)), sealed=False),
     case("MAN01", "files is a list", edit("manifest.json", lambda m: m.update(files=[])), sealed=False),
     case("MAN01", "size is a text", edit("manifest.json", lambda m: m["files"][ACL].update(bytes="3")), sealed=False),
@@ -252,12 +321,34 @@ CASES = (
     case("REC01", "number without end", edit("recipe.json", lambda r: r["finetune"].update(dropout=10**400))),
     case("SCO01", "no scores", remove("scores.json")),
     case("SCO01", "scores that are no list", write("scores.json", '{"scores": {}}')),
+    case("SCO01", "number without end", write("scores.json", '{"scores": [], "testsets": [], "value": 1e999}')),
     case("SCO01", "no test sets", write("scores.json", '{"scores": []}')),
     case("SCO02", "other segments", scored(segments=4)),
     case("SCO02", "other blank lines", scored(flags={"blank": 1})),
     case("SCO02", "text for a count", scored(segments="3")),
     case("SCO02", "no flags", scored(flags=None)),
-    case("SCO02", "figure of other segments", scored(key="scores", segments=2)),
+    case("SCO02", "figure of other segments", figure(segments=2)),
+    case("SCO03", "output not listed", edit("scores.json", lambda s: s["testsets"].remove(record_of(s)))),
+    case("SCO03", "output listed twice", edit("scores.json", lambda s: s["testsets"].append(record_of(s)))),
+    case("SCO04", "more than all", figure(value=100.5)),
+    case("SCO04", "less than nothing", figure(metric="chrF", value=-1)),
+    case("SCO04", "more than a float holds", figure(value=10**400)),
+    case("SCO04", "text for a figure", figure(value="30")),
+    case("SCO04", "true for a figure", figure(value=True)),
+    case("SCO04", "no figure", figure(value=None)),
+    case("SCO04", "interval without end", figure(metric="COMET", low=-1e300)),
+    case("SEG01", "classifier's weights missing", remove("segmenter/model.safetensors")),
+    case("SEG01", "classifier missing", lambda b: shutil.rmtree(b / "segmenter")),
+    case("SEG01", "classifier that no one needs", edit("recipe.json", lambda r: r["segment"].update(method="vad"))),
+    case("SEG02", "no JSON", write(SEGMENTER, "{")),
+    case("SEG02", "another format", edit(SEGMENTER, lambda c: c.update(format="whisper"))),
+    case("SEG02", "another version", edit(SEGMENTER, lambda c: c.update(version=True))),
+    case("SEG02", "no head", edit(SEGMENTER, lambda c: c.pop("head"))),
+    case("SEG02", "unknown key", edit(SEGMENTER, lambda c: c.update(plugin="x"))),
+    case("SEG02", "weights on a hub", edit(SEGMENTER, lambda c: c["wav2vec2"].update(_name_or_path="facebook/x"))),
+    case("SEG03", "no safetensors", write("segmenter/model.safetensors", "weights")),
+    case("SEG03", "header alone", write("segmenter/model.safetensors", (2).to_bytes(8, "little") + b"{}")),
+    case("SEG03", "cut", lambda b: os.truncate(b / "segmenter/model.safetensors", 100_000)),
     case("SET01", "output missing", remove(ACL)),
     case("SET02", "test set of no campaign", write("en-de/NEWS.txt", "")),
     case("SET02", "pair of no campaign", write("en-fr/ACL.txt", "")),
@@ -266,9 +357,9 @@ CASES = (
     case("SET03", "segments missing", remove("segments/ACL.yaml")),
     case("SET03", "other YAML", write("segments/ACL.yaml", "- wav: talk1.wav\n")),
     case("SET03", "number without end", replace("segments/ACL.yaml", "duration: 1.0", "duration: " + "9" * 400)),
-    case("TXT01", "a line too few", write(ACL, "a\nb\n")),
-    case("TXT01", "a line too many", write(ACL, "a\nb\nc\nd\n")),
-    case("TXT01", "empty", write(ACL, ""), "TXT14"),
+    case("TXT01", "a line too few", write(ACL, "a\nb\n"), "SCO02"),
+    case("TXT01", "a line too many", write(ACL, "a\nb\nc\nd\n"), "SCO02"),
+    case("TXT01", "empty", write(ACL, ""), "SCO02", "TXT14"),
     case("TXT02", "Latin-1", write(ACL, "a\nGrüße\nc\n".encode("latin-1"))),
     case("TXT02", "UTF-16", write(ACL, "a\nb\nc\n".encode("utf-16")), "TXT01", "TXT09"),
     case("TXT03", "byte order mark", write(ACL, "\ufeffa\nb\nc\n")),
@@ -284,7 +375,7 @@ CASES = (
     case("TXT08", "trailing blank", line("Ein Satz. ")),
     case("TXT08", "ideographic blank", line("\u3000句")),
     case("TXT09", "no final line feed", write(ACL, "a\nb\nc")),
-    case("TXT10", "blank line", line("")),
+    case("TXT10", "blank line", line(""), "SCO02"),
     case("TXT11", "words again and again", line("Ich bin da, ich bin da, ich bin da, ich bin da, ich bin da, und")),
     case("TXT11", "one word again and again", line("der " * 20 + "Hund")),
     case("TXT11", "Chinese again and again", line("我们我们我们我们我们")),
@@ -293,11 +384,16 @@ CASES = (
     case("TXT12", "music in Chinese", line("谢谢。（音乐）")),
     case("TXT12", "the model's own token", line("Danke.<|im_end|>")),
     case("TXT13", "five megabytes", write(ACL, b"a\n" * (5 << 19))),
-    case("TXT14", "blank lines only", write(ACL, "\n\n\n")),
+    case("TXT14", "blank lines only", write(ACL, "\n\n\n"), "SCO02"),
     case("WEI01", "cut within the length", write(WEIGHTS, b"\x00\x00")),
     case("WEI01", "header longer than the file", write(WEIGHTS, (1 << 60).to_bytes(8, "little") + b"{}")),
     case("WEI01", "header that is a list", header(spell=lambda table: "[]")),
     case("WEI01", "unknown dtype", header(lambda table: first(table).update(dtype="F7"))),
+    case("WEI01", "true for a size", header(lambda table: first(table).update(shape=[True]))),
+    case("WEI01", "fraction for an offset", header(lambda table: first(table).update(data_offsets=[0.0, 8.0]))),
+    case("WEI01", "number of ten thousand digits", header(spell=lambda t: '{"a": {"shape": [' + "9" * 10**4 + "]}}")),
+    case("WEI01", "nested without end", header(spell=lambda table: '{"a":' * 10**4)),
+    case("WEI01", "blank before the header", header(spell=lambda table: " " + json.dumps(table))),
     case("WEI01", "negative offset", header(lambda table: first(table).update(data_offsets=[-2, 0]))),
     case("WEI01", "shape beyond every memory", header(lambda table: first(table).update(shape=[1 << 60]))),
     case("WEI01", "no offsets", header(lambda table: first(table).pop("data_offsets"))),
@@ -306,9 +402,11 @@ CASES = (
         "WEI02",
         "tensor in two files",
         lambda b: (b / "model/more.safetensors").write_bytes((b / WEIGHTS).read_bytes()),
-        "WEI04",
+        *("SIZE01", "WEI04"),
     ),
     case("WEI03", "overlap", header(swap_offsets)),
+    case("WEI03", "gap", header(lambda table: shift(table, 8), more=bytes(8))),
+    case("WEI03", "beyond the file", header(lambda table: shift(table, 1 << 40))),
     case("WEI03", "data after the last tensor", header(more=b"hidden")),
     case("WEI03", "cut in the data", lambda b: os.truncate(b / WEIGHTS, os.path.getsize(b / WEIGHTS) - 1)),
     case("WEI03", "shape of another size", header(lambda table: first(table).update(shape=[1]))),
@@ -339,18 +437,16 @@ def test_a_good_bundle_gives_no_finding(good):
     """The third line of every output is blank in the fixture, which is worth a warning and no more."""
     findings = verify(good)
     assert codes(findings) == {"TXT10"} and exit_status(findings) == 0
-    for path in good.glob("en-*/*.txt"):
-        path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
-    seal(good)
+    speak(good)
     assert verify(good) == [] and verify(good, "miniature") == []
 
 
-@pytest.mark.parametrize("key", ["testsets", "scores"])
-def test_scores_of_the_outputs_in_the_bundle_give_no_finding(good, key):
-    scored(key, flags={"blank": 1})(good)  # the third line of the fixture is blank
+def test_scores_of_the_outputs_in_the_bundle_give_no_finding(good):
+    figure(note="of few segments", low=20.0, high=40)(good)
     seal(good)
     assert codes(verify(good)) == {"TXT10"}
-    scored(key, testset="ACL6060", segments=100)(good)  # scored and not uploaded
+    figure(testset="ACL6060", segments=100, metric="TER", value=180.5)(good)  # scored and not uploaded
+    edit("scores.json", lambda s: s["testsets"].append({"pair": "en-de", "testset": "ACL6060", "segments": 100}))(good)
     seal(good)
     assert codes(verify(good)) == {"TXT10"}
 
@@ -364,9 +460,7 @@ def test_the_scores_are_compared_with_the_segments_too(good):
 
 @pytest.mark.parametrize("broken", CASES, ids=lambda c: f"{c.code}: {c.what}")
 def test_a_broken_bundle_is_refused_with_its_own_code(good, broken):
-    for path in good.glob("en-*/*.txt"):
-        path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
-    seal(good)
+    speak(good)
     broken.breaks(good)
     if broken.sealed:
         seal(good)
@@ -393,15 +487,15 @@ def test_a_model_over_the_limit_is_refused_with_all_units(good, tmp_path):
     (found,) = [f for f in verify(good, campaign) if f.severity == "error"]
     size = sum(p.stat().st_size for p in (good / "model").iterdir())
     assert found.code == "SIZE01"
-    assert f"{size:,} bytes = 0.000069 GB = 0.000065 GiB is over the limit of 20 kB" in found.what
+    assert f"{size:,} bytes = {size / 1e9:.6f} GB = {size / 2**30:.6f} GiB is over the limit of 20 kB" in found.what
     assert f"by {size - 20_000:,} bytes" in found.what
 
 
 def test_a_model_within_the_limit_in_gib_and_over_it_in_gb_is_worth_a_warning(good, tmp_path):
-    campaign = campaign_file(tmp_path, "0.00007 GiB")  # 75,161 bytes; read as GB it is 70,000
-    write("campaign.json", canonical_json(asdict(read_campaign(campaign))))(good)
     size = sum(p.stat().st_size for p in (good / "model").iterdir())
-    write("model/README.md", "." * (72_000 - size))(good)
+    limit = (size + 50_000) / 2**30  # read as GB it is 7 % less
+    campaign = campaign_file(tmp_path, f"{limit:.7f} GiB")
+    write("campaign.json", canonical_json(asdict(read_campaign(campaign))))(good)
     seal(good)
     assert codes(verify(good, campaign)) == {"SIZE02", "TXT10"}
 
@@ -426,6 +520,52 @@ def test_all_findings_come_in_one_run_errors_first(good):
     assert severities == sorted(severities)
     assert json.loads(findings_json(findings)) == [asdict(f) for f in findings]
     assert "How to mend it:" in findings_text(findings)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (("primary", "contrastive"), []),
+        (("primary", "primary"), ["2 of 2 bundles are primary, expected exactly one: "]),
+        (("contrastive", "contrastive"), ["0 of 2 bundles are primary, expected exactly one"]),
+    ],
+)
+def test_of_several_bundles_exactly_one_is_primary(good, tmp_path, kinds, said):
+    folders = [Path(shutil.copytree(good, tmp_path / str(n))) for n in range(2)]
+    for folder, kind in zip(folders, kinds, strict=True):
+        edit("recipe.json", lambda r, kind=kind: r["upload"].update(kind=kind))(folder)
+    findings = verify_together(folders)
+    assert [f.what.partition("unconstrained: ")[2][: len(s)] for f, s in zip(findings, said, strict=True)] == said
+    assert {f.code for f in findings} <= {PRIMARIES.code}
+
+
+def test_each_condition_has_a_primary_of_its_own(good, tmp_path):
+    other = Path(shutil.copytree(good, tmp_path / "other"))
+    edit("recipe.json", lambda r: r["upload"].update(condition="constrained"))(other)
+    assert verify_together([good, other]) == []
+
+
+def test_the_command_checks_several_bundles_as_one_upload(good, tmp_path):
+    other = shutil.copytree(good, tmp_path / "other")
+    status, said = command(good, other)
+    assert status == 1 and "2 bundles as one upload" in said and "error   PRI01" in said
+    status, said = command("--json", good, other)
+    assert status == 1 and json.loads(said).keys() == {str(good), str(other), ""}
+
+
+def test_of_very_many_findings_the_first_are_shown_and_the_rest_are_counted(good):
+    edit("manifest.json", lambda m: [list_file(m, f"model/{n}.json") for n in range(5_000)])(good)
+    found = [f for f in verify(good) if f.code == "MAN02"]
+    assert len(found) == 101 and found[0].what == "4,900 more findings of this check are not shown"
+
+
+def test_the_competition_is_held_against_the_shapes_of_its_own_base_model(good):
+    """The miniature is smaller in every respect: were it named Qwen2-Audio-7B, the check would say so."""
+    smaller = {f.what.partition(":")[0] for f in verify(good, "iwslt26") if f.code == "CFG05"}
+    assert {"text_config.hidden_size", "text_config.num_hidden_layers", "audio_config.d_model"} <= smaller
+    edit(CONFIG, lambda c: c["text_config"].update(hidden_size=8192, num_attention_heads=64))(good)
+    larger = {f.what for f in verify(good, "iwslt26") if f.code == "CFG04"}
+    assert "text_config.hidden_size: the base model Qwen2-Audio-7B has 4,096, this model 8,192" in larger
 
 
 def test_a_bundle_is_checked_against_the_campaign_of_the_checker(good):
@@ -488,7 +628,7 @@ def test_the_head_of_the_report_is_written_whatever_lies_in_the_folder(good, bre
     assert report(good, None, []).endswith("verify: no findings\n")
     lines = report(good, "miniature", []).splitlines()
     assert lines[1].startswith("checked against: campaign miniature, limit ")
-    assert len(lines) == 7
+    assert len(lines) == 9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""`verify` beside `sha256sum`: `python tests/submission/bench_verify.py --out DIR`, at the size of the competition.
+
+DIR gets a bundle of the competition's contrastive system with random bytes for weights, 4.3 GB of them, made once
+and kept (making it takes twice that room). Each turn reads every file of it by `sha256sum`, by OpenSSL and by
+`verify`, from the page cache, where hashing is all that counts, or with --cold from the disk. Printed are the best
+seconds of each, the ratio that is to stay under 1.3, and `verify`'s peak of memory, which is to stay under 200 MB.
+Needs a Unix and no package but what the tests need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CAMPAIGN, RECIPE = "iwslt26", "contrastive"
+BLOCK_BYTES = 64 << 20
+MOST_RATIO = 1.3
+MOST_PEAK_BYTES = 200_000_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the bundle is made and kept")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="turns of each (default: %(default)s)")
+    parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before each")
+    parser.add_argument(
+        "--python", default=sys.executable, metavar="P", help="Python that verifies (default: this one)"
+    )
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    folder = args.out / f"{CAMPAIGN}-{RECIPE}"
+    if not folder.is_dir():
+        make(folder)
+    files = sorted(str(p) for p in folder.rglob("*") if p.is_file())
+    size = sum(os.path.getsize(path) for path in files)
+    commands = {
+        "sha256sum": ["sha256sum", *files],
+        "openssl": ["openssl", "dgst", "-sha256", *files],
+        "verify": [args.python, "-m", "submission", "verify", str(folder), "--campaign", CAMPAIGN],
+    }
+    best: dict[str, float] = {}
+    peak = 0
+    for _ in range(args.turns):
+        for name, command in commands.items():
+            if shutil.which(command[0]):
+                seconds, bytes_used = measure(command, files if args.cold else [])
+                best[name] = min(seconds, best.get(name, seconds))
+                peak = max(peak, bytes_used) if name == "verify" else peak
+    for name, seconds in best.items():
+        print(f"{name:<10} {seconds:7.2f} s  {size / seconds / 1e9:5.2f} GB/s of {size:,} bytes")
+    ratio = best["verify"] / best["sha256sum"]
+    print(f"verify / sha256sum: {ratio:.2f} (bar {MOST_RATIO}); peak {peak:,} bytes (bar {MOST_PEAK_BYTES:,})")
+    return int(ratio > MOST_RATIO or peak > MOST_PEAK_BYTES)
+
+
+def measure(command: list[str], cold: list[str]) -> tuple[float, int]:
+    """Return (seconds, peak bytes) of a command, which must find nothing; `cold`: files to drop from the cache."""
+    for path in cold:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said = process.stdout.read().decode("utf-8") if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{command[0]} failed:\n{said}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def make(folder: Path) -> None:
+    """Write a bundle of the competition's shapes and size, whose weights are random bytes."""
+    from conftest import write_ingredients
+
+    from submission.architectures import shipped_config, stored_dtype, tensors
+    from submission.campaign import read_campaign
+    from submission.checkpoint import config_text, packed_config
+    from submission.forecast import forecast, stored_parts
+    from submission.recipe_file import read_recipe
+    from submission.safetensors_file import file_bytes, header_bytes
+
+    campaign, recipe = read_campaign(CAMPAIGN), read_recipe(RECIPE, CAMPAIGN)
+    config, options = shipped_config(campaign.model.name), recipe.quantize
+    assert config is not None
+    limit = campaign.size_limit_bytes
+    codecs = forecast(config, options.codecs, options.overrides, limit_bytes=limit, other_bytes=10_000_000).codecs
+    stored = {
+        name: part
+        for spec in tensors(config)
+        for name, part in stored_parts(spec, codecs.get(spec.name), stored_dtype(config)).items()
+    }
+    parts = folder.parent / "parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    ingredients = replace(write_ingredients(parts, campaign), recipe=recipe)
+    (parts / "model" / "config.json").write_text(config_text(packed_config(config, codecs)), encoding="utf-8")
+    with (parts / "model" / "model.safetensors").open("wb") as file:
+        left = file_bytes(stored) - file.write(header_bytes(stored))
+        while left:
+            left -= file.write(os.urandom(min(left, BLOCK_BYTES)))
+    ingredients.bundle(folder)
+    shutil.rmtree(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
