@@ -11,7 +11,10 @@ from submission.cli import add_system_arguments, open_system, open_systems, run
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it."""
+    """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it.
+
+    Started by `torchrun` or `accelerate launch`, every process decodes its share; the result is that of one process.
+    """
     from evaluate import stages
 
     system, store = open_system(args)
@@ -42,7 +45,12 @@ def ablate(args: argparse.Namespace) -> None:
     """
     from evaluate import stages
     from evaluate.ablation import measure_system, render, write_ablation
+    from submission.errors import UserError
+    from submission.launch import launched
 
+    if launched().processes > 1:
+        fix = "share the decoding of one system, `evaluate decode`, or start one process"
+        raise UserError("ablate", "several processes, and nothing here is shared between them", fix)
     systems = open_systems(args)
     for system, store in systems:
         store.need(system.stage("quantize"))  # all of them, before the first hour of work

@@ -6,16 +6,30 @@ from typing import Any
 
 from submission.tabular import aligned
 
-HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", "BLEU", "chrF")
+ALWAYS = ("blank", "truncated")
+"""Flags that have a column whatever the counts; the others have one where anything has them."""
+METRICS = ("BLEU", "chrF")
 
 
 def table(record: dict[str, Any]) -> str:
     """Return the table of a scores.json: one row a test set and pair, then what was not computed and why."""
     values = {(s["pair"], s["testset"], s["metric"]): f"{s['value']:.1f}" for s in record["scores"]}
-    rows = [HEADINGS]
-    for entry in sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"])):
-        pair, testset, flags = entry["pair"], entry["testset"], entry["flags"]
-        counts = [entry["segments"], *(flags[name] for name in ("blank", "truncated", "clipped", "too_short"))]
-        scores = [entry["note"]] if entry["note"] else [values[pair, testset, metric] for metric in ("BLEU", "chrF")]
+    entries = sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"]))
+    flags = _flags(entries)
+    mending = ("failed", "mended") if any(entry["mended"] for entry in entries) else ()
+    rows = [("pair", "test set", "segments", *(flag.replace("_", " ") for flag in flags), *mending, *METRICS)]
+    for entry in entries:
+        pair, testset = entry["pair"], entry["testset"]
+        counts = [entry["segments"], *(entry["flags"][flag] for flag in flags)]
+        if mending:
+            failed = sum(entry["mended"].values())
+            counts += [failed, failed - entry["mended"].get("", 0)]
+        scores = [entry["note"]] if entry["note"] else [values[pair, testset, metric] for metric in METRICS]
         rows.append((pair, testset, *(f"{count:,}" for count in counts), *scores))
     return f"{aligned(rows, left=(0, 1))}\nCOMET: {record['comet']['state']}: {record['comet']['reason']}"
+
+
+def _flags(entries: list[dict[str, Any]]) -> list[str]:
+    """Return the flags that have a column."""
+    seen = {flag for entry in entries for flag, count in entry["flags"].items() if count}
+    return [*ALWAYS, *sorted(seen - set(ALWAYS))]

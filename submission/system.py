@@ -42,9 +42,9 @@ REVISIONS = {
     "awq": 1,
     "quantize": 2,
     "segment": 2,
-    "decode": 1,
+    "decode": 2,
     "loss": 1,
-    "score": 1,
+    "score": 2,
 }
 
 # ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded.

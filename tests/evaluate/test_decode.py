@@ -57,11 +57,11 @@ def test_one_by_one_equals_batched(tiny, segments, recordings, tmp_path, beams):
 
 
 def test_batches_hold_like_lengths_the_longest_first():
-    from evaluate.decode import form_batches
+    from evaluate.batching import form_batches
 
     lengths = [3, 9, 3, 7, 9]
     segments = [Segment(recording="a.wav", start=5, end=5 + length) for length in lengths]
-    assert form_batches(segments, 2) == [[1, 4], [3, 0], [2]]
+    assert form_batches(segments, replace(OPTIONS, batch_size=2)) == [[1, 4], [3, 0], [2]]
 
 
 def test_a_segment_too_short_for_the_model_gets_a_blank_line(tiny, recordings, tmp_path):
@@ -144,10 +144,10 @@ def test_an_unknown_end_token_is_refused(tiny, segments, recordings, tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 1, 5.5, 8, 14.9])
 def test_a_torn_file_is_continued_to_the_same_bytes(tiny, segments, recordings, tmp_path, undisturbed, kept):
-    from evaluate.decode import form_batches
+    from evaluate.batching import form_batches
 
     out, lines = tmp_path / "h", undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
-    order = [lines[i] for batch in form_batches(segments, OPTIONS.batch_size) for i in batch]
+    order = [lines[i] for batch in form_batches(segments, OPTIONS) for i in batch]
     whole = int(kept)
     torn = order[whole][: int(len(order[whole]) * (kept - whole))]
     out.write_text("".join(order[:whole]) + torn, encoding="utf-8")

@@ -108,7 +108,7 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
     ]
     scores, summary = score_testset(decoded(tmp_path / "x", hypotheses, PAIRS, given=False))
     assert [(s.value, s.segments, s.references, s.resegmented) for s in scores] == [(100.0, 4, 3, True)] * 2
-    assert summary.flags == {"blank": 1, "clipped": 0, "too_short": 0, "truncated": 0}
+    assert {flag: count for flag, count in summary.flags.items() if count} == {"blank": 1}
 
 
 def test_free_chinese_is_cut_by_character(tmp_path):
@@ -159,6 +159,7 @@ def test_the_table_has_a_row_for_every_test_set(tmp_path):
     write_scores(tmp_path / "s", german[0], [chinese[1], german[1]])
     lines = table(json.loads((tmp_path / "s").read_text(encoding="utf-8"))).splitlines()
     assert len(lines) == 4
-    assert lines[1].split()[:7] == ["en-de", "ACL", "2", "1", "0", "0", "1"]
+    assert lines[0].split()[3:7] == ["segments", "blank", "truncated", "too"]
+    assert lines[1].split()[:6] == ["en-de", "ACL", "2", "1", "0", "1"]
     assert lines[2].endswith("not scored: no references")
     assert lines[3].startswith("COMET: not computed: ")
