@@ -87,7 +87,8 @@ def decode(
 
     recordings: file name of a recording -> its path. prompt: with the target language filled in. end_token: the
     token that ends a hypothesis; generation knows no other. label: what the progress line is called. Started by a
-    launcher, every process must come here with the same arguments; when the first one returns, the file is there.
+    launcher, every process must come here with the same arguments, and to a second call in the same `joined`; when the
+    first one returns, the file is there.
     Raises UserError, before anything is decoded, for a missing recording and for a segment past a recording's end.
     """
     _check_recordings(segments, recordings)
