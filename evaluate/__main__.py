@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it."""
+    """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it.
+
+    Started by `torchrun` or `accelerate launch`, every process decodes its share; the result is that of one process.
+    """
     from evaluate import stages
 
     system, store = open_system(args)
@@ -66,7 +69,11 @@ def ablate(args: argparse.Namespace) -> None:
     """
     from evaluate.report import make
     from evaluate.report.terminal import summary_text
+    from submission.launch import launched
 
+    if launched().processes > 1:
+        fix = "share the decoding of one system, `evaluate decode`, or start one process"
+        raise UserError("ablate", "several processes, and nothing here is shared between them", fix)
     opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
     works = make.plan(make.Asked(**opened))
     if args.plan:

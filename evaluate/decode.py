@@ -1,34 +1,41 @@
 """From segments of speech to one hypothesis a segment.
 
-Segments of like length share a batch, the longest first, so that memory runs out at once or not at all and little
-is padded. A batch is padded on the left and masked; nothing of a row depends on its neighbours. Which segments
-share a batch depends on their lengths alone, never on what an earlier, killed run had already done: a resumed run
-decodes the very batches that were missing, whole, and ends with the bytes that an undisturbed run gives.
+A batch is padded on the left and masked; nothing of a row depends on its neighbours. Which segments share a batch
+depends on their lengths alone (`evaluate.batching`), so a resumed run decodes the very batches that were missing,
+whole, and ends with the bytes that an undisturbed run gives. A hypothesis that fails is flagged (`evaluate.failures`)
+and, where the recipe asks for it, decoded again (`evaluate.mending`).
+
+Started by a launcher, every process decodes its share of the missing batches into a journal of its own beside the
+file, and the first one merges them: N processes give the file that one gives.
 """
 
 from __future__ import annotations
 
+import glob
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from transformers import GenerationConfig
-
+from evaluate.batching import Capacity, form_batches, in_parts
+from evaluate.generation import Translator, translator
 from evaluate.hypotheses import Hypothesis, append, make_hypothesis, recover_journal, write_hypotheses
+from evaluate.mending import Attempt, flags_of, mend
 from submission.errors import UserError
+from submission.launch import Launch, joined
 from submission.progress import progress
 from submission.recipe import DecodeOptions
 from submission.runtime.audio import duration_samples, read_slice
-from submission.runtime.prompt import build_inputs, end_token_id, shortest_samples, window_samples
-from submission.segments import Segment, segment_ids
+from submission.runtime.prompt import end_token_id, shortest_samples, window_samples
+from submission.segments import SAMPLE_RATE, Segment, segment_ids
 
 if TYPE_CHECKING:
     from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+
+Piece = tuple[str, Segment]
+"""A segment with its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +44,31 @@ class Outcome:
 
     segments: int
     decoded: int
-    """Segments decoded by this run; the others were there already."""
+    """Segments decoded by this run, all processes together; the others were there already."""
     audio_seconds: float
     """Length of the segments decoded by this run."""
     seconds: float
     flags: dict[str, int]
     """Flag -> number of hypotheses that have it, over all segments."""
+    mended: dict[str, int]
+    """Attempt -> number of failed hypotheses that it replaced; empty text -> of those that none could."""
 
     def __str__(self) -> str:
         kept = self.segments - self.decoded
         flags = ", ".join(f"{count} {flag}" for flag, count in sorted(self.flags.items())) or "no flags"
+        mends = ", ".join(f"{count} mended by {how}" if how else f"{count} not" for how, count in self.mended.items())
         seconds = max(self.seconds, 1e-9)
         return (
             f"{self.segments:,} segments ({kept:,} from an earlier run), {self.audio_seconds:,.0f} s of audio in "
             f"{self.seconds:,.1f} s: {self.decoded / seconds:,.1f} segments/s, "
-            f"real-time factor {self.seconds / max(self.audio_seconds, 1e-9):.3f}; {flags}"
+            f"real-time factor {real_time_factor(self.seconds, self.audio_seconds)}; {flags}"
+            f"{f'; {mends}' if mends else ''}"
         )
+
+
+def real_time_factor(seconds: float, audio_seconds: float) -> str:
+    """Return the seconds of work for a second of audio as people read it."""
+    return f"{seconds / max(audio_seconds, 1e-9):.3f}"
 
 
 def decode(
@@ -70,47 +86,74 @@ def decode(
     """Write one hypothesis for each segment, in order, to the file `out`, going on where a killed run stopped.
 
     recordings: file name of a recording -> its path. prompt: with the target language filled in. end_token: the
-    token that ends a hypothesis; generation knows no other. label: what the progress line is called. Raises
-    UserError, before anything is decoded, for a missing recording and for a segment past a recording's end.
+    token that ends a hypothesis; generation knows no other. label: what the progress line is called. Started by a
+    launcher, every process must come here with the same arguments, and to a second call in the same `joined`; when the
+    first one returns, the file is there.
+    Raises UserError, before anything is decoded, for a missing recording and for a segment past a recording's end.
     """
     _check_recordings(segments, recordings)
+    end_token_id(processor, end_token)  # an unknown one is refused before a file is made
     names = segment_ids(segments)
-    done = recover_journal(out)
-    if foreign := sorted(done.keys() - set(names)):
-        raise UserError(str(out), f"holds {len(foreign)} hypotheses of other segments ({foreign[0]})", "remove it")
-    settings = _generation_settings(processor, options, end_token)
-    batches = [
-        batch
-        for batch in form_batches(segments, options.batch_size)
-        if any(names[i] not in done for i in batch)  # a batch that was torn is decoded whole
-    ]
-    todo = sum(map(len, batches))
     started = time.monotonic()
-    with (
-        out.open("a", encoding="utf-8", newline="\n") as journal,
-        progress(label, todo, "segments") as tick,
-        _settings_of(model, settings),
-    ):
-        for batch in batches:
-            pieces = [(names[i], segments[i]) for i in batch]
-            hypotheses = _decode_batch(model, processor, pieces, recordings, prompt, settings)
-            append(journal, hypotheses)
-            done |= {hypothesis.segment: hypothesis for hypothesis in hypotheses}
-            tick(len(batch))
-    write_hypotheses(out, [done[name] for name in names])
+    with joined() as launch:
+        done = _begin(launch, out, names)
+        batches = [
+            batch
+            for batch in form_batches(segments, options)
+            if any(names[i] not in done for i in batch)  # a batch that was torn is decoded whole
+        ]
+        share = [[(names[i], segments[i]) for i in batch] for batch in batches[launch.rank :: launch.processes]]
+        with translator(model, processor, prompt, options, end_token) as asked:
+            _decode_share(asked, share, recordings, options, _journal(out, launch.rank), _called(label, launch))
+        launch.wait()
+        done = _read_journals(out)
+        launch.wait()  # the others must have read what the first one now takes away
+        hypotheses = [done[name] for name in names]
+        if launch.rank == 0:
+            write_hypotheses(out, hypotheses)
+            for path in _journals(out)[1:]:
+                path.unlink()
     return Outcome(
         segments=len(segments),
-        decoded=todo,
+        decoded=sum(map(len, batches)),
         audio_seconds=sum(segments[i].seconds for batch in batches for i in batch),
         seconds=time.monotonic() - started,
-        flags=dict(Counter(flag for hypothesis in done.values() for flag in hypothesis.flags)),
+        flags=dict(Counter(flag for hypothesis in hypotheses for flag in hypothesis.flags)),
+        mended=dict(Counter(hypothesis.mend.kept for hypothesis in hypotheses if hypothesis.mend)),
     )
 
 
-def form_batches(segments: Sequence[Segment], batch_size: int) -> list[list[int]]:
-    """Return the segments' numbers in batches of like length, the longest first; equals keep their order."""
-    order = sorted(range(len(segments)), key=lambda i: (segments[i].start - segments[i].end, i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def _called(label: str, launch: Launch) -> str:
+    return f"{label} [{launch.rank + 1}/{launch.processes}]" if launch.processes > 1 else label
+
+
+# --- the journals: the first process's is the file itself, the others' stand beside it ---
+
+
+def _journal(out: Path, rank: int) -> Path:
+    return out.with_name(f"{out.name}.{rank}") if rank else out
+
+
+def _journals(out: Path) -> list[Path]:
+    """Return every journal of a file, the first process's first, of however many processes there were."""
+    return [out, *sorted(out.parent.glob(f"{glob.escape(out.name)}.[0-9]*"))]
+
+
+def _read_journals(out: Path) -> dict[str, Hypothesis]:
+    """Return the hypotheses of all journals by segment; what is torn is cut off."""
+    return {name: hypothesis for path in _journals(out) for name, hypothesis in recover_journal(path).items()}
+
+
+def _begin(launch: Launch, out: Path, names: Sequence[str]) -> dict[str, Hypothesis]:
+    """Return what earlier runs have done, the same in every process, before any of them writes."""
+    if launch.rank == 0:
+        _read_journals(out)  # mends them, so that the others only read
+    launch.wait()
+    done = _read_journals(out)
+    launch.wait()
+    if foreign := sorted(done.keys() - set(names)):
+        raise UserError(str(out), f"holds {len(foreign)} hypotheses of other segments ({foreign[0]})", "remove it")
+    return done
 
 
 def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path]) -> None:
@@ -133,16 +176,41 @@ def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path
             )
 
 
-def _decode_batch(
-    model: Qwen2AudioForConditionalGeneration,
-    processor: Qwen2AudioProcessor,
-    pieces: Sequence[tuple[str, Segment]],
+def _decode_share(
+    asked: Translator,
+    share: Sequence[Sequence[Piece]],
     recordings: Mapping[str, Path],
-    prompt: str,
-    settings: GenerationConfig,
+    options: DecodeOptions,
+    path: Path,
+    label: str,
+) -> None:
+    """Append the hypotheses of batches to a journal, part by part where a batch does not fit into memory."""
+    audio = 0.0
+
+    def note(seconds: float) -> str:
+        return f"{audio / 3600:.2f} h of audio, real-time factor {real_time_factor(seconds, audio)}"
+
+    def work(pieces: Sequence[Piece]) -> list[Hypothesis]:
+        return decode_batch(asked, pieces, recordings, options.mend)
+
+    capacity = Capacity(rows=options.batch_size, label=label)
+    with (
+        path.open("a", encoding="utf-8", newline="\n") as journal,
+        progress(label, sum(map(len, share)), "segments", note) as tick,
+    ):
+        for batch in share:
+            for hypotheses in in_parts(batch, capacity, work):
+                append(journal, hypotheses)
+                finished = {hypothesis.segment for hypothesis in hypotheses}
+                audio += sum(segment.seconds for name, segment in batch if name in finished)
+                tick(len(hypotheses))
+
+
+def decode_batch(
+    asked: Translator, pieces: Sequence[Piece], recordings: Mapping[str, Path], attempts: tuple[Attempt, ...]
 ) -> list[Hypothesis]:
-    """Return the hypotheses of one batch of (id, segment); segments that the model cannot hear get empty ones."""
-    window, shortest = window_samples(processor), shortest_samples(processor)
+    """Return the hypotheses of one batch; segments that the model cannot hear get empty ones, the failed are mended."""
+    window, shortest = window_samples(asked.processor), shortest_samples(asked.processor)
     heard = [(name, segment) for name, segment in pieces if segment.end - segment.start >= shortest]
     results = [make_hypothesis(name, "", ["too_short"]) for name, s in pieces if s.end - s.start < shortest]
     if not heard:
@@ -151,49 +219,9 @@ def _decode_batch(
         read_slice(recordings[segment.recording], segment.start, min(segment.end, segment.start + window))
         for _, segment in heard
     ]
-    inputs = build_inputs(processor, waveforms, [prompt] * len(heard), names=[name for name, _ in heard])
-    inputs = {key: value.to(model.device) for key, value in inputs.items()}
-    with torch.inference_mode():
-        sequences = model.generate(**inputs, generation_config=settings)
-    answers = sequences[:, inputs["input_ids"].shape[1] :].tolist()
-    for (name, segment), answer in zip(heard, answers, strict=True):
-        text, ended = _until_end(processor, answer, settings.eos_token_id)
-        clipped = segment.end - segment.start > window
-        flags = [flag for flag, holds in (("truncated", not ended), ("clipped", clipped)) if holds]
-        results.append(make_hypothesis(name, text, flags))
+    answers = asked.answer(waveforms, [name for name, _ in heard])
+    for (name, segment), waveform, answer in zip(heard, waveforms, answers, strict=True):
+        clipped = ["clipped"] if segment.end - segment.start > window else []
+        hypothesis = make_hypothesis(name, answer.text, [*flags_of(answer, len(waveform) / SAMPLE_RATE), *clipped])
+        results.append(mend(asked, waveform, hypothesis, attempts) if attempts else hypothesis)
     return results
-
-
-def _until_end(processor: Qwen2AudioProcessor, answer: list[int], end: int) -> tuple[str, bool]:
-    """Return the text before the end token, and whether there was one."""
-    ended = end in answer
-    tokens = answer[: answer.index(end)] if ended else answer
-    text = processor.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text, ended
-
-
-def _generation_settings(processor: Qwen2AudioProcessor, options: DecodeOptions, end_token: str) -> GenerationConfig:
-    """Return all that generation may know; what is not said here is the library's default, not the checkpoint's."""
-    return GenerationConfig(
-        do_sample=False,
-        num_beams=options.num_beams,
-        max_new_tokens=options.max_new_tokens,
-        eos_token_id=end_token_id(processor, end_token),
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )
-
-
-@contextmanager
-def _settings_of(model: Qwen2AudioForConditionalGeneration, settings: GenerationConfig) -> Iterator[None]:
-    """Lend the model generation settings: `generate` fills every gap in what it is given from the model's own.
-
-    The published checkpoint's own sample, and penalize repetition.
-    """
-    own, training = model.generation_config, model.training
-    model.generation_config = settings
-    model.eval()
-    try:
-        yield
-    finally:
-        model.generation_config = own
-        model.train(training)

@@ -61,6 +61,11 @@ class TestSetSummary:
     segments: int
     flags: dict[str, int]
     """Every flag -> number of hypotheses that have it; `blank` counts the blank lines of the upload."""
+    plain_flags: dict[str, int]
+    """The same before anything was mended."""
+    mended: dict[str, int]
+    """Attempt -> number of failed hypotheses that it replaced; empty text -> of those that no attempt could mend. Empty
+    where the recipe mends nothing, or nothing failed."""
     references: int | None
     """Reference lines; None where there are none."""
     note: str
@@ -115,11 +120,14 @@ def score_testset(decoded: Decoded) -> Cell:
     """
     hypotheses, references = read_hypotheses(decoded.hypotheses), decoded.references
     counts = Counter(flag for hypothesis in hypotheses for flag in hypothesis.flags)
+    before = Counter(flag for hypothesis in hypotheses for flag in hypothesis.plain_flags)
     summary = TestSetSummary(
         testset=decoded.testset,
         pair=decoded.pair,
         segments=len(hypotheses),
         flags={flag: counts[flag] for flag in FLAGS},
+        plain_flags={flag: before[flag] for flag in FLAGS},
+        mended=dict(Counter(hypothesis.mend.kept for hypothesis in hypotheses if hypothesis.mend)),
         references=len(references.lines) if references else None,
         note="" if references else NOT_SCORED,
         comet="no references" if not references else NO_COMET if references.sources else NO_SOURCE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from submission.campaign import Pair
 from submission.digest import canonical_json, write_text
 from submission.errors import UserError
+from submission.launch import launched, obtain_together
 from submission.store import Store
 from submission.system import OPEN_TESTSET, System
 
@@ -32,16 +34,17 @@ def load_on(folder: Path, dtype: str, device: str) -> Any:
     from submission.runtime.loading import load_model
 
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     return load_model(folder, dtype, device)
 
 
-def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path:
-    """Return the hypotheses.jsonl of the stage decode:<pair>/<NAME>."""
+def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path | None:
+    """Return the hypotheses.jsonl of the stage decode:<pair>/<NAME>; None in every launched process but the first."""
     data = system.data_path(store)
     cut = None if name == OPEN_TESTSET else store.need(system.stage("segment", name)) / "segments.yaml"
     make = functools.partial(_decode, system, load, pair, name, data / system.testset_part(name), cut)
-    return store.obtain(system.stage("decode", f"{pair.name}/{name}"), make, resume=True) / "hypotheses.jsonl"
+    folder = obtain_together(store, system.stage("decode", f"{pair.name}/{name}"), make)
+    return folder and folder / "hypotheses.jsonl"
 
 
 def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut: Path | None, out: Path) -> None:
@@ -69,7 +72,8 @@ def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut
         end_token=system.campaign.model.end_token,
         label=f"decode:{pair.name}/{name}",
     )
-    print(f"decode:{pair.name}/{name}: {outcome}", file=sys.stderr, flush=True)
+    if launched().rank == 0:
+        print(f"decode:{pair.name}/{name}: {outcome}", file=sys.stderr, flush=True)
 
 
 def scored(system: System, store: Store) -> Path:

@@ -7,7 +7,8 @@ from typing import Any
 from evaluate.metrics import METRICS
 from submission.tabular import aligned
 
-HEADINGS = ("pair", "test set", "segments", "blank", "truncated", "clipped", "too short", *METRICS, "COMET")
+ALWAYS = ("blank", "truncated")
+"""Flags that have a column whatever the counts; the others have one where anything has them."""
 
 
 def table(record: dict[str, Any]) -> str:
@@ -16,15 +17,28 @@ def table(record: dict[str, Any]) -> str:
     A figure stands with the bounds of its 95 % interval.
     """
     values = {(s["pair"], s["testset"], s["metric"]): shown(s) for s in record["scores"]}
-    rows = [HEADINGS]
-    for entry in sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"])):
-        pair, testset, flags = entry["pair"], entry["testset"], entry["flags"]
-        counts = [entry["segments"], *(flags[name] for name in ("blank", "truncated", "clipped", "too_short"))]
+    entries = sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"]))
+    flags = _flags(entries)
+    mending = ("failed", "mended") if any(entry["mended"] for entry in entries) else ()
+    headings = ("pair", "test set", "segments", *(flag.replace("_", " ") for flag in flags), *mending)
+    rows = [(*headings, *METRICS, "COMET")]
+    for entry in entries:
+        pair, testset = entry["pair"], entry["testset"]
+        counts = [entry["segments"], *(entry["flags"][flag] for flag in flags)]
+        if mending:
+            failed = sum(entry["mended"].values())
+            counts += [failed, failed - entry["mended"].get("", 0)]
         scores = [entry["note"]]
         if not entry["note"]:
             scores = [*(values[pair, testset, metric] for metric in METRICS), values.get((pair, testset, "COMET"), "-")]
         rows.append((pair, testset, *(f"{count:,}" for count in counts), *scores))
     return "\n".join([aligned(rows, left=(0, 1)), *comet_lines(record)])
+
+
+def _flags(entries: list[dict[str, Any]]) -> list[str]:
+    """Return the flags that have a column."""
+    seen = {flag for entry in entries for flag, count in entry["flags"].items() if count}
+    return [*ALWAYS, *sorted(seen - set(ALWAYS))]
 
 
 def comet_lines(record: dict[str, Any]) -> list[str]:

@@ -19,12 +19,15 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress(label: str, total: float, unit: str = "items") -> Iterator[Callable[[float], None]]:
+def progress(
+    label: str, total: float, unit: str = "items", note: Callable[[float], str] | None = None
+) -> Iterator[Callable[[float], None]]:
     """Show how far a piece of work has come; yield the function that adds to the amount done.
 
     total and the amounts are in `unit`. A live line (rate and time to go) replaces itself in a terminal;
     otherwise a line every ten seconds. `NO_COLOR` and `TERM=dumb` turn the live line off too, since it
-    needs escape codes. Work shorter than two seconds prints nothing outside a terminal.
+    needs escape codes. Work shorter than two seconds prints nothing outside a terminal. note: gives what else a line
+    says, from the seconds that the work has taken.
     """
     started = time.monotonic()
     live = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
@@ -35,7 +38,8 @@ def progress(label: str, total: float, unit: str = "items") -> Iterator[Callable
         rate = state["done"] / seconds
         left = f"{_clock((total - state['done']) / rate)} left" if rate > 0 else "? left"
         share = f"{state['done'] / total:4.0%}" if total else "100%"
-        return f"{label}: {share} {state['done']:,.0f}/{total:,.0f} {unit}, {rate:,.1f} {unit}/s, {left}"
+        more = f", {note(seconds)}" if note else ""
+        return f"{label}: {share} {state['done']:,.0f}/{total:,.0f} {unit}, {rate:,.1f} {unit}/s, {left}{more}"
 
     def tick(amount: float = 1) -> None:
         state["done"] += amount

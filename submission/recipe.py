@@ -290,10 +290,17 @@ class DecodeOptions:
     num_beams: int
     max_new_tokens: int
     batch_size: int
+    """Most segments in a batch."""
+    batch_seconds: float = 0.0
+    """Most seconds of audio in a batch, padding and beams counted; 0 for no such limit."""
+    mend: tuple[Literal["length", "no_repeat", "penalty", "split"], ...] = ()
+    """What is tried on a hypothesis that repeats itself or says nothing; none is plain decoding, as in the paper."""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
+        _require(self.batch_seconds >= 0, f"batch_seconds: {self.batch_seconds} is negative; write 0 for no such limit")
+        _require(len(set(self.mend)) == len(self.mend), f"mend: {list(self.mend)} repeats a name; write each once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,9 +46,9 @@ REVISIONS = {
     "awq": 1,
     "quantize": 2,
     "segment": 2,
-    "decode": 1,
+    "decode": 2,
     "loss": 1,
-    "score": 3,
+    "score": 4,
     "comet": 1,
 }
 

@@ -9,6 +9,7 @@ from submission.checks.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BRE
 from submission.checks.files import is_pair
 from submission.checks.finding import Fault
 from submission.checks.folder import MOST_TEXT_BYTES
+from submission.checks.loops import looped
 from submission.checks.reading import Unreadable
 from submission.checks.view import View
 from submission.errors import UserError
@@ -17,9 +18,6 @@ from submission.segments import parse_segments
 BOM = "\ufeff"
 # Blanks that are neither line breaks nor controls: what is left to stand at the ends of a line.
 BLANKS = frozenset("\x20\xa0\u1680\u202f\u205f\u3000") | frozenset(map(chr, range(0x2000, 0x200B)))
-# One to four words, four times in a row; in scripts without blanks, one to eight letters.
-WORD_LOOP = re.compile(r"(?<!\S)(\S++(?: \S++){0,3}?)(?: \1(?!\S)){3,}")
-LETTER_LOOP = re.compile(r"([^\W\x00-\u02ff]{1,8}?)\1{3,}")
 TAG = re.compile(r"[(\[<（【]\s{0,3}(\w{1,30})\s{0,3}[)\]>）】]|<\|[^|<>]{1,40}\|>|[♪♫]")
 # fmt: off
 TAG_WORDS = frozenset({
@@ -181,8 +179,8 @@ def _tag(line: str) -> str:
 
 
 def _loop(line: str) -> str:
-    match = WORD_LOOP.search(line) or LETTER_LOOP.search(line)
-    return f"'{shown(match[1], 40)}' again and again" if match else ""
+    part = looped(line)
+    return f"'{shown(part, 40)}' again and again" if part else ""
 
 
 def _first_of(line: str, characters: frozenset[str]) -> str:

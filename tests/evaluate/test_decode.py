@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluate.batching import form_batches
 from evaluate.hypotheses import read_hypotheses
+from submission.checks.characters import plain_line
 from submission.errors import UserError
 from submission.recipe import DecodeOptions
 from submission.segments import SAMPLE_RATE, Segment, segment_ids
@@ -56,12 +59,56 @@ def test_one_by_one_equals_batched(tiny, segments, recordings, tmp_path, beams):
     assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes() == (tmp_path / "16").read_bytes()
 
 
-def test_batches_hold_like_lengths_the_longest_first():
-    from evaluate.decode import form_batches
+def test_each_token_of_a_batch_is_as_likely_as_alone(tiny, segments, recordings):
+    import torch
+    from transformers import GenerationConfig
 
-    lengths = [3, 9, 3, 7, 9]
-    segments = [Segment(recording="a.wav", start=5, end=5 + length) for length in lengths]
-    assert form_batches(segments, 2) == [[1, 4], [3, 0], [2]]
+    from submission.runtime.audio import read_slice
+    from submission.runtime.prompt import Example, build_inputs, collate, encode, hear
+
+    model, processor = tiny
+    waveforms = [read_slice(recordings[s.recording], s.start, s.end) for s in segments[:6]]
+    inputs = build_inputs(processor, waveforms, [PROMPT] * 6)
+    audio = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)  # of which an answer holds none
+    settings = GenerationConfig(
+        max_new_tokens=8, pad_token_id=processor.tokenizer.pad_token_id, do_sample=False, suppress_tokens=[audio]
+    )
+    with torch.inference_mode():
+        given = model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_logits=True)
+    answers = given.sequences[:, inputs["input_ids"].shape[1] :]
+    batched = torch.stack(given.logits, dim=1).log_softmax(-1).gather(-1, answers[..., None])[..., 0]
+    for waveform, answer, scores in zip(waveforms, answers, batched, strict=True):
+        asked = encode(processor, hear(processor, waveform), PROMPT)
+        ids = torch.cat([asked.input_ids, answer])
+        whole = Example(heard=asked.heard, input_ids=ids, prompt_tokens=asked.prompt_tokens)
+        batch = collate([whole], processor.tokenizer.pad_token_id, "right", labels=False)
+        with torch.inference_mode():
+            logits = model(**batch).logits[0, asked.prompt_tokens - 1 : -1]
+        alone = logits.log_softmax(-1).gather(-1, answer[:, None])[:, 0]
+        assert torch.allclose(scores, alone, atol=2e-4)
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_beams_in_batches_are_the_librarys_own_one_by_one_and_flagged_where_they_do_not_end(
+    tiny, segments, recordings, tmp_path, beams, undisturbed
+):
+    from evaluate.generation import generation_settings
+    from submission.runtime.audio import read_slice
+    from submission.runtime.prompt import build_inputs
+
+    model, processor = tiny
+    options = replace(OPTIONS, num_beams=beams, batch_size=5, batch_seconds=20)
+    run(tiny, segments, recordings, tmp_path / "h", options)
+    found, settings = read_hypotheses(tmp_path / "h"), generation_settings(processor, options, END)
+    for segment, hypothesis in zip(segments, found, strict=True):
+        inputs = build_inputs(
+            processor, [read_slice(recordings[segment.recording], segment.start, segment.end)], [PROMPT]
+        )
+        answer = model.generate(**inputs, generation_config=settings)[0, inputs["input_ids"].shape[1] :].tolist()
+        assert ("truncated" in hypothesis.flags) == (settings.eos_token_id not in answer)
+        assert hypothesis.text == plain_line(processor.tokenizer.decode(answer, skip_special_tokens=True))
+    assert {"truncated" in hypothesis.flags for hypothesis in found} == {True, False}
+    assert [h.text for h in found] != [h.text for h in read_hypotheses(undisturbed)]
 
 
 def test_a_segment_too_short_for_the_model_gets_a_blank_line(tiny, recordings, tmp_path):
@@ -142,12 +189,79 @@ def test_an_unknown_end_token_is_refused(tiny, segments, recordings, tmp_path):
         decode(*tiny, segments, recordings, PROMPT, OPTIONS, tmp_path / "h", end_token="<|stop|>")
 
 
+def test_the_work_of_several_processes_is_gone_on_with_by_one(tiny, segments, recordings, tmp_path, undisturbed):
+    out, lines = tmp_path / "h", undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
+    batches = [[lines[i] for i in batch] for batch in form_batches(segments, OPTIONS)]
+    assert len(batches) == 4
+    journals = {"h": batches[0], "h.1": batches[1], "h.2": batches[2][:2]}
+    for name, kept in journals.items():
+        (tmp_path / name).write_text("".join(kept) + '{"flags": [', encoding="utf-8")
+    outcome = run(tiny, segments, recordings, out)
+    assert out.read_bytes() == undisturbed.read_bytes()
+    assert outcome.decoded == len(segments) - 8
+    assert [path.name for path in tmp_path.iterdir()] == ["h"]
+
+
+SHARED = """
+import json, sys
+from pathlib import Path
+from evaluate.decode import decode
+from submission.launch import joined
+from submission.recipe import DecodeOptions
+from submission.runtime.loading import load_model
+from submission.segments import Segment
+given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+model, processor = load_model(Path(given["checkpoint"]), "float32")
+recordings = {name: Path(path) for name, path in given["recordings"].items()}
+segments = [Segment(recording=r, start=s, end=e) for r, s, e in given["segments"]]
+options = DecodeOptions(**given["options"])
+prompt, end = given["prompt"], given["end"]
+with joined():
+    for out in given["out"]:
+        outcome = decode(model, processor, segments, recordings, prompt, options, Path(out), end_token=end)
+        assert outcome.segments == len(segments)
+"""
+
+
+def test_two_processes_give_the_file_of_one_whether_they_begin_or_go_on(
+    checkpoint, segments, recordings, tmp_path, undisturbed
+):
+    lines = undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
+    batches = [[lines[i] for i in batch] for batch in form_batches(segments, OPTIONS)]
+    begun, resumed = tmp_path / "begun", tmp_path / "resumed"
+    begun.mkdir()
+    resumed.mkdir()
+    for name, kept in {"h": batches[3], "h.1": batches[0][:1], "h.4": batches[1]}.items():  # of five, once
+        (resumed / name).write_text("".join(kept) + kept[0][:9], encoding="utf-8")
+    given = {
+        "checkpoint": str(checkpoint),
+        "recordings": {name: str(path) for name, path in recordings.items()},
+        "segments": [(s.recording, s.start, s.end) for s in segments],
+        "options": asdict(OPTIONS),
+        "prompt": PROMPT,
+        "end": END,
+        "out": [str(begun / "h"), str(resumed / "h")],
+    }
+    (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    (tmp_path / "shared.py").write_text(SHARED, encoding="utf-8")
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*words, str(tmp_path / "shared.py"), str(tmp_path / "given.json")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    for folder in (begun, resumed):
+        assert (folder / "h").read_bytes() == undisturbed.read_bytes()
+        assert [path.name for path in folder.iterdir()] == ["h"]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 5.5, 8, 14.9])
 def test_a_torn_file_is_continued_to_the_same_bytes(tiny, segments, recordings, tmp_path, undisturbed, kept):
-    from evaluate.decode import form_batches
-
     out, lines = tmp_path / "h", undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
-    order = [lines[i] for batch in form_batches(segments, OPTIONS.batch_size) for i in batch]
+    order = [lines[i] for batch in form_batches(segments, OPTIONS) for i in batch]
     whole = int(kept)
     torn = order[whole][: int(len(order[whole]) * (kept - whole))]
     out.write_text("".join(order[:whole]) + torn, encoding="utf-8")

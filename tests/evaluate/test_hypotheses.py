@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluate.hypotheses import (
+    Candidate,
     Hypothesis,
+    Mend,
     make_hypothesis,
     parse_line,
     read_hypotheses,
@@ -20,6 +23,13 @@ from evaluate.hypotheses import (
 from submission.errors import UserError
 
 TEXT = st.text(st.characters(codec=None)) | st.text(st.sampled_from("a \n\r\t\v\f\x1c\x85\u2028\u2029\x00\x7f\ufeff"))
+
+
+def mended(kept: str) -> Hypothesis:
+    tried = {"split": Candidate(flags=(), score=-0.25), "penalty": Candidate(flags=("loop",), score=-0.5)}
+    original = Candidate(flags=("loop", "truncated"), score=-0.125)
+    mend = Mend(kept=kept, text="ja ja ja ja", original=original, tried=tried)
+    return Hypothesis(segment="a.wav/0000", text="Ja." if kept else "ja ja ja ja", flags=(), mend=mend)
 
 
 @given(TEXT)
@@ -33,6 +43,22 @@ def test_no_line_break_and_no_control_character_gets_through(raw):
     assert ("blank" in hypothesis.flags) == (hypothesis.text == "")
     assert parse_line(to_line(hypothesis)) == hypothesis
     assert to_line(hypothesis).count("\n") == 1
+
+
+@pytest.mark.parametrize("kept", ["", "split"])
+def test_a_mended_hypothesis_reads_back_as_written_here_and_in_the_bundle(tmp_path, kept):
+    from submission import bundle
+
+    hypotheses = [mended(kept), make_hypothesis("a.wav/0001", "x")]
+    write_hypotheses(tmp_path / "h", hypotheses)
+    assert read_hypotheses(tmp_path / "h") == hypotheses
+    assert list(bundle.read_hypotheses(tmp_path / "h")) == [(h.segment, h.text) for h in hypotheses]
+    assert json.loads((tmp_path / "h").read_text(encoding="utf-8").splitlines()[0])["mended"] == kept
+
+
+def test_a_mended_hypothesis_shows_the_flags_of_both_texts():
+    assert (mended("split").flags, mended("split").plain_flags) == ((), ("loop", "truncated"))
+    assert make_hypothesis("a", "", ["missed"]).plain_flags == ("blank", "missed")
 
 
 def test_line_breaks_become_blanks():
@@ -59,6 +85,9 @@ def test_a_finished_file_reads_back_as_written(tmp_path):
         '{"segment": "a", "text": "", "flags": ["odd"]}',
         '{"segment": "a", "text": "x\\ny", "flags": []}',
         '{"segment": "a", "text": "x", "flags": []',
+        '{"segment": "a", "text": "x", "flags": [], "mended": "split"}',
+        to_line(mended("split")).replace('"mended": "split"', '"mended": "luck"').rstrip(),
+        to_line(mended("split")).replace('"score"', '"figure"').rstrip(),
     ],
 )
 def test_a_line_that_is_no_hypothesis_is_named(tmp_path, line):

@@ -157,7 +157,7 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
     cell = score_testset(decoded(tmp_path / "x", hypotheses, PAIRS, given=False))
     scores, summary = cell.scores, cell.summary
     assert [(s.value, s.segments, s.references, s.resegmented) for s in scores[:2]] == [(100.0, 4, 3, True)] * 2
-    assert summary.flags == {"blank": 1, "clipped": 0, "too_short": 0, "truncated": 0}
+    assert {flag: count for flag, count in summary.flags.items() if count} == {"blank": 1}
 
 
 def test_free_chinese_is_cut_by_character(tmp_path):
@@ -218,6 +218,7 @@ def test_the_table_has_a_row_for_every_test_set(tmp_path):
     chinese = score_testset(decoded(tmp_path / "zh", hypotheses, None, given=True, language="zh"))
     lines = table(gathered(tmp_path, chinese, german)).splitlines()
     assert len(lines) == 4
-    assert lines[1].split()[:7] == ["en-de", "ACL", "2", "1", "0", "0", "1"]
+    assert lines[0].split()[3:7] == ["segments", "blank", "truncated", "too"]
+    assert lines[1].split()[:6] == ["en-de", "ACL", "2", "1", "0", "1"]
     assert lines[2].endswith("not scored: no references")
     assert lines[3].startswith("COMET: not computed: ")

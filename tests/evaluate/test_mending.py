@@ -1,0 +1,181 @@
+"""Mending: what is tried on a failed hypothesis, and that it is never kept to the worse."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluate.failures import FAILURES, REPEATING
+from evaluate.hypotheses import FLAGS, Candidate, read_hypotheses
+from evaluate.mending import ATTEMPTS, choose, join, quietest
+from submission.recipe import DecodeOptions
+from submission.segments import SAMPLE_RATE
+
+PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
+END = "<|im_end|>"
+PLAIN = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=24, batch_size=8)
+MENDED = replace(PLAIN, mend=tuple(sorted(ATTEMPTS)))
+
+
+def run(tiny, segments, recordings, out, options):
+    from evaluate.decode import decode
+
+    outcome = decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
+    return outcome, read_hypotheses(out)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny, segments, recordings, tmp_path_factory):
+    return run(tiny, segments, recordings, tmp_path_factory.mktemp("plain") / "h", PLAIN)[1]
+
+
+@pytest.fixture(scope="module")
+def mended_file(tiny, segments, recordings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mended") / "h"
+    run(tiny, segments, recordings, out, MENDED)
+    return out
+
+
+def test_what_does_not_fail_is_left_alone_to_the_byte(plain, mended_file):
+    mended = read_hypotheses(mended_file)
+    failed = [bool(set(p.flags) & set(FAILURES)) for p in plain]
+    assert 0 < sum(failed) < len(plain)
+    for p, m, fails in zip(plain, mended, failed, strict=True):
+        assert (m.mend is not None) == fails
+        assert fails or m == p
+
+
+def test_a_line_tells_what_was_there_what_was_tried_and_what_was_kept(plain, mended_file):
+    for p, m in zip(plain, read_hypotheses(mended_file), strict=True):
+        if m.mend is None:
+            continue
+        assert (m.mend.text, m.mend.original.flags, m.plain_flags) == (p.text, p.flags, p.flags)
+        assert set(m.mend.tried) <= set(ATTEMPTS)
+        if m.mend.kept:
+            assert m.flags == m.mend.tried[m.mend.kept].flags
+        else:
+            assert (m.text, m.flags) == (p.text, p.flags)
+
+
+def test_at_least_one_is_mended_and_none_of_them_fails_any_more(mended_file):
+    kept = [m for m in read_hypotheses(mended_file) if m.mend and m.mend.kept]
+    assert kept
+    assert not any(set(m.flags) & set(FAILURES) for m in kept)
+
+
+def test_the_outcome_counts_what_was_mended(tiny, segments, recordings, tmp_path, mended_file):
+    out = tmp_path / "h"
+    out.write_bytes(mended_file.read_bytes())
+    outcome, hypotheses = run(tiny, segments, recordings, out, MENDED)
+    assert outcome.decoded == 0
+    assert sum(outcome.mended.values()) == sum(h.mend is not None for h in hypotheses)
+    assert "mended by" in str(outcome)
+
+
+def test_mending_depends_on_no_other_segment(tiny, segments, recordings, tmp_path, mended_file):
+    out = tmp_path / "h"
+    run(tiny, segments, recordings, out, replace(MENDED, batch_size=1))
+    assert out.read_bytes() == mended_file.read_bytes()
+
+
+def test_only_what_the_recipe_names_is_tried(tiny, segments, recordings, tmp_path):
+    _, hypotheses = run(tiny, segments, recordings, tmp_path / "h", replace(PLAIN, mend=("no_repeat",)))
+    assert {name for h in hypotheses if h.mend for name in h.mend.tried} == {"no_repeat"}
+
+
+def test_the_score_is_the_mean_log_probability_of_text_and_end_under_the_plain_model(
+    tiny, segments, recordings, mended_file
+):
+    from submission.runtime.audio import read_slice
+    from submission.runtime.prompt import build_inputs
+
+    model, processor = tiny
+    hypotheses = read_hypotheses(mended_file)
+    number = next(n for n, h in enumerate(hypotheses) if h.mend and h.mend.kept)
+    hypothesis, segment = hypotheses[number], segments[number]
+    waveform = read_slice(recordings[segment.recording], segment.start, segment.end)
+    inputs = build_inputs(processor, [waveform], [PROMPT], [hypothesis.text], end_token=END)
+    with torch.inference_mode():
+        loss = model(**inputs).loss
+    assert hypothesis.mend.tried[hypothesis.mend.kept].score == pytest.approx(-float(loss), abs=1e-3)
+
+
+@contextmanager
+def silenced(model, processor, factor):
+    """Make the model end at once in about every case where the end token has a chance."""
+    end = processor.tokenizer.convert_tokens_to_ids(END)
+    row = model.lm_head.weight[end].clone()
+    with torch.no_grad():
+        model.lm_head.weight[end] *= factor
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            model.lm_head.weight[end] = row
+
+
+def test_a_blank_is_decoded_again_and_stays_where_the_model_is_surer_of_it(tiny, segments, recordings, tmp_path):
+    with silenced(*tiny, 30):
+        _, plain = run(tiny, segments, recordings, tmp_path / "plain", PLAIN)
+        _, mended = run(tiny, segments, recordings, tmp_path / "mended", MENDED)
+    blanks = [m for p, m in zip(plain, mended, strict=True) if "missed" in p.flags]
+    assert blanks
+    for m in blanks:
+        assert set(m.mend.tried) <= {"length", "split"}
+        better = [
+            c.score
+            for c in m.mend.tried.values()
+            if c.score > m.mend.original.score and not set(c.flags) & set(FAILURES)
+        ]
+        assert bool(m.mend.kept) == bool(better)
+        assert bool(m.text) == bool(better)
+
+
+CANDIDATE = st.builds(
+    Candidate,
+    flags=st.sets(st.sampled_from(FLAGS), max_size=3).map(lambda flags: tuple(sorted(flags))),
+    score=st.floats(-9, 0) | st.just(float("nan")),
+)
+
+
+@given(CANDIDATE, st.dictionaries(st.sampled_from(sorted(ATTEMPTS)), CANDIDATE))
+def test_what_is_kept_does_not_fail_and_is_the_likeliest_of_those(original, tried):
+    kept = choose(original, tried)
+    good = {n: c for n, c in tried.items() if not set(c.flags) & {*FAILURES, "blank"} and c.score == c.score}
+    if not set(original.flags) & set(REPEATING):
+        good = {name: candidate for name, candidate in good.items() if candidate.score > original.score}
+    assert bool(kept) == bool(good)
+    assert not kept or tried[kept].score == max(candidate.score for candidate in good.values())
+
+
+def test_a_segment_is_split_where_it_is_quietest_near_the_middle():
+    waveform = np.random.default_rng(0).standard_normal(6 * SAMPLE_RATE).astype(np.float32)
+    waveform[: SAMPLE_RATE // 2] = 0  # quieter, but at the edge
+    waveform[int(3.6 * SAMPLE_RATE) : int(3.8 * SAMPLE_RATE)] *= 0.01
+    assert 3.6 * SAMPLE_RATE <= quietest(waveform) <= 3.8 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("samples", [0, 1, 700, 3_000, 16_000, 100_001])
+def test_silence_is_split_in_the_middle(samples):
+    assert abs(quietest(np.zeros(samples, dtype=np.float32)) - samples // 2) <= 160
+
+
+def test_halves_are_joined_as_their_script_does_it():
+    assert join("Guten Tag.", "Wie geht's?") == "Guten Tag. Wie geht's?"
+    assert join("你好。", "你好吗?") == "你好。你好吗?"
+    assert join("", "Ja.") == "Ja." == join("Ja.", "")
+
+
+def test_the_line_of_a_mended_hypothesis_names_the_attempt(mended_file):
+    records = [json.loads(line) for line in mended_file.read_text(encoding="utf-8").splitlines()]
+    assert {frozenset(record) for record in records} == {
+        frozenset({"flags", "segment", "text"}),
+        frozenset({"flags", "segment", "text", "mended", "original", "tried"}),
+    }
