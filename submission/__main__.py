@@ -66,6 +66,15 @@ def verify(args: argparse.Namespace) -> int:
     return exit_status(findings)
 
 
+def archive(args: argparse.Namespace) -> None:
+    """Pack a bundle without errors into one deterministic .tar for upload, its SHA-256 beside it."""
+    from submission.archive import archive as pack
+
+    folder = args.bundle.resolve()
+    out = args.out or folder.with_name(f"{folder.name}.tar")
+    print(f"{pack(folder, out, args.campaign)}  {out}")
+
+
 def summary(args: argparse.Namespace) -> int:
     """Verify a system's bundle and print what the build made: sizes, scores, seconds; exit 1 on findings."""
     from submission.checks import verify as check
@@ -93,11 +102,11 @@ def summary(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for function in (plan, begin, bundle, verify, summary):
+    for function in (plan, begin, bundle, verify, archive, summary):
         text = (function.__doc__ or "").strip()
         verb = verbs.add_parser(function.__name__, help=text, description=text)
         verb.set_defaults(verb=function)
-        if function is not verify:
+        if function not in (verify, archive):
             add_system_arguments(verb)
         if function in (bundle, summary):
             verb.add_argument(
@@ -107,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="DIR",
                 help="where bundles lie (default: %(default)s)",
             )
-        if function is verify:
+        if function in (verify, archive):
             verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
             verb.add_argument(
                 "--campaign",
@@ -115,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
                 help="campaign to check against, a name in submission/campaigns/ or a TOML file (default: the one "
                 "that BUNDLE names)",
             )
+        if function is archive:
+            verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
         if function in (plan, verify):
             verb.add_argument("--json", action="store_true", help="print JSON for machines")
     return parser
