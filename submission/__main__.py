@@ -6,13 +6,18 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.cli import add_comet_argument, add_system_arguments, open_system, run
 from submission.digest import canonical_json
 from submission.store import Stage, Store
 from submission.system import System
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -97,6 +102,15 @@ def verify(args: argparse.Namespace) -> int:
     return exit_status(findings)
 
 
+def archive(args: argparse.Namespace) -> None:
+    """Pack a bundle without errors into one deterministic .tar for upload, its SHA-256 beside it."""
+    from submission.archive import archive as pack
+
+    folder = args.bundle.resolve()
+    out = args.out or folder.with_name(f"{folder.name}.tar")
+    print(f"{pack(folder, out, args.campaign)}  {out}")
+
+
 def summary(args: argparse.Namespace) -> int:
     """Verify a system's bundle and print what the build made: sizes, scores, seconds; exit 1 on findings."""
     from submission.checks import verify as check
@@ -124,34 +138,44 @@ def summary(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for function in (plan, begin, bundle, verify, summary):
-        text = (function.__doc__ or "").strip()
-        verb = verbs.add_parser(function.__name__, help=text, description=text)
-        verb.set_defaults(verb=function)
-        if function is not verify:
-            add_system_arguments(verb)
+    for function in (plan, begin, bundle, summary):
+        verb = _add_verb(verbs, function)
+        add_system_arguments(verb)
         if function in (bundle, summary):
             add_comet_argument(verb)
-            verb.add_argument(
-                "--dist",
-                type=Path,
-                default=Path("dist"),
-                metavar="DIR",
-                help="where bundles lie (default: %(default)s)",
-            )
-        if function is verify:
-            verb.add_argument(
-                "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
-            )
-            verb.add_argument(
-                "--campaign",
-                metavar="C",
-                help="campaign to check against, a name in submission/campaigns/ or a TOML file (default: the one "
-                "that BUNDLE names)",
-            )
-        if function in (plan, verify):
-            verb.add_argument("--json", action="store_true", help="print JSON for machines")
+            where = "where bundles lie (default: %(default)s)"
+            verb.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=where)
+        if function is plan:
+            _add_json(verb)
+
+    verb = _add_verb(verbs, verify)
+    verb.add_argument(
+        "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
+    )
+    _add_campaign(verb)
+    _add_json(verb)
+
+    verb = _add_verb(verbs, archive)
+    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
+    _add_campaign(verb)
     return parser
+
+
+def _add_verb(verbs: Verbs, function: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
+    text = (function.__doc__ or "").strip()
+    verb = verbs.add_parser(function.__name__, help=text.split("\n")[0], description=text)
+    verb.set_defaults(verb=function)
+    return verb
+
+
+def _add_campaign(parser: argparse.ArgumentParser) -> None:
+    known = "a name in submission/campaigns/ or a TOML file (default: the one that BUNDLE names)"
+    parser.add_argument("--campaign", metavar="C", help=f"campaign to check against, {known}")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 if __name__ == "__main__":
