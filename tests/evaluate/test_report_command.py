@@ -126,3 +126,24 @@ def test_a_system_that_is_not_packed_stops_the_report_before_the_first_measureme
     assert run(make_parser(), ["ablate", *arguments, "--only=systems"]) == 2
     error = capsys.readouterr().err
     assert "python -m quantize pack" in error and "some.toml:two" in error and "building" not in error
+
+
+def test_comets_figures_are_read_where_they_were_computed_by_the_model_of_the_data_folder(arguments, tmp_path):
+    only = ["--only", "systems"]
+    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    folder = tmp_path / "data/models/comet"
+    for name in ("hparams.yaml", "checkpoints/model.ckpt", "encoder/config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}\n", encoding="utf-8")
+    for system, store in open_systems(make_parser().parse_args(["ablate", *arguments])):
+        for pair in ("en-de", "en-zh"):
+            part = f"{pair}/ACL6060"
+            cell = json.loads((store.need(system.stage("score", part)) / "score.json").read_text(encoding="utf-8"))
+            figure = cell["scores"][0] | {"metric": "COMET", "value": 70.5, "low": 69.0, "high": 72.0}
+            record = {"pair": pair, "testset": "ACL6060", "reason": "", "scores": [figure], "segments": [70.5]}
+            stage = system.comet_stage(system.comet_digest(folder), part)
+            store.obtain(stage, lambda out, record=record: write_text(out / "comet.json", canonical_json(record)))
+    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    outcome = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["systems"][0]["outcomes"][0]
+    assert outcome["scores"]["COMET"]["value"] == 70.5 and "comet:en-de/ACL6060" in outcome["stages"]
+    assert "(69.0–72.0)" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
