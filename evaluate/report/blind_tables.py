@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from statistics import mean
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import Cut, Measured, Results, overlap
+from evaluate.report.results import Cut, Measured, Results
 from evaluate.report.table import Cell, Column, Group, Row, Table, marked, metric_column, outcome_cells
 from evaluate.report.tables import comet_note, shown_metrics
 
 GOLD = "gold"
 """The method that the others are held against; it is no candidate for the best."""
+SIGNIFICANT = 0.05
+"""p-value below which two uploads count as told apart; of twenty test sets one is by chance."""
 ABSENT = Cell(missing="–: not a test set of this pair")
 
 
@@ -61,20 +63,19 @@ def _uploads_reading(results: Results) -> str:
     if len(results.uploads) != 2:
         return f"{len(results.uploads)} systems, each scored on the test sets that have references."
     one, two = results.uploads
-    ahead = apart = count = 0
-    for pair in results.pairs:
-        for testset in results.testsets_of[pair]:
-            a, b = one.outcome(pair, testset), two.outcome(pair, testset)
-            if a and b and "BLEU" in a.scores and "BLEU" in b.scores:
-                count += 1
-                ahead += a.scores["BLEU"].value > b.scores["BLEU"].value
-                apart += overlap(a.scores["BLEU"], b.scores["BLEU"]) is False
-    if not count:
+    found = [paired for paired in results.paired if paired.metric == "BLEU"]
+    if not found:
         return "No blind set has references, so nothing is scored."
-    return (
-        f"{one.name} is ahead of {two.name} in BLEU on {ahead} of {count} test sets and pairs; "
-        f"on {apart} of them the intervals lie apart."
+    behind = sum(paired.difference < 0 for paired in found)
+    told_apart = [paired for paired in found if paired.p_value < SIGNIFICANT]
+    reading = f"{one.name} is ahead of {two.name} in BLEU on {behind} of {len(found)} test sets and pairs. "
+    if not told_apart:
+        return f"{reading}A paired bootstrap tells them apart on none (p < {SIGNIFICANT})."
+    named = ", ".join(
+        f"{paired.pair}/{paired.testset} ({paired.difference:+.1f} for {two.name}, p {paired.p_value:.3f})"
+        for paired in told_apart
     )
+    return f"{reading}A paired bootstrap tells them apart (p < {SIGNIFICANT}) on {len(told_apart)}: {named}."
 
 
 def segmentation_table(results: Results) -> Table | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ from evaluate.report.results import (
     Layer,
     Measured,
     Outcome,
+    Paired,
     Results,
     Score,
     loss_score,
 )
 from evaluate.report.work import Work
+from evaluate.score import DECIMALS as SCORE_DECIMALS
+from evaluate.score import LINES_FILE
+from evaluate.significance import paired_bootstrap
 from submission.architectures.tensors import TensorSpec
 from submission.campaign import Campaign, Pair, size_bytes
 from submission.codecs import Codec
@@ -62,6 +66,7 @@ def read_results(
         commands=commands,
         systems=tuple(read_system(work) for work in systems),
         uploads=tuple(read_system(work) for work in uploads),
+        paired=tuple(compare_uploads(*uploads)) if len(uploads) == 2 else (),
         segmentations=tuple(read_system(work) for work in segmentations),
         layers=layers,
         layers_about=about,
@@ -136,6 +141,33 @@ def _outcome(work: Work, pair: Pair, name: str) -> Outcome:
         used.append(comet)
     stages = {stage.id: stage.key for stage in (system.stage("quantize"), *used)}
     return outcome_of(record, pair.name, name, stages)
+
+
+def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
+    """Yield the second system's difference from the first on every test set that both are scored on.
+
+    Both answer the same reference lines: recordings that they cut differently are resegmented along these.
+    """
+    for pair, name in one.cells:
+        if (pair, name) not in two.cells:
+            continue
+        first, second = (_lines(work, pair, name) for work in (one, two))
+        answers = [[line["hypothesis"] for line in lines] for lines in (first, second)]
+        for found in paired_bootstrap(*answers, [line["reference"] for line in first], pair.target):
+            yield Paired(
+                pair=pair.name,
+                testset=name,
+                metric=found.metric,
+                difference=round(found.difference, SCORE_DECIMALS),
+                low=round(found.low, SCORE_DECIMALS),
+                high=round(found.high, SCORE_DECIMALS),
+                p_value=round(found.p_value, SCORE_DECIMALS),
+            )
+
+
+def _lines(work: Work, pair: Pair, name: str) -> list[dict[str, Any]]:
+    path = work.store.need(work.cell_stages(pair, name)[-1]) / LINES_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str, str]) -> Outcome:

@@ -107,6 +107,21 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """By how much the second upload differs from the first on one test set, by a paired bootstrap."""
+
+    pair: str
+    testset: str
+    metric: str
+    difference: float
+    """In the metric's own points."""
+    low: float
+    high: float
+    """Bounds of its 95 % interval."""
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """Everything that a report says."""
 
@@ -129,6 +144,8 @@ class Results:
     """Part of the report -> the command that makes it."""
     systems: tuple[Measured, ...] = ()
     uploads: tuple[Measured, ...] = ()
+    paired: tuple[Paired, ...] = ()
+    """Of two uploads, every test set and metric that both are scored by."""
     segmentations: tuple[Measured, ...] = ()
     layers: tuple[Layer, ...] = ()
     layers_about: dict[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluate.report.results import Cut, Layer, Measured, Outcome, Results, Score, loss_score
+from evaluate.report.results import Cut, Layer, Measured, Outcome, Paired, Results, Score, loss_score
 
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
@@ -74,6 +74,11 @@ def results(campaign: str = "miniature", **more) -> Results:
             system("awq-32", LIMIT - 9, 21.5, layers="sensitivity", calibration="en-de pairs", utterances=32),
         ),
         "uploads": (upload("primary", "awq-all", 30.0), upload("contrastive", "sensitive", 28.0)),
+        "paired": tuple(
+            Paired(pair=pair, testset=name, metric=metric, difference=-2.0, low=-5.0, high=1.0, p_value=p)
+            for pair, name, p in (("en-de", "ACL", 0.03), ("en-de", "ACCENT", 0.2), ("en-zh", "ACL", 0.06))
+            for metric in ("BLEU", "chrF")
+        ),
         "segmentations": (method("shas", 4.0, 20.0), method("shas+vad", 0.0, 21.0)),
         "layers": tuple(Layer(layer=n, value=0.01 * n, standard_error=0.004, chosen=n < 2) for n in range(4)),
         "layers_about": {"role": "mlp", "codec": "affine3g128", "stage": "a" * 64},

@@ -12,7 +12,7 @@ from evaluate.__main__ import make_parser
 from submission.cli import open_systems, run
 from submission.corpus import Utterance, write_corpus
 from submission.digest import canonical_json, tree_digest, write_text
-from submission.segments import SAMPLE_RATE, Segment
+from submission.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.test_command import CAMPAIGN, RECIPE, write_data
 
 SYSTEMS = """
@@ -34,6 +34,8 @@ name = "gold"
 description = "The references' own"
 segment = { method = "gold", max_seconds = 7 }
 """
+
+SEGMENTED = {"segments": 3, "segment_seconds": 6, "speech_seconds": 6, "dropped_speech_seconds": 0}
 
 
 @pytest.fixture
@@ -126,6 +128,25 @@ def test_a_system_that_is_not_packed_stops_the_report_before_the_first_measureme
     assert run(make_parser(), ["ablate", *arguments, "--only=systems"]) == 2
     error = capsys.readouterr().err
     assert "python -m quantize pack" in error and "some.toml:two" in error and "building" not in error
+
+
+def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(arguments, tmp_path):
+    segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
+
+    def cut(out: Path) -> None:
+        write_segments(out / "segments.yaml", segments)
+        write_text(out / "report.json", canonical_json(SEGMENTED))
+
+    for system, store in open_systems(make_parser().parse_args(["ablate", *arguments])):
+        for name in ("TALKS", "ACCENT"):
+            store.obtain(system.stage("segment", name), cut)
+    uploads = [f"--upload={tmp_path / 'some.toml'}:{name}" for name in ("one", "two")]
+    assert run(make_parser(), ["ablate", *arguments, *uploads, "--only=uploads"]) == 0
+    record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    found = {(p["pair"], p["testset"], p["metric"]): p for p in record["paired"]}
+    assert found.keys() == {(pair, "TALKS", m) for pair in ("en-de", "en-zh") for m in ("BLEU", "chrF", "TER")}
+    assert all(p["low"] <= p["difference"] <= p["high"] and 0 < p["p_value"] <= 1 for p in found.values())
+    assert "A paired bootstrap tells them apart" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
 
 
 def test_comets_figures_are_read_where_they_were_computed_by_the_model_of_the_data_folder(arguments, tmp_path):
