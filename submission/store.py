@@ -95,11 +95,12 @@ class Store:
         return self.root / "objects" / stage.key
 
     def record(self, stage: Stage) -> dict[str, Any] | None:
-        """Return the artifact's `artifact.json`, or None where the artifact is not built."""
+        """Return the artifact's `artifact.json`, or None where the artifact is not built, or its record damaged."""
         try:
-            return json.loads((self.folder(stage) / RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            record = json.loads((self.folder(stage) / RECORD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
+        return record if isinstance(record, dict) and record.get("key") == stage.key else None
 
     def need(self, stage: Stage) -> Path:
         """Return the folder of an artifact that an earlier command built; UserError names that command."""
@@ -155,15 +156,16 @@ class Store:
 
     def _intact_record(self, stage: Stage) -> dict[str, Any] | None:
         """Return the record of an artifact whose files are all there at their size; set a damaged one aside."""
-        record = self.record(stage)
-        if record is None:
+        record, folder = self.record(stage), self.folder(stage)
+        if not folder.exists():
             return None
-        folder = self.folder(stage)
-        wrong = [
-            name
-            for name, entry in record["files"].items()
-            if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
-        ]
+        wrong = [RECORD]
+        if record is not None:
+            wrong = [
+                name
+                for name, entry in record["files"].items()
+                if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
+            ]
         if not wrong:
             return record
         aside = self.root / "damaged" / stage.key

@@ -134,6 +134,22 @@ def test_damaged_artifact_is_set_aside_and_built_again(tmp_path, capsys):
     assert "damaged (out.txt)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("torn", ["", '{"key": "', "[]", "{}", "\x00\x00"])
+def test_an_artifact_whose_record_is_torn_is_not_built_and_is_set_aside(tmp_path, capsys, torn):
+    store = Store(root=tmp_path)
+    folder = store.obtain(stage(), write_one)
+    whole = (folder / "artifact.json").read_bytes()
+    (folder / "artifact.json").write_text(torn, encoding="utf-8")
+    assert store.record(stage()) is None
+    with pytest.raises(UserError, match="is not built"):
+        store.need(stage())
+    assert (
+        json.loads((store.obtain(stage(), write_one) / "artifact.json").read_bytes()).keys() == json.loads(whole).keys()
+    )
+    assert (tmp_path / "damaged" / stage().key / "out.txt").read_text() == "one\n"
+    assert "damaged (artifact.json)" in capsys.readouterr().err
+
+
 def test_digest_does_not_know_the_time_the_machine_or_the_library_versions(tmp_path):
     one, two = Store(root=tmp_path / "one"), Store(root=tmp_path / "two")
     one.obtain(stage(), write_one)
