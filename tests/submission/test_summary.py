@@ -52,10 +52,10 @@ def given(ingredients, pristine) -> dict:
 def test_the_size_is_shown_in_all_units_against_the_limit(given):
     lines = summary(**given).splitlines()
     (size,) = [line.split() for line in lines if "packed model" in line]
-    assert size == ["packed", "model", "69,344", "0.000069", "0.000065"]
+    assert size == ["packed", "model", "1,406,322", "0.001406", "0.001310"]
     tight = replace(given["campaign"], size_limit="20 kB")
     over = summary(**given | {"campaign": tight}).splitlines()
-    assert ["over", "49,344", "0.000049", "0.000046"] in [line.split() for line in over]
+    assert ["over", "1,386,322", "0.001386", "0.001291"] in [line.split() for line in over]
     assert any(line.endswith("over the limit") for line in over)
 
 
