@@ -71,6 +71,10 @@ def bundle(args: argparse.Namespace) -> None:
         segments={t.name: store.need(stages[f"segment:{t.name}"]) / "segments.yaml" for t in system.campaign.testsets},
         scores=store.need(scoring) / "scores.json",
         segmenter=system.classifier_path(store),
+        artifacts={
+            **{store.folder(stage): records[name]["files"] for name, stage in stages.items()},
+            store.need(scoring): (store.record(scoring) or {})["files"],
+        },
         stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
         inputs=system.external_inputs(),
         provenance={k: v for record in records.values() for k, v in record["provenance"]["versions"].items()},
