@@ -1,11 +1,12 @@
 """Reference translations as organisers keep them, read strictly: a figure against a broken file means nothing.
 
     references/<NAME>/     segments.yaml   which recording each line belongs to
-                           en-de.txt …     one line a gold segment
+                           en-de.txt …     one line a gold segment; or en-de.xml, which names the recordings itself
                            en.txt          its transcript, for COMET alone
-    acl_6060/eval/         text/txt/ACL.6060.eval.en-xx.de.txt …, one line a gold wav
+    acl_6060/eval/         text/txt/ACL.6060.eval.en-xx.de.txt …, one line a gold wav; or text/xml/….xml
 
-Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are cut; nothing else is mended.
+Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are cut; nothing else is mended. Text in
+another script than the target language's is refused: a German file scored as Chinese gives a figure too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment.testset import SEGMENTS, read_recordings, read_testset
+from segment.testset import SEGMENTS, read_recordings, read_testset, recordings_of
 from submission.digest import sha256_file
 from submission.errors import UserError
+from submission.mteval import read_mteval
 from submission.segments import Segment
 
 GOLD_FOLDER = "segmented_wavs/gold"
+HAN_LANGUAGES = frozenset({"zh"})
+HAN_SHARE = 0.3
+"""Share of Han characters among letters that parts Chinese, with the Latin terms of a talk, from everything else."""
+FEW_LETTERS = 20
 _GOLD_NAME = re.compile(r"sent_([1-9][0-9]*)\.wav")
 
 
@@ -45,18 +51,23 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
     segments are read, and lines come as hypotheses do: recordings as in FILE_ORDER, each in its own order. Without,
     names and order are the file's. Raises UserError where lines and segments do not fit together.
     """
-    path = folder / f"{pair}.txt"
-    if not path.is_file():
+    path = reference_text(folder, pair)
+    if path is None:
         return None
-    lines = read_lines(path)
     known = read_testset(testset) if testset else None
-    recordings = read_recordings(folder / SEGMENTS, known)
+    if path.suffix == ".xml":
+        segs = read_mteval(path)
+        lines = [seg.text for seg in segs]
+        recordings = recordings_of([seg.document for seg in segs], known, str(path))
+    else:
+        lines, recordings = read_lines(path), read_recordings(folder / SEGMENTS, known)
     if len(lines) != len(recordings):
         raise UserError(
             str(path),
             f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
             "give text and segments of the same edition",
         )
+    check_script(lines, pair.rpartition("-")[2], str(path))
     source = folder / f"{pair.partition('-')[0]}.txt"
     sources = _sources(source, len(lines)) if source.is_file() else None
     if known:
@@ -84,23 +95,58 @@ def _sources(path: Path, count: int) -> list[str]:
 
 def find_gold_references(folder: Path, language: str) -> References | None:
     """Return the ACL 60/60 references of a folder (`acl_6060/eval`) for a language, or None where there are none."""
-    path = folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.{language}.txt"
-    if not path.is_file():
+    path = gold_text(folder, language)
+    if path is None:
         return None
-    lines, wavs = read_lines(path), gold_wavs(folder)
+    wavs = gold_wavs(folder)
+    lines = read_lines(path) if path.suffix == ".txt" else [seg.text for seg in read_mteval(path)]
     if len(lines) != len(wavs):
         raise UserError(
             str(path),
             f"expected {len(wavs)} lines, one for each wav of {GOLD_FOLDER}, got {len(lines)}",
             "unpack the data set again",
         )
-    source = path.with_name(f"ACL.6060.{folder.name}.en-xx.en.txt")
+    check_script(lines, language, str(path))
+    source = folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.en.txt"
     return References(
         path=path,
         lines=tuple(lines),
         recordings=tuple(wav.name for wav in wavs),
         sha256=sha256_file(path),
         sources=tuple(_sources(source, len(lines))) if source.is_file() else None,
+    )
+
+
+def gold_text(folder: Path, language: str) -> Path | None:
+    """Return the file with the text of an ACL 60/60 folder in a language, txt before xml; None where there is none."""
+    name = f"ACL.6060.{folder.name}.en-xx.{language}"
+    return _present(folder / "text" / "txt" / f"{name}.txt", folder / "text" / "xml" / f"{name}.xml")
+
+
+def reference_text(folder: Path, pair: str) -> Path | None:
+    """Return the file with a blind test set's references for a pair, txt before xml; None where there is none."""
+    return _present(folder / f"{pair}.txt", folder / f"{pair}.xml")
+
+
+def _present(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)
+
+
+def check_script(lines: Sequence[str], language: str, where: str) -> None:
+    """Raise UserError for references in another script than their language's.
+
+    Counted among letters: of Chinese at least HAN_SHARE are Han characters (names and terms stay Latin), of a language
+    in Latin script less than that. A file with few letters is not judged.
+    """
+    letters = [character for line in lines for character in line if character.isalpha()]
+    han = sum("\u3400" <= character <= "\u9fff" for character in letters)
+    if len(letters) < FEW_LETTERS or (han >= HAN_SHARE * len(letters)) == (language in HAN_LANGUAGES):
+        return
+    expected = "at least" if language in HAN_LANGUAGES else "less than"
+    raise UserError(
+        where,
+        f"{han:,} of {len(letters):,} letters are Han characters, expected {expected} {HAN_SHARE:.0%} of {language!r}",
+        "exchange the files of the two languages",
     )
 
 

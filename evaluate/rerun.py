@@ -30,13 +30,12 @@ from submission.checks.view import View
 from submission.digest import canonical_json, sha256_file, write_text
 from submission.errors import UserError
 from submission.manifest import NAME as MANIFEST
+from submission.manifest import SEGMENTER
 from submission.recipe import Recipe
 from submission.schema import nearest
 from submission.segments import Segment, read_segments
 from submission.store import library_versions
 
-SEGMENTER = "segmenter"
-"""Where a bundle holds the classifier of its recipe's method."""
 RESULT = "rerun.json"
 OURS, SHIPPED = "this run", "shipped"
 

@@ -180,10 +180,11 @@ def with_references(system: System, store: Store, pair: Pair, name: str, hypothe
 
 def has_references(system: System, data: Path, pair: Pair, name: str) -> bool:
     """Say whether there are references of a test set for a pair, without reading them."""
+    from evaluate.references import gold_text, reference_text
+
     folder = data / system.reference_part(name)
-    if name == OPEN_TESTSET:
-        return (folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.{pair.target}.txt").is_file()
-    return (folder / f"{pair.name}.txt").is_file()
+    found = gold_text(folder, pair.target) if name == OPEN_TESTSET else reference_text(folder, pair.name)
+    return found is not None
 
 
 def lost(system: System, store: Store, load: Load) -> Path:

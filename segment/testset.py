@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,15 @@ def read_recordings(path: Path, testset: TestSetFolder | None) -> list[str]:
     Entries are understood and refused as `read_given` does, but for their times, which are not looked at. Without
     a test set names stay as they are written, less any path before them.
     """
-    named = [(_wav(entry, where), where) for where, entry in _numbered(path)]
+    return _recordings([(_wav(entry, where), where) for where, entry in _numbered(path)], testset)
+
+
+def recordings_of(names: Sequence[str], testset: TestSetFolder | None, where: str) -> list[str]:
+    """Return the file name of the recording that each name means, the extension optional; UserError for others."""
+    return _recordings([(name, where) for name in names], testset)
+
+
+def _recordings(named: Sequence[tuple[str, str]], testset: TestSetFolder | None) -> list[str]:
     if testset is None:
         return [_last_part(name) for name, _ in named]
     known = {_composed(recording.name): recording for recording in testset.recordings}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from evaluate.decode import decode
+from evaluate.score import Decoded, gather, score_testset
 from quantize.stream import pack_checkpoint
 from submission.architectures import read_config
 from submission.bundle import bundle
@@ -101,7 +102,21 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
             decode(model, processor, sets[name], paths, prompt, recipe.decode, out, end_token=end)
     for name in sets:
         write_segments(place / f"{name}.yaml", sets[name])
-    (place / "scores.json").write_text(canonical_json({"scores": [], "testsets": []}), encoding="utf-8")
+    cells = [
+        score_testset(
+            Decoded(
+                testset=name,
+                pair=pair,
+                language=pair.rpartition("-")[2],
+                hypotheses=path,
+                references=None,
+                given=name == "ACCENT",
+            )
+        )
+        for (pair, name), path in hypotheses.items()
+    ]
+    record = gather({"scores": [], "testset": asdict(cell.summary)} for cell in cells)
+    (place / "scores.json").write_text(canonical_json(record), encoding="utf-8")
     folder = bundle(
         place / "bundle",
         campaign=campaign,
@@ -110,6 +125,8 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         hypotheses=hypotheses,
         segments={name: place / f"{name}.yaml" for name in sets},
         scores=place / "scores.json",
+        segmenter=None,
+        artifacts={},
         stages={"quantize": "a" * 64},
         inputs={"base": "b" * 64},
         provenance={"numpy": "1.0"},

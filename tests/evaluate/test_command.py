@@ -114,10 +114,10 @@ def write_data(data: Path, checkpoint: Path, segments: list[Segment]) -> None:
     gold = data / "acl_6060" / "eval"
     for number, seconds in ((1, 2.0), (2, 0.01)):
         write_wav(gold / "segmented_wavs" / "gold" / f"sent_{number}.wav", seconds, number)
-    for language in ("de", "zh"):
+    for language, lines in (("de", "eins\nzwei\n"), ("zh", "一\n二\n")):
         path = gold / "text" / "txt" / f"ACL.6060.eval.en-xx.{language}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("eins\nzwei\n", encoding="utf-8")
+        path.write_text(lines, encoding="utf-8")
     for testset in ("TALKS", "ACCENT"):
         folder = data / "references" / testset
         folder.mkdir(parents=True)

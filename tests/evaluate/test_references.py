@@ -154,3 +154,76 @@ def test_line_by_line_needs_as_many_hypotheses_of_the_same_recordings(tmp_path):
         check_line_by_line(references, ["b.wav"], "here")
     with pytest.raises(UserError, match=r"here line 1: expected a hypothesis for b\.wav, .* got one for a\.wav"):
         check_line_by_line(references, ["a.wav", "b.wav"], "here")
+
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<refset setid="x" srclang="English" trglang="German">
+<doc docid="b" genre="talk"><seg id="1">Hund &amp; Katze</seg>
+<seg id="2"> zwei
+  Zeilen </seg></doc>
+<doc docid="a" genre="talk"><seg id="{third}">R&D</seg></doc>
+</refset>
+"""
+
+
+@pytest.mark.parametrize("third", [1, 3])
+def test_references_in_xml_name_their_recordings_and_come_in_the_order_of_the_test_set(tmp_path, third):
+    folder, testset = tmp_path / "references", tmp_path / "testset"
+    folder.mkdir()
+    testset.mkdir()
+    (folder / "en-de.xml").write_text(XML.replace("{third}", str(third)), encoding="utf-8")
+    for name in ("a", "b"):
+        soundfile.write(testset / f"{name}.wav", np.zeros(160, np.float32), 16_000)
+    (testset / "FILE_ORDER").write_text("a\nb\n", encoding="utf-8")
+    references = find_references(folder, "en-de", testset)
+    assert references.lines == ("R&D", "Hund & Katze", "zwei Zeilen")
+    assert references.recordings == ("a.wav", "b.wav", "b.wav")
+    assert references.sha256 == sha256_file(folder / "en-de.xml")
+
+
+def test_xml_that_lacks_a_segment_or_names_another_recording_is_refused(tmp_path):
+    folder, testset = tmp_path / "references", tmp_path / "testset"
+    folder.mkdir()
+    testset.mkdir()
+    soundfile.write(testset / "b.wav", np.zeros(160, np.float32), 16_000)
+    (testset / "FILE_ORDER").write_text("b\n", encoding="utf-8")
+    (folder / "en-de.xml").write_text(XML.replace("{third}", "4"), encoding="utf-8")
+    with pytest.raises(UserError, match='expected <seg id="3">'):
+        find_references(folder, "en-de", testset)
+    (folder / "en-de.xml").write_text(XML.replace("{third}", "3"), encoding="utf-8")
+    with pytest.raises(UserError, match="no recording 'a'"):
+        find_references(folder, "en-de", testset)
+
+
+@pytest.mark.parametrize(
+    ("pair", "text", "said"),
+    [
+        ("en-zh", "Das ist ein deutscher Satz.\nUnd noch einer.\n", "0 of 34 letters are Han .* at least 30%"),
+        (
+            "en-de",
+            "这是一个中文句子，有很多汉字。\n这里还有另一个句子。\n",
+            "22 of 22 letters are Han .* less than 30%",
+        ),
+    ],
+)
+def test_references_of_another_language_are_refused_with_the_numbers(tmp_path, pair, text, said):
+    folder = write_testset(tmp_path / "X", b"")
+    (folder / f"{pair}.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        find_references(folder, pair)
+
+
+def test_chinese_full_of_latin_terms_is_chinese(tmp_path):
+    folder = write_testset(tmp_path / "X", b"")
+    (folder / "en-zh.txt").write_text("我们用 BERT 微调模型，效果很好。\n这是 GPT 的输出结果。\n", encoding="utf-8")
+    assert len(find_references(folder, "en-zh").lines) == 2
+
+
+def test_the_open_set_is_read_from_xml_where_there_is_no_txt(tmp_path):
+    folder = write_gold(tmp_path / "eval", (1, 2, 3))
+    for path in (folder / "text" / "txt").glob("*"):
+        path.unlink()
+    (folder / "text" / "xml").mkdir()
+    xml = folder / "text" / "xml" / "ACL.6060.eval.en-xx.de.xml"
+    xml.write_text(XML.replace("{third}", "3"), encoding="utf-8")
+    assert find_gold_references(folder, "de").lines == ("Hund & Katze", "zwei Zeilen", "R&D")

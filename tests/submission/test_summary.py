@@ -52,10 +52,12 @@ def given(ingredients, pristine) -> dict:
 def test_the_size_is_shown_in_all_units_against_the_limit(given):
     lines = summary(**given).splitlines()
     (size,) = [line.split() for line in lines if "packed model" in line]
-    assert size == ["packed", "model", "1,406,322", "0.001406", "0.001310"]
+    count = sum(path.stat().st_size for path in given["model"].iterdir())
+    assert size == ["packed", "model", f"{count:,}", f"{count / 10**9:.6f}", f"{count / 2**30:.6f}"]
     tight = replace(given["campaign"], size_limit="20 kB")
     over = summary(**given | {"campaign": tight}).splitlines()
-    assert ["over", "1,386,322", "0.001386", "0.001291"] in [line.split() for line in over]
+    more = count - 20_000
+    assert ["over", f"{more:,}", f"{more / 10**9:.6f}", f"{more / 2**30:.6f}"] in [line.split() for line in over]
     assert any(line.endswith("over the limit") for line in over)
 
 

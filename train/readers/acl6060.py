@@ -5,27 +5,20 @@ the xml, counted through the whole split. The gold wavs are exact cuts and no ti
 utterance is a whole gold wav. Which talk it belongs to stands only in the xml, whose talks are not in alphabetical
 order (the first of dev is 268); sorting by document id would give every talk another's segments.
 
-The xml is not always well-formed (bare ampersands), so it is read by pattern; its text is used where there is no txt.
+The xml's text is used where there is no txt.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from submission.errors import UserError
+from submission.mteval import read_mteval
 from train.readers.candidate import Candidate
 
 GOLD = "segmented_wavs/gold"
-_TAG = re.compile(r'<doc\s[^>]*docid="(?P<doc>[^"]+)"|<seg\s[^>]*id="(?P<id>\d+)"[^>]*>(?P<text>.*?)</seg>', re.DOTALL)
-
-
-class _Seg(NamedTuple):
-    talk: str
-    text: str
 
 
 def _read_text(path: Path) -> str:
@@ -37,29 +30,13 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def read_xml(path: Path) -> list[_Seg]:
-    """Return talk and text of every segment; UserError where the ids do not count 1, 2, 3, …"""
-    segs: list[_Seg] = []
-    talk = ""
-    for match in _TAG.finditer(_read_text(path)):
-        if match["doc"]:
-            talk = match["doc"]
-            continue
-        segs.append(_Seg(talk, " ".join(html.unescape(match["text"]).split())))
-        if int(match["id"]) != len(segs) or not talk:
-            raise UserError(
-                str(path), f'expected <seg id="{len(segs)}"> within a <doc>, got id {match["id"]}', "check the file"
-            )
-    return segs
-
-
 def _lines(folder: Path, split: str, language: str) -> list[str] | None:
     """Return the segments' text in one language from txt, else from xml; None if the split does not have it."""
     name = f"ACL.6060.{split}.en-xx.{language}"
     txt, xml = folder / "text/txt" / f"{name}.txt", folder / "text/xml" / f"{name}.xml"
     if txt.is_file():
         return _read_text(txt).removesuffix("\n").split("\n")
-    return [seg.text for seg in read_xml(xml)] if xml.is_file() else None
+    return [seg.text for seg in read_mteval(xml)] if xml.is_file() else None
 
 
 def _split_name(folder: Path) -> str:
@@ -91,7 +68,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate]:
     """Yield every gold segment with its text in the languages that the split has."""
     split = _split_name(folder)
     wavs = len(list((folder / GOLD).glob("sent_*.wav")))
-    segs = read_xml(folder / "text/xml" / f"ACL.6060.{split}.en-xx.en.xml")
+    segs = read_mteval(folder / "text/xml" / f"ACL.6060.{split}.en-xx.en.xml")
     texts = {language: _lines(folder, split, language) for language in ("en", *languages)}
     present = {language: lines for language, lines in texts.items() if lines is not None}
     _check_counts(folder, wavs, {"xml": len(segs)} | {name: len(lines) for name, lines in present.items()})
@@ -106,7 +83,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate]:
             audio=f"{GOLD}/sent_{index + 1}.wav",
             start=0,
             end=None,
-            recording=f"{seg.talk}.wav",
+            recording=f"{seg.document}.wav",
             source=present["en"][index],
             targets={language: present[language][index] for language in languages if language in present},
         )
