@@ -1,4 +1,4 @@
-"""Plan, bundle, check and summarise a submission: python -m submission <verb>. Standard library only."""
+"""Plan, bundle, check, show and pack a submission: python -m submission <verb>. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from submission.cli import add_comet_argument, add_system_arguments, open_system, run
 from submission.digest import canonical_json
+from submission.errors import UserError
 from submission.store import Stage, Store
 from submission.system import System
 
@@ -70,6 +71,10 @@ def bundle(args: argparse.Namespace) -> None:
         segments={t.name: store.need(stages[f"segment:{t.name}"]) / "segments.yaml" for t in system.campaign.testsets},
         scores=store.need(scoring) / "scores.json",
         segmenter=system.classifier_path(store),
+        artifacts={
+            **{store.folder(stage): records[name]["files"] for name, stage in stages.items()},
+            store.need(scoring): (store.record(scoring) or {})["files"],
+        },
         stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
         inputs=system.external_inputs(),
         provenance={k: v for record in records.values() for k, v in record["provenance"]["versions"].items()},
@@ -87,8 +92,7 @@ def verify(args: argparse.Namespace) -> int:
     from submission.checks.characters import shown
     from submission.checks.report import together_report
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names and texts are in any script, the terminal may not be
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _any_script()
     found = {folder: check(folder, args.campaign) for folder in args.bundles}
     together = verify_together(args.bundles, args.campaign) if len(args.bundles) > 1 else []
     findings = [*chain.from_iterable(found.values()), *together]
@@ -102,6 +106,12 @@ def verify(args: argparse.Namespace) -> int:
     return exit_status(findings)
 
 
+def _any_script() -> None:
+    """Let names and texts in any script be printed, whatever the terminal's encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def archive(args: argparse.Namespace) -> None:
     """Pack a bundle without errors into one deterministic .tar for upload, its SHA-256 beside it."""
     from submission.archive import archive as pack
@@ -109,6 +119,26 @@ def archive(args: argparse.Namespace) -> None:
     folder = args.bundle.resolve()
     out = args.out or folder.with_name(f"{folder.name}.tar")
     print(f"{pack(folder, out, args.campaign)}  {out}")
+
+
+def preview(args: argparse.Namespace) -> int:
+    """Show what a bundle uploads, to be looked over before the deadline; exit 1 where it has errors."""
+    from submission.checks import exit_status
+    from submission.digest import write_text
+    from submission.preview import preview as gather
+    from submission.preview import preview_text
+    from submission.preview_page import preview_page
+
+    _any_script()
+    seen = gather(args.bundle, args.campaign)
+    if args.html is None:
+        print(preview_text(seen), end="")
+    elif args.html.resolve().is_relative_to(args.bundle.resolve()):
+        raise UserError(str(args.html), "lies in the bundle", "name a file beside the bundle")
+    else:
+        write_text(args.html, preview_page(seen))
+        print(f"{seen.verdict}\n{args.html}")
+    return exit_status(seen.findings)
 
 
 def summary(args: argparse.Namespace) -> int:
@@ -158,6 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add_verb(verbs, archive)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
+    _add_campaign(verb)
+
+    verb = _add_verb(verbs, preview)
+    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a web page instead of printing text")
     _add_campaign(verb)
     return parser
 

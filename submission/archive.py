@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from submission.checks import exit_status, verify
-from submission.digest import ASIDE, CHUNK_BYTES, files_below, write_text
+from submission.digest import ASIDE, CHUNK_BYTES, files_below, named_place, write_text
 from submission.errors import UserError
 from submission.progress import progress
 
@@ -42,8 +42,9 @@ def archive(bundle: Path, out: Path, campaign: str | None = None) -> str:
         left.unlink()
     descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", suffix=ASIDE, dir=out.parent)
     try:
-        with os.fdopen(descriptor, "w+b") as file, progress("archive", sum(sizes.values()), "bytes") as tick:
-            _write(file, bundle, paths, tick)
+        with named_place(out), os.fdopen(descriptor, "w+b") as file:
+            with progress("archive", sum(sizes.values()), "bytes") as tick:
+                _write(file, bundle, paths, tick)
             digest = _flushed_digest(file)
         os.chmod(aside, 0o644)
         checksum = out.with_name(f"{out.name}.sha256")

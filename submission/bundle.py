@@ -15,13 +15,14 @@ lies there already stays until then.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from submission.checks.characters import plain_line
 from submission.checks.configuration import expected_tensors
 from submission.checks.reading import Unreadable
 from submission.description import Facts, derive_facts, description_fields, render_description
-from submission.digest import CHUNK_BYTES, canonical_json, files_below, write_text
+from submission.digest import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
 from submission.errors import UserError
 from submission.manifest import (
     CAMPAIGN_FILE,
@@ -57,6 +58,7 @@ def bundle(
     segments: Mapping[str, Path],
     scores: Path,
     segmenter: Path | None,
+    artifacts: Mapping[Path, Mapping[str, Any]],
     stages: Mapping[str, str],
     inputs: Mapping[str, str],
     provenance: Mapping[str, str],
@@ -65,23 +67,26 @@ def bundle(
 
     model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
     segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
-    of the segmentation classifier, None where the recipe does without; stages: stage -> key; inputs: name -> digest;
-    provenance: library -> version, as the artifacts record them (what this machine has installed would change the
-    bytes). Raises UserError where something is missing or does not fit.
+    of the segmentation classifier, None where the recipe does without; artifacts: folder in the store -> the files
+    that its record describes, by which everything taken from such a folder is checked; stages: stage -> key;
+    inputs: name -> digest; provenance: library -> version, as the artifacts record them (what this machine has
+    installed would change the bytes). Raises UserError where something is missing, does not fit, or has changed
+    since its stage made it.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         _clear_leftovers(out)
         facts = _facts(model, campaign, recipe)
         with _moved_into_place(out) as aside:
-            _copy_folder(model, aside / "model")
-            _write_outputs(aside, campaign, hypotheses, segments)
+            store = _Artifacts(artifacts)
+            _copy_folder(store, model, aside / "model")
+            _write_outputs(store, aside, campaign, hypotheses, segments)
             _write_descriptions(aside, campaign, recipe, facts)
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
-            _copy(_needed(scores, "scores"), aside / SCORES_FILE)
+            store.copy(_needed(scores, "scores"), aside / SCORES_FILE)
             if segmenter is not None:
-                _copy_segmenter(segmenter, aside / SEGMENTER)
+                _copy_segmenter(store, segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
             manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
             write_text(aside / NAME, canonical_json(manifest))
@@ -110,18 +115,23 @@ def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
 
 
 def _write_outputs(
-    aside: Path, campaign: Campaign, hypotheses: Mapping[tuple[str, str], Path], segments: Mapping[str, Path]
+    store: _Artifacts,
+    aside: Path,
+    campaign: Campaign,
+    hypotheses: Mapping[tuple[str, str], Path],
+    segments: Mapping[str, Path],
 ) -> None:
     ids = {}
     (aside / "segments").mkdir()
     for testset in campaign.testsets:
         source = _needed(segments.get(testset.name), f"segments of {testset.name}")
         ids[testset.name] = segment_ids(read_segments(source))
-        _copy(source, aside / "segments" / f"{testset.name}.yaml")
+        store.copy(source, aside / "segments" / f"{testset.name}.yaml")
     for pair in campaign.pairs:
         (aside / pair.name).mkdir()
         for name in pair.testsets:
             source = _needed(hypotheses.get((pair.name, name)), f"hypotheses of {pair.name}/{name}")
+            store.refuse_changed(source, sha256_file(source))
             lines = [plain_line(text) for text in _texts(source, ids[name])]
             write_text(aside / pair.name / f"{name}.txt", "".join(f"{line}\n" for line in lines))
 
@@ -168,30 +178,55 @@ def _needed(path: Path | None, name: str) -> Path:
     return path
 
 
-def _copy_segmenter(source: Path, target: Path) -> None:
+def _copy_segmenter(store: _Artifacts, source: Path, target: Path) -> None:
     """Copy the files that loading the classifier reads, and not what is told about its making."""
     target.mkdir()
     for name in SEGMENTER_FILES:
-        _copy(_needed(source / name, "segmentation classifier's files"), target / name)
+        store.copy(_needed(source / name, "segmentation classifier's files"), target / name)
 
 
-def _copy_folder(source: Path, target: Path) -> None:
+def _copy_folder(store: _Artifacts, source: Path, target: Path) -> None:
     files = files_below(source)
     with progress("bundle: copying the model", sum(p.stat().st_size for p in files), "bytes") as tick:
         for path in files:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            _copy(path, copy, tick)
+            store.copy(path, copy, tick)
 
 
-def _copy(source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
-    """Copy the bytes and bring them to the disk; not the mode: artifacts may be read-only, a bundle never is."""
-    with source.open("rb") as original, target.open("wb") as copy:
-        while chunk := original.read(CHUNK_BYTES):
-            copy.write(chunk)
-            tick(len(chunk))
-        copy.flush()
-        os.fsync(copy.fileno())
+@dataclass(frozen=True, slots=True)
+class _Artifacts:
+    """What the store's records say of its files. Sizes are compared in every build, bytes only here, where they
+    are read anyway: a flipped bit in months of work is found before it is uploaded.
+    """
+
+    files: Mapping[Path, Mapping[str, Any]]
+    """Folder of an artifact -> relative path -> {"bytes", "sha256"}."""
+
+    def copy(self, source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
+        """Copy the bytes and bring them to the disk; not the mode: artifacts may be read-only, a bundle never is.
+
+        Raises UserError where they are others than the record of the artifact says.
+        """
+        digest = hashlib.sha256()
+        with named_place(target), source.open("rb") as original, target.open("wb") as copy:
+            while chunk := original.read(CHUNK_BYTES):
+                copy.write(chunk)
+                digest.update(chunk)
+                tick(len(chunk))
+            copy.flush()
+            os.fsync(copy.fileno())
+        self.refuse_changed(source, digest.hexdigest())
+
+    def refuse_changed(self, path: Path, sha256: str) -> None:
+        """Raise UserError where a file of an artifact has another digest than its record says, or is none of it."""
+        folder = next((parent for parent in path.parents if parent in self.files), None)
+        if folder is None:
+            return
+        expected = self.files[folder].get(path.relative_to(folder).as_posix())
+        if expected is None or expected["sha256"] != sha256:
+            what = "is not as its stage made it" if expected else "was not made by the stage that this folder is of"
+            raise UserError(str(path), what, f"remove the folder {folder} and build again; all else is kept")
 
 
 # --- how it gets into place ---

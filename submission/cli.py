@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import sys
 from collections.abc import Sequence
@@ -77,6 +78,18 @@ def _opened(args: argparse.Namespace, campaign: Campaign, recipe: Recipe, name: 
     return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")
 
 
+def _mending(error: OSError) -> str:
+    """Return what to do about an error of the system."""
+    again = "run the same command again, which goes on from what is finished"
+    return {
+        errno.ENOSPC: f"free some space on that disk and {again}",
+        errno.EDQUOT: f"your quota on that disk is used up: free some space there and {again}",
+        errno.EFBIG: f"raise the limit on a file's size (`ulimit -f`), or take another disk, and {again}",
+        errno.EROFS: f"that disk is read-only: make it writable, or name a folder on another one, and {again}",
+        errno.EACCES: f"make that place accessible to you, or name another one, and {again}",
+    }.get(error.errno or 0, "mend that and run the same command again")
+
+
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and call the verb's function (`set_defaults(verb=…)`); return the exit status.
 
@@ -90,7 +103,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; mend that and run the same command again", file=sys.stderr)
+        print(f"error: {place}{error.strerror or error}; {_mending(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+@contextmanager
+def named_place(path: Path) -> Iterator[None]:
+    """Let an OSError from within name the file: a full disk is met in `write`, which knows of none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write bytes aside, flush them to the disk, and rename them into place.
 
@@ -49,7 +61,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ASIDE, dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with named_place(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

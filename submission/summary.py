@@ -110,6 +110,7 @@ def _bundle(bundle: Path, findings: Sequence[Finding]) -> str:
     lines += [f"  {f.severity} {f.code} {f.path or '.'}: {f.what}"[:100] for f in findings if f.severity == "error"]
     if findings:
         lines.append(f"All findings, and how to mend them: python -m submission verify {bundle}")
+    lines.append(f"To look over before the upload: python -m submission preview {bundle}")
     return "\n".join(lines)
 
 

@@ -84,9 +84,14 @@ def _path(pair: str) -> str:
 
 
 def _fields(view: View, pair: str) -> dict[str, tuple[str, ...]]:
+    return parse_description(read_description(view, pair))
+
+
+def read_description(view: View, pair: str) -> str:
+    """Return the text of a pair's description; Unreadable where it is missing or not UTF-8."""
     data = view.read(_path(pair), MOST_BYTES)
     try:
-        return parse_description(data.decode("utf-8"))
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
 

@@ -33,7 +33,7 @@ def other_counts(view: View) -> Iterator[Fault]:
     other ones.
     """
     expected = {output: _counts(view, output, testset) for output, testset in view.outputs.items()}
-    for key, record in _readable_records(view):
+    for key, record in readable_records(view):
         output = _output(record)
         got = {"segments": record.get("segments")}
         if key == "testsets":
@@ -63,7 +63,7 @@ def uncovered_output(view: View) -> Iterator[Fault]:
 
 def impossible_figure(view: View) -> Iterator[Fault]:
     """Score the outputs again with `python -m evaluate score`: no metric gives such a figure."""
-    for key, record in _readable_records(view):
+    for key, record in readable_records(view):
         if key != "scores":
             continue
         metric = record.get("metric")
@@ -82,7 +82,8 @@ def _output(record: dict[str, Any]) -> str:
     return f"{record.get('pair')}/{record.get('testset')}.txt"
 
 
-def _readable_records(view: View) -> list[tuple[str, dict[str, Any]]]:
+def readable_records(view: View) -> list[tuple[str, dict[str, Any]]]:
+    """Return (key, record) of everything that scores.json lists; nothing where it is no such file."""
     try:
         return _records(view)
     except Unreadable:

@@ -13,7 +13,7 @@ from submission.checks.loops import looped
 from submission.checks.reading import Unreadable
 from submission.checks.view import View
 from submission.errors import UserError
-from submission.segments import parse_segments
+from submission.segments import Segment, parse_segments
 
 BOM = "\ufeff"
 # Blanks that are neither line breaks nor controls: what is left to stand at the ends of a line.
@@ -60,10 +60,15 @@ def bad_segments(view: View) -> Iterator[Fault]:
 
 def segment_count(view: View, testset: str) -> int:
     """Return how many segments a test set has in the bundle; Unreadable where its file is missing or is none."""
+    return len(read_segments_of(view, testset))
+
+
+def read_segments_of(view: View, testset: str) -> list[Segment]:
+    """Return the segments of a test set in the bundle; Unreadable where their file is missing or is none."""
     path = f"segments/{testset}.yaml"
     data = view.read(path, MOST_TEXT_BYTES)
     try:
-        return len(parse_segments(data.decode("utf-8"), path))
+        return parse_segments(data.decode("utf-8"), path)
     except UnicodeDecodeError as error:
         raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
     except UserError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from submission.digest import tree_digest
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("quick.toml")
+KILLS = 25
+KILLS_PER_STEP = 3
 
 
 def steps() -> list[str]:
@@ -50,14 +53,32 @@ def kill_while_working(step: str, place: Path, sign: str) -> None:
     process.wait()
 
 
+def kill_after(seconds: float, step: str, place: Path) -> bool:
+    """Start a step and kill it with all its children after a while; return whether it was still at work."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(step, place), cwd=ROOT, start_new_session=True, **quiet)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    place = tmp_path_factory.mktemp("undisturbed")
-    return place, {step: run(step, place) for step in steps()}
+def undisturbed(tmp_path_factory) -> tuple[Path, dict[str, str], dict[str, float]]:
+    """Return the place of a build, and what each step said and how many seconds it took."""
+    place, outputs, seconds = tmp_path_factory.mktemp("undisturbed"), {}, {}
+    for step in steps():
+        started = time.monotonic()
+        outputs[step] = run(step, place)
+        seconds[step] = time.monotonic() - started
+    return place, outputs, seconds
 
 
 def test_build_ends_with_a_verified_bundle_and_a_summary(undisturbed):
-    place, outputs = undisturbed
+    place, outputs, _ = undisturbed
     text = outputs["submission summary"]
     assert f"Bundle: {place / 'dist' / 'miniature-quick'}" in text
     assert "under the limit" in text
@@ -83,8 +104,23 @@ def test_killed_build_in_another_place_gives_the_same_bundle(undisturbed, tmp_pa
     assert tree_digest(bundles[0]) == tree_digest(bundles[1])
 
 
+@pytest.mark.slow
+def test_build_killed_at_many_random_moments_gives_the_same_bundle(undisturbed, tmp_path):
+    chance, kills = random.Random(25), 0
+    while kills < KILLS:  # a step that ended before its time was up has none left to be killed in
+        place = tmp_path / str(kills)
+        for step, seconds in undisturbed[2].items():
+            for _ in range(KILLS_PER_STEP):
+                kills += kill_after(chance.uniform(0, seconds), step, place)
+            run(step, place)
+            bundle = place / "dist" / "miniature-quick"
+            assert not bundle.exists() or step in ("submission bundle", "submission summary")
+        assert tree_digest(place / "dist" / "miniature-quick") == tree_digest(undisturbed[0] / "dist/miniature-quick")
+        assert not list(place.glob("store/partial/*"))
+
+
 def test_second_build_finds_everything(undisturbed):
-    place, _ = undisturbed
+    place, *_ = undisturbed
     for step in steps():
         run(step, place)
     journal = (place / "store" / "journals" / "miniature-quick.jsonl").read_text(encoding="utf-8").splitlines()
@@ -92,7 +128,7 @@ def test_second_build_finds_everything(undisturbed):
 
 
 def test_the_bundle_gives_its_own_lines_again(undisturbed, tmp_path):
-    place, _ = undisturbed
+    place, *_ = undisturbed
     bundle = place / "dist" / "miniature-quick"
     (audio,) = place.glob("store/objects/*/testsets/TVSERIES")
     again = ["--bundle", str(bundle), "--audio", str(audio), "--pair", "en-zh", "--out", str(tmp_path / "out")]

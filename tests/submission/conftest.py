@@ -48,6 +48,7 @@ class Ingredients:
             "segments": {t.name: self.folder / f"{t.name}.yaml" for t in self.campaign.testsets},
             "scores": self.folder / "scores.json",
             "segmenter": SHIPPED["shas"],
+            "artifacts": {},
             "stages": {"quantize": "a" * 64},
             "inputs": {"base": "b" * 64},
             "provenance": {"torch": "2.13.0"},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import time
@@ -16,8 +19,9 @@ from hypothesis import strategies as st
 
 from submission.checks import verify
 from submission.checks.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
+from submission.cli import run
 from submission.description import parse_description
-from submission.digest import files_below, tree_digest
+from submission.digest import describe_files, files_below, tree_digest
 from submission.errors import UserError
 
 
@@ -180,3 +184,49 @@ def test_hypotheses_of_gold_segments_are_not_bundled(ingredients, tmp_path):
     measured = replace(ingredients, recipe=replace(ingredients.recipe, segment=segment))
     with pytest.raises(UserError, match="segment.method: cuts by the references' own segments"):
         measured.bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "en-zh/ACL.jsonl", "ACL.yaml", "scores.json"])
+def test_artifact_whose_bytes_were_changed_at_equal_size_is_refused_by_name(ingredients, good, tmp_path, name):
+    folder = Path(shutil.copytree(ingredients.folder, tmp_path / "objects"))
+    artifacts = {folder: describe_files(folder)}
+    store, before = replace(ingredients, folder=folder), tree_digest(good)
+    assert tree_digest(store.bundle(good, artifacts=artifacts)) == before
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1  # in the last digit, word or weight: still the same form
+    path.write_bytes(data)
+    with pytest.raises(UserError) as refused:
+        store.bundle(good, artifacts=artifacts)
+    assert refused.value.where == str(path) and f"remove the folder {folder} " in refused.value.fix
+    assert tree_digest(good) == before
+
+
+def test_full_disk_is_named_and_leaves_the_good_bundle_alone(ingredients, good, capsys):
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(verb=lambda args: ingredients.bundle(good) and 0)
+    before, (soft, hard) = tree_digest(good), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # the model's weights are longer
+    try:
+        assert run(parser, []) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert "model.safetensors: File too large; raise the limit" in said and "run the same command again" in said
+    assert tree_digest(good) == before
+    assert [p.name for p in good.parent.iterdir() if p.is_dir()] == [good.name]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [("ENOSPC", "free some space"), ("EDQUOT", "quota"), ("EROFS", "read-only"), ("EIO", "mend")]
+)
+def test_errors_of_the_system_say_what_to_do(capsys, number, words):
+    def verb(args: argparse.Namespace) -> int:
+        code = getattr(errno, number)
+        raise OSError(code, os.strerror(code), "dist/model")
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(verb=verb)
+    assert run(parser, []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: dist/model: ") and words in said and "same command again" in said
