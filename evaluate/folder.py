@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from unicodedata import normalize
 
-import soundfile
-
 from segment.classifier import CONFIG, WEIGHTS
 from segment.hearing import Memory
 from segment.intake import checked_length
@@ -30,10 +28,8 @@ from segment.segmentation import cut_freely
 from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.digest import sha256_file, tree_digest
 from submission.errors import UserError
-from submission.progress import progress
 from submission.recipe import SegmentOptions
-from submission.runtime.audio import read_audio, seeks
-from submission.segments import SAMPLE_RATE, Segment
+from submission.segments import Segment
 from submission.system import REVISIONS, System
 
 LABEL = "segment"
@@ -147,25 +143,6 @@ def how_to_segment(
         return Given(path=found, window_seconds=system.campaign.model.window_seconds)
     options = system.recipe.segment
     return Cut(options=replace(options, method=method or options.method), classifier=classifier)
-
-
-def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside: Path) -> dict[str, Path]:
-    """Return recording -> a file to read its segments from, without decoding it whole for each of them.
-
-    A batch takes segments of like length from all over. Of recordings that are compressed or of another rate only one
-    is kept decoded at a time; where there are several, each is written aside once, as the very samples that it becomes.
-    """
-    used = {segment.recording for segment in segments}
-    paths = {recording.name: recording.path for recording in folder.recordings}
-    slow = [name for name, path in paths.items() if name in used and not seeks(path)]
-    if len(slow) > 1:
-        aside.mkdir(exist_ok=True)
-        with progress("decode the recordings", len(slow), "recordings") as tick:
-            for number, name in enumerate(slow):
-                samples, paths[name] = read_audio(paths[name]), aside / f"{number:04d}.w64"
-                soundfile.write(paths[name], samples, SAMPLE_RATE, subtype="FLOAT")
-                tick(1)
-    return paths
 
 
 def check_apart(folder: Path, out: Path) -> None:

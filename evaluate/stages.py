@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,28 +51,30 @@ def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> 
 def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut: Path | None, out: Path) -> None:
     """Decode the recordings of a folder; cut: the system's segments, None for the gold ones of ACL 60/60."""
     from evaluate.decode import decode as decode_segments
+    from evaluate.recordings import readable_in_pieces
     from evaluate.references import gold_segments
     from segment.testset import read_testset
     from submission.runtime.prompt import render_prompt
     from submission.segments import read_segments
 
-    if cut is None:
-        segments, recordings = gold_segments(folder)
-    else:
-        segments = read_segments(cut)
-        recordings = {recording.name: recording.path for recording in read_testset(folder).recordings}
-    model, processor = load()
-    outcome = decode_segments(
-        model,
-        processor,
-        segments,
-        recordings,
-        render_prompt(system.campaign.prompt, pair.target_language),
-        system.recipe.decode,
-        out / "hypotheses.jsonl",
-        end_token=system.campaign.model.end_token,
-        label=f"decode:{pair.name}/{name}",
-    )
+    with tempfile.TemporaryDirectory(prefix="recordings-") as aside:
+        if cut is None:
+            segments, recordings = gold_segments(folder)
+        else:
+            segments = read_segments(cut)
+            recordings = readable_in_pieces(read_testset(folder), segments, Path(aside))
+        model, processor = load()
+        outcome = decode_segments(
+            model,
+            processor,
+            segments,
+            recordings,
+            render_prompt(system.campaign.prompt, pair.target_language),
+            system.recipe.decode,
+            out / "hypotheses.jsonl",
+            end_token=system.campaign.model.end_token,
+            label=f"decode:{pair.name}/{name}",
+        )
     if launched().rank == 0:
         print(f"decode:{pair.name}/{name}: {outcome}", file=sys.stderr, flush=True)
 

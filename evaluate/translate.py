@@ -26,9 +26,10 @@ from typing import Any
 
 from evaluate.comparison import Output, segment_places
 from evaluate.decode import Outcome, decode
-from evaluate.folder import Segmenting, readable_in_pieces
+from evaluate.folder import Segmenting
 from evaluate.hypotheses import read_hypotheses
 from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
+from evaluate.recordings import readable_in_pieces
 from evaluate.stages import load_on
 from segment.hearing import Memory
 from segment.report import coverage_lines

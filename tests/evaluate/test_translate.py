@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from evaluate.folder import readable_in_pieces
 from evaluate.hypotheses import read_hypotheses
+from evaluate.recordings import readable_in_pieces
 from segment.testset import read_folder
 from submission.cli import run
 from submission.digest import describe_files
