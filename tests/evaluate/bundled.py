@@ -24,40 +24,11 @@ from submission.recipe_file import read_recipe
 from submission.runtime.loading import load_model
 from submission.runtime.prompt import render_prompt
 from submission.segments import SAMPLE_RATE, Segment, write_segments
+from tests.evaluate.test_command import CAMPAIGN
+from tests.evaluate.test_command import RECIPE as SEVEN_SECONDS
 
-CAMPAIGN = """
-name = "probe"
-edition = "Probe"
-prompt = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\\n"
-naming = "{team}_{pair}_{condition}_{kind}"
-size_limit = "1 GiB"
-made_here = false
-model = { name = "tiny", hub = "none", architecture = "qwen2_audio", end_token = "<|im_end|>", window_seconds = 8 }
-testsets = [{ name = "TALKS", segmentation = "free" }, { name = "ACCENT", segmentation = "given" }]
-[[pairs]]
-name = "en-de"
-source = "en"
-target = "de"
-target_language = "German"
-testsets = ["TALKS", "ACCENT"]
-[[pairs]]
-name = "en-zh"
-source = "en"
-target = "zh"
-target_language = "Chinese"
-testsets = ["TALKS"]
-"""
-RECIPE = """
-extends = "primary"
-[corpus]
-sources = [{ name = "talks", format = "plain" }]
-[segment]
-method = "fixed"
-max_seconds = 5
-[decode]
-dtype = "float32"
-max_new_tokens = 6
-"""
+RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5")
+"""Segments short enough that the recordings are cut into several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
