@@ -19,7 +19,7 @@ from submission.digest import tree_digest
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("quick.toml")
 KILLS = 25
-KILLS_PER_STEP = 3
+KILLS_PER_STEP = 4
 
 
 def steps() -> list[str]:
