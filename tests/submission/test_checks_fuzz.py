@@ -277,6 +277,8 @@ def _some_file(bundle: Path) -> Path:
 def seal(bundle: Path) -> None:
     """List what is there now in the manifest, so that checks behind the digests see the change."""
     path = bundle / "manifest.json"
+    if path.is_symlink() or not path.is_file():  # a pipe would be waited for
+        return
     with suppress(OSError, ValueError, TypeError, AttributeError):
         manifest = json.loads(path.read_bytes())
         listed = [p for p in files(bundle) if p != path and p.stat().st_size < 4 << 20]
