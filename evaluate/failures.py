@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 
+from submission.checks.characters import is_han
 from submission.checks.loops import looped
 
 MOST_COMPRESSION = 2.4
@@ -53,8 +54,3 @@ def most_compression(text: str) -> float:
     """Return the compression that a text must not exceed, by the script of most of its letters."""
     letters = [character for character in text if character.isalpha()]
     return MOST_COMPRESSION_HAN if 2 * sum(map(is_han, letters)) > len(letters) else MOST_COMPRESSION
-
-
-def is_han(character: str) -> bool:
-    """Say whether a character is a Chinese one, of the unified block or its extension A."""
-    return "\u3400" <= character <= "\u9fff"

@@ -22,7 +22,7 @@ def translate(args: argparse.Namespace) -> None:
     from a method. Campaign and recipe give prompt, method and the options of decoding.
     """
     from evaluate.folder import check_apart, how_to_segment
-    from evaluate.translate import Translator, check_model, find_pair, translation_text
+    from evaluate.translate import Decoding, check_model, find_pair, translation_text
     from evaluate.translate import translate as translate_folder
     from segment.testset import read_folder
     from submission.digest import tree_digest
@@ -35,7 +35,7 @@ def translate(args: argparse.Namespace) -> None:
     segmenting = how_to_segment(system, args.audio, args.segments, args.method, args.classifier)
     segmenting.about()  # what is wrong with it is said before the model is read
     check_model(args.model, campaign)
-    translator = Translator(
+    decoding = Decoding(
         model=args.model,
         sha256=tree_digest(args.model),
         campaign=campaign,
@@ -43,7 +43,7 @@ def translate(args: argparse.Namespace) -> None:
         options=system.recipe.decode,
         device=args.device,
     )
-    translation = translate_folder(translator, folder, segmenting, args.out)
+    translation = translate_folder(decoding, folder, segmenting, args.out)
     print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
 
 

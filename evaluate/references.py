@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segment.testset import SEGMENTS, read_recordings, read_testset, recordings_of
+from submission.checks.characters import is_han
 from submission.digest import sha256_file
 from submission.errors import UserError
 from submission.mteval import read_mteval
@@ -139,7 +140,7 @@ def check_script(lines: Sequence[str], language: str, where: str) -> None:
     in Latin script less than that. A file with few letters is not judged.
     """
     letters = [character for line in lines for character in line if character.isalpha()]
-    han = sum("\u3400" <= character <= "\u9fff" for character in letters)
+    han = sum(map(is_han, letters))
     if len(letters) < FEW_LETTERS or (han >= HAN_SHARE * len(letters)) == (language in HAN_LANGUAGES):
         return
     expected = "at least" if language in HAN_LANGUAGES else "less than"

@@ -19,7 +19,7 @@ from unicodedata import normalize
 from evaluate.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
 from evaluate.folder import Cut, Given, Kept, Segmenting, given_file, only
 from evaluate.outputs import bundled_output
-from evaluate.translate import Translation, Translator, check_model, translate, translation_text
+from evaluate.translate import Decoding, Translation, check_model, translate, translation_text
 from segment.methods import CLASSIFYING
 from segment.testset import TestSetFolder, read_folder
 from submission.campaign import Campaign, Pair
@@ -165,7 +165,7 @@ def rerun(
     """
     choice = choose(bundle, audio, segments, testset, anew)
     check_model(bundle.folder / "model", bundle.campaign)
-    translator = Translator(
+    decoding = Decoding(
         model=bundle.folder / "model",
         sha256=sha256_file(bundle.folder / MANIFEST),  # which the model has been verified against
         campaign=bundle.campaign,
@@ -173,7 +173,7 @@ def rerun(
         options=bundle.recipe.decode,
         device=device,
     )
-    translation = translate(translator, choice.folder, choice.segmenting, out)
+    translation = translate(decoding, choice.folder, choice.segmenting, out)
     shipped = _shipped(bundle, pair, choice.testset or _only_set_in_part(bundle, choice.folder))
     theirs = bundled_output(bundle.folder, *shipped.split("/")) if shipped else None
     comparison = None

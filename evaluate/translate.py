@@ -58,8 +58,8 @@ FORMAT = "translation-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translator:
-    """What turns segments into lines."""
+class Decoding:
+    """How segments become lines: by which model, and what it is asked."""
 
     model: Path
     """A packed model or a checkpoint."""
@@ -124,7 +124,7 @@ def check_model(model: Path, campaign: Campaign) -> None:
         raise UserError(str(model), what, "name the campaign of this model with --campaign")
 
 
-def translate(translator: Translator, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation:
+def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation:
     """Translate a folder's recordings into `out`, going on where a killed run stopped.
 
     Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and where a
@@ -137,30 +137,30 @@ def translate(translator: Translator, folder: TestSetFolder, segmenting: Segment
         "format": FORMAT,
         "recordings": [{"name": name, "sha256": digest} for name, digest in recordings.items()],
         "segments": segmenting.about(),
-        **translator.about(),
+        **decoding.about(),
     }
     with _claimed(out, run):
         segments, about = _segmented(folder, segmenting, out)
-        model, processor = load_on(translator.model, translator.options.dtype, translator.device)
+        model, processor = load_on(decoding.model, decoding.options.dtype, decoding.device)
         outcome = decode(
             model,
             processor,
             segments,
             readable_in_pieces(folder, segments, out / SAMPLES),
-            translator.prompt,
-            translator.options,
+            decoding.prompt,
+            decoding.options,
             out / HYPOTHESES,
-            end_token=translator.campaign.model.end_token,
-            label=f"decode {translator.pair.name}",
+            end_token=decoding.campaign.model.end_token,
+            label=f"decode {decoding.pair.name}",
         )
         _remove(out / SAMPLES)
         lines = tuple(plain_line(hypothesis.text) for hypothesis in read_hypotheses(out / HYPOTHESES))
-        write_text(out / f"{translator.pair.name}.txt", "".join(f"{line}\n" for line in lines))
-        report = {**_report(folder, segments, about, outcome), "pair": translator.pair.name, "run": run}
+        write_text(out / f"{decoding.pair.name}.txt", "".join(f"{line}\n" for line in lines))
+        report = {**_report(folder, segments, about, outcome), "pair": decoding.pair.name, "run": run}
         write_text(out / REPORT, canonical_json(report))
     return Translation(
         out=out,
-        pair=translator.pair.name,
+        pair=decoding.pair.name,
         source=segmenting.source,
         segments=tuple(segments),
         lines=lines,

@@ -1,6 +1,7 @@
 """Characters that have no place in an output file, and the cleaning that leaves one plain line.
 
 The bundle writes with `plain_line`, the checks read with the same sets: what one lets through, the other accepts.
+At the end, one definition of a script that several rooms tell apart.
 """
 
 from __future__ import annotations
@@ -34,3 +35,8 @@ def shown(text: str, limit: int = 120) -> str:
 def named(character: str) -> str:
     """Return how people name a character: `U+2028 LINE SEPARATOR`."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
+
+
+def is_han(character: str) -> bool:
+    """Say whether a character is a Chinese one, of the unified block or its extension A."""
+    return "\u3400" <= character <= "\u9fff"
