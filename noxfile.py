@@ -88,10 +88,13 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["build_env"])
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory against the named peers: solver, sweep, loading, fine-tuning."""
+    """Measure speed and memory against the named peers: solver, sweep, loading, fine-tuning, packed inference."""
     session.run(PYTHON, "-m", "quantize", "bench", external=True, success_codes=[0, 1])  # 1: a bar is missed
     for step in (*STEPS[: STEPS.index("train finetune")], "train bench"):
         session.run(PYTHON, "-m", *step.split(), "--recipe", "finetuned", external=True)
+    for step in (*FINETUNING, "quantize pack"):
+        session.run(PYTHON, "-m", *step.split(), "--recipe", "contrastive", external=True)
+    session.run(PYTHON, "-m", "evaluate", "bench", "--recipe", "contrastive", external=True, success_codes=[0, 1])
 
 
 @nox.session(python=False, requires=["build_env"])

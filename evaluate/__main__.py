@@ -85,6 +85,19 @@ def ablate(args: argparse.Namespace) -> None:
     print(f"written: {out}/{written[0]} and {', '.join(written[1:])}")
 
 
+def bench(args: argparse.Namespace) -> int:
+    """Measure packed inference beside plain, in one run: a step at full size, a batch of the miniature, memory, a GPU.
+
+    `decode` runs the system's checkpoint and packed model, which must be built; `memory` and `gpu` write a model of
+    4 GiB beside --out. Ratios hold on any machine, seconds on this one; let nothing else run. Exit status 1 where a
+    bar is missed.
+    """
+    from evaluate.bench import benches
+    from submission.measuring import run_benches
+
+    return run_benches(benches(*open_system(args)), args.only, args.out)
+
+
 def _parts(args: argparse.Namespace) -> dict[str, list[str]]:
     """Return part of the report -> the recipes and lists that are measured for it."""
     parts = {
@@ -126,6 +139,18 @@ def make_parser() -> argparse.ArgumentParser:
     three.set_defaults(recipe="ablation", verb=ablate)
     _add_parts(three)
     add_device(three)
+
+    five = verbs.add_parser("bench", help="speed and memory of packed models at work", description=bench.__doc__)
+    five.add_argument("only", nargs="*", metavar="WHAT", help="step, decode, memory or gpu (default: all of them)")
+    add_system_arguments(five)
+    five.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/bench/evaluate.json"),
+        metavar="FILE",
+        help="where the figures are kept (default: %(default)s)",
+    )
+    five.set_defaults(verb=bench)
     add_folder_verbs(verbs)
     return parser
 

@@ -29,14 +29,17 @@ def loader(system: System, store: Store, device: str = "auto") -> Load:
 
 
 def load_on(folder: Path, dtype: str, device: str) -> Any:
-    """Return (model, processor) of a folder on a device; `auto` is a GPU where there is one."""
+    """Return (model, processor) of a folder on a device, ready to generate; `auto` is a GPU where there is one."""
     import torch
 
     from submission.runtime.loading import load_model
+    from submission.runtime.packed import arrange_linears
 
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    return load_model(folder, dtype, device)
+    model, processor = load_model(folder, dtype, device)
+    arrange_linears(model)
+    return model, processor
 
 
 def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path | None:

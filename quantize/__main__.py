@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, open_systems, run
@@ -115,19 +114,10 @@ def bench(args: argparse.Namespace) -> int:
     Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library alone takes minutes. Exit
     status 1 where a bar is missed.
     """
-    from quantize.bench import BENCHES, bench_text, run_benches
-    from submission.digest import canonical_json, write_text
-    from submission.errors import UserError
-    from submission.schema import nearest
+    from quantize.bench import BENCHES
+    from submission.measuring import run_benches
 
-    if unknown := sorted(set(args.only) - set(BENCHES)):
-        raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], BENCHES))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent) as work:
-        record = run_benches(args.only or list(BENCHES), Path(work))
-    write_text(args.out, canonical_json(record))
-    print(f"{bench_text(record)}\nwritten: {args.out}")
-    return 0 if all(figures["met"] for figures in record["benches"].values()) else 1
+    return run_benches(BENCHES, args.only, args.out)
 
 
 def make_parser() -> argparse.ArgumentParser:

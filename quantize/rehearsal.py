@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +34,7 @@ from submission.codecs import Codec
 from submission.digest import ASIDE, canonical_json, remove_leftovers, write_text
 from submission.errors import UserError
 from submission.forecast import Forecast, forecast
+from submission.measuring import describe_machine, peak_of_this_process
 from submission.progress import progress
 from submission.recipe import QuantizeOptions
 from submission.recipe_file import read_recipe
@@ -308,36 +305,6 @@ def _pack(plain: Path, packed: Path, codecs: dict[str, Codec], solver: str) -> d
         "peak_bytes": peak_of_this_process(),
         "threads": torch.get_num_threads(),
         "relative_mse": {name: float(f"{sum(of) / len(of):.4g}") for name, of in sorted(errors.items())},
-    }
-
-
-def peak_of_this_process() -> int:
-    """Return the peak resident memory of this process in bytes, and of none that it came from.
-
-    What `getrusage` says of a child begins, on Linux, with what its parent held when it started it.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what a measurement's readers ask of the machine: processor, cores, memory, Python, libraries."""
-    names = {}
-    cpu = Path("/proc/cpuinfo")
-    if cpu.is_file():
-        lines = cpu.read_text(encoding="utf-8").splitlines()
-        names = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
-    return {
-        "processor": names.get("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
     }
 
 

@@ -46,8 +46,8 @@ REVISIONS = {
     "awq": 1,
     "quantize": 2,
     "segment": 2,
-    "decode": 2,
-    "loss": 1,
+    "decode": 3,
+    "loss": 2,
     "score": 4,
     "comet": 1,
 }

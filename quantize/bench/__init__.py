@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +42,4 @@ def _loading(work: Path) -> dict[str, Any]:
     return figures | {"met": met, "text": loading_text(figures)}
 
 
-BENCHES: dict[str, Callable[[Path], dict[str, Any]]] = {"solver": _solver, "sweep": _sweep, "loading": _loading}
-"""What can be measured; each gets a folder to work in, and says whether its bar is met."""
-
-
-def run_benches(names: Iterable[str], work: Path) -> dict[str, Any]:
-    """Return the figures of the named benches and what machine they are of."""
-    from quantize.rehearsal import describe_machine
-
-    return {"machine": describe_machine(), "benches": {name: BENCHES[name](work) for name in names}}
-
-
-def bench_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
-    machine = record["machine"]
-    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"]
-    for name, figures in record["benches"].items():
-        lines.append(f"{name}: {'met' if figures['met'] else 'NOT met'}")
-        lines += [f"  {line}" for line in figures["text"].splitlines()]
-    return "\n".join(lines)
+BENCHES = {"solver": _solver, "sweep": _sweep, "loading": _loading}

@@ -13,16 +13,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantize.rehearsal import describe_machine
 from submission.architectures import tensors
 from submission.checkpoint import read_checkpoint, weight_files
 from submission.errors import UserError
+from submission.measuring import describe_machine, resident_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +39,7 @@ def bench_loading(plain: Path, packed: Path, *, runs: int = 3, cold_runs: int = 
     costs without any weight weighs more: the ratios of a shrunk model are not those of the whole.
     Raises UserError for folders that are no such pair.
     """
-    if not sys.platform.startswith("linux"):
-        raise UserError("bench loading", "reads what Linux says of a process's memory", "run it on Linux")
+    resident_bytes()  # where memory cannot be read, nothing is measured
     folders = {"plain": plain, "packed": packed}
     checkpoints = {name: read_checkpoint(folder) for name, folder in folders.items()}
     if checkpoints["plain"].codecs or not checkpoints["packed"].codecs:
@@ -111,7 +109,7 @@ def _load(folder: Path) -> dict[str, float]:
 
     logging.disable_progress_bar()
     kind = read_checkpoint(folder).config["model_type"]
-    before = _resident_bytes()
+    before = resident_bytes()
     started, worked = time.perf_counter(), time.process_time()
     model = MODELS[kind].from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
     mapped = time.perf_counter() - started
@@ -121,7 +119,7 @@ def _load(folder: Path) -> dict[str, float]:
         "mapped_seconds": round(mapped, 4),
         "seconds": round(time.perf_counter() - started, 4),
         "processor_seconds": round(time.process_time() - worked, 4),
-        "resident_bytes": _resident_bytes() - before,
+        "resident_bytes": resident_bytes() - before,
     }
 
 
@@ -135,13 +133,6 @@ def _read(tensor: torch.Tensor) -> None:
         data[:whole].view(torch.int64).amax()
     else:
         data.amax()
-
-
-def _resident_bytes() -> int:
-    """Return the resident memory of this process, mapped files included (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
 
 
 def loading_text(record: dict[str, Any]) -> str:

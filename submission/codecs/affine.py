@@ -102,7 +102,7 @@ class Affine(Codec):
         if self.meta_bits:
             stored = _meta_encoded("scale", solution.scale) | _meta_encoded("zero", solution.zero)
             # The codes were chosen for other scales than those that are stored: choose them again.
-            scale, zero = (self._per_weight(part, weight.shape[1]) for part in self._scale_and_zero(stored))
+            scale, zero = (self._per_weight(part, weight.shape[1]) for part in self.scale_and_zero(stored))
             steps = torch.where(scale == 0, 0.0, weight.float() / scale) + zero
             codes = steps.round_().clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
         return {"codes": pack_codes(codes, self.bits), **stored}
@@ -124,13 +124,13 @@ class Affine(Codec):
     def _decode_block(self, parts: Mapping[str, torch.Tensor], columns: int) -> torch.Tensor:
         """Return float32 [rows, columns]."""
         codes = unpack_codes(parts["codes"], self.bits, columns)
-        scale, zero = self._scale_and_zero(parts)
+        scale, zero = self.scale_and_zero(parts)
         if columns % self.group_size:
             return codes.float().sub_(self._per_weight(zero, columns)).mul_(self._per_weight(scale, columns))
         grouped = codes.float().view(len(codes), -1, self.group_size)
         return grouped.sub_(zero.unsqueeze(2)).mul_(scale.unsqueeze(2)).view(len(codes), columns)
 
-    def _scale_and_zero(self, parts: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    def scale_and_zero(self, parts: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Return both as float32 [rows, groups]."""
         return [_meta_decoded(name, parts) if self.meta_bits else parts[name].float() for name in ("scale", "zero")]
 

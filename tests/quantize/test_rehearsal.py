@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from quantize import rehearsal
 from quantize.rehearsal import (
     BLOCK_LENGTH,
-    describe_machine,
     draw_block,
     is_made,
     make_checkpoint,
@@ -190,9 +189,3 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path, m
 def test_a_recipe_that_calibrates_is_refused(tmp_path):
     with pytest.raises(UserError, match="random weights cannot"):
         rehearse(tmp_path, "primary")
-
-
-def test_the_machine_is_described_in_plain_values():
-    machine = describe_machine()
-    assert machine["cores"] >= 1 and machine["memory_bytes"] > 1 << 28 and machine["processor"]
-    assert json.loads(json.dumps(machine)) == machine

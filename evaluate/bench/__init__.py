@@ -1,0 +1,62 @@
+"""Speed and memory of packed models at work beside plain ones, each pair in one run: ratios hold anywhere."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from submission.measuring import Benches
+from submission.store import Store
+from submission.system import OPEN_TESTSET, System
+
+
+def _step(work: Path) -> dict[str, Any]:
+    from evaluate.bench.step import bench_step, step_text
+
+    figures = bench_step()
+    met = all(bits["rows"]["1"]["ratio"] >= figures["bar"] for bits in figures["bits"].values())
+    return figures | {"met": met, "text": step_text(figures)}
+
+
+def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
+    from evaluate.batching import form_batches
+    from evaluate.bench.decoding import bench_decoding, decoding_text
+    from evaluate.references import gold_segments
+    from submission.runtime.audio import read_slice
+    from submission.runtime.prompt import render_prompt
+
+    plain = store.need(system.stage("merge"))
+    packed = store.need(system.stage("quantize")) / "model"
+    segments, recordings = gold_segments(system.data_path(store) / system.testset_part(OPEN_TESTSET))
+    batch = [segments[index] for index in form_batches(segments, system.recipe.decode)[0]]
+    waveforms = [read_slice(recordings[segment.recording], segment.start, segment.end) for segment in batch]
+    prompt = render_prompt(system.campaign.prompt, system.campaign.pairs[0].target_language)
+    end_token = system.campaign.model.end_token
+    figures = bench_decoding(plain, packed, waveforms, prompt, system.recipe.decode, end_token)
+    return figures | {"met": figures["bfloat16"]["ratio"] >= figures["bar"], "text": decoding_text(figures)}
+
+
+def _memory(work: Path) -> dict[str, Any]:
+    from evaluate.bench.full_size import write_random_model
+    from evaluate.bench.memory import bench_memory, memory_text
+
+    figures = bench_memory(write_random_model(work / "full-size"))
+    return figures | {"met": figures["resident_bytes"] < figures["bar"], "text": memory_text(figures)}
+
+
+def _gpu(work: Path) -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"met": None, "text": "tokens/s and memory at full size need a CUDA device, and there is none here"}
+    from evaluate.bench.full_size import write_random_model
+    from evaluate.bench.generation import bench_generation, generation_text
+
+    figures = bench_generation(write_random_model(work / "full-size"), "cuda")
+    return figures | {"met": all(figures["met_bars"].values()), "text": generation_text(figures)}
+
+
+def benches(system: System, store: Store) -> Benches:
+    """Return what can be measured; the system's packed model and its checkpoint are what `decode` runs."""
+    return {"step": _step, "decode": functools.partial(_decode, system, store), "memory": _memory, "gpu": _gpu}

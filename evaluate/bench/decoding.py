@@ -1,0 +1,113 @@
+"""Decoding with a packed model beside plain `generate` with the checkpoint that it was packed from."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from evaluate.generation import translator
+from submission.recipe import DecodeOptions
+from submission.runtime.loading import load_model
+from submission.runtime.packed import arrange_linears
+from submission.runtime.prompt import build_inputs, end_token_id
+
+BAR = 1.0
+"""How many times as fast as the checkpoint in bfloat16 the packed model must be."""
+
+NEW_TOKENS = 32
+
+
+def bench_decoding(
+    plain: Path,
+    packed: Path,
+    waveforms: list[Any],
+    prompt: str,
+    options: DecodeOptions,
+    end_token: str,
+    *,
+    runs: int = 9,
+) -> dict[str, Any]:
+    """Return the seconds that a batch takes, by dtype, and how many times as fast the packed model is.
+
+    waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take
+    the same steps. Ours is what `decode` calls, the model arranged; plain is the library's `generate` on the same
+    inputs. Both run in turn; seconds are medians, the ratio that of neighbouring runs.
+    """
+    record: dict[str, Any] = {
+        "batch_size": len(waveforms),
+        "new_tokens": NEW_TOKENS,
+        "runs": runs,
+        "threads": torch.get_num_threads(),
+        "bar": BAR,
+    }
+    for dtype in ("bfloat16", "float32"):
+        works = {
+            "plain": _plain(plain, dtype, waveforms, prompt, end_token),
+            "packed": _packed(packed, dtype, waveforms, prompt, options, end_token),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in works}
+        for run in range(1 + runs):
+            for name, work in works.items():
+                started = time.perf_counter()
+                work()
+                if run:
+                    taken[name].append(time.perf_counter() - started)
+        ratio = statistics.median(a / b for a, b in zip(taken["plain"], taken["packed"], strict=True))
+        medians = {f"{name}_seconds": round(statistics.median(times), 4) for name, times in taken.items()}
+        record[dtype] = medians | {"ratio": round(ratio, 3)}
+    return record
+
+
+def _plain(folder: Path, dtype: str, waveforms: list[Any], prompt: str, end_token: str) -> Callable[[], None]:
+    model, processor = load_model(folder, dtype)
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=end_token_id(processor, end_token),
+    )
+
+    def work() -> None:
+        inputs = build_inputs(processor, waveforms, [prompt] * len(waveforms))
+        with torch.inference_mode():
+            sequences = model.generate(**inputs, generation_config=settings)
+        processor.tokenizer.batch_decode(sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return work
+
+
+def _packed(
+    folder: Path, dtype: str, waveforms: list[Any], prompt: str, options: DecodeOptions, end_token: str
+) -> Callable[[], None]:
+    model, processor = load_model(folder, dtype)
+    arrange_linears(model)
+    names = [str(number) for number in range(len(waveforms))]
+
+    def work() -> None:
+        with translator(model, processor, prompt, options, end_token) as asked:
+            asked.answer(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+
+    return work
+
+
+def decoding_text(record: dict[str, Any]) -> str:
+    """Return the figures as a person reads them."""
+    lines = [
+        f"{record['batch_size']} segments a batch, {record['new_tokens']} tokens each, {record['threads']} threads, "
+        f"medians of {record['runs']}"
+    ]
+    for dtype in ("bfloat16", "float32"):
+        found = record[dtype]
+        bar = f" (bar: {record['bar']:g})" if dtype == "bfloat16" else ""
+        lines.append(
+            f"{dtype}: checkpoint {found['plain_seconds']:.3f} s, packed {found['packed_seconds']:.3f} s: "
+            f"{found['ratio']:.2f} times as fast{bar}"
+        )
+    return "\n".join(lines)

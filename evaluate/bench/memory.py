@@ -1,0 +1,83 @@
+"""Memory of a packed model at full size, loaded and at work, in a process of its own.
+
+What is counted is what is resident, mapped pages of the file included, above what the imports cost.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from submission.measuring import peak_of_this_process, resident_bytes
+from submission.sizes import GIB
+
+BAR = 6 * GIB
+PROMPT_TOKENS = 256
+NEW_TOKENS = 4
+
+
+def bench_memory(folder: Path) -> dict[str, Any]:
+    """Return the bytes that a packed model takes once it is loaded, once its codes are arranged, and after generating.
+
+    folder: a packed model; a tokenizer is not needed. One prompt of random tokens is read, longer than the kernels
+    take, and a few are generated, so that every weight of the decoder has been used both ways; that runs in bfloat16
+    on the CPU. `resident_bytes` is the most of the three, `peak_bytes` what there ever was, temporaries included.
+    Raises UserError where memory cannot be read.
+    """
+    resident_bytes()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(_work, folder).result()
+    model_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    return {"model_bytes": model_bytes, "bar": BAR, "resident_bytes": max(found["resident"].values()), **found}
+
+
+def _work(folder: Path) -> dict[str, Any]:
+    import torch
+    from transformers import GenerationConfig
+    from transformers.utils import logging
+
+    from evaluate.bench.full_size import random_prompt
+    from submission.checkpoint import read_checkpoint
+    from submission.runtime.loading import MODELS
+    from submission.runtime.packed import arrange_linears
+    from submission.runtime.quantizer import register
+
+    register()
+    logging.disable_progress_bar()
+    config = read_checkpoint(folder).config
+    before, started = resident_bytes(), time.perf_counter()
+    resident, seconds = {}, {}
+
+    def note(name: str) -> None:
+        resident[name] = resident_bytes() - before
+        seconds[name] = round(time.perf_counter() - started, 1)
+
+    model = MODELS[config["model_type"]].from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True).eval()
+    note("loaded")
+    arranged = arrange_linears(model)
+    note("arranged")
+    settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0)
+    with torch.inference_mode():
+        prompt = random_prompt(config, 1, PROMPT_TOKENS)
+        model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    note("generated")
+    return {
+        "arranged": arranged,
+        "resident": resident,
+        "seconds": seconds,
+        "peak_bytes": peak_of_this_process() - before,
+    }
+
+
+def memory_text(record: dict[str, Any]) -> str:
+    """Return the figures as a person reads them."""
+    lines = [f"a packed model of {record['model_bytes'] / GIB:.2f} GiB, {record['arranged']} linears by a kernel"]
+    lines += [
+        f"{name:<10}{resident / GIB:5.2f} GiB resident after {record['seconds'][name]:.1f} s"
+        for name, resident in record["resident"].items()
+    ]
+    peak, most = record["peak_bytes"] / GIB, record["resident_bytes"] / GIB
+    return "\n".join([*lines, f"most       {most:5.2f} GiB (bar: {record['bar'] / GIB:g}); peak {peak:.2f} GiB"])

@@ -1,0 +1,262 @@
+"""Products of activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
+
+They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations. Their
+weight is `(code - 8) * scale + offset`; ours is `(code - zero) * scale`, so the offset is `(8 - zero) * scale`. Scale
+and offset are rounded to bfloat16, as weights are where they are dequantized, and sums are float32.
+
+A kernel wants its codes in an order of its own, which torch does not document and which differs between processors. So
+the order is learned here, from what the kernel makes of known codes, and proved on random ones together with the
+product; a kernel that fails is not used on that machine. An order that is known can be read back: the codes are kept in
+that order alone, and long inputs, for which a kernel is slower than a plain product, dequantize from there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from submission.codecs.affine import Affine
+from submission.codecs.bitstream import pack_codes, unpack_codes
+
+if TYPE_CHECKING:
+    from submission.codecs import Codec
+
+KERNEL_DTYPE = torch.bfloat16
+"""Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
+
+GROUP_SIZES = (32, 64, 128, 256)
+ARRANGED_PART = "codes"
+"""The part of an affine weight whose place an arranged one takes."""
+
+BITS = 4
+MIDDLE = 8
+
+CACHE_ELEMENTS = 1 << 19
+"""Codes that change their order at a time on a CPU, so that the passes stay in its cache."""
+
+
+class Kernel(Protocol):
+    """A product with 4-bit codes. All of them are stateless: what they need is in an `Arranged` weight."""
+
+    device: str
+    """Type of device that it runs on."""
+    tiles: tuple[tuple[int, int], ...]
+    """Rows and columns of the tiles that codes may be arranged in; the first that proves right is."""
+    most_rows: int
+    """Rows of activations up to which it is faster than dequantizing and multiplying."""
+
+    def arrange(self, codes: Tensor) -> Tensor:
+        """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape."""
+
+    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
+        """Return bfloat16 [n, rows].
+
+        inputs: bfloat16 [n, columns]. codes: in the kernel's order, uint8 [rows, columns / 2]. affine: scale and
+        offset, bfloat16 [groups, rows, 2].
+        """
+
+
+class CPUKernel:
+    """torch's kernel for x86 and ARM. Measured on two cores with AVX-512 (docs/inference.md)."""
+
+    device = "cpu"
+    tiles = ((64, 1), (32, 1), (16, 1))
+    most_rows = 192
+
+    def arrange(self, codes: Tensor) -> Tensor:
+        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, codes, group_size, affine)
+
+
+class CUDAKernel:
+    """tinygemm, which torch brings along. Where it stops being faster has not been measured."""
+
+    device = "cuda"
+    tiles = ((8, 128),)
+    most_rows = 32
+
+    def arrange(self, codes: Tensor) -> Tensor:
+        return torch.ops.aten._convert_weight_to_int4pack(codes[:, ::2] << BITS | codes[:, 1::2], 8)
+
+    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
+        tiles = codes.view(torch.int32).view(codes.shape[0] // 8, codes.shape[1] // 64, 32, 4)
+        return torch.ops.aten._weight_int4pack_mm(inputs, tiles, group_size, affine)
+
+
+KERNELS: dict[str, Kernel] = {kernel.device: kernel for kernel in (CPUKernel(), CUDAKernel())}
+"""The kernel of each type of device."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """How a kernel arranges codes: tile by tile along the rows, two codes a byte, those of a tile in a fixed order."""
+
+    rows: int
+    """Of a tile."""
+    columns: int
+    order: Tensor | None
+    """int64 [rows * columns]: of the code in each place of a tile, column by column, its place among the nibbles, the
+    low one of every byte before the high one of any. None where the two orders are the same."""
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        return shape[0] % self.rows == 0 and shape[1] % self.columns == 0
+
+    def arrange(self, codes: Tensor) -> Tensor:
+        """Return uint8 [rows, columns / 2] of codes, uint8 [rows, columns]."""
+        rows, columns = codes.shape
+        tiles = codes.view(-1, self.rows, columns // self.columns, self.columns)
+        if self.order is None and self.columns == 1:  # the same, with half as many bytes to transpose
+            low, high = tiles.chunk(2, dim=1)
+            return (high << BITS).bitwise_or_(low).transpose(1, 2).reshape(rows, columns // 2)
+        nibbles = tiles.permute(0, 2, 3, 1).reshape(-1, self.rows * self.columns)
+        if self.order is not None:
+            nibbles = nibbles[:, self.order.argsort()]
+        low, high = nibbles.chunk(2, dim=1)
+        return (high << BITS | low).view(rows, columns // 2)
+
+    def codes(self, arranged: Tensor) -> Tensor:
+        """Return what was arranged as uint8 [tiles along the rows, columns, rows of a tile]."""
+        tiles = arranged.view(-1, self.rows * self.columns // 2)
+        nibbles = torch.cat([tiles & 0xF, tiles >> BITS], dim=1)
+        if self.order is not None:
+            nibbles = nibbles[:, self.order]
+        return nibbles.view(-1, arranged.shape[1] * 2, self.rows)
+
+
+class Arranged:
+    """A weight [rows, columns] whose codes lie as a kernel wants them."""
+
+    def __init__(self, kernel: Kernel, layout: Layout, codec: Affine, parts: Mapping[str, Tensor], columns: int):
+        """Take the parts of a weight; codes that are 4 bits wide are arranged in the memory where they lie."""
+        codes = parts[ARRANGED_PART]
+        self.kernel, self.layout, self.codec = kernel, layout, codec
+        self.shape = torch.Size((len(codes), columns))
+        self.others = {name: part for name, part in parts.items() if name != ARRANGED_PART}
+        scale, zero = codec.scale_and_zero(self.others)
+        self.shift = MIDDLE - (1 << codec.bits - 1)
+        """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
+        self.affine = torch.stack([scale.t(), ((MIDDLE - self.shift - zero) * scale).t()], dim=-1).to(KERNEL_DTYPE)
+        whole = (len(codes), columns // 2)
+        self.codes = codes if codes.shape == whole else codes.new_empty(whole)
+        for rows in self._blocks(0, len(codes)):
+            self.codes[rows] = layout.arrange(unpack_codes(codes[rows], codec.bits, columns) + self.shift)
+
+    def _blocks(self, begin: int, end: int) -> Iterator[slice]:
+        """Yield slices of rows, whole tiles, that are worked on at a time."""
+        tile = self.layout.rows
+        step = tile * max(1, CACHE_ELEMENTS // (tile * self.shape[1])) if self.codes.is_cpu else end - begin
+        return (slice(start, min(start + step, end)) for start in range(begin, end, step))
+
+    def takes(self, inputs: Tensor) -> bool:
+        """Say whether the kernel multiplies these inputs [..., columns], and sooner than a plain product would."""
+        return (
+            inputs.dtype == KERNEL_DTYPE
+            and inputs.numel() <= self.kernel.most_rows * self.shape[1]
+            and not (inputs.requires_grad and torch.is_grad_enabled())
+        )
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Return [..., rows]."""
+        flat = inputs.reshape(-1, self.shape[1])
+        outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
+        return outputs.view(*inputs.shape[:-1], self.shape[0])
+
+    def dequantize(self, dtype: torch.dtype, rows: slice = slice(None)) -> Tensor:
+        """Return the weight in dtype, or a slice of its rows: the very numbers that its codec decodes."""
+        begin, end, _ = rows.indices(self.shape[0])
+        tile, size = self.layout.rows, self.codec.group_size
+        first, last = begin // tile * tile, -(-end // tile) * tile
+        weight = torch.empty((self.shape[1], last - first), dtype=dtype, device=self.codes.device)
+        for block in self._blocks(first, last):
+            codes = self.layout.codes(self.codes[block]) - self.shift
+            scale, zero = (
+                part.view(len(codes), tile, -1).transpose(1, 2).contiguous().unsqueeze(2)
+                for part in self.codec.scale_and_zero({name: part[block] for name, part in self.others.items()})
+            )
+            values = codes.float().view(len(codes), -1, size, tile).sub_(zero).mul_(scale)
+            columns = weight[:, block.start - first : block.stop - first].view(self.shape[1], len(codes), tile)
+            columns.copy_(values.view(len(codes), -1, tile).transpose(0, 1))
+        return weight.t()[begin - first : end - first]
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """What the codec stores, by suffix, its codes in their own order again."""
+        codes = torch.cat([self._packed(rows) for rows in self._blocks(0, self.shape[0])])
+        return {ARRANGED_PART: codes, **self.others}
+
+    def _packed(self, rows: slice) -> Tensor:
+        codes = (self.layout.codes(self.codes[rows]) - self.shift).transpose(1, 2).contiguous()
+        return pack_codes(codes.view(-1, self.shape[1]), self.codec.bits)
+
+
+def arrange(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Arranged | None:
+    """Return a weight arranged for its device's kernel, or None where there is none that takes it.
+
+    Codes that are 4 bits wide are arranged in the memory where they lie.
+    """
+    codes = parts.get(ARRANGED_PART)
+    kernel = KERNELS.get(codes.device.type) if codes is not None else None
+    if kernel is None or not isinstance(codec, Affine) or codec.bits > BITS:
+        return None
+    if codec.group_size not in GROUP_SIZES or columns % codec.group_size:
+        return None
+    layout = proved_layout(kernel, codes.device)
+    if layout is None or not layout.fits((len(codes), columns)):
+        return None
+    return Arranged(kernel, layout, codec, parts, columns)
+
+
+@functools.cache
+def proved_layout(kernel: Kernel, device: torch.device) -> Layout | None:
+    """Return how a kernel arranges codes on this machine, or None where it does not run or does not compute right."""
+    for rows, columns in kernel.tiles:
+        try:
+            layout = _learn(kernel, rows, columns, device)
+            if layout is not None and _is_right(kernel, layout, device):
+                return layout
+        except RuntimeError:  # what torch raises for a kernel that it was built without
+            continue
+    return None
+
+
+def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Layout | None:
+    """Return the order within a tile of this size; None where tiles have another."""
+    size = rows * columns
+    places = torch.arange(size, device=device).view(columns, rows).t()
+    found = torch.zeros(size, dtype=torch.int64, device=device)
+    for shift in range(0, (size - 1).bit_length(), BITS):
+        digits = (places >> shift & 0xF).to(torch.uint8).repeat(1, 2)
+        tile = kernel.arrange(digits).reshape(-1).view(torch.uint8)[: size // 2]
+        found |= torch.cat([tile & 0xF, tile >> BITS]).long() << shift
+    order, natural = found.argsort(), torch.arange(size, device=device)
+    if not torch.equal(found[order], natural):
+        return None
+    return Layout(rows, columns, None if torch.equal(order, natural) else order)
+
+
+def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
+    """Say whether random codes come back, and a product with them is that of the dequantized weight."""
+    generator = torch.Generator().manual_seed(0)
+    codec = Affine(bits=BITS, group_size=GROUP_SIZES[1])
+    rows, columns = 3 * layout.rows, 2 * max(layout.columns, codec.group_size)
+    parts = {name: torch.rand(shape, generator=generator) for name, (_, shape) in codec.parts((rows, columns)).items()}
+    parts = {
+        "codes": (parts["codes"] * 256).to(torch.uint8),
+        "scale": (parts["scale"] * 0.1).half(),
+        "zero": (parts["zero"] * 15).half(),
+    }
+    parts = {name: part.to(device) for name, part in parts.items()}
+    inputs = torch.randn(5, columns, generator=generator).to(device, KERNEL_DTYPE)
+    codes, weight = parts["codes"].clone(), codec.decode(parts, columns, torch.float32)
+    arranged = Arranged(kernel, layout, codec, parts, columns)
+    expected = F.linear(inputs.float(), weight)
+    error = (arranged.multiply(inputs).float() - expected).norm() / expected.norm()
+    return torch.equal(arranged.parts[ARRANGED_PART], codes) and bool(error < 0.02)

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from quantize.stream import pack_checkpoint
+from submission.architectures import read_config
+from submission.codecs import Affine
+from submission.digest import tree_digest
+from submission.forecast import resolve_codecs
+from submission.miniature.model import SMALL, build_checkpoint
+from submission.runtime import kernels
+from submission.runtime.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
+from submission.runtime.loading import load_model
+from submission.runtime.packed import PackedLinear, PackedTensor, arrange_linears
+
+CPU = torch.device("cpu")
+MOST = CPUKernel.most_rows
+
+pytestmark = pytest.mark.skipif(
+    proved_layout(KERNELS["cpu"], CPU) is None, reason="torch has no 4-bit kernel for this processor"
+)
+
+
+def filled(codec: Affine, shape: tuple[int, int], seed: int = 0) -> PackedTensor:
+    """A packed weight with random codes, and scales and zero-points as a solver finds them."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = PackedTensor(codec, shape, dtype=torch.bfloat16, device="cpu")
+    middle = 1 << codec.bits - 1
+    for name, part in weight.parts.items():
+        values = torch.rand(part.shape, generator=generator)
+        if part.dtype == torch.uint8:
+            part.copy_(values * 256)
+        elif name.endswith("_range"):
+            part.copy_(torch.tensor([0.01, 1e-4]) if name == "scale_range" else torch.tensor([middle - 1.0, 0.01]))
+        else:
+            part.copy_(values * 0.02 + 0.01 if name == "scale" else values * 2 + middle - 1)
+    return weight
+
+
+def state(layer: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: part.clone() for name, part in layer.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def relative_error(outputs: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((outputs.double() - expected).norm() / expected.norm())
+
+
+cases = {
+    "bits": st.sampled_from([2, 3, 4]),
+    "group_size": st.sampled_from(GROUP_SIZES),
+    "meta_bits": st.sampled_from([None, 8]),
+    "tiles": st.integers(1, 3),
+    "groups": st.integers(1, 4),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(**cases, data=st.data())
+def test_an_arranged_weight_is_the_weight(bits, group_size, meta_bits, tiles, groups, data):
+    shape = (64 * tiles, group_size * groups)
+    weight = filled(Affine(bits=bits, group_size=group_size, meta_bits=meta_bits), shape, seed=groups)
+    before = state(weight)
+    whole = {dtype: weight.dequantize(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    assert weight.arrange() and weight.arranged is not None
+    assert same(state(weight), before)
+    begin = data.draw(st.integers(0, shape[0] - 1))
+    rows = slice(begin, data.draw(st.integers(begin + 1, shape[0])))
+    for dtype, expected in whole.items():
+        assert torch.equal(weight.dequantize(dtype), expected)
+        assert torch.equal(weight.dequantize(dtype, rows), expected[rows])
+
+
+@settings(deadline=None, max_examples=60)
+@given(**cases, count=st.integers(1, MOST))
+def test_a_kernel_computes_what_the_dequantized_weight_computes(bits, group_size, meta_bits, tiles, groups, count):
+    shape = (64 * tiles, group_size * groups)
+    weight = filled(Affine(bits=bits, group_size=group_size, meta_bits=meta_bits), shape, seed=count)
+    generator = torch.Generator().manual_seed(count)
+    inputs = torch.randn(count, shape[1], generator=generator).to(torch.bfloat16)
+    bias = nn.Parameter(torch.randn(shape[0], generator=generator).to(torch.bfloat16), requires_grad=False)
+    expected = F.linear(inputs.double(), weight.dequantize(torch.float32).double(), bias.double())
+    layer = PackedLinear(weight, bias)
+    plain = relative_error(layer(inputs), expected)
+    assert weight.arrange() and weight.arranged.takes(inputs)
+    # Rounding to bfloat16 is 2 ** -9 at most; scale and offset are rounded once each beside the output.
+    assert relative_error(layer(inputs), expected) < max(2 * plain, 0.008)
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
+    layer.weight.arrange()
+    inputs = torch.randn(40, 256).to(torch.bfloat16)
+    assert torch.equal(torch.cat([layer(row) for row in inputs.split(1)]), layer(inputs))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_what_the_kernel_does_not_take_is_computed_from_the_dequantized_weight(bits):
+    layer = PackedLinear(filled(Affine(bits=bits, group_size=64), (128, 256)), None)
+    long = torch.randn(MOST + 1, 256)
+    expected = {dtype: layer(long.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
+    layer.weight.arrange()
+    for dtype, outputs in expected.items():
+        assert torch.allclose(layer(long.to(dtype)).float(), outputs.float(), atol=1e-4, rtol=1e-2)
+    assert not layer.weight.arranged.takes(long.to(torch.bfloat16))
+    assert not layer.weight.arranged.takes(long[:1])
+    learned = torch.randn(1, 256, dtype=torch.bfloat16, requires_grad=True)
+    layer(learned).sum().backward()
+    assert learned.grad is not None and learned.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "shape"),
+    [
+        (Affine(bits=5, group_size=64), (64, 128)),
+        (Affine(bits=8, group_size=64), (64, 128)),
+        (Affine(bits=4, group_size=48), (64, 96)),
+        (Affine(bits=4, group_size=64), (64, 96)),  # a shorter last group
+        (Affine(bits=4, group_size=64), (40, 128)),  # rows that fill no tile
+        (Affine(bits=4, group_size=512), (64, 512)),
+    ],
+    ids=str,
+)
+def test_a_weight_that_no_kernel_takes_stays_as_it_is(codec, shape):
+    layer = PackedLinear(filled(codec, shape), None)
+    before, inputs = state(layer), torch.randn(2, shape[1]).to(torch.bfloat16)
+    outputs = layer(inputs)
+    assert arrange_linears(layer) == 0 and layer.weight.arranged is None
+    assert same(state(layer), before) and torch.equal(layer(inputs), outputs)
+
+
+def test_codes_of_4_bits_are_arranged_where_they_lie():
+    weight = filled(Affine(bits=4, group_size=64), (128, 256))
+    place = weight.codes.data_ptr()
+    weight.arrange()
+    assert weight.arranged.codes.data_ptr() == place and weight.codes is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.float(),
+        lambda layer: layer.to("cpu"),
+        lambda layer: layer.load_state_dict(copy.deepcopy(layer.state_dict())),
+    ],
+    ids=["cast", "move", "load"],
+)
+def test_casting_moving_and_loading_undo_it(change):
+    layer = PackedLinear(filled(Affine(bits=3, group_size=64), (128, 256)), None)
+    before = state(layer)
+    assert arrange_linears(layer) == 1
+    change(layer)
+    assert layer.weight.arranged is None and same(state(layer), before)
+    again = layer.to(torch.bfloat16)
+    assert arrange_linears(again) == 1 and arrange_linears(again) == 1
+
+
+def test_a_model_that_computes_in_float32_is_left_alone():
+    layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None).float()
+    assert arrange_linears(layer) == 0
+
+
+def test_a_copy_of_an_arranged_layer_is_its_own():
+    layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
+    arrange_linears(layer)
+    inputs = torch.randn(3, 256).to(torch.bfloat16)
+    other, outputs = copy.deepcopy(layer), layer(inputs)
+    other.weight.arranged.codes.zero_()
+    assert torch.equal(layer(inputs), outputs) and not torch.equal(other(inputs), outputs)
+
+
+# --- layouts are learned ---
+
+
+class Invented:
+    """A kernel as another machine may have it: tiles of 8 x 128 codes, in an order that nobody would guess."""
+
+    device = "cpu"
+    tiles = ((64, 1), (8, 128))
+    most_rows = 4
+
+    def __init__(self) -> None:
+        self.order = torch.randperm(8 * 128, generator=torch.Generator().manual_seed(1))
+
+    def arrange(self, codes: torch.Tensor) -> torch.Tensor:
+        rows, columns = codes.shape
+        tiles = codes.view(rows // 8, 8, columns // 128, 128).transpose(1, 2).reshape(-1, 1024)[:, self.order]
+        return (tiles[:, ::2] << 4 | tiles[:, 1::2]).view(torch.int32).view(rows // 8, columns // 128, 32, 4)
+
+    def multiply(self, inputs, codes, group_size, affine):
+        tiles = codes.reshape(-1, 512)
+        nibbles = torch.stack([tiles >> 4, tiles & 15], dim=2).view(-1, 1024)[:, self.order.argsort()]
+        rows, columns = codes.shape[0], codes.shape[1] * 2
+        codes = nibbles.view(rows // 8, columns // 128, 8, 128).transpose(1, 2).reshape(rows, columns).float()
+        scale, offset = affine.float().repeat_interleave(group_size, dim=0).unbind(-1)
+        return F.linear(inputs.float(), (codes - 8) * scale.t() + offset.t()).to(inputs.dtype)
+
+
+class Wrong(Invented):
+    def multiply(self, inputs, codes, group_size, affine):
+        return super().multiply(inputs, codes, group_size, affine.flip(1))
+
+
+class Backwards(Invented):
+    """Its tiles lie the other way round, which a single one cannot show."""
+
+    def multiply(self, inputs, codes, group_size, affine):
+        return super().multiply(
+            inputs, codes.view(-1, 8, codes.shape[1]).flip(0).reshape(codes.shape), group_size, affine
+        )
+
+
+class Missing(Invented):
+    def arrange(self, codes):
+        return torch.ops.aten._weight_int4pack_mm(codes, codes, 32, codes)  # not on this device, or not with this
+
+
+def test_the_order_of_a_kernel_is_learned(monkeypatch):
+    monkeypatch.setitem(KERNELS, "cpu", Invented())
+    for bits in (2, 3, 4):
+        weight = filled(Affine(bits=bits, group_size=128), (24, 256))
+        before, whole = state(weight), weight.dequantize(torch.float32)
+        assert weight.arrange()
+        assert (weight.arranged.layout.rows, weight.arranged.layout.columns) == (8, 128)
+        assert same(state(weight), before)
+        assert torch.equal(weight.dequantize(torch.float32), whole)
+        inputs = torch.randn(4, 256).to(torch.bfloat16)
+        assert relative_error(weight.arranged.multiply(inputs), inputs.double() @ whole.double().T) < 0.01
+
+
+@pytest.mark.parametrize("kernel", [Wrong, Backwards, Missing])
+def test_a_kernel_that_fails_its_proof_is_not_used(kernel, monkeypatch):
+    monkeypatch.setitem(KERNELS, "cpu", kernel())
+    weight = filled(Affine(bits=4, group_size=128), (24, 256))
+    before = state(weight)
+    assert not weight.arrange() and same(state(weight), before)
+
+
+# --- whole models ---
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A small model, 4 bits but for MLPs at 3, groups of 32."""
+    folder = tmp_path_factory.mktemp("model")
+    base = build_checkpoint(folder / "base", ["the cat sleeps", "die Katze schläft"], SMALL, 1)
+    rules = {
+        "*": Affine(bits=4, group_size=32),
+        "embedding": Affine(bits=2, group_size=32),
+        "mlp": Affine(bits=3, group_size=32),
+    }
+    (folder / "packed").mkdir()
+    pack_checkpoint(base, folder / "packed", resolve_codecs(read_config(base), rules), solver="hqq")
+    return folder / "packed"
+
+
+def test_an_arranged_model_says_what_it_said_and_its_file_is_untouched(packed, tmp_path):
+    digest = tree_digest(packed)
+    model, _ = load_model(packed, "bfloat16")
+    ids = torch.randint(0, 20, (2, 5), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = model(input_ids=ids).logits.float()
+        arranged = arrange_linears(model)
+        fast = model(input_ids=ids).logits.float()
+    linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    assert arranged == len(linears) > 10
+    assert (fast - plain).norm() < 0.05 * plain.norm() and not torch.equal(fast, plain)
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved/model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
+    assert tree_digest(packed) == digest
+
+
+def test_an_arranged_model_can_be_turned_into_a_plain_one(packed):
+    model, _ = load_model(packed, "bfloat16")
+    expected = load_model(packed, "bfloat16")[0].dequantize().state_dict()
+    arrange_linears(model)
+    plain = model.dequantize().state_dict()
+    assert plain.keys() == expected.keys()
+    assert all(torch.equal(plain[name], expected[name]) for name in plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("group_size", [64, 128])
+def test_a_gpu_computes_from_codes(bits, group_size):
+    weight = filled(Affine(bits=bits, group_size=group_size), (256, 1024)).cuda()
+    before, whole = state(weight), weight.dequantize(torch.float32)
+    assert weight.arrange(), "the kernel of this GPU failed its proof"
+    assert same(state(weight), before) and torch.equal(weight.dequantize(torch.float32), whole)
+    inputs = torch.randn(kernels.CUDAKernel.most_rows, 1024, device="cuda").to(torch.bfloat16)
+    assert relative_error(weight.arranged.multiply(inputs), inputs.double() @ whole.double().T) < 0.01
