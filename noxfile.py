@@ -141,6 +141,15 @@ def score(session: nox.Session) -> None:
         session.run(PYTHON, "-m", *step.split(), *session.posargs, external=True)
 
 
+@nox.session(requires=["build_env"], default=False)
+def score_report(session: nox.Session) -> None:
+    """Add COMET's figures to the report that `nox -s ablate` made: nox -s score_report -- --comet DIR."""
+    install(session, "score")
+    for recipe in ("ablation", "segmentation", "contrastive", "primary"):
+        session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *session.posargs)
+    session.run(PYTHON, "-m", "evaluate", "ablate", *session.posargs, external=True)
+
+
 @nox.session(default=False, reuse_venv=False)
 @nox.parametrize("environment", sorted(ENVIRONMENTS))
 def lock(session: nox.Session, environment: str) -> None:

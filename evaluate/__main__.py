@@ -45,19 +45,27 @@ def score(args: argparse.Namespace) -> None:
 
 
 def comet(args: argparse.Namespace) -> None:
-    """Build the stage comet of a system that is scored: COMET's figures beside the others, by a local checkpoint.
+    """Build the stages comet of a scored system, or of every system of a list: COMET's figures beside the others.
 
-    Runs in the score environment: `nox -s score`, which takes the same arguments.
+    By a checkpoint of this machine, in the score environment: `nox -s score`, which takes the same arguments. Of what a
+    report measures, `nox -s score_report`. A system of which only some test sets are scored gets figures of those.
     """
     from evaluate import stages
     from evaluate.table import table
 
-    system, store = open_system(args)
-    folder = args.comet or system.comet_model()
+    opened = open_systems(args)
+    folder = args.comet or opened[0][0].comet_model()
     if folder is None:
         get = "hf download Unbabel/wmt22-comet-da --local-dir DIR"
         raise UserError("--comet", "no COMET checkpoint is named, and the data folder has none", f"{get}; --comet DIR")
-    print(table(json.loads(stages.comet_scored(system, store, folder).read_text(encoding="utf-8"))))
+    load = stages.comet_loader(folder, opened[0][0].comet_digest(folder))
+    for number, (system, store) in enumerate(opened, 1):
+        cells = stages.comet_cells(system, store, folder, load)
+        if (merged := stages.comet_gathered(system, store, folder, cells)) is not None:
+            print(table(json.loads(merged.read_text(encoding="utf-8"))))
+            continue
+        told = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(cells)} scored test sets"
+        print(told, file=sys.stderr, flush=True)
 
 
 def ablate(args: argparse.Namespace) -> None:
@@ -75,7 +83,7 @@ def ablate(args: argparse.Namespace) -> None:
         fix = "share the decoding of one system, `evaluate decode`, or start one process"
         raise UserError("ablate", "several processes, and nothing here is shared between them", fix)
     opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
-    works = make.plan(make.Asked(**opened))
+    works = make.plan(make.Asked(**opened, comet=args.comet))
     if args.plan:
         return
     results = make.make(works, args.device, dict.fromkeys(opened, make.command_line(args)))
@@ -138,6 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_system_arguments(three)
     three.set_defaults(recipe="ablation", verb=ablate)
     _add_parts(three)
+    add_comet_argument(three)
     add_device(three)
 
     five = verbs.add_parser("bench", help="speed and memory of packed models at work", description=bench.__doc__)

@@ -19,7 +19,8 @@ def translate(args: argparse.Namespace) -> None:
     """Translate the recordings of a folder with a packed model or a checkpoint, going on where a killed run stopped.
 
     Segments come from --segments, from a YAML among the recordings, or, where there is none or --method names one,
-    from a method. Campaign and recipe give prompt, method and the options of decoding.
+    from a method. Campaign and recipe give prompt, method and the options of decoding. Started by `torchrun` or
+    `accelerate launch`, every process decodes its share.
     """
     from evaluate.folder import check_apart, how_to_segment
     from evaluate.translate import Decoding, check_model, find_pair, translation_text
@@ -44,20 +45,24 @@ def translate(args: argparse.Namespace) -> None:
         device=args.device,
     )
     translation = translate_folder(decoding, folder, segmenting, args.out)
-    print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
+    if translation is not None:
+        print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
 
 
 def rerun(args: argparse.Namespace) -> int:
     """Verify a bundle, translate recordings with what it holds, and compare with the outputs that it ships.
 
-    Nothing is decoded where the bundle has errors. Differences are a report, not an error. Exit status 0: done, 1: the
-    bundle has errors, 2: could not be done.
+    Nothing is decoded where the bundle has errors. Differences are a report, not an error. Started by `torchrun` or
+    `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle has errors, 2: could not
+    be done.
     """
     from submission.checks import exit_status, findings_json, report, verdict, verify
+    from submission.launch import launched
 
     findings = verify(args.bundle, args.campaign)
     if exit_status(findings):
-        print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
+        if launched().rank == 0:
+            print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
         return 1
     from evaluate.folder import check_apart
     from evaluate.rerun import open_bundle, result_json, result_text
@@ -79,6 +84,8 @@ def rerun(args: argparse.Namespace) -> int:
         device=args.device,
         worst=args.worst,
     )
+    if result is None:
+        return 0
     if args.json:
         print(canonical_json(result_json(result)), end="")
     else:
@@ -90,11 +97,12 @@ def compare(args: argparse.Namespace) -> None:
     """Compare two systems' outputs: identical lines, chrF of A with B as the reference, and where they differ most.
 
     A and B are bundles, folders of a run, hypotheses.jsonl files, or text files of one line a segment. Where both cut
-    the same recordings differently, whole recordings are compared.
+    the same recordings differently, whole recordings are compared. With --references both are scored too, and a paired
+    bootstrap says whether they differ by more than chance.
     """
     from evaluate.compare import compare_sides, sides_json, sides_text
 
-    compared = compare_sides(args.a, args.b, args.segments, args.pair, args.testset, args.worst)
+    compared = compare_sides(args.a, args.b, args.segments, args.pair, args.testset, args.worst, args.references)
     print(sides_json(compared) if args.json else sides_text(compared), end="")
 
 
@@ -136,6 +144,12 @@ def _add_compare(verbs: Verbs) -> None:
     one.add_argument("--segments", type=Path, metavar="YAML", help="what the lines of text files belong to")
     one.add_argument("--pair", metavar="P", help="only this pair, en-de")
     one.add_argument("--testset", metavar="T", help="only this test set")
+    one.add_argument(
+        "--references",
+        type=Path,
+        metavar="DIR",
+        help="score both against these: a folder with <pair>.txt or <pair>.xml, or with a folder for each test set",
+    )
     _add_worst(one)
     one.set_defaults(verb=compare)
 

@@ -158,10 +158,11 @@ def rerun(
     anew: bool = False,
     device: str = "auto",
     worst: int,
-) -> Rerun:
+) -> Rerun | None:
     """Translate a folder with a bundle into `out` (see `evaluate.translate`) and compare with what it ships.
 
-    The result is written to `out/rerun.json` too. worst: how many differences to keep. Other arguments as `choose`.
+    The result is written to `out/rerun.json` too; of several processes the first one has it. worst: how many
+    differences to keep. Other arguments as `choose`.
     """
     choice = choose(bundle, audio, segments, testset, anew)
     check_model(bundle.folder / "model", bundle.campaign)
@@ -174,6 +175,8 @@ def rerun(
         device=device,
     )
     translation = translate(decoding, choice.folder, choice.segmenting, out)
+    if translation is None:
+        return None
     shipped = _shipped(bundle, pair, choice.testset or _only_set_in_part(bundle, choice.folder))
     theirs = bundled_output(bundle.folder, *shipped.split("/")) if shipped else None
     comparison = None

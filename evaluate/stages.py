@@ -115,28 +115,51 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     return store.obtain(system.stage("score", part), make) / "score.json"
 
 
-def comet_scored(system: System, store: Store, folder: Path) -> Path:
-    """Return the scores.json of the stage comet: that of score with COMET's figures by the checkpoint of a folder.
+def comet_loader(folder: Path, digest: str) -> Load:
+    """Return what loads a COMET checkpoint, once; in the score environment."""
 
-    Runs in the score environment; everything must be scored without COMET.
-    """
-    digest, parts = system.comet_digest(folder), [f"{pair.name}/{name}" for pair, name in system.pairs_and_testsets()]
-    plain = store.need(system.stage("score")) / "scores.json"
-    cells = {part: store.need(system.stage("score", part)) for part in parts}
-    model: Any = None
-    if any(store.record(system.comet_stage(digest, part)) is None for part in parts):
+    def load() -> Any:
         from evaluate.comet import load as load_comet
 
-        model = load_comet(folder, digest)  # what is wrong with it is said before the first test set is scored
-    figures = [
-        store.obtain(system.comet_stage(digest, part), functools.partial(_comet, model, cells[part])) / "comet.json"
-        for part in parts
-    ]
+        return load_comet(folder, digest)
+
+    return functools.cache(load)
+
+
+def comet_cells(system: System, store: Store, folder: Path, load: Load) -> dict[str, Path]:
+    """Return `<pair>/<NAME>` -> the comet.json of every test set of a system that is scored, by a checkpoint's folder.
+
+    Raises UserError, naming the command, where none is scored.
+    """
+    digest, parts = system.comet_digest(folder), [f"{pair.name}/{name}" for pair, name in system.pairs_and_testsets()]
+    cells = {part: store.folder(stage) for part in parts if store.record(stage := system.stage("score", part))}
+    if not cells:
+        store.need(system.stage("score"))
+    if any(store.record(system.comet_stage(digest, part)) is None for part in cells):
+        load()  # what is wrong with it is said before the first test set is scored
+
+    def make(cell: Path, out: Path) -> None:
+        _comet(load(), cell, out)
+
+    return {
+        part: store.obtain(system.comet_stage(digest, part), functools.partial(make, cell)) / "comet.json"
+        for part, cell in cells.items()
+    }
+
+
+def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, Path]) -> Path | None:
+    """Return the scores.json of the stage comet: that of score with COMET's figures; None unless all is scored.
+
+    cells: as `comet_cells` gives them.
+    """
+    if store.record(system.stage("score")) is None or len(cells) < len(system.pairs_and_testsets()):
+        return None
+    plain, digest = store.need(system.stage("score")) / "scores.json", system.comet_digest(folder)
 
     def make(out: Path) -> None:
         from evaluate.score import with_comet
 
-        merged = with_comet(_read(plain), [_read(path) for path in figures], digest)
+        merged = with_comet(_read(plain), [_read(path) for path in cells.values()], digest)
         write_text(out / "scores.json", canonical_json(merged))
 
     return store.obtain(system.comet_stage(digest), make) / "scores.json"

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from submission.campaign import Campaign, Pair
 from submission.checks.characters import plain_line
 from submission.digest import canonical_json, files_below, remove_leftovers, sha256_file, write_text
 from submission.errors import UserError
-from submission.launch import launched
+from submission.launch import joined
 from submission.recipe import DecodeOptions
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import render_prompt, window_samples
@@ -50,10 +50,9 @@ SEGMENTATION, REPORT = "segmentation.json", "report.json"
 HEARD = "heard"
 """Folder of what was heard before the segments are written; removed then."""
 SAMPLES = "samples"
-"""Folder of recordings that cannot be read in pieces as they are; removed when they are translated."""
+"""Folder, one a process, of recordings that cannot be read in pieces as they are; removed when they are translated."""
 LOCK = ".lock"
-BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD, SAMPLES, LOCK)
-"""What a run may have left that did not come to decoding; another one may take its place."""
+BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD, LOCK)
 FORMAT = "translation-run"
 
 
@@ -124,39 +123,39 @@ def check_model(model: Path, campaign: Campaign) -> None:
         raise UserError(str(model), what, "name the campaign of this model with --campaign")
 
 
-def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation:
+def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation | None:
     """Translate a folder's recordings into `out`, going on where a killed run stopped.
 
-    Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and where a
-    launcher started several processes, which would all write there.
+    Started by a launcher, the first process deals with the folder and every one decodes its share; the others return
+    None. Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else.
     """
-    if (processes := launched().processes) > 1:
-        raise UserError("translate", f"started as {processes} processes", "start it as one")
-    recordings = {recording.name: sha256_file(recording.path) for recording in folder.recordings}
-    run = {
-        "format": FORMAT,
-        "recordings": [{"name": name, "sha256": digest} for name, digest in recordings.items()],
-        "segments": segmenting.about(),
-        **decoding.about(),
-    }
-    with _claimed(out, run):
-        segments, about = _segmented(folder, segmenting, out)
+    with joined() as launch, ExitStack() as held:
+        run: dict[str, Any] = {}
+        if launch.rank == 0:
+            run = _describe(decoding, folder, segmenting)
+            held.enter_context(_claimed(out, run))
+            _segment(folder, segmenting, out)
+        launch.wait()
+        segments = read_segments(out / SEGMENTS)
+        samples = out / f"{SAMPLES}{launch.rank or ''}"
         model, processor = load_on(decoding.model, decoding.options.dtype, decoding.device)
         outcome = decode(
             model,
             processor,
             segments,
-            readable_in_pieces(folder, segments, out / SAMPLES),
+            readable_in_pieces(folder, segments, samples),
             decoding.prompt,
             decoding.options,
             out / HYPOTHESES,
             end_token=decoding.campaign.model.end_token,
             label=f"decode {decoding.pair.name}",
         )
-        _remove(out / SAMPLES)
+        _remove(samples)
+        if launch.rank > 0:
+            return None
         lines = tuple(plain_line(hypothesis.text) for hypothesis in read_hypotheses(out / HYPOTHESES))
         write_text(out / f"{decoding.pair.name}.txt", "".join(f"{line}\n" for line in lines))
-        report = {**_report(folder, segments, about, outcome), "pair": decoding.pair.name, "run": run}
+        report = {**_report(folder, segments, outcome, out), "pair": decoding.pair.name, "run": run}
         write_text(out / REPORT, canonical_json(report))
     return Translation(
         out=out,
@@ -169,6 +168,17 @@ def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting,
     )
 
 
+def _describe(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting) -> dict[str, Any]:
+    """Return all that a run's lines depend on, as run.json has it."""
+    recordings = {recording.name: sha256_file(recording.path) for recording in folder.recordings}
+    return {
+        "format": FORMAT,
+        "recordings": [{"name": name, "sha256": digest} for name, digest in recordings.items()],
+        "segments": segmenting.about(),
+        **decoding.about(),
+    }
+
+
 @contextmanager
 def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
     """Hold an output folder for a run: a new one, the folder of this very run, or of one that decoded nothing."""
@@ -177,15 +187,20 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         remove_leftovers(out)
-        if (out / HYPOTHESES).exists() and (out / RUN).exists():
+        if (out / RUN).exists() and any(out.glob(f"{HYPOTHESES}*")):
             _check_same(out, run)
-        elif foreign := [path for path in files_below(out) if path.relative_to(out).parts[0] not in BEFORE_DECODING]:
+        elif foreign := [path for path in files_below(out) if not _is_before_decoding(path.relative_to(out))]:
             what = f"holds {len(foreign)} files of something else ({foreign[0].name})"
             raise UserError(f"--out {out}", what, "name a new folder")
         elif _written(out) != json.loads(canonical_json(run)):
             (out / SEGMENTS).unlink(missing_ok=True)
             write_text(out / RUN, canonical_json(run))
         yield
+
+
+def _is_before_decoding(path: Path) -> bool:
+    """Say whether a run may have left a file before it came to decoding, so that another one may take its place."""
+    return path.parts[0].startswith(SAMPLES) or path.parts[0] in BEFORE_DECODING
 
 
 @contextmanager
@@ -229,14 +244,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-def _segmented(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> tuple[list[Segment], dict[str, Any]]:
-    """Return the segments and what there is to say of them, made now or by an earlier run."""
+def _segment(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> None:
+    """Write the segments and what there is to say of them, unless an earlier run did."""
     if not (out / SEGMENTS).exists():
         segments, about = segmenting(folder, Memory(folder=out / HEARD))
         write_text(out / SEGMENTATION, canonical_json(about))
         write_segments(out / SEGMENTS, segments)
     _remove(out / HEARD)
-    return read_segments(out / SEGMENTS), json.loads((out / SEGMENTATION).read_text(encoding="utf-8"))
 
 
 def _remove(folder: Path) -> None:
@@ -244,7 +258,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _report(folder: TestSetFolder, segments: list[Segment], about: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+def _report(folder: TestSetFolder, segments: list[Segment], outcome: Outcome, out: Path) -> dict[str, Any]:
     """Return report.json but for the run: what was there, what became of it, and what was left out."""
     silent = {recording.name for recording in folder.recordings} - {segment.recording for segment in segments}
     return {
@@ -253,7 +267,7 @@ def _report(folder: TestSetFolder, segments: list[Segment], about: dict[str, Any
         "recordings_without_segments": sorted(silent),
         "segments": len(segments),
         "segment_seconds": round(sum(segment.end - segment.start for segment in segments) / SAMPLE_RATE, 3),
-        "segmentation": about,
+        "segmentation": json.loads((out / SEGMENTATION).read_text(encoding="utf-8")),
         "flags": outcome.flags,
         "versions": library_versions(),
     }

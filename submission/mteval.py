@@ -26,14 +26,17 @@ class Seg(NamedTuple):
 def read_mteval(path: Path) -> list[Seg]:
     """Return every segment, in order; blanks and line breaks in a text become one blank.
 
-    Raises UserError for a file that is not UTF-8, and where the ids do not count 1, 2, 3, … through the file or
-    through each document: one that is missing would shift all that follow.
+    Raises UserError for a file that is not UTF-8 or holds a NUL, and where the ids do not count 1, 2, 3, … through the
+    file or through each document: one that is missing would shift all that follow.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         what = f"cannot be read as UTF-8 text ({error})"
         raise UserError(str(path), what, "unpack the data set as published") from error
+    if "\x00" in text:
+        line = text[: text.index("\x00")].count("\n") + 1
+        raise UserError(f"{path} line {line}", "holds a NUL character", "replace the damaged file")
     segs: list[Seg] = []
     document, within = "", 0
     for match in _TAG.finditer(text):

@@ -33,6 +33,8 @@ class Asked:
     uploads: Opened = ()
     """Table 6."""
     segmentations: Opened = ()
+    comet: Path | None = None
+    """A COMET checkpoint; None for the one of the data folder, where it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Works:
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that makes a report, as a person types it."""
     named = [("--campaign", args.campaign), ("--recipe", args.recipe), ("--data", args.data), ("--store", args.store)]
-    named += [("--segmentation", args.segmentation)]
+    named += [("--segmentation", args.segmentation), ("--comet", args.comet)]
     listed = (("--also", args.also), ("--upload", args.upload), ("--only", args.only))
     named += [(option, value) for option, values in listed for value in values]
     words = [word for option, value in named if value for word in (option, str(value))]
@@ -61,9 +63,9 @@ def plan(asked: Asked) -> Works:
     """Return what is to be measured, and say on standard error what of it is to be built; UserError where a model is
     not packed."""
     works = Works(
-        systems=[work.on_the_open_set(*opened) for opened in asked.systems],
-        uploads=[work.on_the_blind_sets(*opened, every_cut=False) for opened in asked.uploads],
-        segmentations=[work.on_the_blind_sets(*opened, every_cut=True) for opened in asked.segmentations],
+        systems=[work.on_the_open_set(*opened, asked.comet) for opened in asked.systems],
+        uploads=[work.on_the_blind_sets(*opened, asked.comet, every_cut=False) for opened in asked.uploads],
+        segmentations=[work.on_the_blind_sets(*opened, asked.comet, every_cut=True) for opened in asked.segmentations],
     )
     work.need_packed(works.together())
     print(work.announcement(works.together()), file=sys.stderr, flush=True)

@@ -132,8 +132,7 @@ def _outcome(work: Work, pair: Pair, name: str) -> Outcome:
     record = _read(store.need(used[-1]) / "score.json")
     if name != OPEN_TESTSET:
         used = [system.stage("segment", name), *used]
-    model = system.comet_model()
-    comet = system.comet_stage(system.comet_digest(model), f"{pair.name}/{name}") if model else None
+    comet = work.comet_stage(pair, name)
     if comet and store.record(comet):
         figures = _read(store.folder(comet) / "comet.json")
         record["scores"] += figures["scores"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from evaluate import stages
 from segment.stages import listeners, segmented
@@ -33,6 +34,8 @@ class Work:
     loss: bool = False
     without_references: tuple[Cell, ...] = ()
     """What would be measured if there were references."""
+    comet: Path | None = None
+    """A COMET checkpoint whose figures are shown where they are built; None for the one of the data folder."""
 
     def stages(self) -> list[Stage]:
         """Return every stage that is built for it, in building order."""
@@ -48,17 +51,22 @@ class Work:
         part = f"{pair.name}/{name}"
         return [self.system.stage("decode", part), self.system.stage("score", part)]
 
+    def comet_stage(self, pair: Pair, name: str) -> Stage | None:
+        """Return the stage of COMET's figures of one cell, which another environment builds; None without a model."""
+        folder = self.comet or self.system.comet_model()
+        return self.system.comet_stage(self.system.comet_digest(folder), f"{pair.name}/{name}") if folder else None
+
     def missing(self) -> list[Stage]:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
 
 
-def on_the_open_set(system: System, store: Store) -> Work:
+def on_the_open_set(system: System, store: Store, comet: Path | None) -> Work:
     """Return what Tables 1, 4 and 5 need of a system: loss on dev, scores of ACL 60/60 eval."""
     cells, without = _by_references(system, store, [(pair, OPEN_TESTSET) for pair in system.campaign.pairs])
-    return Work(system=system, store=store, cells=cells, without_references=without, loss=True)
+    return Work(system=system, store=store, cells=cells, without_references=without, loss=True, comet=comet)
 
 
-def on_the_blind_sets(system: System, store: Store, *, every_cut: bool) -> Work:
+def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_cut: bool) -> Work:
     """Return what Table 6 and the table of segmentations need: scores of every blind test set with references.
 
     every_cut: whether the segments of the others are asked for too; there are no gold ones.
@@ -67,7 +75,7 @@ def on_the_blind_sets(system: System, store: Store, *, every_cut: bool) -> Work:
     cells, without = _by_references(system, store, asked)
     cut = asked if every_cut and system.recipe.segment.method != "gold" else cells
     testsets = tuple(dict.fromkeys(name for _, name in cut))
-    return Work(system=system, store=store, cells=cells, without_references=without, testsets=testsets)
+    return Work(system=system, store=store, cells=cells, without_references=without, testsets=testsets, comet=comet)
 
 
 def _by_references(system: System, store: Store, asked: Sequence[Cell]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:

@@ -11,6 +11,7 @@ import pytest
 
 from evaluate.__main__ import make_parser
 from evaluate.hypotheses import Hypothesis, write_hypotheses
+from evaluate.metrics import corpus_scores
 from submission.cli import run
 from submission.segments import Segment, segment_ids, write_segments
 
@@ -151,3 +152,113 @@ def test_what_cannot_be_compared_is_said_by_name(tmp_path, monkeypatch, capsys, 
     status, _, error = command(capsys, *sides)
     assert status == 2
     assert message in error
+
+
+# --- against references ---
+
+BETTER = ["Guten Tag zusammen.", "Ja, das stimmt.", "Auf Wiedersehen."]
+WORSE = ["Guten Abend zusammen.", "Nein.", ""]
+REFERENCE = ["Guten Tag zusammen.", "Ja, das ist so.", "Auf Wiedersehen."]
+
+
+def make_references(folder: Path, lines: list[str] = REFERENCE, segments: list[Segment] = TALKS, pair="en-de") -> Path:
+    """Write a test set's references as organisers keep them."""
+    write_lines(folder / f"{pair}.txt", lines)
+    write_segments(folder / "segments.yaml", segments)
+    return folder
+
+
+def test_both_are_scored_as_the_scorer_scores_and_the_difference_has_an_interval(tmp_path, capsys):
+    a = make_run(tmp_path / "a", BETTER, pair="en-de")
+    b = make_run(tmp_path / "b", WORSE, pair="en-de")
+    references = make_references(tmp_path / "references")
+    status, said, _ = command(capsys, a, b, "--references", references, "--json")
+    assert status == 0
+    paired = json.loads(said)[0]["paired"]
+    assert paired["by_line"] == [True, True] and paired["lines"] == 3
+    figures = {one["metric"]: one for one in paired["differences"]}
+    for side, lines in (("first", BETTER), ("second", WORSE)):
+        expected = {one.metric: one.value for one in corpus_scores(lines, REFERENCE, "de")}
+        assert {metric: one[side] for metric, one in figures.items()} == expected
+    assert figures["BLEU"]["difference"] < 0 < figures["TER"]["difference"]
+    assert figures["chrF"]["low"] <= figures["chrF"]["difference"] <= figures["chrF"]["high"]
+    status, said, _ = command(capsys, a, b, "--references", references)
+    assert f"against 3 lines of {references}/en-de.txt, line by line:" in said
+    assert [line.split()[0] for line in said.splitlines() if line.startswith("  ")][:3] == ["A", "BLEU", "chrF"]
+
+
+def test_an_output_that_is_cut_otherwise_is_cut_anew_along_the_references(tmp_path, capsys):
+    a = make_run(tmp_path / "a", BETTER, pair="en-de")
+    halves = [Segment(recording="b.wav", start=n * 24_000, end=(n + 1) * 24_000) for n in range(2)]
+    b = make_run(tmp_path / "b", ["Guten Tag zusammen. Ja,", "das stimmt. Auf Wiedersehen."], halves, pair="en-de")
+    references = make_references(tmp_path / "references")
+    status, said, _ = command(capsys, a, b, "--references", references, "--json")
+    assert status == 0
+    paired = json.loads(said)[0]["paired"]
+    assert paired["by_line"] == [True, False]
+    assert all(one["difference"] == 0 and one["p_value"] == 1 for one in paired["differences"])
+    assert "B cut anew along them:" in command(capsys, a, b, "--references", references)[1]
+
+
+def test_as_many_lines_of_other_lengths_are_cut_anew_too(tmp_path, capsys):
+    others = [Segment(recording="b.wav", start=s, end=e) for s, e in ((0, 1_000), (1_000, 2_000), (2_000, 48_000))]
+    b = make_run(tmp_path / "b", ["Guten", "Tag", "zusammen. Ja, das stimmt. Auf Wiedersehen."], others, pair="en-de")
+    a = make_run(tmp_path / "a", BETTER, pair="en-de")
+    references = make_references(tmp_path / "references")
+    paired = json.loads(command(capsys, a, b, "--references", references, "--json")[1])[0]["paired"]
+    assert paired["by_line"] == [True, False] and paired["differences"][0]["difference"] == 0
+
+
+def test_each_output_of_bundles_meets_the_references_of_its_test_set(tmp_path, capsys):
+    a, b = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")
+    write_lines(b / "en-de" / "TALKS.txt", ["Guten Abend.", "Ja.", "Ende."])
+    make_references(tmp_path / "references" / "TALKS")
+    status, said, _ = command(capsys, a, b, "--references", tmp_path / "references", "--json")
+    assert status == 0
+    found = {one["name"]: one["paired"] for one in json.loads(said)}
+    assert found["en-de/TALKS"]["lines"] == 3
+    assert found["en-de/ACCENT"] is None and found["en-zh/TALKS"] is None
+    said = command(capsys, a, b, "--references", tmp_path / "references")[1]
+    assert said.count("against 3 lines") == 1 and "p: how often chance" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda folder: None, ["--references", "nowhere"], "nowhere: no such folder"),
+        (lambda folder: (folder / "en-de.txt").unlink(), [], "holds no references for"),
+        (lambda folder: write_lines(folder / "en-de.txt", REFERENCE[:2]), [], "expected 3 lines, one for each entry"),
+        (
+            lambda folder: write_lines(folder / "en-de.txt", ["你好，世界，你好吗？"] * 3),
+            [],
+            "letters are Han characters",
+        ),
+        (
+            lambda folder: make_references(folder, segments=[*TALKS[:2], *ACCENT]),
+            [],
+            None,  # the recording that has no hypothesis counts as blank lines
+        ),
+        (lambda folder: make_references(folder, segments=ACCENT * 3), [], "have no reference line (first: b.wav)"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(tmp_path, monkeypatch, capsys, change, options, message):
+    monkeypatch.chdir(tmp_path)
+    a, b = make_run(tmp_path / "a", BETTER, pair="en-de"), make_run(tmp_path / "b", WORSE, pair="en-de")
+    references = make_references(tmp_path / "references")
+    change(references)
+    status, _, error = command(capsys, a, b, *(options or ["--references", references]))
+    assert (status, error) == (0, "") if message is None else status == 2 and message in error
+
+
+def test_text_files_that_name_no_recordings_answer_line_by_line_or_not_at_all(tmp_path, capsys):
+    for name, lines in (("a", BETTER), ("b", WORSE), ("c", WORSE[:2])):
+        write_lines(tmp_path / name / "out.txt", lines)
+    references = make_references(tmp_path / "references")
+    named = ["--references", references]
+    status, _, error = command(capsys, tmp_path / "a/out.txt", tmp_path / "b/out.txt", *named)
+    assert status == 2 and "nothing says which pair the outputs are of; name it with --pair" in error
+    named += ["--pair", "en-de"]
+    assert command(capsys, tmp_path / "a/out.txt", tmp_path / "b/out.txt", *named)[0] == 0
+    write_lines(tmp_path / "a" / "out.txt", BETTER[:2])
+    status, _, error = command(capsys, tmp_path / "a/out.txt", tmp_path / "c/out.txt", *named)
+    assert status == 2 and "has 2 lines" in error and "give its segments with --segments" in error

@@ -195,6 +195,14 @@ def test_xml_that_lacks_a_segment_or_names_another_recording_is_refused(tmp_path
         find_references(folder, "en-de", testset)
 
 
+def test_xml_with_a_nul_is_refused_by_its_line(tmp_path):
+    folder = tmp_path / "references"
+    folder.mkdir()
+    (folder / "en-de.xml").write_text(XML.replace("{third}", "3").replace("R&", "R\0&"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"en-de\.xml line \d+: holds a NUL character"):
+        find_references(folder, "en-de")
+
+
 @pytest.mark.parametrize(
     ("pair", "text", "said"),
     [

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from evaluate.__main__ import make_parser
+from evaluate.comet import Comet
 from submission.cli import open_systems, run
 from submission.corpus import Utterance, write_corpus
 from submission.digest import canonical_json, tree_digest, write_text
 from submission.segments import SAMPLE_RATE, Segment, write_segments
+from submission.sources import COMET_CHECKPOINT, COMET_HPARAMS
 from tests.evaluate.test_command import CAMPAIGN, RECIPE, write_data
 
 SYSTEMS = """
@@ -35,6 +37,7 @@ description = "The references' own"
 segment = { method = "gold", max_seconds = 7 }
 """
 
+COMET_FILES = (COMET_HPARAMS, COMET_CHECKPOINT)
 SEGMENTED = {"segments": 3, "segment_seconds": 6, "speech_seconds": 6, "dropped_speech_seconds": 0}
 
 
@@ -107,6 +110,41 @@ def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, 
     assert run(make_parser(), ["ablate", *arguments, *only]) == 0
     assert "10 stages, 1 to build (1 score)" in capsys.readouterr().err
     assert tree_digest(tmp_path / "out") == before
+
+
+def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, tmp_path, capsys, monkeypatch):
+    """COMET itself has another environment: its model is pretended, everything around it is real."""
+    model, transcript = tmp_path / "comet", tmp_path / "data/acl_6060/eval/text/txt/ACL.6060.eval.en-xx.en.txt"
+    transcript.write_text("one\ntwo\n", encoding="utf-8")
+    for name in COMET_FILES:
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).touch()
+    asked = [option for option in arguments if not option.startswith("--out")]
+    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 2
+    assert "is not built" in capsys.readouterr().err
+    assert run(make_parser(), ["ablate", *arguments, "--only=systems"]) == 0
+    assert "COMET" not in (tmp_path / "out/report.md").read_text(encoding="utf-8").split("| ")[1]
+    capsys.readouterr()
+
+    loaded = []
+
+    def load(folder, digest):
+        loaded.append(folder)
+        return Comet(model=None, device="cpu", signature="pretended")
+
+    monkeypatch.setattr("evaluate.comet.load", load)
+    monkeypatch.setattr("evaluate.comet.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
+    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0
+    assert "comet: system 2 of 2, two: 2 scored test sets" in capsys.readouterr().err
+    assert loaded == [model]
+    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0  # found
+    assert loaded == [model]
+
+    assert run(make_parser(), ["ablate", *arguments, "--only=systems", f"--comet={model}"]) == 0
+    record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    for system in record["systems"]:
+        assert all(outcome["scores"]["COMET"]["value"] > 0.5 for outcome in system["outcomes"])
+    assert f"--comet {model}" in record["commands"]["systems"]
 
 
 def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_references(arguments, tmp_path, capsys):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ from submission.cli import run
 from submission.digest import describe_files
 from submission.runtime.audio import read_audio, seeks
 from submission.segments import SAMPLE_RATE, Segment, read_segments
+
+ROOT = Path(__file__).parents[2]
 
 YAML = """
 - wav: somewhere/b.wav
@@ -194,11 +199,35 @@ def test_two_processes_never_write_into_one_folder(bundled, audio, tmp_path, cap
     assert "another process is at work there" in error
 
 
-def test_a_launchers_many_processes_are_sent_away(bundled, audio, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    status, _, error = command(arguments(bundled, audio, tmp_path / "out"), capsys)
-    assert status == 2
-    assert "started as 2 processes; start it as one" in error
+def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "evaluate"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*words, *arguments], capture_output=True, text=True, env=environment, timeout=300, cwd=ROOT)
+
+
+def test_two_launched_processes_leave_what_one_leaves_whether_they_begin_or_go_on(bundled, audio, tmp_path, capsys):
+    alone, begun, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
+    assert command(arguments(bundled, audio, alone), capsys)[0] == 0
+    shutil.copytree(alone, resumed)
+    lines = (alone / "hypotheses.jsonl").read_bytes().splitlines(keepends=True)
+    for name in ("hypotheses.jsonl", "en-de.txt", "report.json"):
+        (resumed / name).unlink()
+    (resumed / "hypotheses.jsonl.1").write_bytes(b"".join(lines[:2]) + lines[2][:5])  # the first process had none yet
+    for out in (begun, resumed):
+        done = torchrun(arguments(bundled, audio, out))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written: ") == 1
+        assert describe_files(out) == describe_files(alone)
+
+
+def test_launched_processes_leave_the_folder_of_another_run_alone(bundled, audio, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command(arguments(bundled, audio, out), capsys)[0] == 0
+    before = describe_files(out)
+    soundfile.write(audio / "a" / "a.wav", np.full(SAMPLE_RATE, 0.1, np.float32), SAMPLE_RATE)
+    done = torchrun(arguments(bundled, audio, out))
+    assert done.returncode != 0 and "holds another run: its recordings is [" in done.stderr
+    assert describe_files(out) == before
 
 
 @pytest.mark.parametrize(
