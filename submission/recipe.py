@@ -282,6 +282,12 @@ class SegmentOptions:
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
 
 
+MOST_NEW_TOKENS = 1024
+"""More than thirty seconds of speech can hold several times over. A bundle's recipe is a stranger's: without a bound it
+could keep whoever runs it again for days."""
+MOST_BEAMS = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
     """How segments become hypotheses."""
@@ -299,6 +305,8 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
+        for name, most in (("num_beams", MOST_BEAMS), ("max_new_tokens", MOST_NEW_TOKENS)):
+            _require(getattr(self, name) <= most, f"{name}: {getattr(self, name)} is beyond {most}; write at most that")
         _require(self.batch_seconds >= 0, f"batch_seconds: {self.batch_seconds} is negative; write 0 for no such limit")
         _require(len(set(self.mend)) == len(self.mend), f"mend: {list(self.mend)} repeats a name; write each once")
 

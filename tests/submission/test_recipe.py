@@ -241,6 +241,8 @@ def test_own_recipe_may_have_the_name_of_the_shipped_one_that_it_extends(tmp_pat
         ("save_every_steps = 2000", "save_every_steps = 1999", "no multiple of log_every_steps 10"),
         ('condition = "unconstrained"', 'condition = "constrained"', "ACL 60/60 alone"),
         ('format = "covost2"', 'format = "covst2"', "did you mean 'covost2'"),
+        ("max_new_tokens = 256", "max_new_tokens = 1025", "max_new_tokens: 1025 is beyond 1024"),
+        ("num_beams = 1", "num_beams = 65", "num_beams: 65 is beyond 64"),
     ],
 )
 def test_mistakes_that_would_cost_the_upload_are_refused_at_once(tmp_path, old, new, message):
