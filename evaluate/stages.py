@@ -32,14 +32,11 @@ def load_on(folder: Path, dtype: str, device: str) -> Any:
     """Return (model, processor) of a folder on a device, ready to generate; `auto` is a GPU where there is one."""
     import torch
 
-    from submission.runtime.loading import load_model
-    from submission.runtime.packed import arrange_linears
+    from submission.runtime.loading import load_for_inference
 
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    model, processor = load_model(folder, dtype, device)
-    arrange_linears(model)
-    return model, processor
+    return load_for_inference(folder, dtype, device)
 
 
 def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path | None:

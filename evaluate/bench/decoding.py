@@ -13,8 +13,7 @@ from transformers import GenerationConfig
 
 from evaluate.generation import translator
 from submission.recipe import DecodeOptions
-from submission.runtime.loading import load_model
-from submission.runtime.packed import arrange_linears
+from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
 
 BAR = 1.0
@@ -31,12 +30,12 @@ def bench_decoding(
     options: DecodeOptions,
     end_token: str,
     *,
-    runs: int = 9,
+    runs: int = 15,
 ) -> dict[str, Any]:
     """Return the seconds that a batch takes, by dtype, and how many times as fast the packed model is.
 
     waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take
-    the same steps. Ours is what `decode` calls, the model arranged; plain is the library's `generate` on the same
+    the same steps. Ours is what `decode` calls; plain is the library's `generate` on the same
     inputs. Both run in turn; seconds are medians, the ratio that of neighbouring runs.
     """
     record: dict[str, Any] = {
@@ -86,8 +85,7 @@ def _plain(folder: Path, dtype: str, waveforms: list[Any], prompt: str, end_toke
 def _packed(
     folder: Path, dtype: str, waveforms: list[Any], prompt: str, options: DecodeOptions, end_token: str
 ) -> Callable[[], None]:
-    model, processor = load_model(folder, dtype)
-    arrange_linears(model)
+    model, processor = load_for_inference(folder, dtype)
     names = [str(number) for number in range(len(waveforms))]
 
     def work() -> None:

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from submission.checkpoint import read_checkpoint
 from submission.errors import UserError
+from submission.runtime.packed import arrange_linears, plain_bytes
 from submission.runtime.quantizer import register
 
 MODELS = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
@@ -19,6 +20,8 @@ MODELS = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+SMALL_BYTES = 256 << 20
+"""What packed layers may take as plain ones before memory is what counts."""
 
 # transformers makes an empty tokenizer, which reads nothing, where the files of one are missing.
 PROCESSOR_FILES = {
@@ -45,6 +48,19 @@ def load_model(
             folder, dtype=wanted, local_files_only=True, trust_remote_code=False
         )
     return model.to(device).eval(), load_processor(folder)
+
+
+def load_for_inference(
+    folder: Path, dtype: str | torch.dtype, device: str | torch.device = "cpu"
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Return what `load_model` does, prepared to generate: in bfloat16 packed linears are laid out for the kernels.
+
+    Where there is no kernel, a model that is small even as plain layers becomes them: the same numbers, sooner.
+    """
+    model, processor = load_model(folder, dtype, device)
+    if not arrange_linears(model) and 0 < plain_bytes(model) <= SMALL_BYTES:
+        model = model.dequantize()
+    return model, processor
 
 
 def load_processor(folder: Path) -> ProcessorMixin:

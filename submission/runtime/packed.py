@@ -150,3 +150,9 @@ def arrange_linears(model: nn.Module) -> int:
     """
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
     return sum(linear.weight.arrange() for linear in linears)
+
+
+def plain_bytes(model: nn.Module) -> int:
+    """Return the bytes that a model's packed weights would take as plain ones, in the dtypes they are handed out in."""
+    weights = [module for module in model.modules() if isinstance(module, PackedTensor)]
+    return sum(weight.shape.numel() * weight.dtype.itemsize for weight in weights)

@@ -16,8 +16,9 @@ from submission.digest import tree_digest
 from submission.errors import UserError
 from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.runtime.loading import load_model
-from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
+from submission.runtime import loading
+from submission.runtime.loading import load_for_inference, load_model
+from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from submission.runtime.prompt import build_inputs
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
@@ -113,6 +114,29 @@ def test_a_packed_model_generates(packed):
     with torch.inference_mode():
         made = model.generate(**batch, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert made.shape == (2, batch["input_ids"].shape[1] + 4)
+
+
+def packed_tensors(model) -> list[PackedTensor]:
+    return [module for module in model.modules() if isinstance(module, PackedTensor)]
+
+
+def test_for_inference_a_small_model_without_kernels_becomes_a_plain_one_of_the_same_numbers(packed, monkeypatch):
+    model, processor = load_model(packed, "float32")
+    batch = inputs(processor)
+    small, _ = load_for_inference(packed, "float32")
+    assert packed_tensors(model) and not packed_tensors(small)
+    assert torch.equal(logits(small, batch), logits(model, batch))
+    monkeypatch.setattr(loading, "SMALL_BYTES", plain_bytes(model) - 1)
+    large, _ = load_for_inference(packed, "float32")
+    assert len(packed_tensors(large)) == len(packed_tensors(model))
+    assert torch.equal(logits(large, batch), logits(model, batch))
+
+
+def test_for_inference_a_model_in_bfloat16_stays_packed_and_a_checkpoint_what_it_is(base, packed):
+    model, _ = load_for_inference(packed, "bfloat16")
+    assert any(module.arranged for module in model.modules() if isinstance(module, PackedTensor))
+    plain, _ = load_for_inference(base, "float32")
+    assert plain_bytes(plain) == 0 and plain.dtype == torch.float32
 
 
 def test_a_packed_model_can_be_turned_into_a_plain_one(packed):
