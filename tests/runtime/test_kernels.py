@@ -97,6 +97,13 @@ def test_a_kernel_computes_what_the_dequantized_weight_computes(bits, group_size
     assert relative_error(layer(inputs), expected) < max(2 * plain, 0.008)
 
 
+def test_a_wide_weight_is_arranged_tile_by_tile():
+    weight = filled(Affine(bits=3, group_size=128), (128, 11008))
+    before, whole = state(weight), weight.dequantize(torch.bfloat16)
+    assert weight.arrange() and same(state(weight), before)
+    assert torch.equal(weight.dequantize(torch.bfloat16), whole)
+
+
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
     layer.weight.arrange()
