@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evaluate.comparison import SUMMARY_HEADINGS, Comparison, compare, notes, pair_up, summary_cells, worst_lines
 from evaluate.outputs import find_outputs, match, of_names
-from evaluate.paired import Paired, compare_with_references, paired_lines, paired_rows, references_of
+from evaluate.paired import Paired, compare_with_references, paired_lines, paired_rows
+from evaluate.references import references_of
 from submission.digest import canonical_json
 from submission.errors import UserError
 from submission.tabular import aligned
@@ -47,6 +48,8 @@ def compare_sides(
     compared = []
     for name, one, other in match(*sides):
         named, of_testset = one.pair or other.pair or pair or "", one.testset or other.testset or testset or ""
+        if references and not named:
+            raise UserError("--references", "nothing says which pair the outputs are of", "name it with --pair")
         found = references_of(references, named, of_testset) if references else None
         compared.append(
             Compared(

@@ -44,7 +44,7 @@ def translate(args: argparse.Namespace) -> None:
         options=system.recipe.decode,
         device=args.device,
     )
-    translation = translate_folder(decoding, folder, segmenting, args.out)
+    translation = translate_folder(decoding, folder, segmenting, args.out, args.references)
     if translation is not None:
         print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
 
@@ -82,6 +82,7 @@ def rerun(args: argparse.Namespace) -> int:
         testset=args.testset,
         anew=args.segment_anew,
         device=args.device,
+        references=args.references,
         worst=args.worst,
     )
     if result is None:
@@ -144,12 +145,7 @@ def _add_compare(verbs: Verbs) -> None:
     one.add_argument("--segments", type=Path, metavar="YAML", help="what the lines of text files belong to")
     one.add_argument("--pair", metavar="P", help="only this pair, en-de")
     one.add_argument("--testset", metavar="T", help="only this test set")
-    one.add_argument(
-        "--references",
-        type=Path,
-        metavar="DIR",
-        help="score both against these: a folder with <pair>.txt or <pair>.xml, or with a folder for each test set",
-    )
+    _add_references(one)
     _add_worst(one)
     one.set_defaults(verb=compare)
 
@@ -159,7 +155,17 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segments", type=Path, metavar="YAML", help="list of wav, offset and duration")
     parser.add_argument("--pair", required=True, metavar="P", help="en-de")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what the run leaves; its own folder")
+    _add_references(parser)
     add_device(parser)
+
+
+def _add_references(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="DIR",
+        help="score against these: <pair>.txt or .xml beside segments.yaml, or a folder like that for each test set",
+    )
 
 
 def _add_worst(parser: argparse.ArgumentParser) -> None:

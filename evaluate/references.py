@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
-from segment.testset import SEGMENTS, read_recordings, read_testset, recordings_of
+from evaluate.comparison import Place
+from segment.testset import AUDIO_SUFFIXES, SEGMENTS, read_positions, read_recordings, read_testset, recordings_of
 from submission.checks.characters import is_han
 from submission.digest import sha256_file
 from submission.errors import UserError
 from submission.mteval import read_mteval
-from submission.segments import Segment
+from submission.segments import SAMPLE_RATE, Segment
 
 GOLD_FOLDER = "segmented_wavs/gold"
 HAN_LANGUAGES = frozenset({"zh"})
 HAN_SHARE = 0.3
 """Share of Han characters among letters that parts Chinese, with the Latin terms of a talk, from everything else."""
 FEW_LETTERS = 20
+NEAR = SAMPLE_RATE // 2
+"""Samples by which a segment may begin or end elsewhere than its reference line and still be the same."""
 _GOLD_NAME = re.compile(r"sent_([1-9][0-9]*)\.wav")
 
 
@@ -201,6 +205,65 @@ def read_lines(path: Path) -> list[str]:
         if "\x00" in line:
             raise UserError(f"{path} line {number}", "holds a NUL character", "replace the damaged file")
     return [line.strip() for line in lines]
+
+
+def references_of(folder: Path, pair: str, testset: str = "") -> References | None:
+    """Return the references of an output in anybody's folder, or None where it holds none for this output.
+
+    folder: one test set's (`<pair>.txt` or `.xml` beside segments.yaml), one with a folder for each test set, or
+    `acl_6060/eval`. Raises UserError where it is no folder and where references cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--references {folder}", "no such folder", "name the folder that holds the references")
+    language = pair.rpartition("-")[2]
+    if gold_text(folder, language) is not None:
+        return find_gold_references(folder, language)
+    for place in (folder, folder / testset) if testset else (folder,):
+        if reference_text(place, pair) is not None:
+            return find_references(place, pair)
+    return None
+
+
+def fitted(references: References, places: Sequence[Place], where: str) -> tuple[References, bool]:
+    """Return references whose recordings are called as the places of an output are, and whether lines answer lines.
+
+    They do where the output's segments are the references' own: as many, of the same recordings in the same order, and
+    beginning and ending no further than half a second from where the reference lines do, as far as both say it.
+    Otherwise the output is to be cut anew. Raises UserError where the output has recordings of which the references
+    know nothing, which would count nowhere, and where it does not say its recordings and has another number of lines.
+    """
+    if not all(place.recording for place in places):
+        if len(places) != len(references.lines):
+            what = f"has {len(places)} lines, {references.path} has {len(references.lines)}"
+            raise UserError(where, what, "give its segments with --segments")
+        return references, True
+    called = {_key(place.recording): place.recording for place in places}
+    known = {_key(recording) for recording in references.recordings}
+    if unknown := [recording for key, recording in called.items() if key not in known]:
+        what = f"{len(unknown)} of {len(called)} recordings have no reference line (first: {unknown[0]})"
+        raise UserError(where, what, "give references for every recording, or only the recordings that have them")
+    names = tuple(called.get(_key(recording), recording) for recording in references.recordings)
+    renamed = replace(references, recordings=names)
+    return renamed, names == tuple(place.recording for place in places) and _lie_alike(references, places)
+
+
+def _key(recording: str) -> str:
+    """Return a recording's name as it is compared: a segments YAML may leave the extension out."""
+    return normalize("NFC", PurePath(recording).stem if PurePath(recording).suffix in AUDIO_SUFFIXES else recording)
+
+
+def _lie_alike(references: References, places: Sequence[Place]) -> bool:
+    """Say whether segments, as many as reference lines, lie where these do."""
+    beside = references.path.with_name(SEGMENTS)
+    if references.path.suffix != ".txt" or not beside.is_file():  # nothing says where a line lies in its recording
+        return len(set(references.recordings)) == len(references.recordings)
+    pairs = zip(places, read_positions(beside), strict=True)
+    return all(
+        place.start is None
+        or place.end is None
+        or (abs(place.start - line.start) <= NEAR and abs(place.end - line.end) <= NEAR)
+        for place, line in pairs
+    )
 
 
 def check_line_by_line(references: References, recordings: Sequence[str], where: str) -> None:

@@ -157,12 +157,13 @@ def rerun(
     testset: str | None = None,
     anew: bool = False,
     device: str = "auto",
+    references: Path | None = None,
     worst: int,
 ) -> Rerun | None:
     """Translate a folder with a bundle into `out` (see `evaluate.translate`) and compare with what it ships.
 
-    The result is written to `out/rerun.json` too; of several processes the first one has it. worst: how many
-    differences to keep. Other arguments as `choose`.
+    The result is written to `out/rerun.json` too; of several processes the first one has it. references: to score
+    against; worst: how many differences to keep. Other arguments as `choose`.
     """
     choice = choose(bundle, audio, segments, testset, anew)
     check_model(bundle.folder / "model", bundle.campaign)
@@ -174,7 +175,7 @@ def rerun(
         options=bundle.recipe.decode,
         device=device,
     )
-    translation = translate(decoding, choice.folder, choice.segmenting, out)
+    translation = translate(decoding, choice.folder, choice.segmenting, out, references, choice.testset)
     if translation is None:
         return None
     shipped = _shipped(bundle, pair, choice.testset or _only_set_in_part(bundle, choice.folder))

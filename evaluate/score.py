@@ -178,8 +178,13 @@ def write_cell(folder: Path, cell: Cell) -> None:
     """Write what there is to know of one test set and pair: score.json, and lines.jsonl, a reference line a line."""
     record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
     write_text(folder / SCORE_FILE, canonical_json(record))
-    lines = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in cell.lines)
-    write_text(folder / LINES_FILE, "".join(lines))
+    write_lines(folder / LINES_FILE, cell.lines)
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
+    """Write what was compared, a reference line a line of JSON."""
+    texts = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
+    write_text(path, "".join(texts))
 
 
 def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

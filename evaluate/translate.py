@@ -7,7 +7,9 @@ The output folder belongs to one run, and a killed one goes on there:
     hypotheses.jsonl    the lines with their flags, as they come
     <pair>.txt          as the organisers' script writes it: UTF-8, LF, one line a segment, blank for an empty one
     segmentation.json   what there is to say of the segments: where a method cut them, how much speech they miss
-    report.json         all of it in figures, with the flags and the versions of the libraries
+    report.json         all of it in figures, with the flags, the scores and the versions of the libraries
+    lines.jsonl         where there are references: a reference line a line, with what answers it
+    report.html         the same for people, with pictures (lines.svg, quality.svg and as PNG)
 
 No file holds a time: equal runs leave equal bytes.
 """
@@ -18,18 +20,21 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.comparison import Output, segment_places
+from evaluate.comparison import Output, Place, segment_places
 from evaluate.decode import Outcome, decode
 from evaluate.folder import Segmenting
 from evaluate.hypotheses import read_hypotheses
 from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.recordings import readable_in_pieces
+from evaluate.references import References, fitted, references_of
+from evaluate.report.folder import PAGE, FolderResult, write_page
+from evaluate.score import LINES_FILE, Cell, Decoded, score_testset, write_lines
 from evaluate.stages import load_on
 from segment.hearing import Memory
 from segment.report import coverage_lines
@@ -123,15 +128,26 @@ def check_model(model: Path, campaign: Campaign) -> None:
         raise UserError(str(model), what, "name the campaign of this model with --campaign")
 
 
-def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting, out: Path) -> Translation | None:
+def translate(
+    decoding: Decoding,
+    folder: TestSetFolder,
+    segmenting: Segmenting,
+    out: Path,
+    references: Path | None = None,
+    testset: str = "",
+) -> Translation | None:
     """Translate a folder's recordings into `out`, going on where a killed run stopped.
 
+    references: the folder of the translations to score against, if any; testset: what the recordings are called there.
     Started by a launcher, the first process deals with the folder and every one decodes its share; the others return
-    None. Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else.
+    None. Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and
+    where the references are not those of these recordings.
     """
     with joined() as launch, ExitStack() as held:
         run: dict[str, Any] = {}
+        found: References | None = None
         if launch.rank == 0:
+            found = _references(references, decoding.pair, testset, folder)
             run = _describe(decoding, folder, segmenting)
             held.enter_context(_claimed(out, run))
             _segment(folder, segmenting, out)
@@ -153,10 +169,26 @@ def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting,
         _remove(samples)
         if launch.rank > 0:
             return None
-        lines = tuple(plain_line(hypothesis.text) for hypothesis in read_hypotheses(out / HYPOTHESES))
+        hypotheses = read_hypotheses(out / HYPOTHESES)
+        lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
         write_text(out / f"{decoding.pair.name}.txt", "".join(f"{line}\n" for line in lines))
-        report = {**_report(folder, segments, outcome, out), "pair": decoding.pair.name, "run": run}
+        cell = _scored(found, decoding.pair, segments, out, testset)
+        report = {
+            **_report(folder, segments, outcome, out),
+            "pair": decoding.pair.name,
+            "run": run,
+            "scores": [asdict(score) for score in cell.scores] if cell else [],
+        }
         write_text(out / REPORT, canonical_json(report))
+        result = FolderResult(
+            report=report,
+            segments=tuple(segments),
+            hypotheses=tuple(hypotheses),
+            scores=tuple(cell.scores) if cell else (),
+            lines=tuple(cell.lines) if cell else (),
+            language=decoding.pair.target,
+        )
+        write_page(out, result)
     return Translation(
         out=out,
         pair=decoding.pair.name,
@@ -166,6 +198,39 @@ def translate(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting,
         report=report,
         outcome=outcome,
     )
+
+
+def _references(place: Path | None, pair: Pair, testset: str, folder: TestSetFolder) -> References | None:
+    """Return the references of a folder's recordings, None where none are asked for; UserError unless they fit."""
+    if place is None:
+        return None
+    found = references_of(place, pair.name, testset)
+    if found is None:
+        what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
+        raise UserError(f"--references {place}", what, fix)
+    fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")
+    return found
+
+
+def _scored(
+    references: References | None, pair: Pair, segments: Sequence[Segment], out: Path, testset: str
+) -> Cell | None:
+    """Return the scores of a run's lines, and keep the lines that were compared; None without references."""
+    (out / LINES_FILE).unlink(missing_ok=True)
+    if references is None:
+        return None
+    fit, own = fitted(references, segment_places(segments), str(out / HYPOTHESES))
+    decoded = Decoded(
+        testset=testset,
+        pair=pair.name,
+        language=pair.target,
+        hypotheses=out / HYPOTHESES,
+        references=fit,
+        given=own,
+    )
+    cell = score_testset(decoded)
+    write_lines(out / LINES_FILE, cell.lines)
+    return cell
 
 
 def _describe(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting) -> dict[str, Any]:
@@ -288,4 +353,9 @@ def translation_text(translation: Translation) -> str:
         if report[key]:
             lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
     outcome = translation.outcome if translation.outcome.decoded else "by an earlier run, all of it"
-    return "\n".join([*lines, f"decoded: {outcome}", f"written: {translation.out}/{translation.pair}.txt"])
+    lines.append(f"decoded: {outcome}")
+    for score in report["scores"]:
+        how = "cut anew along them" if score["resegmented"] else "line by line"
+        against = f"{score['references']:,} reference lines, {how}; {score['signature']}"
+        lines.append(f"{score['metric']}: {score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f}), {against}")
+    return "\n".join([*lines, f"written: {translation.out}/{translation.pair}.txt, and {PAGE} beside it"])

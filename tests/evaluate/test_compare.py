@@ -238,7 +238,11 @@ def test_each_output_of_bundles_meets_the_references_of_its_test_set(tmp_path, c
             [],
             None,  # the recording that has no hypothesis counts as blank lines
         ),
-        (lambda folder: make_references(folder, segments=ACCENT * 3), [], "have no reference line (first: b.wav)"),
+        (
+            lambda folder: make_references(folder, segments=ACCENT * 3),
+            [],
+            "recordings have no reference line (first: b.wav)",
+        ),
     ],
 )
 def test_references_that_do_not_fit_are_refused(tmp_path, monkeypatch, capsys, change, options, message):

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from evaluate.report.colours import DARK, LIGHT
+from evaluate.report.folder import write_page
 from evaluate.report.make import write_report
 from tests.evaluate.synthetic import results
+from tests.evaluate.test_report_folder import result
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,16 @@ def test_on_a_phone_only_boxes_scroll_sideways(browser, page, tmp_path):
     assert measured["scrolls"] > 0 and abs(measured["heading"]) <= 2  # the first column stays
     assert measured["fetched"] == [] and console == ""
     assert measured["background"] == rgb(LIGHT["paper"])
+
+
+def test_the_page_of_a_folder_fits_a_phone_too(browser, tmp_path):
+    write_page(tmp_path, result())
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    script = MEASURE.replace("#table-1", "#worst")
+    (tmp_path / "measured.html").write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
+    measured, console = measure(browser, tmp_path / "measured.html", tmp_path / "profile", "--window-size=390,900")
+    assert (measured["scroll"], measured["wide"]) == (measured["inner"], [])
+    assert measured["scrolls"] > 0 and measured["fetched"] == [] and console == ""
 
 
 def test_a_dark_scheme_makes_a_dark_page(browser, page, tmp_path):

@@ -16,7 +16,9 @@ from submission.segments import read_segments, write_segments
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "rerun.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```sh\n(.+?)\n```", TEXT, re.DOTALL)
-PREFIXES = (".venv/bin/nox -s rerun --", "python3 -m evaluate")
+TORCHRUN = "torchrun --standalone --nproc-per-node 4 -m evaluate"
+"""Its command is run by one process here; several are another test's (test_translate.py)."""
+PREFIXES = (".venv/bin/nox -s rerun --", "python3 -m evaluate", TORCHRUN)
 
 
 def arguments(command: str, names: dict[str, str]) -> list[str]:
@@ -31,7 +33,12 @@ def arguments(command: str, names: dict[str, str]) -> list[str]:
 @pytest.fixture
 def names(bundled, tmp_path) -> dict[str, str]:
     yaml = tmp_path / "their.yaml"
-    write_segments(yaml, read_segments(bundled.folder / "segments" / "TALKS.yaml")[:2])
+    segments = read_segments(bundled.folder / "segments" / "TALKS.yaml")
+    write_segments(yaml, segments[:2])
+    references = tmp_path / "references" / "TALKS"
+    references.mkdir(parents=True)
+    write_segments(references / "segments.yaml", segments)
+    (references / "en-de.txt").write_text("Guten Tag.\n" * len(segments), encoding="utf-8")
     return {
         "BUNDLE": str(bundled.folder),
         "RECORDINGS": str(bundled.audio / "talks"),
@@ -39,13 +46,15 @@ def names(bundled, tmp_path) -> dict[str, str]:
         "TESTSET": "ACCENT",
         "MODEL": str(bundled.folder / "model"),
         "YAML": str(yaml),
+        "OTHER": str(bundled.folder),
+        "REFERENCES": str(references.parent),
         "OUT": str(tmp_path / "out"),
         "iwslt26": bundled.campaign,
     }
 
 
 def test_every_command_works(bundled, names, capsys):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 9
     for command in COMMANDS:
         words = arguments(command, names)
         # The test's campaign is not a shipped one, which a bundle could name and the recipe would suit.
@@ -55,7 +64,8 @@ def test_every_command_works(bundled, names, capsys):
             words += ["--recipe", bundled.recipe]
         assert run(make_parser(), words) == 0, (command, capsys.readouterr().err)
     said = capsys.readouterr().out
-    assert said.count("identical 15/15 lines") == 2  # both pairs
+    assert said.count("identical 15/15 lines") == 4  # both pairs, under a launcher, with references
+    assert said.count("15 reference lines, line by line") == 3 and "p: how often chance" in said
     assert re.search(r"\nen-de/TALKS +15/15 lines \(100\.0%\)", said)
 
 

@@ -17,12 +17,13 @@ import soundfile
 
 from evaluate.__main__ import make_parser
 from evaluate.hypotheses import read_hypotheses
+from evaluate.metrics import corpus_scores
 from evaluate.recordings import readable_in_pieces
 from segment.testset import read_folder
 from submission.cli import run
 from submission.digest import describe_files
 from submission.runtime.audio import read_audio, seeks
-from submission.segments import SAMPLE_RATE, Segment, read_segments
+from submission.segments import SAMPLE_RATE, Segment, read_segments, write_segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -265,3 +266,75 @@ def test_a_recording_that_was_cut_off_on_its_way_is_refused(bundled, audio, tmp_
     status, _, error = command(arguments(bundled, audio, tmp_path / "out"), capsys)
     assert status == 2
     assert "a.wav: lacks " in error
+
+
+# --- with references ---
+
+
+def make_references(folder: Path, lines: list[str], segments: list[Segment] = GIVEN, pair: str = "en-de") -> Path:
+    folder.mkdir()
+    (folder / f"{pair}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_segments(folder / "segments.yaml", segments)
+    return folder
+
+
+def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path, capsys):
+    (audio / "segments.yaml").write_text(YAML, encoding="utf-8")
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert command(arguments(bundled, audio, plain), capsys)[0] == 0
+    said = [hypothesis.text for hypothesis in read_hypotheses(plain / "hypotheses.jsonl")]
+    lines = ["Hallo.", said[1], "Etwas <b>ganz</b> anderes."]
+    references = make_references(tmp_path / "references", lines)
+    options = ["--references", str(references)]
+    status, told, _ = command([*arguments(bundled, audio, out), *options], capsys)
+    assert status == 0
+    assert "3 reference lines, line by line" in told and "report.html beside it" in told
+    scores = {score["metric"]: score for score in json.loads((out / "report.json").read_text())["scores"]}
+    expected = {figure.metric: round(figure.value, 4) for figure in corpus_scores(said, lines, "de")}
+    assert {metric: score["value"] for metric, score in scores.items()} == expected
+    compared = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["hypothesis"], line["reference"]) for line in compared] == list(zip(said, lines, strict=True))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Etwas &lt;b&gt;ganz&lt;/b&gt; anderes." in page and "<b>" not in page
+    assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    assert scores["BLEU"]["data_sha256"] in page and str(tmp_path) not in page
+    assert (out / "lines.png").stat().st_size > 5000 and (out / "quality.svg").is_file()
+
+    # What was decoded without references is scored afterwards, and the other way round.
+    assert command([*arguments(bundled, audio, plain), *options], capsys)[0] == 0
+    assert describe_files(plain) == describe_files(out)
+    assert command(arguments(bundled, audio, out), capsys)[0] == 0
+    assert not (out / "lines.jsonl").exists() and json.loads((out / "report.json").read_text())["scores"] == []
+
+
+def test_segments_of_ones_own_are_cut_anew_along_the_references(bundled, audio, tmp_path, capsys):
+    references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
+    options = ["--method", "fixed", "--references", str(references)]
+    status, told, _ = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
+    assert status == 0 and "3 reference lines, cut anew along them" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), "no such folder; name the folder that holds the references"),
+        (lambda folder: (folder / "en-de.txt").unlink(), "holds no references for en-de"),
+        (lambda folder: (folder / "en-de.txt").write_text("eins\n"), "expected 3 lines, one for each entry"),
+        (lambda folder: (folder / "en-de.txt").write_bytes(b"\xff\n" * 3), "is not UTF-8"),
+        (lambda folder: (folder / "en-de.txt").write_bytes(b"a\n\0\nb\n"), "line 2: holds a NUL"),
+        (lambda folder: (folder / "en-de.txt").write_text("你好你好你好你好\n" * 3), "letters are Han characters"),
+        (
+            lambda folder: write_segments(folder / "segments.yaml", [GIVEN[0]] * 3),
+            "--audio: 1 of 2 recordings have no reference line (first: b.wav)",
+        ),
+    ],
+)
+def test_references_that_do_not_fit_are_refused_before_anything_is_decoded(
+    bundled, audio, tmp_path, capsys, change, message
+):
+    references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
+    change(references)
+    out = tmp_path / "out"
+    status, _, error = command([*arguments(bundled, audio, out), "--references", str(references)], capsys)
+    assert status == 2 and message in error
+    assert not out.exists()

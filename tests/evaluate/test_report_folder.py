@@ -1,0 +1,132 @@
+"""The page of a translated folder: what is drawn, what is listed, and that a stranger's words stay words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluate.hypotheses import Hypothesis
+from evaluate.metrics import corpus_scores
+from evaluate.report.folder import MOST_DRAWN, FolderResult, recording_quality, write_page
+from evaluate.score import Line, Score
+from submission.digest import describe_files
+from submission.segments import SAMPLE_RATE, Segment
+
+WORDS = ["die", "Katze", "schläft", "auf", "dem", "alten", "Dach", "und", "träumt", "von", "Fischen"]
+
+
+def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True) -> FolderResult:
+    """Return a folder of so many recordings, its later ones translated worse, some lines flagged or blank."""
+    names = [f"a_recording_whose_name_is_long_and_<b>bold</b>_{n:03d}.wav" for n in range(recordings)]
+    segments, hypotheses, lines = [], [], []
+    for n, name in enumerate(names):
+        for m in range(lines_each):
+            segments.append(Segment(recording=name, start=m * 3 * SAMPLE_RATE, end=(m * 3 + 2) * SAMPLE_RATE))
+            right = " ".join(WORDS[m : m + 6])
+            said = " ".join(WORDS[m : max(m + 1, m + 6 - n // 6)]) if n % 7 else ""
+            flags = ("blank",) if not said else ("loop",) if n % 5 == 4 else ()
+            hypotheses.append(Hypothesis(segment=f"{name}/{m:04d}", text=said, flags=flags))
+            lines.append(Line(recording=name, source=None, hypothesis=said, reference=right))
+    figures = corpus_scores([line.hypothesis for line in lines], [line.reference for line in lines], "de")
+    scores = tuple(
+        Score(
+            testset="",
+            pair="en-de",
+            metric=figure.metric,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            signature=figure.signature,
+            segments=len(segments),
+            references=len(lines),
+            resegmented=False,
+            data_sha256="d" * 64,
+            hypotheses_sha256="e" * 64,
+        )
+        for figure in figures
+    )
+    report = {
+        "pair": "en-de",
+        "recordings": recordings,
+        "recordings_without_segments": [],
+        "segments": len(segments),
+        "segment_seconds": 2.0 * len(segments),
+        "versions": {"torch": "2"},
+        "run": {
+            "model_sha256": "a" * 64,
+            "prompt": "<script>alert(1)</script>",
+            "segments": {"method": "fixed"},
+            "recordings": [{"name": name, "sha256": "c" * 64} for name in names],
+        },
+    }
+    return FolderResult(
+        report=report,
+        segments=tuple(segments),
+        hypotheses=tuple(hypotheses),
+        scores=scores if references else (),
+        lines=tuple(lines) if references else (),
+        language="de",
+    )
+
+
+def written(tmp_path: Path, folder: FolderResult) -> str:
+    assert set(write_page(tmp_path, folder)) == {path.name for path in tmp_path.iterdir()}
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_strangers_words_stay_words(tmp_path):
+    page = written(tmp_path, result())
+    assert "<b>" not in page and "<script" not in page and "&lt;script&gt;" in page
+    assert "<b>" not in (tmp_path / "lines.svg").read_text(encoding="utf-8")
+
+
+def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):
+    folder = result()
+    page = written(tmp_path, folder)
+    blank = sum(not hypothesis.text for hypothesis in folder.hypotheses)
+    flagged = sum(bool(hypothesis.text and hypothesis.flags) for hypothesis in folder.hypotheses)
+    plain = len(folder.hypotheses) - blank - flagged
+    assert blank and flagged
+    assert f"Segments: 120 ({plain} translated, {flagged} flagged, {blank} blank); recordings: 30." in page
+    assert f"The first {MOST_DRAWN} recordings are drawn." in page and f"The {MOST_DRAWN} lowest are drawn." in page
+    assert f"Lines that look wrong by themselves: {blank + flagged}." in page
+    assert f"{blank + flagged - 20} more are in hypotheses.jsonl." in page
+
+
+def test_the_lines_that_are_furthest_from_their_references_stand_first(tmp_path):
+    page = written(tmp_path, result())
+    table = page[page.index('id="worst"') : page.index('id="flagged"')]
+    assert table.count("(blank)") == 10 and WORDS[0] in table
+
+
+def test_each_recording_has_the_chrf_of_its_own_lines():
+    folder = result(recordings=3)
+    quality = recording_quality(folder)
+    first = [line for line in folder.lines if line.recording == folder.recordings[1]]
+    (chrf,) = [
+        figure.value
+        for figure in corpus_scores([one.hypothesis for one in first], [one.reference for one in first], "de")
+        if figure.metric == "chrF"
+    ]
+    assert quality[folder.recordings[1]] == pytest.approx(chrf)
+    assert list(quality) == folder.recordings
+
+
+def test_without_references_there_is_nothing_about_quality(tmp_path):
+    page = written(tmp_path, result(references=False))
+    assert "chrF" not in page and 'id="scores"' not in page and "Furthest" not in page
+    assert not (tmp_path / "quality.svg").exists()
+
+
+@pytest.mark.parametrize("recordings", [1, 2])
+def test_a_recording_alone_is_compared_with_none(tmp_path, recordings):
+    written(tmp_path, result(recordings=recordings))
+    assert (tmp_path / "quality.svg").exists() == (recordings > 1)
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_page(tmp_path / name, result(recordings=5))
+    assert describe_files(tmp_path / "one") == describe_files(tmp_path / "two")
