@@ -20,21 +20,21 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.comparison import Output, Place, segment_places
+from evaluate.comparison import Output, segment_places
 from evaluate.decode import Outcome, decode
 from evaluate.folder import Segmenting
+from evaluate.folder_scores import find_fitting, score_lines, without_recording
 from evaluate.hypotheses import read_hypotheses
 from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.recordings import readable_in_pieces
-from evaluate.references import References, fitted, references_of
+from evaluate.references import References
 from evaluate.report.folder import PAGE, FolderResult, write_page
-from evaluate.score import LINES_FILE, Cell, Decoded, score_testset, write_lines
 from evaluate.stages import load_on
 from segment.hearing import Memory
 from segment.report import coverage_lines
@@ -147,7 +147,7 @@ def translate(
         run: dict[str, Any] = {}
         found: References | None = None
         if launch.rank == 0:
-            found = _references(references, decoding.pair, testset, folder)
+            found = find_fitting(references, decoding.pair, testset, folder)
             run = _describe(decoding, folder, segmenting)
             held.enter_context(_claimed(out, run))
             _segment(folder, segmenting, out)
@@ -172,12 +172,13 @@ def translate(
         hypotheses = read_hypotheses(out / HYPOTHESES)
         lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
         write_text(out / f"{decoding.pair.name}.txt", "".join(f"{line}\n" for line in lines))
-        cell = _scored(found, decoding.pair, segments, out, testset)
+        cell = score_lines(found, decoding.pair, segments, out, testset)
         report = {
             **_report(folder, segments, outcome, out),
             "pair": decoding.pair.name,
             "run": run,
             "scores": [asdict(score) for score in cell.scores] if cell else [],
+            "references_without_recording": without_recording(found, folder),
         }
         write_text(out / REPORT, canonical_json(report))
         result = FolderResult(
@@ -198,39 +199,6 @@ def translate(
         report=report,
         outcome=outcome,
     )
-
-
-def _references(place: Path | None, pair: Pair, testset: str, folder: TestSetFolder) -> References | None:
-    """Return the references of a folder's recordings, None where none are asked for; UserError unless they fit."""
-    if place is None:
-        return None
-    found = references_of(place, pair.name, testset)
-    if found is None:
-        what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
-        raise UserError(f"--references {place}", what, fix)
-    fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")
-    return found
-
-
-def _scored(
-    references: References | None, pair: Pair, segments: Sequence[Segment], out: Path, testset: str
-) -> Cell | None:
-    """Return the scores of a run's lines, and keep the lines that were compared; None without references."""
-    (out / LINES_FILE).unlink(missing_ok=True)
-    if references is None:
-        return None
-    fit, own = fitted(references, segment_places(segments), str(out / HYPOTHESES))
-    decoded = Decoded(
-        testset=testset,
-        pair=pair.name,
-        language=pair.target,
-        hypotheses=out / HYPOTHESES,
-        references=fit,
-        given=own,
-    )
-    cell = score_testset(decoded)
-    write_lines(out / LINES_FILE, cell.lines)
-    return cell
 
 
 def _describe(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting) -> dict[str, Any]:
@@ -353,7 +321,11 @@ def translation_text(translation: Translation) -> str:
         if report[key]:
             lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
     outcome = translation.outcome if translation.outcome.decoded else "by an earlier run, all of it"
-    lines.append(f"decoded: {outcome}")
+    lines.append(f"decoded: {outcome if translation.segments else 'nothing, there are no segments'}")
+    if missing := report["references_without_recording"]:
+        lines.append(
+            f"not here: {len(missing):,} recordings with references count as untranslated: {', '.join(missing)}"
+        )
     for score in report["scores"]:
         how = "cut anew along them" if score["resegmented"] else "line by line"
         against = f"{score['references']:,} reference lines, {how}; {score['signature']}"

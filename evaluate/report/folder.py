@@ -159,6 +159,7 @@ def _score_tables(result: FolderResult) -> list[Table]:
     if not result.scores:
         return []
     first = result.scores[0]
+    missing = [shown(name, 80) for name in result.report["references_without_recording"]]
     rows = tuple(
         Row(
             head=f"{score.metric}{' (less is better)' if score.metric in LOWER_IS_BETTER else ''}",
@@ -178,7 +179,10 @@ def _score_tables(result: FolderResult) -> list[Table]:
             head="metric",
             columns=(Column(title="value"), Column(title="signature", text=True)),
             groups=(Group(title="", rows=rows),),
-            notes=("Small: the 95 % bootstrap interval over the reference lines.",),
+            notes=(
+                "Small: the 95 % bootstrap interval over the reference lines.",
+                *([f"Not here, so counted as untranslated: {', '.join(missing)}."] if missing else []),
+            ),
         )
     ]
 

@@ -50,6 +50,7 @@ def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True
         "pair": "en-de",
         "recordings": recordings,
         "recordings_without_segments": [],
+        "references_without_recording": ["elsewhere.wav"],
         "segments": len(segments),
         "segment_seconds": 2.0 * len(segments),
         "versions": {"torch": "2"},
@@ -79,6 +80,10 @@ def test_a_strangers_words_stay_words(tmp_path):
     page = written(tmp_path, result())
     assert "<b>" not in page and "<script" not in page and "&lt;script&gt;" in page
     assert "<b>" not in (tmp_path / "lines.svg").read_text(encoding="utf-8")
+
+
+def test_references_of_recordings_that_are_not_there_are_said_to_count(tmp_path):
+    assert "Not here, so counted as untranslated: elsewhere.wav." in written(tmp_path, result())
 
 
 def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):

@@ -307,6 +307,21 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     assert not (out / "lines.jsonl").exists() and json.loads((out / "report.json").read_text())["scores"] == []
 
 
+def test_a_silent_folder_and_references_of_what_is_not_there_count_as_untranslated(bundled, tmp_path, capsys):
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "quiet.wav", np.zeros(5 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    (tmp_path / "references").mkdir()
+    (tmp_path / "references" / "en-de.xml").write_text(
+        '<doc docid="quiet">\n<seg id="1">Wo ist es?</seg></doc><doc docid="gone"><seg id="1">Ja.</seg></doc>'
+    )
+    out, options = tmp_path / "out", ["--method", "vad", "--references", str(tmp_path / "references")]
+    status, told, _ = command([*arguments(bundled, tmp_path / "audio", out), *options], capsys)
+    assert status == 0 and "decoded: nothing, there are no segments" in told
+    assert "not here: 1 recordings with references count as untranslated: gone" in told and "BLEU: 0.00" in told
+    lines = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["recording"], line["hypothesis"]) for line in lines] == [("quiet.wav", ""), ("gone", "")]
+
+
 def test_segments_of_ones_own_are_cut_anew_along_the_references(bundled, audio, tmp_path, capsys):
     references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
     options = ["--method", "fixed", "--references", str(references)]

@@ -1,0 +1,71 @@
+"""The lines of a translated folder against anybody's references: found and checked first, scored when the lines are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluate.comparison import Place, segment_places
+from evaluate.outputs import HYPOTHESES
+from evaluate.references import References, fitted, references_of
+from evaluate.score import LINES_FILE, Cell, Decoded, score_testset, write_lines
+from segment.testset import TestSetFolder
+from submission.campaign import Pair
+from submission.errors import UserError
+from submission.segments import Segment
+
+
+def find_fitting(place: Path | None, pair: Pair, testset: str, folder: TestSetFolder) -> References | None:
+    """Return a folder's references, its recordings called as there; None where none are asked for.
+
+    place: as for `references_of`; testset: what the recordings are called there. Raises UserError where there are none,
+    and where they lack a recording of the folder.
+    """
+    if place is None:
+        return None
+    found = references_of(place, pair.name, testset)
+    if found is None:
+        what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
+        raise UserError(f"--references {place}", what, fix)
+    return fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")[0]
+
+
+def without_recording(references: References | None, folder: TestSetFolder) -> list[str]:
+    """Return the recordings that have references and are not in the folder: their lines count as untranslated."""
+    here = {recording.name for recording in folder.recordings}
+    return [name for name in dict.fromkeys(references.recordings if references else ()) if name not in here]
+
+
+def score_lines(
+    references: References | None, pair: Pair, segments: Sequence[Segment], out: Path, testset: str
+) -> Cell | None:
+    """Return the scores of a run's lines, and keep the lines that were compared; None without references.
+
+    references: as `find_fitting` gives them; out: the run's folder.
+    """
+    (out / LINES_FILE).unlink(missing_ok=True)
+    if references is None:
+        return None
+    fit, own = fitted(references, segment_places(segments), str(out / HYPOTHESES))
+    decoded = Decoded(
+        testset=testset,
+        pair=pair.name,
+        language=pair.target,
+        hypotheses=out / HYPOTHESES,
+        references=fit,
+        given=own,
+    )
+    cell = score_testset(decoded)
+    write_lines(out / LINES_FILE, cell.lines)
+    return cell
+
+
+def score_texts(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line a metric for a terminal; scores: as report.json holds them."""
+    lines = []
+    for score in scores:
+        how = "cut anew along them" if score["resegmented"] else "line by line"
+        against = f"{score['references']:,} reference lines, {how}; {score['signature']}"
+        lines.append(f"{score['metric']}: {score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f}), {against}")
+    return lines
