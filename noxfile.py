@@ -37,6 +37,8 @@ STEPS = (
 )
 
 
+REPORTED = ("ablation", "segmentation", "contrastive", "primary")  # what `ablate` measures
+
 FINETUNING = STEPS[: STEPS.index("quantize pack")]
 
 # Environment -> the dependency groups of pyproject.toml that it holds.
@@ -131,23 +133,21 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(requires=["build_env"], default=False)
 def score(session: nox.Session) -> None:
-    """Add COMET's figures to a built system: nox -s score -- --comet DIR.
+    """Add COMET's figures to a built system, nox -s score -- --comet DIR, or to the report, … -- report --comet DIR.
 
     In an environment of its own, because its needs and those of the build contradict.
     """
     install(session, "score")
-    session.run("python", "-m", "evaluate", "comet", *session.posargs)
+    of_report = session.posargs[:1] == ["report"]
+    given = session.posargs[of_report:]
+    for recipe in REPORTED if of_report else ():
+        session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *given)
+    if of_report:
+        session.run(PYTHON, "-m", "evaluate", "ablate", *given, external=True)
+        return
+    session.run("python", "-m", "evaluate", "comet", *given)
     for step in ("submission bundle", "submission summary"):
-        session.run(PYTHON, "-m", *step.split(), *session.posargs, external=True)
-
-
-@nox.session(requires=["build_env"], default=False)
-def score_report(session: nox.Session) -> None:
-    """Add COMET's figures to the report that `nox -s ablate` made: nox -s score_report -- --comet DIR."""
-    install(session, "score")
-    for recipe in ("ablation", "segmentation", "contrastive", "primary"):
-        session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *session.posargs)
-    session.run(PYTHON, "-m", "evaluate", "ablate", *session.posargs, external=True)
+        session.run(PYTHON, "-m", *step.split(), *given, external=True)
 
 
 @nox.session(default=False, reuse_venv=False)

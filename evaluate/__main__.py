@@ -48,7 +48,7 @@ def comet(args: argparse.Namespace) -> None:
     """Build the stages comet of a scored system, or of every system of a list: COMET's figures beside the others.
 
     By a checkpoint of this machine, in the score environment: `nox -s score`, which takes the same arguments. Of what a
-    report measures, `nox -s score_report`. A system of which only some test sets are scored gets figures of those.
+    report measures, `nox -s score -- report`. A system of which only some test sets are scored gets figures of those.
     """
     from evaluate import stages
     from evaluate.table import table
