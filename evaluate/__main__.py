@@ -103,7 +103,7 @@ def bench(args: argparse.Namespace) -> int:
     from evaluate.bench import benches
     from submission.measuring import run_benches
 
-    return run_benches(benches(*open_system(args)), args.only, args.out)
+    return run_benches(benches(*open_system(args), args.only), args.only, args.out)
 
 
 def _parts(args: argparse.Namespace) -> dict[str, list[str]]:

@@ -16,25 +16,24 @@ from submission.errors import UserError
 from submission.segments import Segment
 
 
-def find_fitting(place: Path | None, pair: Pair, testset: str, folder: TestSetFolder) -> References | None:
-    """Return a folder's references, its recordings called as there; None where none are asked for.
+def find_fitting(
+    place: Path | None, pair: Pair, testset: str, folder: TestSetFolder
+) -> tuple[References | None, list[str]]:
+    """Return the references of a folder's recordings, which are called as there, and what others there would be.
 
-    place: as for `references_of`; testset: what the recordings are called there. Raises UserError where there are none,
-    and where they lack a recording of the folder.
+    None where none are asked for. place: as for `references_of`; testset: what the recordings are called there. Raises
+    UserError where there are none, and where they lack a recording of the folder.
     """
     if place is None:
-        return None
+        return None, []
     found = references_of(place, pair.name, testset)
     if found is None:
         what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
         raise UserError(f"--references {place}", what, fix)
-    return fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")[0]
-
-
-def without_recording(references: References | None, folder: TestSetFolder) -> list[str]:
-    """Return the recordings that have references and are not in the folder: their lines count as untranslated."""
+    fit, _ = fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")
     here = {recording.name for recording in folder.recordings}
-    return [name for name in dict.fromkeys(references.recordings if references else ()) if name not in here]
+    others = [name for name in dict.fromkeys(fit.recordings) if name not in here]
+    return fit.chosen([n for n, name in enumerate(fit.recordings) if name in here]), others
 
 
 def score_lines(

@@ -164,7 +164,8 @@ def _add_references(parser: argparse.ArgumentParser) -> None:
         "--references",
         type=Path,
         metavar="DIR",
-        help="score against these: <pair>.txt or .xml beside segments.yaml, or a folder like that for each test set",
+        help="score against these: a folder with <pair>.txt beside segments.yaml, or with <pair>.xml; of a bundle also "
+        "one with a folder like that for each test set",
     )
 
 

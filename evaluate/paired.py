@@ -42,15 +42,17 @@ def compare_with_references(a: Output, b: Output, references: References, pair: 
 
 
 def _answers(output: Output, references: References, language: str) -> tuple[list[str], bool]:
-    """Return a line of the output for each reference line, and whether they are its own lines."""
+    """Return a line of the output for each reference line, in their order, and whether they are its own lines."""
     fit, own = fitted(references, output.places, output.label)
-    if own:
-        return list(output.lines), True
-    texts: dict[str, list[str]] = {}
-    for place, line in zip(output.places, output.lines, strict=True):
-        texts.setdefault(place.recording, []).append(line)
-    pairs = list(zip(fit.recordings, fit.lines, strict=True))
-    return resegment_recordings(texts, pairs, language, output.label), False
+    lines = list(output.lines)
+    if not own:
+        texts: dict[str, list[str]] = {}
+        for place, line in zip(output.places, output.lines, strict=True):
+            texts.setdefault(place.recording, []).append(line)
+        pairs = list(zip(fit.recordings, fit.lines, strict=True))
+        lines = resegment_recordings(texts, pairs, language, output.label)
+    answers = dict(zip(fit.numbers, lines, strict=True))
+    return [answers[number] for number in references.numbers], own
 
 
 def paired_lines(paired: Paired) -> list[str]:

@@ -12,7 +12,8 @@ another script than the target language's is refused: a German file scored as Ch
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from unicodedata import normalize
@@ -45,8 +46,20 @@ class References:
     """The recording that each line belongs to, by its file name."""
     sha256: str
     """Digest of the text file."""
+    numbers: tuple[int, ...]
+    """Of each line its place in the file, from 0: lines are put into the order of hypotheses, or left out."""
     sources: tuple[str, ...] | None = None
     """The transcript of each line, which COMET reads; None where the organisers have not given any."""
+
+    def chosen(self, numbers: Sequence[int]) -> References:
+        """Return some of the lines, in this order."""
+        return replace(
+            self,
+            lines=tuple(self.lines[n] for n in numbers),
+            recordings=tuple(self.recordings[n] for n in numbers),
+            numbers=tuple(self.numbers[n] for n in numbers),
+            sources=tuple(self.sources[n] for n in numbers) if self.sources else None,
+        )
 
 
 def find_references(folder: Path, pair: str, testset: Path | None = None) -> References | None:
@@ -75,18 +88,18 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
     check_script(lines, pair.rpartition("-")[2], str(path))
     source = folder / f"{pair.partition('-')[0]}.txt"
     sources = _sources(source, len(lines)) if source.is_file() else None
-    if known:
-        order = {recording.name: n for n, recording in enumerate(known.recordings)}
-        numbers = sorted(range(len(lines)), key=lambda n: order[recordings[n]])
-        lines, recordings = [lines[n] for n in numbers], [recordings[n] for n in numbers]
-        sources = sources and [sources[n] for n in numbers]
-    return References(
+    references = References(
         path=path,
         lines=tuple(lines),
         recordings=tuple(recordings),
         sha256=sha256_file(path),
+        numbers=tuple(range(len(lines))),
         sources=tuple(sources) if sources else None,
     )
+    if known is None:
+        return references
+    order = {recording.name: n for n, recording in enumerate(known.recordings)}
+    return references.chosen(sorted(range(len(lines)), key=lambda n: order[recordings[n]]))
 
 
 def _sources(path: Path, count: int) -> list[str]:
@@ -118,6 +131,7 @@ def find_gold_references(folder: Path, language: str) -> References | None:
         lines=tuple(lines),
         recordings=tuple(wav.name for wav in wavs),
         sha256=sha256_file(path),
+        numbers=tuple(range(len(lines))),
         sources=tuple(_sources(source, len(lines))) if source.is_file() else None,
     )
 
@@ -220,14 +234,18 @@ def references_of(folder: Path, pair: str, testset: str = "") -> References | No
         return find_gold_references(folder, language)
     for place in (folder, folder / testset) if testset else (folder,):
         if reference_text(place, pair) is not None:
-            return find_references(place, pair)
+            found = find_references(place, pair)
+            if found is not None and not found.lines:
+                raise UserError(str(found.path), "holds no lines", "get the file again")
+            return found
     return None
 
 
 def fitted(references: References, places: Sequence[Place], where: str) -> tuple[References, bool]:
-    """Return references whose recordings are called as the places of an output are, and whether lines answer lines.
+    """Return references as they answer an output, and whether its lines answer theirs one by one.
 
-    They do where the output's segments are the references' own: as many, of the same recordings in the same order, and
+    Recordings are called as the output's places call them and come in their order; those that the output does not have
+    come last. Lines answer lines where the output's segments are the references' own: as many of each recording,
     beginning and ending no further than half a second from where the reference lines do, as far as both say it.
     Otherwise the output is to be cut anew. Raises UserError where the output has recordings of which the references
     know nothing, which would count nowhere, and where it does not say its recordings and has another number of lines.
@@ -237,19 +255,42 @@ def fitted(references: References, places: Sequence[Place], where: str) -> tuple
             what = f"has {len(places)} lines, {references.path} has {len(references.lines)}"
             raise UserError(where, what, "give its segments with --segments")
         return references, True
-    called = {_key(place.recording): place.recording for place in places}
-    known = {_key(recording) for recording in references.recordings}
-    if unknown := [recording for key, recording in called.items() if key not in known]:
-        what = f"{len(unknown)} of {len(called)} recordings have no reference line (first: {unknown[0]})"
+    theirs = list(dict.fromkeys(place.recording for place in places))
+    called = _matched(dict.fromkeys(references.recordings), theirs)
+    if unknown := [name for name in theirs if name not in called.values()]:
+        what = f"{len(unknown)} of {len(theirs)} recordings have no reference line (first: {unknown[0]})"
         raise UserError(where, what, "give references for every recording, or only the recordings that have them")
-    names = tuple(called.get(_key(recording), recording) for recording in references.recordings)
+    names = tuple(called.get(name, name) for name in references.recordings)
     renamed = replace(references, recordings=names)
-    return renamed, names == tuple(place.recording for place in places) and _lie_alike(references, places)
+    lines_of: dict[str, list[int]] = {name: [] for name in theirs}
+    for number, name in enumerate(names):
+        lines_of.setdefault(name, []).append(number)
+    if Counter(names) == Counter(place.recording for place in places):
+        left = {name: iter(numbers) for name, numbers in lines_of.items()}
+        beside = renamed.chosen([next(left[place.recording]) for place in places])
+        if _lie_alike(beside, places):
+            return beside, True
+    return renamed.chosen([number for numbers in lines_of.values() for number in numbers]), False
 
 
-def _key(recording: str) -> str:
-    """Return a recording's name as it is compared: a segments YAML may leave the extension out."""
-    return normalize("NFC", PurePath(recording).stem if PurePath(recording).suffix in AUDIO_SUFFIXES else recording)
+def _matched(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
+    """Return reference's name of a recording -> its file name, where one is meant: an extension may be left out."""
+    exact = {normalize("NFC", file): file for file in files}
+    stems: dict[str, list[str]] = {}
+    for file in files:
+        stems.setdefault(_stem(file), []).append(file)
+    found = {}
+    for name in names:
+        alike = [exact[known]] if (known := normalize("NFC", name)) in exact else stems.get(_stem(name), [])
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _stem(recording: str) -> str:
+    """Return a recording's name without its extension, where it has one of audio."""
+    path = PurePath(normalize("NFC", recording))
+    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
 
 def _lie_alike(references: References, places: Sequence[Place]) -> bool:
@@ -257,12 +298,12 @@ def _lie_alike(references: References, places: Sequence[Place]) -> bool:
     beside = references.path.with_name(SEGMENTS)
     if references.path.suffix != ".txt" or not beside.is_file():  # nothing says where a line lies in its recording
         return len(set(references.recordings)) == len(references.recordings)
-    pairs = zip(places, read_positions(beside), strict=True)
+    positions = read_positions(beside)
     return all(
         place.start is None
         or place.end is None
-        or (abs(place.start - line.start) <= NEAR and abs(place.end - line.end) <= NEAR)
-        for place, line in pairs
+        or (abs(place.start - positions[n].start) <= NEAR and abs(place.end - positions[n].end) <= NEAR)
+        for place, n in zip(places, references.numbers, strict=True)
     )
 
 

@@ -175,10 +175,11 @@ def rerun(
         options=bundle.recipe.decode,
         device=device,
     )
-    translation = translate(decoding, choice.folder, choice.segmenting, out, references, choice.testset)
+    known = choice.testset or _only_set_in_part(bundle, choice.folder)
+    translation = translate(decoding, choice.folder, choice.segmenting, out, references, known)
     if translation is None:
         return None
-    shipped = _shipped(bundle, pair, choice.testset or _only_set_in_part(bundle, choice.folder))
+    shipped = _shipped(bundle, pair, known)
     theirs = bundled_output(bundle.folder, *shipped.split("/")) if shipped else None
     comparison = None
     if theirs and set(recordings_of(translation.output)) & set(recordings_of(theirs)):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,7 @@ from typing import Any
 from evaluate.comparison import Output, segment_places
 from evaluate.decode import Outcome, decode
 from evaluate.folder import Segmenting
-from evaluate.folder_scores import find_fitting, score_lines, without_recording
+from evaluate.folder_scores import find_fitting, score_lines, score_texts
 from evaluate.hypotheses import read_hypotheses
 from evaluate.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.recordings import readable_in_pieces
@@ -56,8 +57,9 @@ HEARD = "heard"
 """Folder of what was heard before the segments are written; removed then."""
 SAMPLES = "samples"
 """Folder, one a process, of recordings that cannot be read in pieces as they are; removed when they are translated."""
+_SAMPLES = re.compile(rf"{SAMPLES}[0-9]*")
 LOCK = ".lock"
-BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD, LOCK)
+BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD)
 FORMAT = "translation-run"
 
 
@@ -146,12 +148,19 @@ def translate(
     with joined() as launch, ExitStack() as held:
         run: dict[str, Any] = {}
         found: References | None = None
-        if launch.rank == 0:
-            found = find_fitting(references, decoding.pair, testset, folder)
-            run = _describe(decoding, folder, segmenting)
-            held.enter_context(_claimed(out, run))
-            _segment(folder, segmenting, out)
-        launch.wait()
+        others: list[str] = []
+        begun = False
+        try:
+            if launch.rank == 0:
+                found, others = find_fitting(references, decoding.pair, testset, folder)
+                run = _describe(decoding, folder, segmenting)
+                held.enter_context(_claimed(out, run))
+                _segment(folder, segmenting, out)
+                begun = True
+        finally:
+            goes_on = launch.told(begun)
+        if not goes_on:
+            return None
         segments = read_segments(out / SEGMENTS)
         samples = out / f"{SAMPLES}{launch.rank or ''}"
         model, processor = load_on(decoding.model, decoding.options.dtype, decoding.device)
@@ -178,7 +187,7 @@ def translate(
             "pair": decoding.pair.name,
             "run": run,
             "scores": [asdict(score) for score in cell.scores] if cell else [],
-            "references_without_recording": without_recording(found, folder),
+            "references_not_asked_for": others,
         }
         write_text(out / REPORT, canonical_json(report))
         result = FolderResult(
@@ -222,7 +231,7 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
         remove_leftovers(out)
         if (out / RUN).exists() and any(out.glob(f"{HYPOTHESES}*")):
             _check_same(out, run)
-        elif foreign := [path for path in files_below(out) if not _is_before_decoding(path.relative_to(out))]:
+        elif foreign := [path for path in files_below(out) if not _is_before_decoding(out, path)]:
             what = f"holds {len(foreign)} files of something else ({foreign[0].name})"
             raise UserError(f"--out {out}", what, "name a new folder")
         elif _written(out) != json.loads(canonical_json(run)):
@@ -231,9 +240,12 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _is_before_decoding(path: Path) -> bool:
+def _is_before_decoding(out: Path, path: Path) -> bool:
     """Say whether a run may have left a file before it came to decoding, so that another one may take its place."""
-    return path.parts[0].startswith(SAMPLES) or path.parts[0] in BEFORE_DECODING
+    first = path.relative_to(out).parts[0]
+    if first == LOCK:
+        return True
+    return (out / RUN).exists() and (first in BEFORE_DECODING or bool(_SAMPLES.fullmatch(first)))
 
 
 @contextmanager
@@ -283,7 +295,8 @@ def _segment(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> None:
         segments, about = segmenting(folder, Memory(folder=out / HEARD))
         write_text(out / SEGMENTATION, canonical_json(about))
         write_segments(out / SEGMENTS, segments)
-    _remove(out / HEARD)
+    for left in (out / HEARD, *(path for path in out.iterdir() if _SAMPLES.fullmatch(path.name))):
+        _remove(left)
 
 
 def _remove(folder: Path) -> None:
@@ -322,12 +335,7 @@ def translation_text(translation: Translation) -> str:
             lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
     outcome = translation.outcome if translation.outcome.decoded else "by an earlier run, all of it"
     lines.append(f"decoded: {outcome if translation.segments else 'nothing, there are no segments'}")
-    if missing := report["references_without_recording"]:
-        lines.append(
-            f"not here: {len(missing):,} recordings with references count as untranslated: {', '.join(missing)}"
-        )
-    for score in report["scores"]:
-        how = "cut anew along them" if score["resegmented"] else "line by line"
-        against = f"{score['references']:,} reference lines, {how}; {score['signature']}"
-        lines.append(f"{score['metric']}: {score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f}), {against}")
+    if others := report["references_not_asked_for"]:
+        lines.append(f"not here: {len(others):,} recordings with references are not scored: {', '.join(others)}")
+    lines += score_texts(report["scores"])
     return "\n".join([*lines, f"written: {translation.out}/{translation.pair}.txt, and {PAGE} beside it"])

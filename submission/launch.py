@@ -37,6 +37,16 @@ class Launch:
 
             distributed.barrier()
 
+    def told(self, word: bool) -> bool:
+        """Return what the first process says, when every process has come here; for a launch that is joined."""
+        if self.processes == 1:
+            return word
+        import torch.distributed as distributed
+
+        said = [word]
+        distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
 
 def launched() -> Launch:
     """Return what a launcher says in RANK and WORLD_SIZE; the only process where there is none.

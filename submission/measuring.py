@@ -28,10 +28,12 @@ VERDICTS = {True: "met", False: "NOT met", None: "not measured"}
 def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:
     """Run the named benches, or all; print their figures and keep them as JSON in `out`.
 
-    Returns the exit status: 1 where a bar is missed. Raises UserError for an unknown name.
+    Returns the exit status: 1 where a bar is missed. Raises UserError for an unknown name, and where `out` is a folder.
     """
     if unknown := sorted(set(only) - set(benches)):
         raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], benches))
+    if out.is_dir():
+        raise UserError(f"--out {out}", "is a folder", "name a file, figures.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         figures = {name: benches[name](Path(work)) for name in only or benches}

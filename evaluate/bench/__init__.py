@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def _gpu(work: Path) -> dict[str, Any]:
     return figures | {"met": all(figures["met_bars"].values()), "text": generation_text(figures)}
 
 
-def benches(system: System, store: Store) -> Benches:
-    """Return what can be measured; the system's packed model and its checkpoint are what `decode` runs."""
+def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:
+    """Return what can be measured; the system's packed model and its checkpoint are what `decode` runs.
+
+    only: what will be. Raises UserError, before anything is measured, where it needs what is not built.
+    """
+    if not only or "decode" in only:
+        store.need(system.stage("merge"))
+        store.need(system.stage("quantize"))
     return {"step": _step, "decode": functools.partial(_decode, system, store), "memory": _memory, "gpu": _gpu}

@@ -62,6 +62,8 @@ class FolderResult:
 def write_page(out: Path, result: FolderResult) -> list[str]:
     """Write report.html and its pictures into a folder; return the names of the files."""
     quality = recording_quality(result)
+    for ending in ("svg", "png"):  # an earlier run may have had references
+        (out / f"quality.{ending}").unlink(missing_ok=True)
     with matplotlib.rc_context(STYLE):
         pictures = [_draw_lines(result, out)]
         if len(quality) > 1:
@@ -159,7 +161,7 @@ def _score_tables(result: FolderResult) -> list[Table]:
     if not result.scores:
         return []
     first = result.scores[0]
-    missing = [shown(name, 80) for name in result.report["references_without_recording"]]
+    others = [shown(name, 80) for name in result.report["references_not_asked_for"]]
     rows = tuple(
         Row(
             head=f"{score.metric}{' (less is better)' if score.metric in LOWER_IS_BETTER else ''}",
@@ -181,7 +183,7 @@ def _score_tables(result: FolderResult) -> list[Table]:
             groups=(Group(title="", rows=rows),),
             notes=(
                 "Small: the 95 % bootstrap interval over the reference lines.",
-                *([f"Not here, so counted as untranslated: {', '.join(missing)}."] if missing else []),
+                *([f"With references, but not here, so not scored: {', '.join(others)}."] if others else []),
             ),
         )
     ]

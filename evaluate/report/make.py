@@ -62,6 +62,10 @@ def command_line(args: argparse.Namespace) -> str:
 def plan(asked: Asked) -> Works:
     """Return what is to be measured, and say on standard error what of it is to be built; UserError where a model is
     not packed."""
+    if asked.comet is not None:
+        (*asked.systems, *asked.uploads, *asked.segmentations)[0][0].comet_digest(
+            asked.comet
+        )  # refused before the work
     works = Works(
         systems=[work.on_the_open_set(*opened, asked.comet) for opened in asked.systems],
         uploads=[work.on_the_blind_sets(*opened, asked.comet, every_cut=False) for opened in asked.uploads],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Picture:
 def save(figure: Figure, path: Path) -> str:
     """Write <path>.svg and <path>.png and return the SVG's text. The same figure gives the same bytes."""
     text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a name in another script; the SVG's text has it
         figure.savefig(text, format="svg", metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=DOTS_PER_INCH, metadata={"Software": None})
     write_text(path.with_suffix(".svg"), text.getvalue())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluate.__main__ import make_parser
 from evaluate.bench import benches
 from evaluate.bench.decoding import bench_decoding, decoding_text
 from evaluate.bench.full_size import full_size_forecast, write_random_model
@@ -15,6 +16,7 @@ from evaluate.bench.step import bench_step, layer_shapes, step_text
 from quantize.stream import pack_checkpoint
 from submission.architectures import read_config
 from submission.checkpoint import read_checkpoint
+from submission.cli import run
 from submission.codecs import Affine
 from submission.digest import tree_digest
 from submission.forecast import forecast, resolve_codecs
@@ -106,6 +108,12 @@ def test_decoding_is_measured_in_both_dtypes(base, tmp_path):
 
 def test_a_gpu_that_is_not_there_is_said_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    figures = benches(None, None)["gpu"](tmp_path)
+    figures = benches(None, None, ["gpu"])["gpu"](tmp_path)
     assert figures["met"] is None and "need a CUDA device" in figures["text"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_that_is_not_built_is_refused_before_anything_is_measured(tmp_path, capsys):
+    words = ["bench", "step", "decode", f"--store={tmp_path / 'store'}", f"--out={tmp_path / 'figures.json'}"]
+    assert run(make_parser(), words) == 2
+    assert "stage merge: is not built" in capsys.readouterr().err

@@ -200,6 +200,24 @@ def test_an_output_that_is_cut_otherwise_is_cut_anew_along_the_references(tmp_pa
     assert "B cut anew along them:" in command(capsys, a, b, "--references", references)[1]
 
 
+def test_each_output_may_have_its_recordings_in_another_order(tmp_path, capsys):
+    spoken = {"b.wav": ("Ja, das stimmt.", "Ja, das ist so."), "c.wav": ("Guten Tag.", "Guten Abend allerseits.")}
+    segments = {name: Segment(recording=name, start=0, end=16_000) for name in spoken}
+    a, b = (
+        make_run(tmp_path / side, [spoken[name][0] for name in order], [segments[n] for n in order], pair="en-de")
+        for side, order in (("a", ["b.wav", "c.wav"]), ("b", ["c.wav", "b.wav"]))
+    )
+    order = ["c.wav", "b.wav"]
+    references = make_references(
+        tmp_path / "references", [spoken[name][1] for name in order], [segments[n] for n in order]
+    )
+    paired = json.loads(command(capsys, a, b, "--references", references, "--json")[1])[0]["paired"]
+    assert paired["by_line"] == [True, True]
+    expected = corpus_scores([spoken[n][0] for n in order], [spoken[n][1] for n in order], "de")
+    figures = [(one["first"], one["second"]) for one in paired["differences"]]
+    assert figures == [(figure.value, figure.value) for figure in expected]
+
+
 def test_as_many_lines_of_other_lengths_are_cut_anew_too(tmp_path, capsys):
     others = [Segment(recording="b.wav", start=s, end=e) for s, e in ((0, 1_000), (1_000, 2_000), (2_000, 48_000))]
     b = make_run(tmp_path / "b", ["Guten", "Tag", "zusammen. Ja, das stimmt. Auf Wiedersehen."], others, pair="en-de")

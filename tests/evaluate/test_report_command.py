@@ -112,6 +112,12 @@ def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, 
     assert tree_digest(tmp_path / "out") == before
 
 
+def test_a_comet_checkpoint_that_is_none_is_refused_before_anything_is_built(arguments, tmp_path, capsys):
+    assert run(make_parser(), ["ablate", *arguments, "--only=systems", f"--comet={tmp_path / 'nowhere'}"]) == 2
+    error = capsys.readouterr().err
+    assert "lacks hparams.yaml" in error and "building" not in error
+
+
 def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, tmp_path, capsys, monkeypatch):
     """COMET itself has another environment: its model is pretended, everything around it is real."""
     model, transcript = tmp_path / "comet", tmp_path / "data/acl_6060/eval/text/txt/ACL.6060.eval.en-xx.en.txt"

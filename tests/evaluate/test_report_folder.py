@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +52,7 @@ def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True
         "pair": "en-de",
         "recordings": recordings,
         "recordings_without_segments": [],
-        "references_without_recording": ["elsewhere.wav"],
+        "references_not_asked_for": ["elsewhere.wav"],
         "segments": len(segments),
         "segment_seconds": 2.0 * len(segments),
         "versions": {"torch": "2"},
@@ -82,8 +84,26 @@ def test_a_strangers_words_stay_words(tmp_path):
     assert "<b>" not in (tmp_path / "lines.svg").read_text(encoding="utf-8")
 
 
-def test_references_of_recordings_that_are_not_there_are_said_to_count(tmp_path):
-    assert "Not here, so counted as untranslated: elsewhere.wav." in written(tmp_path, result())
+def test_references_of_recordings_that_are_not_there_are_said_not_to_count(tmp_path):
+    assert "With references, but not here, so not scored: elsewhere.wav." in written(tmp_path, result())
+
+
+def test_a_name_in_another_script_is_drawn_without_a_word(tmp_path, recwarn):
+    written(tmp_path, replace(result(recordings=2), **renamed(result(recordings=2), "名前.wav")))
+    assert [str(one.message) for one in recwarn if "Glyph" in str(one.message)] == []
+    assert "名前.wav" in (tmp_path / "lines.svg").read_text(encoding="utf-8")
+
+
+def renamed(folder: FolderResult, name: str) -> dict[str, Any]:
+    """Return what changes where the first recording has another name."""
+    first = folder.recordings[0]
+    run = folder.report["run"]
+    recordings = [{**one, "name": name if one["name"] == first else one["name"]} for one in run["recordings"]]
+    return {
+        "report": {**folder.report, "run": {**run, "recordings": recordings}},
+        "segments": tuple(replace(s, recording=name) if s.recording == first else s for s in folder.segments),
+        "lines": tuple(replace(one, recording=name) if one.recording == first else one for one in folder.lines),
+    }
 
 
 def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):

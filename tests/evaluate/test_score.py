@@ -114,6 +114,7 @@ def decoded(folder, hypotheses, references, given, language="de"):
             lines=tuple(line for _, line in references),
             recordings=tuple(recording for recording, _ in references),
             sha256=sha256_file(path),
+            numbers=tuple(range(len(references))),
         )
     return Decoded(
         testset="ACL",

@@ -47,3 +47,11 @@ def test_only_the_named_are_run_and_an_unknown_one_is_refused_before_any(tmp_pat
     with pytest.raises(UserError, match="bench othr: unknown; did you mean 'other'"):
         run_benches(benches, ["fine", "othr"], tmp_path / "more.json")
     assert not (tmp_path / "more.json").exists()
+
+
+def test_a_folder_in_place_of_the_file_is_refused_before_anything_is_measured(tmp_path):
+    def never(work):
+        raise AssertionError("measured")
+
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        run_benches({"never": never}, [], tmp_path)
