@@ -146,19 +146,16 @@ def translate(
     where the references are not those of these recordings.
     """
     with joined() as launch, ExitStack() as held:
-        run: dict[str, Any] = {}
-        found: References | None = None
-        others: list[str] = []
-        begun = False
+        begun = None
         try:
             if launch.rank == 0:
                 found, others = find_fitting(references, decoding.pair, testset, folder)
                 run = _describe(decoding, folder, segmenting)
                 held.enter_context(_claimed(out, run))
                 _segment(folder, segmenting, out)
-                begun = True
+                begun = _Begun(run=run, references=found, others=others, testset=testset)
         finally:
-            goes_on = launch.told(begun)
+            goes_on = launch.told(begun is not None)
         if not goes_on:
             return None
         segments = read_segments(out / SEGMENTS)
@@ -176,29 +173,9 @@ def translate(
             label=f"decode {decoding.pair.name}",
         )
         _remove(samples)
-        if launch.rank > 0:
+        if begun is None:
             return None
-        hypotheses = read_hypotheses(out / HYPOTHESES)
-        lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
-        write_text(out / f"{decoding.pair.name}.txt", "".join(f"{line}\n" for line in lines))
-        cell = score_lines(found, decoding.pair, segments, out, testset)
-        report = {
-            **_report(folder, segments, outcome, out),
-            "pair": decoding.pair.name,
-            "run": run,
-            "scores": [asdict(score) for score in cell.scores] if cell else [],
-            "references_not_asked_for": others,
-        }
-        write_text(out / REPORT, canonical_json(report))
-        result = FolderResult(
-            report=report,
-            segments=tuple(segments),
-            hypotheses=tuple(hypotheses),
-            scores=tuple(cell.scores) if cell else (),
-            lines=tuple(cell.lines) if cell else (),
-            language=decoding.pair.target,
-        )
-        write_page(out, result)
+        lines, report = _write_up(out, folder, decoding.pair, segments, outcome, begun)
     return Translation(
         out=out,
         pair=decoding.pair.name,
@@ -208,6 +185,46 @@ def translate(
         report=report,
         outcome=outcome,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What the first process knows of a run that has begun."""
+
+    run: dict[str, Any]
+    """run.json."""
+    references: References | None
+    others: list[str]
+    """Recordings with references that are not in the folder."""
+    testset: str
+
+
+def _write_up(
+    out: Path, folder: TestSetFolder, pair: Pair, segments: list[Segment], outcome: Outcome, begun: _Begun
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Write what a run whose hypotheses are there has to say; return its lines and report.json."""
+    hypotheses = read_hypotheses(out / HYPOTHESES)
+    lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
+    write_text(out / f"{pair.name}.txt", "".join(f"{line}\n" for line in lines))
+    cell = score_lines(begun.references, pair, segments, out, begun.testset)
+    report = {
+        **_report(folder, segments, outcome, out),
+        "pair": pair.name,
+        "run": begun.run,
+        "scores": [asdict(score) for score in cell.scores] if cell else [],
+        "references_not_asked_for": begun.others,
+    }
+    write_text(out / REPORT, canonical_json(report))
+    result = FolderResult(
+        report=report,
+        segments=tuple(segments),
+        hypotheses=tuple(hypotheses),
+        scores=tuple(cell.scores) if cell else (),
+        lines=tuple(cell.lines) if cell else (),
+        language=pair.target,
+    )
+    write_page(out, result)
+    return lines, report
 
 
 def _describe(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting) -> dict[str, Any]:
