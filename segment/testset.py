@@ -24,6 +24,8 @@ from submission.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"
+UNSAYABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that no line of a file can hold: controls, line ends, bytes that are not UTF-8."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 PAST_END_SAMPLES = SAMPLE_RATE // 20
 """How far (50 ms) a given segment may reach past the end and be cut there: writers round to frames or 10 ms."""
@@ -90,7 +92,8 @@ def _ordered(found: dict[str, Recording], orders: list[Path]) -> TestSetFolder:
 def _find_recordings(folder: Path) -> dict[str, Recording]:
     """Return composed file name -> recording for all audio files below a folder, by path.
 
-    Raises UserError where two share a name: a segment names its recording by the file name alone.
+    Raises UserError where two share a name, since a segment names its recording by the file name alone, and for a name
+    that outputs could not hold.
     """
     if not folder.is_dir():
         what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
@@ -99,6 +102,9 @@ def _find_recordings(folder: Path) -> dict[str, Recording]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
+        if any(unicodedata.category(character) in UNSAYABLE for character in path.name):
+            what = f"a file name that is not UTF-8, or holds a control character: {ascii(path.name)}"
+            raise UserError(str(folder), what, "rename it: outputs name their recordings")
         key = _composed(path.name)
         if key in found:
             raise UserError(

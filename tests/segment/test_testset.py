@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -178,6 +179,19 @@ def test_a_name_is_found_in_either_of_unicodes_forms(tmp_path, file_form, text_f
     result = given(tmp_path, f"- {{wav: x/{named}.wav, offset: 0, duration: 1}}\n")
     assert [s.recording for s in result.segments] == [written]
     assert read_recordings(tmp_path / "segments.yaml", read_testset(tmp_path)) == [written]
+
+
+@pytest.mark.parametrize("name", [b"talk\xff.wav", b"two\nlines.wav", b"a\x1bb.wav"])
+def test_a_name_that_outputs_could_not_hold_is_refused(tmp_path, name):
+    Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
+    with pytest.raises(UserError, match="a file name that is not UTF-8, or holds a control character: '.*; rename it"):
+        read_folder(tmp_path)
+
+
+def test_a_name_may_hold_blanks_of_any_script(tmp_path):
+    for name in ("Vortrag\u00a01.wav", "演讲\u3000二.wav", "a b.wav"):
+        (tmp_path / name).touch()
+    assert len(read_folder(tmp_path).recordings) == 3
 
 
 def test_two_files_of_one_name_in_two_forms_are_refused(tmp_path):
