@@ -37,9 +37,9 @@ STEPS = (
 )
 
 
-REPORTED = ("ablation", "segmentation", "contrastive", "primary")  # what `ablate` measures
-
 FINETUNING = STEPS[: STEPS.index("quantize pack")]
+
+REPORTED = ("ablation", "segmentation", "contrastive", "primary")  # what `ablate` measures
 
 # Environment -> the dependency groups of pyproject.toml that it holds.
 ENVIRONMENTS = {"build": ("build", "test"), "score": ("score",)}
@@ -138,16 +138,14 @@ def score(session: nox.Session) -> None:
     In an environment of its own, because its needs and those of the build contradict.
     """
     install(session, "score")
-    of_report = session.posargs[:1] == ["report"]
-    given = session.posargs[of_report:]
-    for recipe in REPORTED if of_report else ():
-        session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *given)
-    if of_report:
-        session.run(PYTHON, "-m", "evaluate", "ablate", *given, external=True)
+    if session.posargs[:1] == ["report"]:
+        for recipe in REPORTED:
+            session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *session.posargs[1:])
+        session.run(PYTHON, "-m", "evaluate", "ablate", *session.posargs[1:], external=True)
         return
-    session.run("python", "-m", "evaluate", "comet", *given)
+    session.run("python", "-m", "evaluate", "comet", *session.posargs)
     for step in ("submission bundle", "submission summary"):
-        session.run(PYTHON, "-m", *step.split(), *given, external=True)
+        session.run(PYTHON, "-m", *step.split(), *session.posargs, external=True)
 
 
 @nox.session(default=False, reuse_venv=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from evaluate.folder_verbs import add_device, add_folder_verbs
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
+from submission.measuring import add_bench_arguments, run_benches
 
 if TYPE_CHECKING:
     from submission.store import Store
@@ -101,7 +102,6 @@ def bench(args: argparse.Namespace) -> int:
     bar is missed.
     """
     from evaluate.bench import benches
-    from submission.measuring import run_benches
 
     return run_benches(benches(*open_system(args), args.only), args.only, args.out)
 
@@ -150,15 +150,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_device(three)
 
     five = verbs.add_parser("bench", help="speed and memory of packed models at work", description=bench.__doc__)
-    five.add_argument("only", nargs="*", metavar="WHAT", help="step, decode, memory or gpu (default: all of them)")
+    add_bench_arguments(five, "step, decode, memory or gpu", "evaluate")
     add_system_arguments(five)
-    five.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/bench/evaluate.json"),
-        metavar="FILE",
-        help="where the figures are kept (default: %(default)s)",
-    )
     five.set_defaults(verb=bench)
     add_folder_verbs(verbs)
     return parser

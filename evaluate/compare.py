@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluate.comparison import SUMMARY_HEADINGS, Comparison, compare, notes, pair_up, summary_cells, worst_lines
 from evaluate.outputs import find_outputs, match, of_names
-from evaluate.paired import Paired, compare_with_references, paired_lines, paired_rows
+from evaluate.paired import Paired, compare_with_references, paired_heading, paired_rows
 from evaluate.references import references_of
 from submission.digest import canonical_json
 from submission.errors import UserError
@@ -82,7 +82,7 @@ def sides_text(compared: Sequence[Compared]) -> str:
         if said or one.comparison.worst or one.paired:
             lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *said]
         if one.paired:
-            lines += [*paired_lines(one.paired), aligned(paired_rows(one.paired), indent=2)]
+            lines += [paired_heading(one.paired), aligned(paired_rows(one.paired), indent=2)]
         lines += worst_lines(one.comparison, "A", "B")
     if any(one.paired for one in compared):
         lines += ["", "p: how often chance alone makes a difference as large (paired bootstrap, 1,000 resamples)"]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.comparison import Place, segment_places
+from evaluate.fitting import fitted
 from evaluate.outputs import HYPOTHESES
-from evaluate.references import References, fitted, references_of
+from evaluate.references import References, references_of
 from evaluate.score import LINES_FILE, Cell, Decoded, score_testset, write_lines
 from segment.testset import TestSetFolder
 from submission.campaign import Pair

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evaluate.comparison import Output
-from evaluate.references import References, fitted
+from evaluate.fitting import fitted
+from evaluate.references import References
 from evaluate.resegment import resegment_recordings
 from evaluate.significance import Difference, paired_bootstrap
 
@@ -55,11 +56,11 @@ def _answers(output: Output, references: References, language: str) -> tuple[lis
     return [answers[number] for number in references.numbers], own
 
 
-def paired_lines(paired: Paired) -> list[str]:
-    """Return what was compared, as lines of a terminal; the figures are `paired_rows`."""
+def paired_heading(paired: Paired) -> str:
+    """Return what was compared, for a terminal; the figures are `paired_rows`."""
     cut = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
     how = f"{' and '.join(cut)} cut anew along them" if cut else "line by line"
-    return [f"against {paired.lines:,} lines of {paired.references}, {how}:"]
+    return f"against {paired.lines:,} lines of {paired.references}, {how}:"
 
 
 def paired_rows(paired: Paired) -> list[tuple[str, ...]]:

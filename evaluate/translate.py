@@ -60,6 +60,7 @@ SAMPLES = "samples"
 _SAMPLES = re.compile(rf"{SAMPLES}[0-9]*")
 LOCK = ".lock"
 BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD)
+"""What a run may have left, beside samples, that did not come to decoding; another one may take its place."""
 FORMAT = "translation-run"
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, open_systems, run
+from submission.measuring import add_bench_arguments, run_benches
 
 
 def sensitivity(args: argparse.Namespace) -> None:
@@ -115,7 +116,6 @@ def bench(args: argparse.Namespace) -> int:
     status 1 where a bar is missed.
     """
     from quantize.bench import BENCHES
-    from submission.measuring import run_benches
 
     return run_benches(BENCHES, args.only, args.out)
 
@@ -157,14 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=rehearse)
 
     verb = verbs.add_parser("bench", help="speed and memory beside the named peers", description=bench.__doc__)
-    verb.add_argument("only", nargs="*", metavar="WHAT", help="solver, sweep or loading (default: all of them)")
-    verb.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/bench/quantize.json"),
-        metavar="FILE",
-        help="where the figures are kept (default: %(default)s)",
-    )
+    add_bench_arguments(verb, "solver, sweep or loading", "quantize")
     verb.set_defaults(verb=bench)
     return parser
 

@@ -6,6 +6,7 @@ its bars are; None where this machine cannot measure it, and `text` says why.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import resource
@@ -23,6 +24,18 @@ from submission.schema import nearest
 Benches = Mapping[str, Callable[[Path], dict[str, Any]]]
 
 VERDICTS = {True: "met", False: "NOT met", None: "not measured"}
+
+
+def add_bench_arguments(parser: argparse.ArgumentParser, names: str, room: str) -> None:
+    """Add what every room's `bench` takes: which of its benches, `names` as a person says them, and where to."""
+    parser.add_argument("only", nargs="*", metavar="WHAT", help=f"{names} (default: all of them)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"build/bench/{room}.json"),
+        metavar="FILE",
+        help="where the figures are kept (default: %(default)s)",
+    )
 
 
 def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
-from transformers.utils import logging
 
 from evaluate.bench.full_size import random_prompt
 from submission.checkpoint import read_checkpoint
-from submission.runtime.loading import MODELS
+from submission.runtime.loading import MODELS, load_weights
 from submission.runtime.packed import arrange_linears
-from submission.runtime.quantizer import register
 from submission.sizes import GIB
 
 if TYPE_CHECKING:
@@ -92,10 +90,7 @@ def _plain(folder: Path, device: str) -> PreTrainedModel:
 
 
 def _packed(folder: Path, device: str) -> PreTrainedModel:
-    register()
-    logging.disable_progress_bar()
-    kind = MODELS[read_checkpoint(folder).config["model_type"]]
-    model = kind.from_pretrained(folder, dtype=DTYPE, local_files_only=True).to(device).eval()
+    model = load_weights(folder, DTYPE, device)
     arrange_linears(model)
     return model
 

@@ -37,17 +37,11 @@ def bench_memory(folder: Path) -> dict[str, Any]:
 def _work(folder: Path) -> dict[str, Any]:
     import torch
     from transformers import GenerationConfig
-    from transformers.utils import logging
 
     from evaluate.bench.full_size import random_prompt
-    from submission.checkpoint import read_checkpoint
-    from submission.runtime.loading import MODELS
+    from submission.runtime.loading import load_weights
     from submission.runtime.packed import arrange_linears
-    from submission.runtime.quantizer import register
 
-    register()
-    logging.disable_progress_bar()
-    config = read_checkpoint(folder).config
     before, started = resident_bytes(), time.perf_counter()
     resident, seconds = {}, {}
 
@@ -55,13 +49,13 @@ def _work(folder: Path) -> dict[str, Any]:
         resident[name] = resident_bytes() - before
         seconds[name] = round(time.perf_counter() - started, 1)
 
-    model = MODELS[config["model_type"]].from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True).eval()
+    model = load_weights(folder, torch.bfloat16)
     note("loaded")
     arranged = arrange_linears(model)
     note("arranged")
     settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0)
     with torch.inference_mode():
-        prompt = random_prompt(config, 1, PROMPT_TOKENS)
+        prompt = random_prompt(model.config.to_dict(), 1, PROMPT_TOKENS)
         model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     note("generated")
     return {

@@ -38,6 +38,11 @@ def load_model(
     dtype: what the model computes in, "float32" or "bfloat16"; packed parts keep the dtypes of their file.
     Raises UserError naming tensors that are missing, left over or misshaped, and files that are not there.
     """
+    return load_weights(folder, dtype, device), load_processor(folder)
+
+
+def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.device = "cpu") -> PreTrainedModel:
+    """Return the model alone, in eval mode, of a folder that may have no processor; arguments as of `load_model`."""
     register()
     checkpoint = read_checkpoint(folder)
     wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
@@ -47,7 +52,7 @@ def load_model(
         model = MODELS[checkpoint.config["model_type"]].from_pretrained(
             folder, dtype=wanted, local_files_only=True, trust_remote_code=False
         )
-    return model.to(device).eval(), load_processor(folder)
+    return model.to(device).eval()
 
 
 def load_for_inference(
