@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate.folder_verbs import add_device, add_folder_verbs
+from evaluate.recordings.verbs import add_device, add_folder_verbs
+from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
-from submission.measuring import add_bench_arguments, run_benches
 
 if TYPE_CHECKING:
-    from submission.store import Store
-    from submission.system import System
+    from submission.store.store import Store
+    from submission.system.system import System
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def score(args: argparse.Namespace) -> None:
     if args.json:
         print(text, end="")
     else:
-        from evaluate.table import table
+        from evaluate.scoring.score_table import table
 
         print(table(json.loads(text)))
 
@@ -52,7 +52,7 @@ def comet(args: argparse.Namespace) -> None:
     report measures, `nox -s score -- report`. A system of which only some test sets are scored gets figures of those.
     """
     from evaluate import stages
-    from evaluate.table import table
+    from evaluate.scoring.score_table import table
 
     opened = open_systems(args)
     folder = args.comet or opened[0][0].comet_model()
@@ -78,7 +78,7 @@ def ablate(args: argparse.Namespace) -> None:
     """
     from evaluate.report import make
     from evaluate.report.terminal import summary_text
-    from submission.launch import launched
+    from submission.store.launch import launched
 
     if launched().processes > 1:
         fix = "share the decoding of one system, `evaluate decode`, or start one process"

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from submission.campaign import Pair
-from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.launch import launched, obtain_together
-from submission.store import Store
-from submission.system import OPEN_TESTSET, System
+from submission.store.digests import canonical_json, write_text
+from submission.store.launch import launched, obtain_together
+from submission.store.store import Store
+from submission.system.campaign import Pair
+from submission.system.system import OPEN_TESTSET, System
 
 Load = Callable[[], Any]
 """Gives (model, processor); called when the first stage needs them."""
@@ -50,12 +50,12 @@ def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> 
 
 def _decode(system: System, load: Load, pair: Pair, name: str, folder: Path, cut: Path | None, out: Path) -> None:
     """Decode the recordings of a folder; cut: the system's segments, None for the gold ones of ACL 60/60."""
-    from evaluate.decode import decode as decode_segments
-    from evaluate.recordings import readable_in_pieces
-    from evaluate.references import gold_segments
+    from evaluate.decoding.audio_files import readable_in_pieces
+    from evaluate.decoding.decode import decode as decode_segments
+    from evaluate.scoring.references import gold_segments
     from segment.testset import read_testset
     from submission.runtime.prompt import render_prompt
-    from submission.segments import read_segments
+    from submission.text.segments import read_segments
 
     with tempfile.TemporaryDirectory(prefix="recordings-") as aside:
         if cut is None:
@@ -87,7 +87,7 @@ def scored(system: System, store: Store) -> Path:
     cells = [scored_cell(system, store, pair, name) for pair, name in chosen]
 
     def make(out: Path) -> None:
-        from evaluate.score import gather
+        from evaluate.scoring.score import gather
 
         record = gather(_read(cell) for cell in cells)
         write_text(out / "scores.json", canonical_json(record))
@@ -105,7 +105,7 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
 
     def make(out: Path) -> None:
-        from evaluate.score import score_testset, write_cell
+        from evaluate.scoring.score import score_testset, write_cell
 
         write_cell(out, score_testset(with_references(system, store, pair, name, hypotheses)))
 
@@ -116,7 +116,7 @@ def comet_loader(folder: Path, digest: str) -> Load:
     """Return what loads a COMET checkpoint, once; in the score environment."""
 
     def load() -> Any:
-        from evaluate.comet import load as load_comet
+        from evaluate.scoring.comet import load as load_comet
 
         return load_comet(folder, digest)
 
@@ -154,7 +154,7 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
     plain, digest = store.need(system.stage("score")) / "scores.json", system.comet_digest(folder)
 
     def make(out: Path) -> None:
-        from evaluate.score import with_comet
+        from evaluate.scoring.score import with_comet
 
         merged = with_comet(_read(plain), [_read(path) for path in cells.values()], digest)
         write_text(out / "scores.json", canonical_json(merged))
@@ -164,8 +164,8 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
 def _comet(model: Any, cell: Path, out: Path) -> None:
     """Write COMET's figures of a scored test set: its record, one figure a line, or why there are none."""
-    from evaluate.comet import comet_score, segment_scores
-    from evaluate.score import LINES_FILE, NO_SOURCE, SCORE_FILE
+    from evaluate.scoring.comet import comet_score, segment_scores
+    from evaluate.scoring.score import LINES_FILE, NO_SOURCE, SCORE_FILE
 
     scored = _read(cell / SCORE_FILE)
     lines = [json.loads(line) for line in (cell / LINES_FILE).read_text(encoding="utf-8").split("\n")[:-1]]
@@ -187,8 +187,8 @@ def _read(path: Path) -> Any:
 
 def with_references(system: System, store: Store, pair: Pair, name: str, hypotheses: Path) -> Any:
     """Return a decoded test set with its references."""
-    from evaluate.references import find_gold_references, find_references
-    from evaluate.score import Decoded
+    from evaluate.scoring.references import find_gold_references, find_references
+    from evaluate.scoring.score import Decoded
 
     data = system.data_path(store)
     folder, testset = data / system.reference_part(name), data / system.testset_part(name)
@@ -206,7 +206,7 @@ def with_references(system: System, store: Store, pair: Pair, name: str, hypothe
 
 def has_references(system: System, data: Path, pair: Pair, name: str) -> bool:
     """Say whether there are references of a test set for a pair, without reading them."""
-    from evaluate.references import gold_text, reference_text
+    from evaluate.scoring.references import gold_text, reference_text
 
     folder = data / system.reference_part(name)
     found = gold_text(folder, pair.target) if name == OPEN_TESTSET else reference_text(folder, pair.name)
@@ -219,7 +219,7 @@ def lost(system: System, store: Store, load: Load) -> Path:
     checkpoint = store.need(system.stage("merge"))
 
     def make(out: Path) -> None:
-        from evaluate.loss import measure, read_dev
+        from evaluate.decoding.dev_loss import measure, read_dev
         from submission.runtime.prompt import render_prompt
 
         model, processor = load()

@@ -7,16 +7,16 @@ import json
 import sys
 from pathlib import Path
 
+from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_system_arguments, open_system, open_systems, run
-from submission.measuring import add_bench_arguments, run_benches
 
 
 def sensitivity(args: argparse.Namespace) -> None:
     """Build the stage sensitivity: what each layer's coarser codec costs in cross-entropy on the dev set."""
     from quantize import stages
-    from quantize.table import ranking_table
+    from quantize.forecast_table import ranking_table
     from submission.errors import UserError
-    from submission.ranking import RANKING
+    from submission.model.ranking import RANKING
 
     system, store = open_system(args)
     if system.recipe.quantize.ranked is None:
@@ -30,7 +30,7 @@ def sensitivity(args: argparse.Namespace) -> None:
 def awq(args: argparse.Namespace) -> None:
     """Build the stage awq: the scales of channels that lower the error of what is packed."""
     from quantize import stages
-    from quantize.table import awq_table
+    from quantize.forecast_table import awq_table
     from submission.errors import UserError
 
     system, store = open_system(args)
@@ -49,8 +49,8 @@ def pack(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from submission.errors import UserError
-    from submission.launch import launched
-    from submission.sizes import against_limit
+    from submission.model.sizes import against_limit
+    from submission.store.launch import launched
 
     systems = open_systems(args)
     if len(systems) > 1 and launched().processes > 1:
@@ -68,10 +68,10 @@ def forecast(args: argparse.Namespace) -> None:
 
     For a list of systems, one line each.
     """
-    from quantize.table import forecast_record, forecast_table, systems_table
-    from submission.digest import canonical_json
+    from quantize.forecast_table import forecast_record, forecast_table, systems_table
     from submission.errors import UserError
-    from submission.plan import expected_model
+    from submission.store.digests import canonical_json
+    from submission.system.plan import expected_model
 
     systems = open_systems(args)
     casts, out_of_reach = [], []
@@ -102,7 +102,7 @@ def rehearse(args: argparse.Namespace) -> int:
     """
     from quantize.rehearsal import rehearsal_text
     from quantize.rehearsal import rehearse as run_rehearsal
-    from submission.digest import canonical_json
+    from submission.store.digests import canonical_json
 
     record = run_rehearsal(args.out, args.recipe, args.layers, args.keep)
     print(canonical_json(record) if args.json else rehearsal_text(record))

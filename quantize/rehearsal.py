@@ -26,19 +26,19 @@ from typing import Any
 
 import numpy as np
 
-from submission.architectures import shipped_config, stored_dtype, tensors
-from submission.architectures.tensors import TensorSpec
-from submission.campaign import read_campaign
-from submission.checkpoint import INDEX
-from submission.codecs import Codec
-from submission.digest import ASIDE, canonical_json, remove_leftovers, write_text
+from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.errors import UserError
-from submission.forecast import Forecast, forecast
-from submission.measuring import describe_machine, peak_of_this_process
+from submission.model.checkpoint import INDEX
+from submission.model.codecs import Codec
+from submission.model.families import shipped_config, stored_dtype, tensors
+from submission.model.families.tensors import TensorSpec
+from submission.model.forecast import Forecast, forecast
+from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
 from submission.progress import progress
-from submission.recipe import QuantizeOptions
-from submission.recipe_file import read_recipe
-from submission.safetensors_file import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
+from submission.store.digests import ASIDE, canonical_json, remove_leftovers, write_text
+from submission.system.campaign import read_campaign
+from submission.system.recipe import QuantizeOptions
+from submission.system.recipe_files import read_recipe
 
 CAMPAIGN = "iwslt26"
 SYSTEM = "ablation:g128"
@@ -291,7 +291,7 @@ def _pack(plain: Path, packed: Path, codecs: dict[str, Codec], solver: str) -> d
     """Pack a checkpoint; return seconds, this process's peak of memory, threads, and the mean error of the weights."""
     import torch
 
-    from quantize.stream import pack_checkpoint
+    from quantize.packing.pack import pack_checkpoint
 
     packed.mkdir()
     started = time.perf_counter()

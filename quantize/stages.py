@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from submission.architectures import read_config, tensors
-from submission.codecs import Codec
-from submission.forecast import companion_files, resolve_codecs, role_matches
-from submission.launch import obtain_together
-from submission.ranking import RANKING, read_order
-from submission.recipe import Override
-from submission.store import Store
-from submission.system import System
+from submission.model.codecs import Codec
+from submission.model.families import read_config, tensors
+from submission.model.forecast import companion_files, resolve_codecs, role_matches
+from submission.model.ranking import RANKING, read_order
+from submission.store.launch import obtain_together
+from submission.store.store import Store
+from submission.system.recipe import Override
+from submission.system.system import System
 
 
 def sensitivity(system: System, store: Store) -> Path:
@@ -25,7 +25,7 @@ def sensitivity(system: System, store: Store) -> Path:
     checkpoint, corpus, data = _read(system, store)
 
     def make(out: Path) -> None:
-        from quantize.sensitivity import analyse
+        from quantize.ranking.sensitivity import analyse
 
         analyse(
             checkpoint,
@@ -51,7 +51,7 @@ def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
     def make(out: Path) -> None:
         import torch
 
-        from quantize.awq import calibrate
+        from quantize.calibration.awq import calibrate
 
         calibrate(
             checkpoint,
@@ -81,13 +81,13 @@ def packed(system: System, store: Store) -> Path:
     ranking = store.need(system.stage("sensitivity")) / RANKING if quantize.ranked is not None else None
 
     def make(out: Path) -> None:
-        from quantize.folding import Folding
-        from quantize.stream import pack_system
+        from quantize.calibration.folding import Folding
+        from quantize.packing.pack import pack_system
 
         folding = None if scales is None else Folding.read(scales, read_config(checkpoint), codecs)
         pack_system(checkpoint, out, codecs, quantize.solver, folding)
         if ranking is not None:
-            from quantize.chart import draw_ranking
+            from quantize.ranking.chart import draw_ranking
 
             chosen = layers_with(codecs, quantize.ranked, read_config(checkpoint))
             draw_ranking(json.loads(ranking.read_text(encoding="utf-8")), out, chosen)

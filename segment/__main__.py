@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
-from submission.digest import canonical_json
 from submission.errors import UserError
+from submission.store.digests import canonical_json
 
 if TYPE_CHECKING:
-    from submission.campaign import TestSet
-    from submission.system import System
+    from submission.system.campaign import TestSet
+    from submission.system.system import System
 
 
 def segment_testsets(args: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     """
     from segment import stages
     from segment.report import REPORT, coverage_lines, together
-    from submission.launch import launched
+    from submission.store.launch import launched
 
     system, store = open_system(args)
     testsets = _chosen(system, args.testset)
@@ -64,8 +64,8 @@ def _chosen(system: System, names: list[str]) -> list[TestSet]:
 
 def train(args: argparse.Namespace) -> None:
     """Train a classifier and print its held-out figures."""
-    from segment.corpus import read_labelled
-    from segment.training import TrainingOptions, train_classifier
+    from segment.classifier.training import TrainingOptions, train_classifier
+    from segment.classifier.training_data import read_labelled
 
     options = TrainingOptions(
         **{
@@ -79,9 +79,9 @@ def train(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> None:
     """Print a classifier's frame figures on labelled recordings."""
-    from segment.classifier import load_classifier
-    from segment.corpus import read_labelled
-    from segment.training import measure as measure_classifier
+    from segment.classifier.model import load_classifier
+    from segment.classifier.training import measure as measure_classifier
+    from segment.classifier.training_data import read_labelled
 
     classifier = load_classifier(args.classifier)
     print(canonical_json(measure_classifier(classifier, read_labelled(args.corpus, args.audio_root))), end="")
@@ -94,7 +94,7 @@ def convert(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from segment.convert import convert as convert_checkpoint
+    from segment.classifier.convert import convert as convert_checkpoint
 
     classifier = convert_checkpoint(args.checkpoint, args.wav2vec2, args.out, getattr(torch, args.dtype))
     made = {
@@ -116,13 +116,13 @@ def draw(args: argparse.Namespace) -> None:
     stage = system.stage("segment", testset.name)
     built = store.need(stage)
     from segment import stages
-    from segment.draw import Picture
-    from segment.draw import draw as draw_picture
-    from segment.hearing import listen
-    from segment.intake import checked_reader
+    from segment.audio_validation import checked_reader
+    from segment.plotting import Picture
+    from segment.plotting import draw as draw_picture
+    from segment.probabilities.speech_probabilities import listen
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
-    from submission.segments import read_segments
+    from submission.text.segments import read_segments
 
     segments = read_segments(built / SEGMENTS)
     data = system.data_path(store)
@@ -192,7 +192,9 @@ def main() -> int:
     verb.set_defaults(verb=train)
     _add_corpus(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
-    verb.add_argument("--config", default="tiny", help="size, a name in segment/classifier.py (default: %(default)s)")
+    verb.add_argument(
+        "--config", default="tiny", help="size, a name in segment/classifier/model.py (default: %(default)s)"
+    )
     verb.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
     verb.add_argument("--batch-size", type=int, default=8, help="windows of 20 s per step (default: %(default)s)")
     verb.add_argument("--learning-rate", type=float, default=2e-3, help="peak (default: %(default)s)")

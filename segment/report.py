@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 REPORT = "report.json"
 

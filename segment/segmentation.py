@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from segment.cover import Stretch, uncovered
-from segment.hearing import Heard, Listener, Memory, listen
-from segment.intake import checked_length, rough_seconds
-from segment.methods import METHODS
+from segment.audio_validation import checked_length, rough_seconds
+from segment.methods.gap_filling import Stretch, uncovered
+from segment.methods.registry import METHODS
+from segment.probabilities.speech_probabilities import Heard, Listener, Memory, listen
+from segment.probabilities.vad import speech_stretches
 from segment.report import REPORT, Coverage, make_report, together
 from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, read_testset
-from segment.vad import speech_stretches
-from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.launch import Launch, joined
 from submission.progress import progress
-from submission.recipe import SegmentOptions
-from submission.segments import Segment, write_segments
+from submission.store.digests import canonical_json, write_text
+from submission.store.launch import Launch, joined
+from submission.system.recipe import SegmentOptions
+from submission.text.segments import Segment, write_segments
 
 SEGMENTS = "segments.yaml"
 

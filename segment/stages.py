@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submission.campaign import TestSet
-from submission.store import Store
-from submission.system import REVISIONS, System
+from submission.store.store import Store
+from submission.system.campaign import TestSet
+from submission.system.system import REVISIONS, System
 
 if TYPE_CHECKING:
-    from segment.hearing import Listener, Memory
+    from segment.probabilities.speech_probabilities import Listener, Memory
 
 Listeners = Callable[[TestSet], "Listener"]
 """Gives what listens to a test set; each is made once, when the first stage needs it."""
@@ -30,7 +30,7 @@ def takes_given(system: System, testset: TestSet) -> bool:
 
 
 def _listener(system: System, data: Path, given: bool) -> Listener:
-    from segment.listener import make_listener, voice_listener
+    from segment.probabilities.detectors import make_listener, voice_listener
 
     revision = REVISIONS["segment"]
     if given:
@@ -42,7 +42,7 @@ def _listener(system: System, data: Path, given: bool) -> Listener:
 
 def memory(store: Store) -> Memory:
     """Return where tracks are remembered: beside the store's artifacts, since they are not one stage's."""
-    from segment.hearing import Memory
+    from segment.probabilities.speech_probabilities import Memory
 
     return Memory(folder=store.root / "heard")
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE, Segment
+from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_comet_argument, add_system_arguments, open_system, run
-from submission.digest import canonical_json
 from submission.errors import UserError
-from submission.store import Stage, Store
-from submission.system import System
+from submission.store.digests import canonical_json
+from submission.store.store import Stage, Store
+from submission.system.system import System
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def plan(args: argparse.Namespace) -> None:
     """Print a system's stages: built or missing, their keys and bytes."""
-    from submission.plan import plan_rows, plan_text
+    from submission.system.plan import plan_rows, plan_text
 
     system, store = open_system(args)
     print(canonical_json(plan_rows(system, store)) if args.json else plan_text(system, store), end="")
@@ -31,7 +31,7 @@ def plan(args: argparse.Namespace) -> None:
 
 def begin(args: argparse.Namespace) -> None:
     """Begin a build: print the plan, refuse where inputs are missing, start the journal anew."""
-    from submission.plan import plan_text
+    from submission.system.plan import plan_text
 
     system, store = open_system(args)
     print(plan_text(system, store), flush=True)
@@ -52,7 +52,7 @@ def _scoring(args: argparse.Namespace, system: System, store: Store) -> Stage:
 
 def bundle(args: argparse.Namespace) -> None:
     """Assemble the bundle of a built system."""
-    from submission.bundle import bundle as assemble
+    from submission.bundle.bundle import bundle as assemble
 
     system, store = open_system(args)
     stages = {stage.id: stage for stage in system.stages()}
@@ -87,10 +87,10 @@ def verify(args: argparse.Namespace) -> int:
 
     Several are checked each by itself, and then as one upload, which has exactly one primary.
     """
-    from submission.checks import exit_status, findings_json, report, verify_together
-    from submission.checks import verify as check
-    from submission.checks.characters import shown
-    from submission.checks.report import together_report
+    from submission.bundle.checks import exit_status, findings_json, report, verify_together
+    from submission.bundle.checks import verify as check
+    from submission.bundle.checks.report import together_report
+    from submission.text.characters import shown
 
     _any_script()
     found = {folder: check(folder, args.campaign) for folder in args.bundles}
@@ -114,7 +114,7 @@ def _any_script() -> None:
 
 def archive(args: argparse.Namespace) -> None:
     """Pack a bundle without errors into one deterministic .tar for upload, its SHA-256 beside it."""
-    from submission.archive import archive as pack
+    from submission.bundle.archive import archive as pack
 
     folder = args.bundle.resolve()
     out = args.out or folder.with_name(f"{folder.name}.tar")
@@ -123,11 +123,11 @@ def archive(args: argparse.Namespace) -> None:
 
 def preview(args: argparse.Namespace) -> int:
     """Show what a bundle uploads, to be looked over before the deadline; exit 1 where it has errors."""
-    from submission.checks import exit_status
-    from submission.digest import write_text
-    from submission.preview import preview as gather
-    from submission.preview import preview_text
-    from submission.preview_page import preview_page
+    from submission.bundle.checks import exit_status
+    from submission.bundle.preview import preview as gather
+    from submission.bundle.preview import preview_text
+    from submission.bundle.preview_page import preview_page
+    from submission.store.digests import write_text
 
     _any_script()
     seen = gather(args.bundle, args.campaign)
@@ -143,9 +143,9 @@ def preview(args: argparse.Namespace) -> int:
 
 def summary(args: argparse.Namespace) -> int:
     """Verify a system's bundle and print what the build made: sizes, scores, seconds; exit 1 on findings."""
-    from submission.checks import verify as check
-    from submission.checks.finding import exit_status
-    from submission.summary import summary as summarise
+    from submission.bundle.checks import verify as check
+    from submission.bundle.checks.finding import exit_status
+    from submission.bundle.summary import summary as summarise
 
     system, store = open_system(args)
     folder = args.dist / system.name

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from submission.campaign import Campaign, read_campaign
 from submission.errors import UserError
-from submission.recipe import Recipe
-from submission.recipe_file import read_recipe, read_recipes
-from submission.store import Store
-from submission.system import System
+from submission.store.store import Store
+from submission.system.campaign import Campaign, read_campaign
+from submission.system.recipe import Recipe
+from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.system import System
 
 
 def add_system_arguments(parser: argparse.ArgumentParser) -> None:

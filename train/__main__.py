@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
-from submission.launch import obtain_together
-from submission.store import Store
-from submission.system import System
+from submission.store.launch import obtain_together
+from submission.store.store import Store
+from submission.system.system import System
 
 if TYPE_CHECKING:
     from train.finetune import Task
@@ -44,7 +44,7 @@ def corpus(args: argparse.Namespace) -> None:
     data = system.data_path(store)
 
     def make(out: Path) -> None:
-        from train.corpus import build_corpus
+        from train.corpora.build import build_corpus
 
         dev = _campaign_languages(system)
         trained = system.recipe.corpus.trained_languages(dev)
@@ -89,8 +89,8 @@ def bench(args: argparse.Namespace) -> None:
         _bench_full_size(system, args)
         return
     data, drawn = system.data_path(store), store.need(system.stage("corpus"))
-    from train.bench import bench_step
-    from train.bench_input import Rate, bench_input
+    from train.bench.input import Rate, bench_input
+    from train.bench.step import bench_step
 
     run_with = (_base(system, store), drawn, data, _task(system), system.recipe.finetune)
     step = bench_step(*run_with, steps=args.steps, turns=args.turns)
@@ -114,7 +114,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def _bench_full_size(system: System, args: argparse.Namespace) -> None:
-    from train.bench_full import bench_full_size
+    from train.bench.full_size import bench_full_size
 
     found = bench_full_size(system.recipe.finetune, steps=args.steps)
     if args.json:

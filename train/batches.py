@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Qwen2AudioProcessor
 
-from submission.corpus import Utterance
 from submission.runtime.prompt import Example, Heard, collate, encode, hear, render_prompt
-from train.decoded import Decoded
+from submission.text.corpus import Utterance
+from train.corpora.decoded_audio import Decoded
 
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""

@@ -35,23 +35,18 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from submission.architectures import read_config
-from submission.checkpoint import read_checkpoint
-from submission.corpus import Utterance, read_corpus
-from submission.digest import canonical_json, sha256_file, write_text
 from submission.errors import UserError
+from submission.model.checkpoint import read_checkpoint
+from submission.model.families import read_config
 from submission.progress import progress
-from submission.recipe import FinetuneOptions
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import end_token_id
-from submission.segments import SAMPLE_RATE
+from submission.store.digests import canonical_json, sha256_file, write_text
+from submission.system.recipe import FinetuneOptions
+from submission.text.corpus import Utterance, read_corpus
+from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
-from train.curve import BLEU, write_plots, write_table
-from train.decoded import Decoded
-from train.dev import Dev
-from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
-from train.sharding import check_sharded, check_sharding
-from train.watch import (
+from train.callbacks import (
     ADAPTER_FILES,
     BEST,
     CHECKPOINTS,
@@ -61,6 +56,11 @@ from train.watch import (
     last_complete,
     write_log,
 )
+from train.corpora.decoded_audio import Decoded
+from train.dev_evaluation import Dev
+from train.loss_curve import BLEU, write_plots, write_table
+from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
+from train.sharding import check_sharded, check_sharding
 
 REPORT = "report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from safetensors import safe_open
 
-from submission.architectures import architecture_of
-from submission.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
-from submission.digest import canonical_json, sha256_file, write_text
 from submission.errors import UserError
+from submission.model.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
+from submission.model.families import architecture_of
 from submission.progress import progress
+from submission.store.digests import canonical_json, sha256_file, write_text
 
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
 """Files of a checkpoint besides its weights: configuration, tokenizer, processor, chat template, licence."""

@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2AudioForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
-from submission.architectures import architecture_of, read_config
-from submission.digest import canonical_json, write_text
 from submission.errors import UserError
-from submission.recipe import FinetuneOptions
+from submission.model.families import architecture_of, read_config
 from submission.runtime.prompt import IGNORED
-from submission.schema import nearest
+from submission.store.digests import canonical_json, write_text
+from submission.system.recipe import FinetuneOptions
+from submission.system.schema import nearest
 
 NO_LINEAR = ("embedding",)
 """Roles of weights that can be packed but are no linear, so LoRA as we merge it does not apply."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from submission.measuring import Benches
-from submission.store import Store
-from submission.system import OPEN_TESTSET, System
+from submission.benchmarking import Benches
+from submission.store.store import Store
+from submission.system.system import OPEN_TESTSET, System
 
 
 def _step(work: Path) -> dict[str, Any]:
@@ -21,9 +21,9 @@ def _step(work: Path) -> dict[str, Any]:
 
 
 def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
-    from evaluate.batching import form_batches
     from evaluate.bench.decoding import bench_decoding, decoding_text
-    from evaluate.references import gold_segments
+    from evaluate.decoding.batching import form_batches
+    from evaluate.scoring.references import gold_segments
     from submission.runtime.audio import read_slice
     from submission.runtime.prompt import render_prompt
 

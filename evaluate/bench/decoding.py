@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from evaluate.generation import translator
-from submission.recipe import DecodeOptions
+from evaluate.decoding.generation import translator
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
+from submission.system.recipe import DecodeOptions
 
 BAR = 1.0
 """How many times as fast as the checkpoint in bfloat16 the packed model must be."""

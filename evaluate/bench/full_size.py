@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from submission.architectures import shipped_config, stored_dtype, tensors
-from submission.campaign import read_campaign
-from submission.checkpoint import WEIGHTS, config_text, packed_config
-from submission.digest import write_text
-from submission.forecast import Forecast, forecast, stored_parts
+from submission.model.checkpoint import WEIGHTS, config_text, packed_config
+from submission.model.families import shipped_config, stored_dtype, tensors
+from submission.model.forecast import Forecast, forecast, stored_parts
+from submission.model.safetensors_header import header_bytes, lay_out, tensor_bytes
 from submission.progress import progress
-from submission.recipe_file import read_recipe
-from submission.safetensors_file import header_bytes, lay_out, tensor_bytes
+from submission.store.digests import write_text
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
 
 CAMPAIGN = "iwslt26"
 RECIPE = "contrastive"

@@ -18,10 +18,10 @@ from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
 
 from evaluate.bench.full_size import random_prompt
-from submission.checkpoint import read_checkpoint
+from submission.model.checkpoint import read_checkpoint
+from submission.model.sizes import GIB
 from submission.runtime.loading import MODELS, load_weights
 from submission.runtime.packed import arrange_linears
-from submission.sizes import GIB
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

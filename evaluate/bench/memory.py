@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from submission.measuring import peak_of_this_process, resident_bytes
-from submission.sizes import GIB
+from submission.benchmarking import peak_of_this_process, resident_bytes
+from submission.model.sizes import GIB
 
 BAR = 6 * GIB
 PROMPT_TOKENS = 256

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from evaluate.bench.full_size import full_size_config
-from submission.architectures import tensors
-from submission.codecs import Affine
+from submission.model.codecs import Affine
+from submission.model.families import tensors
 from submission.runtime.packed import PackedLinear, PackedTensor, arrange_linears
 
 BAR = 3.0

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate.report import work
+from evaluate.report import system_plans as work
 from evaluate.report.blind_tables import segmentation_table, uploads_table
 from evaluate.report.measure import read_results
-from evaluate.report.page import page
+from evaluate.report.pages.report_page import page
 from evaluate.report.results import Results
 from evaluate.report.table import Table
 from evaluate.report.tables import calibration_table, layers_table, systems_table
 from evaluate.report.text import figures_csv, markdown, results_json
-from submission.digest import write_text
-from submission.store import Store
-from submission.system import System
+from submission.store.digests import write_text
+from submission.store.store import Store
+from submission.system.system import System
 
 Opened = Sequence[tuple[System, Store]]
 
@@ -97,7 +97,7 @@ def tables_of(results: Results) -> list[Table]:
 
 def write_report(out: Path, results: Results) -> list[str]:
     """Write a report into a folder and return the names of its files: the page, the same as text, the pictures."""
-    from evaluate.report.pictures import draw_pictures
+    from evaluate.report.pictures.all_pictures import draw_pictures
 
     out.mkdir(parents=True, exist_ok=True)
     tables = tables_of(results)

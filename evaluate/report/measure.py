@@ -19,20 +19,20 @@ from evaluate.report.results import (
     Score,
     loss_score,
 )
-from evaluate.report.work import Work
-from evaluate.score import DECIMALS as SCORE_DECIMALS
-from evaluate.score import LINES_FILE
-from evaluate.significance import paired_bootstrap
-from submission.architectures.tensors import TensorSpec
-from submission.campaign import Campaign, Pair, size_bytes
-from submission.codecs import Codec
-from submission.digest import files_below
-from submission.forecast import Forecast, role_matches
-from submission.plan import expected_model
-from submission.ranking import RANKING
-from submission.recipe import QuantizeOptions
-from submission.sizes import other_reading
-from submission.system import OPEN_TESTSET
+from evaluate.report.system_plans import Work
+from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
+from evaluate.scoring.score import LINES_FILE
+from evaluate.scoring.significance import paired_bootstrap
+from submission.model.codecs import Codec
+from submission.model.families.tensors import TensorSpec
+from submission.model.forecast import Forecast, role_matches
+from submission.model.ranking import RANKING
+from submission.model.sizes import other_reading
+from submission.store.digests import files_below
+from submission.system.campaign import Campaign, Pair, size_bytes
+from submission.system.plan import expected_model
+from submission.system.recipe import QuantizeOptions
+from submission.system.system import OPEN_TESTSET
 
 NO_REFERENCES = f"{NOT_COMPUTED}: no references"
 FILES = "files beside the weights"
@@ -207,7 +207,7 @@ def _is_ranked(work: Work) -> bool:
 
 def read_layers(work: Work) -> tuple[tuple[Layer, ...], dict[str, Any]]:
     """Return what the sensitivity analysis of a system found, and which layers the system took."""
-    from submission.architectures import tensors
+    from submission.model.families import tensors
 
     system, store = work.system, work.store
     stage = system.stage("sensitivity")

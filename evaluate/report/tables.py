@@ -18,7 +18,7 @@ from evaluate.report.table import (
     outcome_cells,
     score_cell,
 )
-from submission.sizes import GB, GIB
+from submission.model.sizes import GB, GIB
 
 SHOWN = ("BLEU", "chrF", "COMET")
 """Metrics of the page; TER too is in the files."""

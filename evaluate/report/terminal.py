@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluate.report.results import Results
 from evaluate.report.table import Table
 from evaluate.report.text import MINIATURE
-from submission.tabular import aligned
+from submission.text_table import aligned
 
 
 def summary_text(results: Results, tables: Sequence[Table]) -> str:

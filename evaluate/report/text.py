@@ -10,7 +10,7 @@ from dataclasses import asdict
 from evaluate.report.paper import Paper
 from evaluate.report.results import Measured, Outcome, Results, Score
 from evaluate.report.table import Cell, Table
-from submission.digest import canonical_json
+from submission.store.digests import canonical_json
 
 MINIATURE = "Miniature: scores of a tiny model on synthetic speech."
 CUT_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")

@@ -18,10 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from submission.architectures import tensors
-from submission.checkpoint import read_checkpoint, weight_files
+from submission.benchmarking import describe_machine, resident_bytes
 from submission.errors import UserError
-from submission.measuring import describe_machine, resident_bytes
+from submission.model.checkpoint import read_checkpoint, weight_files
+from submission.model.families import tensors
 
 if TYPE_CHECKING:
     import torch

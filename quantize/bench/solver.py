@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from quantize.solver import Solution, solve
+from quantize.solvers.hqq import Solution, solve
 
 
 def bench_solver(

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, Qwen2AudioProcessor
 
-from quantize.sensitivity import encode_swaps, pack_base, swapped_codecs
-from quantize.sweep import Swaps, sweep_batch
-from submission.architectures import read_config
-from submission.codecs import Affine
+from quantize.ranking.sensitivity import encode_swaps, pack_base, swapped_codecs
+from quantize.ranking.sweep import Swaps, sweep_batch
 from submission.miniature.model import PROMPT
-from submission.recipe import Override, QuantizeOptions
+from submission.model.codecs import Affine
+from submission.model.families import read_config
 from submission.runtime.examples import form_batches
 from submission.runtime.loading import load_model
 from submission.runtime.loss import make_batch, measure_losses, target_tokens
 from submission.runtime.prompt import Example, encode, hear, render_prompt, window_samples
-from submission.segments import SAMPLE_RATE
-from submission.system import SHIPPED
+from submission.system.recipe import Override, QuantizeOptions
+from submission.system.system import SHIPPED
+from submission.text.segments import SAMPLE_RATE
 
 OPTIONS = QuantizeOptions(
     solver="hqq",

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, run
 from submission.errors import UserError
-from submission.system import SHIPPED
+from submission.system.system import SHIPPED
 
 
 def forge(args: argparse.Namespace) -> None:
     """Train the base model from random weights and print its scores on held-out sentences."""
-    from submission.digest import canonical_json
     from submission.miniature.forge import Training, shape_named
     from submission.miniature.forge import forge as forge_model
+    from submission.store.digests import canonical_json
 
     given = {name: getattr(args, name) for name in ("steps", "recordings", "batch_size", "workers", "seed")}
     training = Training(**{name: value for name, value in given.items() if value is not None})
@@ -31,7 +31,7 @@ def data(args: argparse.Namespace) -> None:
     name = system.campaign.model.name
 
     def make(out: Path) -> None:
-        from submission.miniature.delivery import deliver
+        from submission.miniature.dataset import deliver
 
         deliver(out, name, {} if args.without_models else SHIPPED, seed=args.seed)
 

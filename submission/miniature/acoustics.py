@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import soxr
 
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 TELEPHONE_RATE = 8000
 TELEPHONE_BAND_HERTZ = (300.0, 3400.0)

@@ -32,10 +32,9 @@ import torch
 import torch.multiprocessing
 from transformers import Qwen2AudioConfig
 
-from submission.digest import canonical_json, write_text
 from submission.errors import UserError
 from submission.miniature.curriculum import one_thread, plan_lessons, record_features
-from submission.miniature.examination import examine
+from submission.miniature.evaluation import examine
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import (
     SHAPES,
@@ -47,8 +46,9 @@ from submission.miniature.model import (
     train_tokenizer,
 )
 from submission.miniature.optimiser import Optimiser, Team, alone, rate_scale
-from submission.miniature.teaching import LETTERS, Batch, School, encode, listening_losses, translation_loss
+from submission.miniature.training import LETTERS, Batch, School, encode, listening_losses, translation_loss
 from submission.progress import progress
+from submission.store.digests import canonical_json, write_text
 
 TOKENIZER_SENTENCES = 1500
 """Sentences per domain that the tokenizer is trained on, each in three languages."""

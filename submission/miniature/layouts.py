@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from submission.digest import write_text
-from submission.miniature.studio import Line, Recording, write_wav
-from submission.segments import Segment, write_segments
+from submission.miniature.recordings import Line, Recording, write_wav
+from submission.store.digests import write_text
+from submission.text.segments import Segment, write_segments
 
 LANGUAGES = ("de", "zh")
 _XML_NAMES = {"en": "English", "de": "German", "zh": "Chinese"}

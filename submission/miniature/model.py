@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\n"
 """The prompt of the paper and of the miniature's campaign; the tokenizer is trained to make it short."""

@@ -17,7 +17,7 @@ import espeakng_loader
 import numpy as np
 import soxr
 
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
 CHARACTERS_UTF8 = 1

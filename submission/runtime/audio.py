@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 EXACT_FORMATS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "RF64", "W64", "NIST")
 """libsndfile formats whose header gives the exact length and in which seeking lands on the exact sample."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from transformers import Qwen2AudioProcessor
 
-from submission.corpus import Utterance
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import read_slice
 from submission.runtime.prompt import Example, Heard, encode, end_token_id, hear
+from submission.text.corpus import Utterance
 
 
 def load_examples(

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from submission.codecs.affine import Affine
-from submission.codecs.bitstream import pack_codes, unpack_codes
+from submission.model.codecs.affine import Affine
+from submission.model.codecs.bitstream import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
-    from submission.codecs import Codec
+    from submission.model.codecs import Codec
 
 KERNEL_DTYPE = torch.bfloat16
 """Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""

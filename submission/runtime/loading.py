@@ -10,8 +10,8 @@ import torch
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2AudioForConditionalGeneration
 from transformers.utils import logging
 
-from submission.checkpoint import read_checkpoint
 from submission.errors import UserError
+from submission.model.checkpoint import read_checkpoint
 from submission.runtime.packed import arrange_linears, plain_bytes
 from submission.runtime.quantizer import register
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from submission.codecs import Codec
+from submission.model.codecs import Codec
 from submission.runtime.kernels import ARRANGED_PART, KERNEL_DTYPE, Arranged, arrange
 
 STORED_DTYPES = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE
+from submission.text.segments import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from transformers import Qwen2AudioProcessor

@@ -20,10 +20,10 @@ from transformers.quantizers.auto import (
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from submission.architectures import ARCHITECTURES
-from submission.checkpoint import METHOD, parse_quantization, read_checkpoint
-from submission.codecs import Codec
 from submission.errors import UserError
+from submission.model.checkpoint import METHOD, parse_quantization, read_checkpoint
+from submission.model.codecs import Codec
+from submission.model.families import ARCHITECTURES
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from evaluate.decode import decode
-from evaluate.score import Decoded, gather, score_testset
-from quantize.stream import pack_checkpoint
-from submission.architectures import read_config
-from submission.bundle import bundle
-from submission.campaign import read_campaign
-from submission.codecs import Affine
-from submission.digest import canonical_json
-from submission.forecast import resolve_codecs
-from submission.recipe_file import read_recipe
+from evaluate.decoding.decode import decode
+from evaluate.scoring.score import Decoded, gather, score_testset
+from quantize.packing.pack import pack_checkpoint
+from submission.bundle.bundle import bundle
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
 from submission.runtime.prompt import render_prompt
-from submission.segments import SAMPLE_RATE, Segment, write_segments
+from submission.store.digests import canonical_json
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
+from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.test_command import CAMPAIGN
 from tests.evaluate.test_command import RECIPE as SEVEN_SECONDS
 
@@ -107,7 +107,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
 
 def replace_output(bundled: Bundled, place: Path, path: str, text: str) -> Bundled:
     """Return a copy of a bundle that ships another text, with the manifest to match."""
-    from submission.digest import sha256_text
+    from submission.store.digests import sha256_text
 
     folder = Path(shutil.copytree(bundled.folder, place))
     (folder / path).write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from submission.segments import SAMPLE_RATE, Segment
+from submission.text.segments import SAMPLE_RATE, Segment
 
 if TYPE_CHECKING:
     from tests.evaluate.bundled import Bundled

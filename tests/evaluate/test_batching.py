@@ -11,18 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.batching import form_batches, in_parts, is_out_of_memory
-from evaluate.hypotheses import read_hypotheses, recover_journal
+from evaluate.decoding.batching import form_batches, in_parts, is_out_of_memory
+from evaluate.decoding.hypotheses import read_hypotheses, recover_journal
 from submission.errors import UserError
-from submission.recipe import DecodeOptions
-from submission.segments import SAMPLE_RATE, Segment
+from submission.system.recipe import DecodeOptions
+from submission.text.segments import SAMPLE_RATE, Segment
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
 OPTIONS = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=8, batch_size=8)
 
 
 def run(tiny, segments, recordings, out, options=OPTIONS):
-    from evaluate.decode import decode
+    from evaluate.decoding.decode import decode
 
     return decode(*tiny, segments, recordings, PROMPT, options, out, end_token="<|im_end|>")
 
@@ -124,7 +124,7 @@ def test_a_single_segment_that_does_not_fit_is_an_error_and_what_is_finished_sta
 
 
 def segment_suffix(segments, index) -> bytes:
-    from submission.segments import segment_ids
+    from submission.text.segments import segment_ids
 
     return re.search("/[0-9]+$", segment_ids(segments)[index])[0].encode()
 
@@ -152,7 +152,7 @@ def test_parts_that_were_finished_before_memory_ran_out_are_in_the_journal(tiny,
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
-    from evaluate.batching import Capacity
+    from evaluate.decoding.batching import Capacity
 
     def fail(part):
         raise RuntimeError("expected scalar type Float but found Half")

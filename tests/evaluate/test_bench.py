@@ -13,16 +13,16 @@ from evaluate.bench.full_size import full_size_forecast, write_random_model
 from evaluate.bench.generation import bench_generation, generation_text
 from evaluate.bench.memory import bench_memory, memory_text
 from evaluate.bench.step import bench_step, layer_shapes, step_text
-from quantize.stream import pack_checkpoint
-from submission.architectures import read_config
-from submission.checkpoint import read_checkpoint
+from quantize.packing.pack import pack_checkpoint
 from submission.cli import run
-from submission.codecs import Affine
-from submission.digest import tree_digest
-from submission.forecast import forecast, resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.recipe_file import read_recipe
+from submission.model.checkpoint import read_checkpoint
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import forecast, resolve_codecs
 from submission.runtime.loading import load_processor
+from submission.store.digests import tree_digest
+from submission.system.recipe_files import read_recipe
 
 RULES = {"linears": Affine(bits=4, group_size=32), "embedding": Affine(bits=2, group_size=32)}
 

@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 
-from evaluate.comet import check_environment, find_encoder, read_checkpoint, read_hparams, segment_scores
-from evaluate.score import NO_SOURCE, with_comet
+from evaluate.scoring.comet import check_environment, find_encoder, read_checkpoint, read_hparams, segment_scores
+from evaluate.scoring.score import NO_SOURCE, with_comet
 from submission.errors import UserError
-from submission.sources import comet_digest
+from submission.system.data_folder import comet_digest
 
 
 class Harmful:

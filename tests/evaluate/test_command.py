@@ -15,13 +15,13 @@ import soundfile
 
 import evaluate
 from evaluate.__main__ import make_parser
-from evaluate.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
+from evaluate.decoding.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
 from evaluate.stages import scored, scored_cell
-from submission.campaign import FOLDER as CAMPAIGNS
-from submission.campaign import read_campaign
 from submission.cli import open_system, run
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE, Segment, write_segments
+from submission.system.campaign import FOLDER as CAMPAIGNS
+from submission.system.campaign import read_campaign
+from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -233,7 +233,7 @@ def test_an_earlier_stage_that_is_not_built_is_told_before_anything_is_begun(
 
 
 def test_every_shipped_campaigns_target_languages_can_be_scored():
-    from evaluate.metrics import METRICS, corpus_scores
+    from evaluate.scoring.metrics import METRICS, corpus_scores
 
     for path in sorted(CAMPAIGNS.glob("*.toml")):
         for pair in read_campaign(path.stem).pairs:

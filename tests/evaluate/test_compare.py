@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from evaluate.__main__ import make_parser
-from evaluate.hypotheses import Hypothesis, write_hypotheses
-from evaluate.metrics import corpus_scores
+from evaluate.decoding.hypotheses import Hypothesis, write_hypotheses
+from evaluate.scoring.metrics import corpus_scores
 from submission.cli import run
-from submission.segments import Segment, segment_ids, write_segments
+from submission.text.segments import Segment, segment_ids, write_segments
 
 TALKS = [Segment(recording="b.wav", start=n * 16_000, end=(n + 1) * 16_000) for n in range(3)]
 ACCENT = [Segment(recording="c.wav", start=0, end=16_000)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluate.comparison import (
+from evaluate.comparing.comparison import (
     Output,
     compare,
     named_places,
@@ -15,7 +15,7 @@ from evaluate.comparison import (
     worst_lines,
 )
 from submission.errors import UserError
-from submission.segments import Segment
+from submission.text.segments import Segment
 
 
 def segments(*spans: tuple[str, int, int]) -> list[Segment]:

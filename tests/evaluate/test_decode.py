@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.batching import form_batches
-from evaluate.hypotheses import read_hypotheses
-from submission.checks.characters import plain_line
+from evaluate.decoding.batching import form_batches
+from evaluate.decoding.hypotheses import read_hypotheses
 from submission.errors import UserError
-from submission.recipe import DecodeOptions
-from submission.segments import SAMPLE_RATE, Segment, segment_ids
+from submission.system.recipe import DecodeOptions
+from submission.text.characters import plain_line
+from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
@@ -27,7 +27,7 @@ OPTIONS = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=8, batch_si
 
 
 def run(tiny, segments, recordings, out, options=OPTIONS):
-    from evaluate.decode import decode
+    from evaluate.decoding.decode import decode
 
     return decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
 
@@ -92,7 +92,7 @@ def test_each_token_of_a_batch_is_as_likely_as_alone(tiny, segments, recordings)
 def test_beams_in_batches_are_the_librarys_own_one_by_one_and_flagged_where_they_do_not_end(
     tiny, segments, recordings, tmp_path, beams, undisturbed
 ):
-    from evaluate.generation import generation_settings
+    from evaluate.decoding.generation import generation_settings
     from submission.runtime.audio import read_slice
     from submission.runtime.prompt import build_inputs
 
@@ -183,7 +183,7 @@ def test_a_segment_past_the_recordings_end_is_refused_with_both_numbers(tiny, re
 
 
 def test_an_unknown_end_token_is_refused(tiny, segments, recordings, tmp_path):
-    from evaluate.decode import decode
+    from evaluate.decoding.decode import decode
 
     with pytest.raises(UserError, match="end token"):
         decode(*tiny, segments, recordings, PROMPT, OPTIONS, tmp_path / "h", end_token="<|stop|>")
@@ -205,11 +205,11 @@ def test_the_work_of_several_processes_is_gone_on_with_by_one(tiny, segments, re
 SHARED = """
 import json, sys
 from pathlib import Path
-from evaluate.decode import decode
-from submission.launch import joined
-from submission.recipe import DecodeOptions
+from evaluate.decoding.decode import decode
+from submission.store.launch import joined
+from submission.system.recipe import DecodeOptions
 from submission.runtime.loading import load_model
-from submission.segments import Segment
+from submission.text.segments import Segment
 given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 model, processor = load_model(Path(given["checkpoint"]), "float32")
 recordings = {name: Path(path) for name, path in given["recordings"].items()}
@@ -280,10 +280,10 @@ def test_hypotheses_of_other_segments_are_not_taken_over(tiny, segments, recordi
 CHILD = """
 import json, sys
 from pathlib import Path
-from evaluate.decode import decode
-from submission.recipe import DecodeOptions
+from evaluate.decoding.decode import decode
+from submission.system.recipe import DecodeOptions
 from submission.runtime.loading import load_model
-from submission.segments import Segment
+from submission.text.segments import Segment
 given = json.loads(sys.argv[1])
 model, processor = load_model(Path(given["checkpoint"]), "float32")
 recordings = {name: Path(path) for name, path in given["recordings"].items()}

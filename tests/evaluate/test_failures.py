@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluate.failures import FAILURES, compression_ratio, failures, most_compression
-from evaluate.hypotheses import FLAGS
+from evaluate.decoding.failures import FAILURES, compression_ratio, failures, most_compression
+from evaluate.decoding.hypotheses import FLAGS
 
 GERMAN = "Wir haben das Modell auf den neuen Daten trainiert und auf allen sechs Testmengen gemessen."
 CHINESE = "我们在新的数据上训练了这个模型,并在所有六个测试集上进行了评估。"
@@ -45,7 +45,7 @@ def test_every_failure_is_a_flag_that_a_hypothesis_may_have():
 
 
 def test_what_verify_warns_of_is_what_decoding_flags():
-    from submission.checks import texts
+    from submission.bundle.checks import texts
 
     for text in ("ja ja ja ja", "ja ja ja", "好的好的好的好的", GERMAN, CHINESE):
         assert bool(texts._loop(text)) == ("loop" in failures(text, 5, 5.0))

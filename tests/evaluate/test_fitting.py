@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluate.comparison import Place
-from evaluate.fitting import fitted
-from evaluate.references import References, references_of
+from evaluate.comparing.comparison import Place
+from evaluate.scoring.reference_alignment import fitted
+from evaluate.scoring.references import References, references_of
 from submission.errors import UserError
 from tests.evaluate.test_references import XML
 

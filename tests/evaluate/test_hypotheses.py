@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaluate.hypotheses import (
+from evaluate.decoding.hypotheses import (
     Candidate,
     Hypothesis,
     Mend,
@@ -47,7 +47,7 @@ def test_no_line_break_and_no_control_character_gets_through(raw):
 
 @pytest.mark.parametrize("kept", ["", "split"])
 def test_a_mended_hypothesis_reads_back_as_written_here_and_in_the_bundle(tmp_path, kept):
-    from submission import bundle
+    from submission.bundle.bundle import bundle
 
     hypotheses = [mended(kept), make_hypothesis("a.wav/0001", "x")]
     write_hypotheses(tmp_path / "h", hypotheses)

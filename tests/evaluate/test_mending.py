@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.failures import FAILURES, REPEATING
-from evaluate.hypotheses import FLAGS, Candidate, read_hypotheses
-from evaluate.mending import ATTEMPTS, choose, join, quietest
-from submission.recipe import DecodeOptions
-from submission.segments import SAMPLE_RATE
+from evaluate.decoding.failures import FAILURES, REPEATING
+from evaluate.decoding.fallbacks import ATTEMPTS, choose, join, quietest
+from evaluate.decoding.hypotheses import FLAGS, Candidate, read_hypotheses
+from submission.system.recipe import DecodeOptions
+from submission.text.segments import SAMPLE_RATE
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
 END = "<|im_end|>"
@@ -25,7 +25,7 @@ MENDED = replace(PLAIN, mend=tuple(sorted(ATTEMPTS)))
 
 
 def run(tiny, segments, recordings, out, options):
-    from evaluate.decode import decode
+    from evaluate.decoding.decode import decode
 
     outcome = decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
     return outcome, read_hypotheses(out)

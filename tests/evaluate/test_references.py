@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluate.references import (
+from evaluate.scoring.references import (
     check_line_by_line,
     find_gold_references,
     find_references,
@@ -15,9 +15,9 @@ from evaluate.references import (
     references_of,
 )
 from segment.testset import read_given, read_testset
-from submission.digest import sha256_file
 from submission.errors import UserError
-from submission.segments import Segment, write_segments
+from submission.store.digests import sha256_file
+from submission.text.segments import Segment, write_segments
 
 
 def write_testset(folder, lines: bytes, recordings=("b.wav", "a.wav")):

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from evaluate.__main__ import make_parser
-from evaluate.comet import Comet
+from evaluate.scoring.comet import Comet
 from submission.cli import open_systems, run
-from submission.corpus import Utterance, write_corpus
-from submission.digest import canonical_json, tree_digest, write_text
-from submission.segments import SAMPLE_RATE, Segment, write_segments
-from submission.sources import COMET_CHECKPOINT, COMET_HPARAMS
+from submission.store.digests import canonical_json, tree_digest, write_text
+from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
+from submission.text.corpus import Utterance, write_corpus
+from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.test_command import CAMPAIGN, RECIPE, write_data
 
 SYSTEMS = """
@@ -138,8 +138,8 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
         loaded.append(folder)
         return Comet(model=None, device="cpu", signature="pretended")
 
-    monkeypatch.setattr("evaluate.comet.load", load)
-    monkeypatch.setattr("evaluate.comet.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
+    monkeypatch.setattr("evaluate.scoring.comet.load", load)
+    monkeypatch.setattr("evaluate.scoring.comet.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
     assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0
     assert "comet: system 2 of 2, two: 2 scored test sets" in capsys.readouterr().err
     assert loaded == [model]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from evaluate.hypotheses import Hypothesis
-from evaluate.metrics import corpus_scores
-from evaluate.report.folder import MOST_DRAWN, FolderResult, recording_quality, write_page
-from evaluate.score import Line, Score
-from submission.digest import describe_files
-from submission.segments import SAMPLE_RATE, Segment
+from evaluate.decoding.hypotheses import Hypothesis
+from evaluate.report.pages.translation_page import MOST_DRAWN, FolderResult, recording_quality, write_page
+from evaluate.scoring.metrics import corpus_scores
+from evaluate.scoring.score import Line, Score
+from submission.store.digests import describe_files
+from submission.text.segments import SAMPLE_RATE, Segment
 
 WORDS = ["die", "Katze", "schläft", "auf", "dem", "alten", "Dach", "und", "träumt", "von", "Fischen"]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from evaluate.report.labels import Label, place_labels
+from evaluate.report.pictures.labels import Label, place_labels
 
 POINTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=7, unique=True)
 

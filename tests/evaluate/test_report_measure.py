@@ -7,11 +7,11 @@ import argparse
 import pytest
 
 from evaluate.report.measure import by_family, calibration, changed_layers, outcome_of
-from submission.architectures import tensors
 from submission.cli import add_system_arguments, open_system
-from submission.forecast import Forecast
-from submission.plan import expected_model
-from submission.system import System
+from submission.model.families import tensors
+from submission.model.forecast import Forecast
+from submission.system.plan import expected_model
+from submission.system.system import System
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evaluate.report.bars import bars_of
 from evaluate.report.make import tables_of, write_report
-from evaluate.report.quality import points_of, quality_metric
-from submission.digest import tree_digest
+from evaluate.report.pictures.bars import bars_of
+from evaluate.report.pictures.quality_size import points_of, quality_metric
+from submission.store.digests import tree_digest
 from tests.evaluate.synthetic import LIMIT, NASTY, results, system
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

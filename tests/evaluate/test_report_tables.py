@@ -17,7 +17,7 @@ from evaluate.report.table import Table
 from evaluate.report.tables import calibration_table, layers_table, systems_table
 from evaluate.report.terminal import table_text
 from evaluate.report.text import figures_csv, markdown, results_json
-from submission.recipe_file import read_recipes
+from submission.system.recipe_files import read_recipes
 from tests.evaluate.synthetic import NASTY, outcome, results, score, system, upload
 
 

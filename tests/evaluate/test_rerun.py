@@ -16,15 +16,15 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from evaluate.folder import Cut
-from evaluate.rerun import SEGMENTER, Bundle, choose
-from segment.hearing import Memory
-from submission.campaign import read_campaign
+from evaluate.recordings.recording_folder import Cut
+from evaluate.recordings.rerun import SEGMENTER, Bundle, choose
+from segment.probabilities.speech_probabilities import Memory
 from submission.cli import run
-from submission.digest import tree_digest
 from submission.errors import UserError
-from submission.recipe_file import read_recipe
-from submission.segments import SAMPLE_RATE, Segment, read_segments
+from submission.store.digests import tree_digest
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
+from submission.text.segments import SAMPLE_RATE, Segment, read_segments
 from tests.evaluate.bundled import replace_output
 
 ROOT = Path(__file__).parents[2]
@@ -236,7 +236,7 @@ def of_method(folder: Path, bundled, method: str) -> Bundle:
 
 
 def test_a_method_that_classifies_takes_the_bundles_classifier_and_asks_for_segments_without_one(bundled, tmp_path):
-    from segment.classifier import build, save_classifier
+    from segment.classifier.model import build, save_classifier
 
     bundle = of_method(Path(shutil.copytree(bundled.folder, tmp_path / "bundle")), bundled, "shas")
     with pytest.raises(UserError, match=r"segments by shas, and it holds no classifier \(segmenter/\); give the segm"):

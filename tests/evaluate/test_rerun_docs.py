@@ -11,7 +11,7 @@ import pytest
 
 from evaluate.__main__ import make_parser
 from submission.cli import run
-from submission.segments import read_segments, write_segments
+from submission.text.segments import read_segments, write_segments
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "rerun.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evaluate.resegment import resegment, resegment_recordings
+from evaluate.scoring.resegmentation import resegment, resegment_recordings
 from submission.errors import UserError
 
 WORDS = st.sampled_from(["der", "Hund", "Äpfel", "###", "</s>", "#", "10\u00a0%", "\x00", "\x1c", "a.", "▁", "0"])

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from evaluate.hypotheses import make_hypothesis, write_hypotheses
-from evaluate.metrics import corpus_scores
-from evaluate.references import References
-from evaluate.score import Decoded, gather, score_testset, write_cell
-from evaluate.table import table
-from submission.digest import sha256_file
+from evaluate.decoding.hypotheses import make_hypothesis, write_hypotheses
+from evaluate.scoring.metrics import corpus_scores
+from evaluate.scoring.references import References
+from evaluate.scoring.score import Decoded, gather, score_testset, write_cell
+from evaluate.scoring.score_table import table
 from submission.errors import UserError
+from submission.store.digests import sha256_file
 
 GERMAN = (
     ["Der Hund läuft schnell nach Hause.", "Wir treffen uns um 9:30 Uhr, nicht später!", "", "Das ist gut."],

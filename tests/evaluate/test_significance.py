@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from evaluate.metrics import METRICS
-from evaluate.significance import paired_bootstrap
+from evaluate.scoring.metrics import METRICS
+from evaluate.scoring.significance import paired_bootstrap
 
 WORDS = ["der", "Hund", "läuft", "nach", "Hause", "und", "schläft", "im", "Garten", "gut"]
 

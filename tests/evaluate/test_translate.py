@@ -16,14 +16,14 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from evaluate.hypotheses import read_hypotheses
-from evaluate.metrics import corpus_scores
-from evaluate.recordings import readable_in_pieces
+from evaluate.decoding.audio_files import readable_in_pieces
+from evaluate.decoding.hypotheses import read_hypotheses
+from evaluate.scoring.metrics import corpus_scores
 from segment.testset import read_folder
 from submission.cli import run
-from submission.digest import describe_files
 from submission.runtime.audio import read_audio, seeks
-from submission.segments import SAMPLE_RATE, Segment, read_segments, write_segments
+from submission.store.digests import describe_files
+from submission.text.segments import SAMPLE_RATE, Segment, read_segments, write_segments
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluate.references import find_gold_references, find_references
-from segment.corpus import read_labelled
+from evaluate.scoring.references import find_gold_references, find_references
+from segment.classifier.training_data import read_labelled
 from segment.testset import find_segments_file, read_given, read_testset
-from submission.campaign import read_campaign
-from submission.digest import tree_digest
 from submission.errors import UserError
-from submission.miniature.delivery import FULL, Volume, deliver
+from submission.miniature.dataset import FULL, Volume, deliver
 from submission.miniature.language import split_of
-from submission.miniature.studio import LONGEST_SECONDS, Scripts
-from submission.recipe_file import read_recipe
+from submission.miniature.recordings import LONGEST_SECONDS, Scripts
 from submission.runtime.audio import duration_samples
-from submission.segments import SAMPLE_RATE, read_segments
-from submission.sources import missing_parts, required_parts
-from submission.system import SHIPPED, System
-from train.readers import reader_of
+from submission.store.digests import tree_digest
+from submission.system.campaign import read_campaign
+from submission.system.data_folder import missing_parts, required_parts
+from submission.system.recipe_files import read_recipe
+from submission.system.system import SHIPPED, System
+from submission.text.segments import SAMPLE_RATE, read_segments
+from train.corpora.formats import reader_of
 
 SMALL = Volume(clips=8, recordings=2, most_lines=2)
 CAMPAIGN = read_campaign("miniature")

@@ -21,12 +21,12 @@ from submission.miniature.curriculum import (
     record_features,
     spoken_words,
 )
-from submission.miniature.examination import PAPERS, questions
+from submission.miniature.evaluation import PAPERS, questions
 from submission.miniature.forge import Training, forge, shape_named
 from submission.miniature.language import split_of
 from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL, build_checkpoint
 from submission.miniature.optimiser import Optimiser, Team, alone, orthogonalise, rate_scale
-from submission.miniature.teaching import Batch, School, attention_mask, encode, lay_out, translation_loss
+from submission.miniature.training import Batch, School, attention_mask, encode, lay_out, translation_loss
 from submission.miniature.voice import voices
 
 

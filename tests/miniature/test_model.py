@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-from submission.digest import tree_digest
 from submission.miniature.model import (
     END,
     LANGUAGES,
@@ -23,6 +22,7 @@ from submission.miniature.model import (
     build_checkpoint,
     sinusoids,
 )
+from submission.store.digests import tree_digest
 
 TEXTS = ["the old house is near the river", "das alte Haus ist am Fluss", "老房子在河边"] * 5
 

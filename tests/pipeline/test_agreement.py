@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from submission.sources import FORMATS_READ
-from train.readers import READERS
+from submission.system.data_folder import FORMATS_READ
+from train.corpora.formats import READERS
 
 
 def test_layouts_that_begin_lets_pass_are_those_that_train_reads():

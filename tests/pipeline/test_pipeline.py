@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from submission.digest import tree_digest
+from submission.store.digests import tree_digest
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("quick.toml")

@@ -14,22 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from quantize import awq
-from quantize.awq import JOURNAL, Observer, Reading, calibrate, choose_utterances, draw_positions
-from quantize.folding import SCALES, Folding
-from quantize.search import SCALE_LIMIT, output_errors, scales_of, search
-from quantize.solver import solve
-from quantize.stream import pack_checkpoint
-from submission.architectures import architecture_of, read_config
-from submission.codecs import Affine
-from submission.corpus import Utterance, write_corpus
-from submission.digest import tree_digest
+from quantize.calibration import awq
+from quantize.calibration.awq import JOURNAL, Observer, Reading, calibrate, choose_utterances, draw_positions
+from quantize.calibration.folding import SCALES, Folding
+from quantize.calibration.scale_search import SCALE_LIMIT, output_errors, scales_of, search
+from quantize.packing.pack import pack_checkpoint
+from quantize.solvers.hqq import solve
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.recipe import AwqOptions
+from submission.model.codecs import Affine
+from submission.model.families import architecture_of, read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
 from submission.runtime.prompt import build_inputs, render_prompt
+from submission.store.digests import tree_digest
+from submission.system.recipe import AwqOptions
+from submission.text.corpus import Utterance, write_corpus
 
 FOUR = Affine(bits=4, group_size=64)
 HQQ = functools.partial(solve, "hqq")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quantize.chart import BLUE, ORANGE, draw_ranking
+from quantize.ranking.chart import BLUE, ORANGE, draw_ranking
 
 
 def ranking(layers: int) -> dict:

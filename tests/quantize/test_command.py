@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from quantize.__main__ import make_parser
-from quantize.stream import pack_system
-from submission.architectures import read_config
-from submission.checkpoint import read_checkpoint
+from quantize.packing.pack import pack_system
 from submission.cli import run
-from submission.codecs import Affine, Codec
-from submission.digest import canonical_json
-from submission.forecast import companion_files, forecast, resolve_codecs
 from submission.miniature.model import SMALL, build_checkpoint
-from submission.recipe import Override
+from submission.model.checkpoint import read_checkpoint
+from submission.model.codecs import Affine, Codec
+from submission.model.families import read_config
+from submission.model.forecast import companion_files, forecast, resolve_codecs
+from submission.store.digests import canonical_json
+from submission.system.recipe import Override
 
 ROOT = Path(__file__).parents[2]
 

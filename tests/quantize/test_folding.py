@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from quantize.folding import SCALES, Folding, divide_channels, effective_scales, write_scales
-from submission.architectures import architecture_of, read_config, tensors
+from quantize.calibration.folding import SCALES, Folding, divide_channels, effective_scales, write_scales
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.model.families import architecture_of, read_config, tensors
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantize.kernels import refit_groups, solve_groups
+from quantize.solvers.hqq_kernels import refit_groups, solve_groups
 
 ITERATIONS = 20
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from quantize.layerwise import LayerwiseModel
-from submission.architectures import architecture_of, read_config, tensors
-from submission.codecs import Affine
+from quantize.calibration.layerwise import LayerwiseModel
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.model.codecs import Affine
+from submission.model.families import architecture_of, read_config, tensors
+from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
 
@@ -112,7 +112,7 @@ def test_states_are_kept_in_the_dtype_that_is_computed_in(base, batches):
 
 
 def test_a_packed_model_is_refused(base, tmp_path):
-    from quantize.stream import pack_checkpoint
+    from quantize.packing.pack import pack_checkpoint
 
     codecs = resolve_codecs(read_config(base), {"mlp": Affine(bits=4, group_size=64)})
     pack_checkpoint(base, tmp_path, codecs, solver="hqq")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from quantize.bench.loading import _read, bench_loading, loading_text
+from quantize.packing.pack import pack_checkpoint
 from quantize.rehearsal import make_checkpoint
-from quantize.stream import pack_checkpoint
-from submission.codecs import Affine
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
+from submission.model.codecs import Affine
+from submission.model.forecast import resolve_codecs
 
 CONFIG = {
     "model_type": "qwen2_audio",

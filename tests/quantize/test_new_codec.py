@@ -9,12 +9,12 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from quantize.stream import pack_checkpoint
-from submission.architectures import read_config
-from submission.codecs import CODECS, Codec, parse_codec
+from quantize.packing.pack import pack_checkpoint
 from submission.errors import UserError
-from submission.forecast import companion_files, forecast, further_steps
 from submission.miniature.model import SMALL, build_checkpoint
+from submission.model.codecs import CODECS, Codec, parse_codec
+from submission.model.families import read_config
+from submission.model.forecast import companion_files, forecast, further_steps
 from submission.runtime.loading import load_model
 from submission.runtime.packed import PackedLinear
 

@@ -22,14 +22,14 @@ from quantize.rehearsal import (
     rehearse_config,
     with_layers,
 )
-from submission.architectures import shipped_config, tensors
-from submission.checkpoint import read_checkpoint
-from submission.codecs import Affine
-from submission.digest import tree_digest
 from submission.errors import UserError
-from submission.forecast import forecast
-from submission.recipe import QuantizeOptions
-from submission.safetensors_file import tensor_bytes
+from submission.model.checkpoint import read_checkpoint
+from submission.model.codecs import Affine
+from submission.model.families import shipped_config, tensors
+from submission.model.forecast import forecast
+from submission.model.safetensors_header import tensor_bytes
+from submission.store.digests import tree_digest
+from submission.system.recipe import QuantizeOptions
 
 REAL = shipped_config("Qwen2-Audio-7B")
 SMALL = {

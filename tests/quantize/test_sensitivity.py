@@ -14,23 +14,23 @@ import soundfile
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig
 
-from quantize import sensitivity
-from quantize.sensitivity import BATCH_SIZE, analyse, encode_swaps, pack_base, rank_layers, swapped_codecs
-from quantize.stream import pack_checkpoint
-from quantize.sweep import Swaps, last_states, sweep_batch
-from submission.architectures import read_config
-from submission.codecs import Affine
-from submission.corpus import Utterance, read_corpus, write_corpus
-from submission.digest import tree_digest
+from quantize.packing.pack import pack_checkpoint
+from quantize.ranking import sensitivity
+from quantize.ranking.sensitivity import BATCH_SIZE, analyse, encode_swaps, pack_base, rank_layers, swapped_codecs
+from quantize.ranking.sweep import Swaps, last_states, sweep_batch
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.recipe import Override, QuantizeOptions
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.loading import load_model
 from submission.runtime.loss import difference, make_batch, mean_loss, measure_losses
 from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.prompt import render_prompt
+from submission.store.digests import tree_digest
+from submission.system.recipe import Override, QuantizeOptions
+from submission.text.corpus import Utterance, read_corpus, write_corpus
 
 TEXTS = {
     "de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus", "der alte Hund und die Katze", "ja"],
@@ -256,7 +256,7 @@ def test_two_processes_give_the_bytes_of_one(ground, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from quantize.sensitivity import analyse\n"
+        "from quantize.ranking.sensitivity import analyse\n"
         "from tests.quantize.test_sensitivity import END, PROMPTS, options\n"
         f"ground = [Path(part) for part in {[str(p) for p in (ground.base, ground.corpus, ground.data)]}]\n"
         f"analyse(*ground, Path({str(tmp_path / 'two')!r}), options=options(), prompts=PROMPTS, end_token=END,"

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from quantize.bench.solver import bench_solver, solve_with_library
-from quantize.solver import SOLVERS, Solution, solve
-from quantize.torch_solver import refit_pieces, solve_pieces
-from submission.codecs import Affine
-from submission.codecs.affine import CODE_BITS
+from quantize.solvers.hqq import SOLVERS, Solution, solve
+from quantize.solvers.hqq_torch import refit_pieces, solve_pieces
 from submission.errors import UserError
+from submission.model.codecs import Affine
+from submission.model.codecs.affine import CODE_BITS
 
 PARTS = ("codes", "scale", "zero")
 
@@ -212,7 +212,7 @@ def test_a_forked_process_solves_too():
     """OpenMP's threads, torch's among them, do not survive the fork; ours are made for each call."""
     program = """
 import os, sys, torch
-from quantize.solver import solve
+from quantize.solvers.hqq import solve
 torch.set_num_threads(2)
 weight = torch.randn(600, 1024)
 weight @ weight.t()

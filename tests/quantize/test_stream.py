@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantize.solver import solve
-from quantize.stream import JOURNAL, encode, pack_checkpoint, pack_system
-from submission.architectures import read_config, tensors
-from submission.checkpoint import read_checkpoint
-from submission.codecs import Affine, Codec
-from submission.codecs import affine as affine_module
-from submission.digest import tree_digest
+from quantize.packing.pack import JOURNAL, encode, pack_checkpoint, pack_system
+from quantize.solvers.hqq import solve
 from submission.errors import UserError
-from submission.forecast import companion_files, forecast, resolve_codecs
 from submission.miniature.model import SMALL, build_checkpoint
-from submission.recipe import Override
+from submission.model.checkpoint import read_checkpoint
+from submission.model.codecs import Affine, Codec
+from submission.model.codecs import affine as affine_module
+from submission.model.families import read_config, tensors
+from submission.model.forecast import companion_files, forecast, resolve_codecs
+from submission.store.digests import tree_digest
+from submission.system.recipe import Override
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 NORM = "language_model.model.norm.weight"
@@ -207,7 +207,7 @@ def killing_solver(monkeypatch, after: int) -> list[str]:
         calls.append(name)
         return solve(name, weight, bits, group_size)
 
-    monkeypatch.setattr("quantize.stream.solve", dying)
+    monkeypatch.setattr("quantize.packing.pack.solve", dying)
     return calls
 
 
@@ -249,7 +249,7 @@ def test_a_process_that_is_killed_in_packing_loses_only_the_weight_it_was_at(bas
 import os, signal
 from pathlib import Path
 from tests.quantize import test_stream as here
-from quantize import stream
+from quantize.packing import pack as stream
 def dying(name, weight, bits, group_size, left=[5]):
     left[0] -= 1
     if left[0] < 0:

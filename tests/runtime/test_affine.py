@@ -7,8 +7,8 @@ import functools
 import pytest
 import torch
 
-from quantize.solver import solve
-from submission.codecs import Affine
+from quantize.solvers.hqq import solve
+from submission.model.codecs import Affine
 from submission.runtime.packed import STORED_DTYPES
 
 SOLVE = functools.partial(solve, "hqq")

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.codecs import Affine
-from submission.codecs.affine import CODE_BITS
-from submission.codecs.bitstream import pack_codes, padding_is_zero, unpack_codes
+from submission.model.codecs import Affine
+from submission.model.codecs.affine import CODE_BITS
+from submission.model.codecs.bitstream import pack_codes, padding_is_zero, unpack_codes
 
 
 def slow_pack(codes: np.ndarray, bits: int) -> list[list[int]]:

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.corpus import Utterance
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, make_processor, train_tokenizer
 from submission.runtime.audio import read_slice
 from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.prompt import Example, encode, hear, render_prompt
+from submission.text.corpus import Utterance
 
 PROMPTS = {code: render_prompt(PROMPT, name) for code, name in (("de", "German"), ("zh", "Chinese"))}
 END = "<|im_end|>"

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from quantize.stream import pack_checkpoint
-from submission.architectures import read_config
-from submission.codecs import Affine
-from submission.digest import tree_digest
-from submission.forecast import resolve_codecs
+from quantize.packing.pack import pack_checkpoint
 from submission.miniature.model import SMALL, build_checkpoint
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime import kernels
 from submission.runtime.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
 from submission.runtime.loading import load_model
 from submission.runtime.packed import PackedLinear, PackedTensor, arrange_linears
+from submission.store.digests import tree_digest
 
 CPU = torch.device("cpu")
 MOST = CPUKernel.most_rows

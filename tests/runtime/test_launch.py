@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.launch import Launch, launched
-from submission.store import Stage, Store
+from submission.store.launch import Launch, launched
+from submission.store.store import Stage, Store
 
 TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--standalone")
 ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--main_process_port=0")
@@ -37,9 +37,9 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.launch import Launch, launched
-from submission.store import Stage, Store
-from submission.launch import obtain_together
+from submission.store.launch import Launch, launched
+from submission.store.store import Stage, Store
+from submission.store.launch import obtain_together
 
 def make(out):
     raise AssertionError("built again")
@@ -80,5 +80,5 @@ def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path: Path, o
     assert done.returncode != 0
     assert "accelerate launch: asks for several processes and starts one" in done.stderr
     alone = ("accelerate.commands.launch", "--num_processes=1", *options)
-    program = "from submission.launch import launched\nassert launched().processes == 1"
+    program = "from submission.store.launch import launched\nassert launched().processes == 1"
     assert launch(program, tmp_path, launcher=alone).returncode == 0

@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantize.stream import pack_checkpoint
-from submission.architectures import read_config
-from submission.codecs import Affine, Codec
-from submission.digest import tree_digest
+from quantize.packing.pack import pack_checkpoint
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.model.codecs import Affine, Codec
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime import loading
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from submission.runtime.prompt import build_inputs
+from submission.store.digests import tree_digest
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 

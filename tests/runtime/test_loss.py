@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from submission.codecs import Affine
 from submission.miniature.model import PROMPT, SMALL, build_model, make_config, make_processor, train_tokenizer
+from submission.model.codecs import Affine
 from submission.runtime import loss as loss_module
 from submission.runtime.loss import (
     Losses,

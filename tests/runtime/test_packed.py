@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from submission.codecs import Affine, Codec
-from submission.codecs import affine as affine_module
-from submission.codecs.affine import CODE_BITS
-from submission.codecs.bitstream import unpack_codes
+from submission.model.codecs import Affine, Codec
+from submission.model.codecs import affine as affine_module
+from submission.model.codecs.affine import CODE_BITS
+from submission.model.codecs.bitstream import unpack_codes
 from submission.runtime import packed
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 from submission.runtime.quantizer import packed_layer, plain_layer

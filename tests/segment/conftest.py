@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.hearing import Listener, Memory
-from segment.windows import probability_tracks
+from segment.probabilities.speech_probabilities import Listener, Memory
+from segment.probabilities.windows import probability_tracks
 
 RATE = 16_000
 

@@ -148,7 +148,7 @@ def random_tracks() -> dict[str, np.ndarray]:
 
 def prepare(work: Path) -> None:
     """Write weights, recordings and random tracks."""
-    from segment.convert import convert
+    from segment.classifier.convert import convert
     from tests.segment.tiny import speak, write_checkpoint, write_wav2vec2
 
     write_checkpoint(work / "shas.pt", str(write_wav2vec2(work / "wav2vec2")))
@@ -180,7 +180,7 @@ def run_published(clone: Path, work: Path, runs: list[dict], *, random: bool = F
 
 
 def compare_random_tracks(work: Path) -> bool:
-    from segment.pdac import Limits, split
+    from segment.methods.pdac import Limits, split
 
     tracks, published = np.load(work / "random.npz"), json.loads((work / "random.json").read_text(encoding="utf-8"))
     limits = Limits()
@@ -195,11 +195,11 @@ def compare_random_tracks(work: Path) -> bool:
 
 def ours(work: Path, run: dict, original: bool) -> tuple[list[np.ndarray], float]:
     """Return our tracks of a run's recordings, and the seconds of hearing and cutting them."""
-    from segment.classifier import load_classifier
-    from segment.compatibility import original_tracks
-    from segment.intake import checked_length, checked_reader
-    from segment.pdac import Limits, split
-    from segment.windows import Source, probability_tracks
+    from segment.audio_validation import checked_length, checked_reader
+    from segment.classifier.compatibility import original_tracks
+    from segment.classifier.model import load_classifier
+    from segment.methods.pdac import Limits, split
+    from segment.probabilities.windows import Source, probability_tracks
 
     started = time.perf_counter()
     classifier = load_classifier(work / "classifier")
@@ -216,7 +216,7 @@ def ours(work: Path, run: dict, original: bool) -> tuple[list[np.ndarray], float
 
 
 def compare_recordings(work: Path, runs: list[dict]) -> bool:
-    from segment.pdac import Limits, split
+    from segment.methods.pdac import Limits, split
 
     worst, same, count = 0.0, 0, 0
     for run in runs:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segment.classifier import Classifier, Head, build, load_classifier, normalise, save_classifier
+from segment.classifier.model import Classifier, Head, build, load_classifier, normalise, save_classifier
 from submission.errors import UserError
 
 RATE = 16_000

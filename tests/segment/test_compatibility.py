@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment.classifier import Classifier, load_classifier
-from segment.compatibility import original_tracks
-from segment.convert import convert
-from segment.windows import Source, probability_tracks
+from segment.classifier.compatibility import original_tracks
+from segment.classifier.convert import convert
+from segment.classifier.model import Classifier, load_classifier
+from segment.probabilities.windows import Source, probability_tracks
 from submission.errors import UserError
 from tests.segment.tiny import speak, write_checkpoint, write_wav2vec2
 

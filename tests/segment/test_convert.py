@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Model
 
-from segment.classifier import load_classifier, normalise
-from segment.convert import convert, read_checkpoint, read_wav2vec2
+from segment.classifier.convert import convert, read_checkpoint, read_wav2vec2
+from segment.classifier.model import load_classifier, normalise
 from submission.errors import UserError
 from tests.segment.tiny import HEAD_SHAPES, WIDTH, weights, write_checkpoint, write_wav2vec2
 

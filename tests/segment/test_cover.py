@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.cover import Cover, uncovered
+from segment.methods.gap_filling import Cover, uncovered
 
 
 def cover(samples: int, longest: int = 100, shortest: int = 10, join: int = 20) -> Cover:

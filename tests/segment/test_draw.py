@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment.draw import COLOURS, Picture, draw
-from segment.hearing import Heard
+from segment.plotting import COLOURS, Picture, draw
+from segment.probabilities.speech_probabilities import Heard
 from tests.segment.tiny import speak
 
 RATE = 16_000

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.classifier import load_classifier
-from segment.hearing import Heard, Listener, Memory, listen
-from segment.listener import make_listener, voice_listener
+from segment.classifier.model import load_classifier
+from segment.probabilities.detectors import make_listener, voice_listener
+from segment.probabilities.speech_probabilities import Heard, Listener, Memory, listen
+from segment.probabilities.vad import load_vad
 from segment.testset import Recording
-from segment.vad import load_vad
 from submission.errors import UserError
-from submission.recipe import SegmentOptions
+from submission.system.recipe import SegmentOptions
 from tests.segment.conftest import LoudnessDetector, loudness_listener
 from tests.segment.tiny import speak
 
@@ -69,7 +69,7 @@ def test_what_was_heard_depends_on_the_bytes_and_not_on_the_name(recordings, mem
 
 def test_an_interrupted_run_goes_on_with_the_recordings_that_are_left(recordings, memory, tmp_path, monkeypatch):
     """The third recording's detector is interrupted; groups of 40 s let the first be finished by then."""
-    monkeypatch.setattr("segment.hearing.TOGETHER_SECONDS", 40)
+    monkeypatch.setattr("segment.probabilities.speech_probabilities.TOGETHER_SECONDS", 40)
     calls = []
 
     class Interrupted(LoudnessDetector):

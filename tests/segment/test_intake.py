@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.intake import checked_length, checked_reader, rough_seconds
+from segment.audio_validation import checked_length, checked_reader, rough_seconds
 from submission.errors import UserError
 
 RATE = 16_000

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment.segmentation import share_of
-from submission.launch import Launch, launched
+from submission.store.launch import Launch, launched
 
 
 @given(st.lists(st.floats(0, 7200), max_size=30), st.integers(1, 5))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.pdac import LeftmostMinimum, Limits, RightmostMaximum, split
+from segment.methods.pdac import LeftmostMinimum, Limits, RightmostMaximum, split
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 TWO_HOURS = 359_640

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from submission.campaign import read_campaign
-from submission.recipe_file import read_recipe
-from submission.segments import read_segments
-from submission.system import MINIATURE, System
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
+from submission.system.system import MINIATURE, System
+from submission.text.segments import read_segments
 from tests.segment.tiny import speak
 
 ROOT = Path(__file__).parents[2]

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.fixed import cut_evenly
-from segment.hearing import Heard
-from segment.methods import METHODS, cut_track
-from segment.pdac import FRAME_RATE_HZ
+from segment.methods.fixed import cut_evenly
+from segment.methods.pdac import FRAME_RATE_HZ
+from segment.methods.registry import METHODS, cut_track
+from segment.probabilities.speech_probabilities import Heard
 from segment.report import coverage_lines
 from segment.segmentation import normalise_given, segment_freely
 from submission.errors import UserError
-from submission.recipe import SegmentOptions
-from submission.segments import read_segments
+from submission.system.recipe import SegmentOptions
+from submission.text.segments import read_segments
 from tests.segment.conftest import loudness_listener
 
 RATE = 16_000

@@ -10,7 +10,7 @@ import pytest
 
 from segment.testset import find_segments_file, read_folder, read_given, read_positions, read_recordings, read_testset
 from submission.errors import UserError
-from submission.segments import Segment
+from submission.text.segments import Segment
 
 RATE = 16_000
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.classifier import load_classifier
-from segment.corpus import read_labelled
-from segment.training import FrameScore, TrainingOptions, measure, train_classifier
-from segment.windows import sample_at
-from submission.corpus import Utterance, write_corpus
+from segment.classifier.model import load_classifier
+from segment.classifier.training import FrameScore, TrainingOptions, measure, train_classifier
+from segment.classifier.training_data import read_labelled
+from segment.probabilities.windows import sample_at
 from submission.errors import UserError
 from submission.miniature.acoustics import add_noise, concatenate, telephone_band
 from submission.miniature.voice import VOICES, speak
-from submission.segments import Segment, write_segments
+from submission.text.corpus import Utterance, write_corpus
+from submission.text.segments import Segment, write_segments
 
 RATE = 16_000
 SHIPPED = Path(__file__).parents[2] / "submission" / "miniature" / "shas"

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.vad import CHUNK_SAMPLES, SileroVad, load_vad, scripted_model, speech_stretches
+from segment.probabilities.vad import CHUNK_SAMPLES, SileroVad, load_vad, scripted_model, speech_stretches
 from submission.miniature.acoustics import add_noise, concatenate
 from submission.miniature.voice import VOICES, speak
 

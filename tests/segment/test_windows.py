@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.windows import Source, fill_missing, frame_at, plan_windows, probability_tracks, sample_at
+from segment.probabilities.windows import Source, fill_missing, frame_at, plan_windows, probability_tracks, sample_at
 from submission.errors import UserError
 
 RATE = 16_000

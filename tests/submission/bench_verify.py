@@ -80,12 +80,12 @@ def make(folder: Path) -> None:
     """Write a bundle of the competition's shapes and size, whose weights are random bytes."""
     from conftest import write_ingredients
 
-    from submission.architectures import shipped_config, stored_dtype, tensors
-    from submission.campaign import read_campaign
-    from submission.checkpoint import config_text, packed_config
-    from submission.forecast import forecast, stored_parts
-    from submission.recipe_file import read_recipe
-    from submission.safetensors_file import file_bytes, header_bytes
+    from submission.model.checkpoint import config_text, packed_config
+    from submission.model.families import shipped_config, stored_dtype, tensors
+    from submission.model.forecast import forecast, stored_parts
+    from submission.model.safetensors_header import file_bytes, header_bytes
+    from submission.system.campaign import read_campaign
+    from submission.system.recipe_files import read_recipe
 
     campaign, recipe = read_campaign(CAMPAIGN), read_recipe(RECIPE, CAMPAIGN)
     config, options = shipped_config(campaign.model.name), recipe.quantize

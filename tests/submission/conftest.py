@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from submission.architectures import read_config, stored_dtype, tensors
-from submission.bundle import bundle
-from submission.campaign import Campaign, read_campaign
-from submission.checkpoint import config_text, packed_config
-from submission.codecs import Affine
-from submission.digest import canonical_json
-from submission.forecast import resolve_codecs, stored_parts
-from submission.recipe import Recipe
-from submission.recipe_file import read_recipe
-from submission.safetensors_file import file_bytes, header_bytes
-from submission.segments import Segment, segment_ids, write_segments
-from submission.system import SHIPPED
+from submission.bundle.bundle import bundle
+from submission.model.checkpoint import config_text, packed_config
+from submission.model.codecs import Affine
+from submission.model.families import read_config, stored_dtype, tensors
+from submission.model.forecast import resolve_codecs, stored_parts
+from submission.model.safetensors_header import file_bytes, header_bytes
+from submission.store.digests import canonical_json
+from submission.system.campaign import Campaign, read_campaign
+from submission.system.recipe import Recipe
+from submission.system.recipe_files import read_recipe
+from submission.system.system import SHIPPED
+from submission.text.segments import Segment, segment_ids, write_segments
 
 # The shapes of the miniature's base model, since a smaller one is worth a warning.
 CONFIG = read_config(SHIPPED["base"])

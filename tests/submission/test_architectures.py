@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from submission.architectures import architecture_of, read_config, shipped_config, stored_dtype, tensors
-from submission.architectures.qwen2_audio import ROLES, hub_name, module_name, role_of
 from submission.errors import UserError
+from submission.model.families import architecture_of, read_config, shipped_config, stored_dtype, tensors
+from submission.model.families.qwen2_audio import ROLES, hub_name, module_name, role_of
 
 SMALL = {
     "model_type": "qwen2_audio",
@@ -55,7 +55,7 @@ def test_saved_checkpoints_carry_the_names_of_the_hub(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.Qwen2AudioConfig.from_dict(SMALL)
     transformers.Qwen2AudioForConditionalGeneration._from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
-    from submission.checkpoint import read_checkpoint
+    from submission.model.checkpoint import read_checkpoint
 
     located = read_checkpoint(tmp_path).located
     assert {name: place.shape for name, place in located.items()} == {s.name: s.shape for s in tensors(SMALL)}

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from submission.archive import archive
-from submission.checks import verify
-from submission.digest import sha256_file, tree_digest
+from submission.bundle.archive import archive
+from submission.bundle.checks import verify
 from submission.errors import UserError
+from submission.store.digests import sha256_file, tree_digest
 
 
 def test_equal_bundles_give_equal_archives_wherever_they_lie(pristine, tmp_path):

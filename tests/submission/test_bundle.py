@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.checks import verify
-from submission.checks.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
+from submission.bundle.checks import verify
+from submission.bundle.description import parse_description
 from submission.cli import run
-from submission.description import parse_description
-from submission.digest import describe_files, files_below, tree_digest
 from submission.errors import UserError
+from submission.store.digests import describe_files, files_below, tree_digest
+from submission.text.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
 
 
 def errors(bundle: Path) -> list:

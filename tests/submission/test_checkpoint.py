@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from submission.architectures import stored_dtype, tensors
-from submission.checkpoint import packed_config, parse_quantization, read_checkpoint
-from submission.codecs import Affine, Codec
-from submission.digest import canonical_json
 from submission.errors import UserError
-from submission.forecast import resolve_codecs, stored_parts
-from submission.safetensors_file import file_bytes, header_bytes
+from submission.model.checkpoint import packed_config, parse_quantization, read_checkpoint
+from submission.model.codecs import Affine, Codec
+from submission.model.families import stored_dtype, tensors
+from submission.model.forecast import resolve_codecs, stored_parts
+from submission.model.safetensors_header import file_bytes, header_bytes
+from submission.store.digests import canonical_json
 
 CODEC = Affine(bits=3, group_size=64)
 CONFIG = {

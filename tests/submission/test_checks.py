@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from submission.campaign import read_campaign
-from submission.checks import (
+from submission.bundle.checks import (
     CHECKS,
     PRIMARIES,
     Finding,
@@ -26,9 +25,10 @@ from submission.checks import (
     verify,
     verify_together,
 )
-from submission.digest import canonical_json, sha256_file
 from submission.errors import UserError
-from submission.sizes import size_text
+from submission.model.sizes import size_text
+from submission.store.digests import canonical_json, sha256_file
+from submission.system.campaign import read_campaign
 
 ROOT = Path(__file__).parents[2]
 ACL = "en-de/ACL.txt"
@@ -664,4 +664,4 @@ def test_the_command_checks_a_named_bundle_against_the_named_campaign(good):
 def test_the_table_of_checks_in_the_submission_guide_is_current():
     text = (ROOT / "SUBMISSION.md").read_text(encoding="utf-8")
     table = text.split("<!-- checks -->\n")[1].split("<!-- /checks -->")[0]
-    assert table.strip() == checks_table().strip(), "write it with submission.checks.checks_table()"
+    assert table.strip() == checks_table().strip(), "write it with submission.bundle.checks.checks_table()"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from submission.checks import findings_json, report, verify
+from submission.bundle.checks import findings_json, report, verify
 from submission.errors import UserError
 
 SECONDS = 5.0

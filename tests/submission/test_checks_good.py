@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from submission.checks import verify
+from submission.bundle.checks import verify
 
 ROOT = Path(__file__).parents[2]
 

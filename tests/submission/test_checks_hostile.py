@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from submission.checks import report, verify
-from submission.checks.loops import LETTER_LOOP, WORD_LOOP
+from submission.bundle.checks import report, verify
+from submission.text.loops import LETTER_LOOP, WORD_LOOP
 
 # Of the processor, and many times what a quiet machine needs: this finds what is quadratic and would take hours.
 SECONDS = 30.0

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from submission.codecs import Affine, Codec, parse_codec
-from submission.codecs.affine import CODE_BITS
 from submission.errors import UserError
+from submission.model.codecs import Affine, Codec, parse_codec
+from submission.model.codecs.affine import CODE_BITS
 
 
 def affine(bits: int, group_size: int) -> Codec:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.corpus import Utterance, read_corpus, write_corpus
-from submission.digest import canonical_json, files_below, tree_digest, write_text
 from submission.errors import UserError
 from submission.progress import progress
-from submission.sources import cached_tree_digest
+from submission.store.digests import canonical_json, files_below, tree_digest, write_text
+from submission.system.data_folder import cached_tree_digest
+from submission.text.corpus import Utterance, read_corpus, write_corpus
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 

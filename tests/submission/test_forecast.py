@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from submission.architectures import shipped_config, tensors
-from submission.checkpoint import config_text, packed_config
-from submission.codecs import Affine, Codec
 from submission.errors import UserError
-from submission.forecast import forecast, further_steps, resolve_codecs, stored_parts
-from submission.recipe import Override
-from submission.safetensors_file import file_bytes
+from submission.model.checkpoint import config_text, packed_config
+from submission.model.codecs import Affine, Codec
+from submission.model.families import shipped_config, tensors
+from submission.model.forecast import forecast, further_steps, resolve_codecs, stored_parts
+from submission.model.safetensors_header import file_bytes
+from submission.system.recipe import Override
 
 REAL = shipped_config("Qwen2-Audio-7B")
 SHALLOW = REAL | {"text_config": REAL["text_config"] | {"num_hidden_layers": 4}}

@@ -32,7 +32,7 @@ def room_of(module: str) -> str:
 # Imported inside functions, where it is needed and there: a codec's file holds layout, encoding and decoding together,
 # and sizes are asked for where there is no torch; processes that share a stage meet through torch, and a single one
 # finds what is built without it.
-LATE = {"submission/codecs": {"torch"}, "submission/launch.py": {"torch", "accelerate"}}
+LATE = {"submission/model/codecs": {"torch"}, "submission/store/launch.py": {"torch", "accelerate"}}
 
 
 def imports(path: Path, *, at_once: bool = False) -> set[str]:

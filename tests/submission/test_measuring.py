@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from submission.benchmarking import describe_machine, peak_of_this_process, resident_bytes, run_benches
 from submission.errors import UserError
-from submission.measuring import describe_machine, peak_of_this_process, resident_bytes, run_benches
 
 
 def test_the_machine_is_described_in_plain_values():

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from submission.architectures import read_config, tensors
-from submission.campaign import read_campaign
-from submission.recipe_file import read_recipe
-from submission.safetensors_file import header_bytes, tensor_bytes
-from submission.sources import required_parts
-from submission.system import SHIPPED
+from submission.model.families import read_config, tensors
+from submission.model.safetensors_header import header_bytes, tensor_bytes
+from submission.system.campaign import read_campaign
+from submission.system.data_folder import required_parts
+from submission.system.recipe_files import read_recipe
+from submission.system.system import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from submission.preview import preview, preview_text
-from submission.preview_page import preview_page
+from submission.bundle.preview import preview, preview_text
+from submission.bundle.preview_page import preview_page
 
 
 def both(bundle) -> tuple[str, str]:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from submission.architectures import read_config
-from submission.campaign import FOLDER as CAMPAIGNS
-from submission.campaign import read_campaign, size_bytes
 from submission.errors import UserError
-from submission.forecast import resolve_codecs
-from submission.recipe import Source
-from submission.recipe_file import FOLDER as RECIPES
-from submission.recipe_file import read_recipe, read_recipes
-from submission.system import SHIPPED, System
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
+from submission.system.campaign import FOLDER as CAMPAIGNS
+from submission.system.campaign import read_campaign, size_bytes
+from submission.system.recipe import Source
+from submission.system.recipe_files import FOLDER as RECIPES
+from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.system import SHIPPED, System
 
 PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")
 EXTENDED = ("contrastive", "finetuned")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.safetensors_file import DTYPE_BYTES, file_bytes, header_bytes, lay_out, read_header
+from submission.model.safetensors_header import DTYPE_BYTES, file_bytes, header_bytes, lay_out, read_header
 
 TENSORS = {
     "b.codes": ("U8", (3, 5)),

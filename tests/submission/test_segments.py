@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submission.errors import UserError
-from submission.segments import SAMPLE_RATE, Segment, parse_segments, read_segments, segment_ids, write_segments
+from submission.text.segments import SAMPLE_RATE, Segment, parse_segments, read_segments, segment_ids, write_segments
 
 NAMES = st.one_of(
     st.sampled_from(["talk1.wav", "2022.acl-long.110.wav", "1e3.wav", "no", "Gespräch 1.wav", 'a"b.wav', "中文.wav"]),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from submission.sizes import against_limit, size_text
+from submission.model.sizes import against_limit, size_text
 
 
 def test_a_size_is_shown_in_bytes_gb_and_gib():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.store import Stage, Store
+from submission.store.store import Stage, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SLOW = """
 import sys, time
 from pathlib import Path
-from submission.store import Stage, Store
+from submission.store.store import Stage, Store
 
 def make(folder):
     with open(sys.argv[2], "a") as starts:

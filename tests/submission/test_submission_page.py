@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from submission.digest import tree_digest
+from submission.store.digests import tree_digest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "SUBMISSION.md").read_text(encoding="utf-8")

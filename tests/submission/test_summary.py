@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from submission.campaign import read_campaign
-from submission.checks import Finding
-from submission.summary import summary
+from submission.bundle.checks import Finding
+from submission.bundle.summary import summary
+from submission.system.campaign import read_campaign
 
 FINDING = Finding(code="TXT10", severity="warning", path="en-de/ACL.txt", what="line 3: blank", fix="Look.")
 

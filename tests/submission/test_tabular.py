@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from submission.tabular import aligned
+from submission.text_table import aligned
 
 
 def test_columns_are_aligned_left_or_right():

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from submission.corpus import Utterance, write_corpus
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.recipe import FinetuneOptions
+from submission.system.recipe import FinetuneOptions
+from submission.text.corpus import Utterance, write_corpus
 from train.finetune import Task
 
 TEXTS = {"de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus"], "zh": ["狗在睡觉", "猫看见狗", "一座房子"]}

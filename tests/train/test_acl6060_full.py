@@ -11,16 +11,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.campaign import read_campaign
-from submission.corpus import read_corpus
 from submission.errors import UserError
-from submission.recipe import CorpusOptions, Source
-from submission.recipe_file import read_recipe
 from submission.runtime.audio import read_slice
-from submission.system import System
+from submission.system.campaign import read_campaign
+from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe_files import read_recipe
+from submission.system.system import System
+from submission.text.corpus import read_corpus
 from tests.train.test_corpus import write_acl
-from train.corpus import build_corpus
-from train.readers import acl6060_full
+from train.corpora.build import build_corpus
+from train.corpora.formats import acl6060_full
 
 CUTS = {
     "2022.acl-long.268": [(4_000, 20_000)],

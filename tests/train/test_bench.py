@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import Qwen2AudioForConditionalGeneration
 
-from submission.corpus import read_corpus
+from submission.text.corpus import read_corpus
 from tests.train.ground import TASK, Ground, options
-from train.bench import LOOPS, bench_step
-from train.bench_input import Rate, bench_input
+from train.bench.input import Rate, bench_input
+from train.bench.step import LOOPS, bench_step
 
 
 def test_both_loops_descend_on_the_same_loss(ground: Ground, tmp_path: Path) -> None:

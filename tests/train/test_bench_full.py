@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import Qwen2AudioConfig
 
-from submission.architectures import read_config, shipped_config
 from submission.cli import run
+from submission.model.families import read_config, shipped_config
 from submission.runtime.prompt import IGNORED
 from tests.train.ground import Ground, options
 from train.__main__ import make_parser
-from train.bench_full import MODEL, PROMPT_TOKENS, TARGET_TOKENS, make_batch, make_model, peak_flops, time_steps
+from train.bench.full_size import MODEL, PROMPT_TOKENS, TARGET_TOKENS, make_batch, make_model, peak_flops, time_steps
 
 CPU = torch.device("cpu")
 

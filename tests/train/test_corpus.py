@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from submission.corpus import read_corpus
 from submission.errors import UserError
-from submission.recipe import CorpusOptions, Source
-from train.corpus import build_corpus
+from submission.system.recipe import CorpusOptions, Source
+from submission.text.corpus import read_corpus
+from train.corpora.build import build_corpus
 
 HEADER = "id\taudio\tstart\tend\trecording\tsource\tde\tzh"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from train.curve import write_plots, write_table
+from train.loss_curve import write_plots, write_table
 
 HISTORY = [
     {"step": 0, "eval_loss": 3.5, "eval_bleu_de": 1.0, "eval_bleu_zh": 2.0, "epoch": 0},

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from submission.corpus import Utterance
 from submission.errors import UserError
 from submission.runtime.audio import read_slice
+from submission.text.corpus import Utterance
 from tests.train.test_readers import write_audio
-from train import decoded as module
-from train.decoded import Decoded
+from train.corpora import decoded_audio as module
+from train.corpora.decoded_audio import Decoded
 
 PLACES = [
     ("speech.m4a", 100, 16_100),

@@ -13,19 +13,19 @@ from accelerate.state import PartialState
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-from submission.architectures import read_config
-from submission.corpus import read_corpus, write_corpus
-from submission.digest import tree_digest
 from submission.errors import UserError
+from submission.model.families import read_config
 from submission.runtime.audio import read_slice
 from submission.runtime.prompt import IGNORED, build_inputs, encode, hear, render_prompt
+from submission.store.digests import tree_digest
+from submission.text.corpus import read_corpus, write_corpus
 from tests.train.ground import TASK, Ground, options
 from train.batches import Utterances, collate_targets, render_prompts
-from train.decoded import Decoded
-from train.dev import Dev, corpus_bleu
+from train.callbacks import COMPLETE, last_complete
+from train.corpora.decoded_audio import Decoded
+from train.dev_evaluation import Dev, corpus_bleu
 from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
-from train.watch import COMPLETE, last_complete
 
 KILLED_AT_STEP = 4
 KILLED = f"""

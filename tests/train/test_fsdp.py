@@ -17,9 +17,9 @@ from submission.errors import UserError
 from tests.runtime.test_launch import launch
 from tests.train.ground import TASK, Ground, options
 from tests.train.test_launch import numbers
+from train.callbacks import COMPLETE
 from train.finetune import finetune
 from train.sharding import check_sharded, check_sharding
-from train.watch import COMPLETE
 
 ASKED = {
     "ACCELERATE_USE_FSDP": "true",
@@ -37,8 +37,8 @@ import train.finetune
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from submission.launch import obtain_together
-from submission.store import Stage, Store
+from submission.store.launch import obtain_together
+from submission.store.store import Stage, Store
 from tests.train.ground import TASK, options
 
 form = AcceleratorState.__init__

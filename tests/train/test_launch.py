@@ -18,10 +18,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
-from submission.store import Stage, Store
+from submission.store.store import Stage, Store
 from tests.train.ground import TASK, options
 from train.finetune import finetune
-from submission.launch import obtain_together
+from submission.store.launch import obtain_together
 
 base, corpus, data, store = map(Path, sys.argv[1:])
 stage = Stage(name="finetune", revision=1, options={}, inputs={})

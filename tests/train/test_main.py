@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from submission.cli import run
-from submission.digest import sha256_file
+from submission.store.digests import sha256_file
 from tests.train.ground import Ground
 from tests.train.test_corpus import row, write_acl, write_plain, write_wav
 from train.__main__ import make_parser
-from train.bench import WARM_UP_STEPS
+from train.bench.step import WARM_UP_STEPS
 
 RECIPE = """
 extends = "primary"

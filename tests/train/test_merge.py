@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-from submission.architectures import ARCHITECTURES
-from submission.checkpoint import INDEX, read_checkpoint
-from submission.digest import tree_digest
 from submission.errors import UserError
+from submission.model.checkpoint import INDEX, read_checkpoint
+from submission.model.families import ARCHITECTURES
 from submission.runtime.prompt import build_inputs, render_prompt
+from submission.store.digests import tree_digest
 from tests.train.ground import TASK, Ground, options
 from train.merge import merge_adapter
 from train.model import load_adapted, save_adapter

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from submission.campaign import read_campaign
 from submission.errors import UserError
-from submission.recipe import CorpusOptions, Source
-from submission.recipe_file import read_recipe
-from submission.sources import missing_parts, required_parts
-from submission.system import System
+from submission.system.campaign import read_campaign
+from submission.system.data_folder import missing_parts, required_parts
+from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe_files import read_recipe
+from submission.system.system import System
 from tests.train.ground import options
 from tests.train.test_corpus import write_acl
 

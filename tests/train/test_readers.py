@@ -11,15 +11,15 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.corpus import read_corpus
 from submission.errors import UserError
-from submission.recipe import CorpusOptions, Source
 from submission.runtime.audio import read_slice
+from submission.system.recipe import CorpusOptions, Source
+from submission.text.corpus import read_corpus
 from tests.train.test_corpus import write_acl
-from train.corpus import build_corpus
-from train.readers import covost2, europarl_st
-from train.readers.candidate import Candidate, Unparsed
-from train.readers.covost2 import split_cells
+from train.corpora.build import build_corpus
+from train.corpora.formats import covost2, europarl_st
+from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.covost2 import split_cells
 
 LANGUAGES = ["de", "tr", "zh"]
 

@@ -1,0 +1,1 @@
+"""Compare outputs of two systems line by line and against references."""

@@ -1,0 +1,146 @@
+"""Outputs to compare, as they lie about: bundles, folders of runs, hypotheses.jsonl, plain text with segments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluate.comparing.comparison import Output, Place, named_places, numbered_places, recordings_of, segment_places
+from evaluate.decoding.hypotheses import read_hypotheses
+from evaluate.scoring.references import read_lines
+from segment.testset import read_positions
+from submission.bundle.checks.files import is_pair
+from submission.bundle.manifest import NAME as MANIFEST
+from submission.errors import UserError
+from submission.text.segments import read_segments, segment_ids
+
+RUN, SEGMENTS, HYPOTHESES = "run.json", "segments.yaml", "hypotheses.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An output and what is known of it."""
+
+    output: Output
+    pair: str = ""
+    """Empty where nothing says it."""
+    testset: str = ""
+
+    @property
+    def name(self) -> str:
+        return "/".join(part for part in (self.pair, self.testset) if part)
+
+
+def find_outputs(path: Path, segments: Path | None = None) -> list[Found]:
+    """Return the outputs of a bundle (every pair and test set), of a run's folder, or of a file.
+
+    segments: the YAML that a text file's lines belong to, where it is neither in a bundle nor beside segments.yaml.
+    Raises UserError where there is none, or where text and segments do not fit together.
+    """
+    if path.is_dir():
+        if (path / MANIFEST).is_file():
+            return _bundle(path)
+        if (path / HYPOTHESES).is_file():
+            return [_run(path)]
+        what = f"holds neither {MANIFEST} nor {HYPOTHESES}"
+        raise UserError(str(path), what, "name a bundle, the folder of a finished run, or a file of outputs")
+    if not path.is_file():
+        raise UserError(str(path), "no such file or folder", "name a bundle, a run's folder, or a file of outputs")
+    return [_hypotheses(path) if path.suffix == ".jsonl" else _text(path, segments)]
+
+
+def bundled_output(bundle: Path, pair: str, testset: str) -> Output:
+    """Return the output that a bundle ships for a pair and test set."""
+    path = bundle / pair / f"{testset}.txt"
+    places = segment_places(read_segments(bundle / "segments" / f"{testset}.yaml"))
+    return Output(label=str(path), lines=tuple(read_lines(path)), places=places)
+
+
+def _bundle(bundle: Path) -> list[Found]:
+    paths = sorted(path for folder in bundle.iterdir() if is_pair(folder.name) for path in folder.glob("*.txt"))
+    if not paths:
+        raise UserError(str(bundle), "ships no outputs", "write the bundle again")
+    return [
+        Found(output=bundled_output(bundle, path.parent.name, path.stem), pair=path.parent.name, testset=path.stem)
+        for path in paths
+    ]
+
+
+def _run(folder: Path) -> Found:
+    found = _hypotheses(folder / HYPOTHESES)
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        pair, testset = run["pair"], run["segments"].get("testset", "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return found  # a decoded stage: it says neither
+    return Found(output=found.output, pair=str(pair), testset=str(testset))
+
+
+def _hypotheses(path: Path) -> Found:
+    hypotheses = read_hypotheses(path)
+    ids = [hypothesis.segment for hypothesis in hypotheses]
+    places: Sequence[Place] = named_places(ids)
+    if (beside := path.with_name(SEGMENTS)).is_file():
+        segments = read_segments(beside)
+        if segment_ids(segments) != ids:
+            what = f"its {len(ids)} hypotheses are not those of the {len(segments)} segments in {SEGMENTS}, in order"
+            raise UserError(str(path), what, "let the run finish (the same command goes on)")
+        places = segment_places(segments)
+    return Found(output=Output(label=str(path), lines=tuple(h.text for h in hypotheses), places=tuple(places)))
+
+
+def _text(path: Path, segments: Path | None) -> Found:
+    bundle = path.parent.parent
+    if (bundle / MANIFEST).is_file() and is_pair(path.parent.name):
+        pair, testset = path.parent.name, path.stem
+        return Found(output=bundled_output(bundle, pair, testset), pair=pair, testset=testset)
+    lines = tuple(read_lines(path))
+    beside = path.with_name(SEGMENTS)
+    given = segments or (beside if beside.is_file() else None)
+    places = segment_places(read_positions(given)) if given else numbered_places(len(lines))
+    pair = path.stem if is_pair(path.stem) else ""
+    return Found(output=Output(label=str(path), lines=lines, places=tuple(places)), pair=pair)
+
+
+def of_names(found: Sequence[Found], pair: str | None, testset: str | None) -> list[Found]:
+    """Return the outputs of a pair and a test set, where they are asked for; what has no name may be of any."""
+    return [
+        one for one in found if (not pair or one.pair in ("", pair)) and (not testset or one.testset in ("", testset))
+    ]
+
+
+def match(a: Sequence[Found], b: Sequence[Found]) -> list[tuple[str, Found, Found]]:
+    """Return (name, of a, of b) for the outputs of two sides that belong together, in the order of `a`.
+
+    Names decide where both sides say them. A side's only output, which may not know its name, belongs to the one of
+    the other side that has its recordings. Raises UserError where nothing, or more than one, fits.
+    """
+    if not a or not b:
+        raise UserError("compare", "one side has no such output", "mend --pair and --testset")
+    if len(b) == 1 and len(a) > 1:
+        return [(name, one, other) for name, other, one in match(b, a)]
+    if len(a) > 1:
+        pairs = [(one, other) for one in a for other in b if one.name == other.name]
+    else:
+        pairs = [(a[0], other) for other in b if _could_be(a[0], other)]
+        if len(pairs) > 1:
+            names = ", ".join(other.name or other.output.label for _, other in pairs)
+            fix = "name the output itself, BUNDLE/<pair>/<TESTSET>.txt"
+            raise UserError(a[0].output.label, f"could be compared with {names}", fix)
+    if not pairs:
+        names = [", ".join(found.name or found.output.label for found in side[:4]) for side in (a, b)]
+        what = f"nothing in common: {names[0]} against {names[1]}"
+        raise UserError("compare", what, "compare outputs of the same pair and recordings")
+    return [(one.name if len(one.name) >= len(other.name) else other.name, one, other) for one, other in pairs]
+
+
+def _could_be(one: Found, other: Found) -> bool:
+    """Say whether nothing speaks against two outputs being of one pair and of the same recordings."""
+    if one.pair and other.pair and one.pair != other.pair:
+        return False
+    if one.testset and other.testset:
+        return one.testset == other.testset
+    recordings, others = recordings_of(one.output), recordings_of(other.output)
+    return not recordings or not others or not set(recordings).isdisjoint(others)

@@ -1,0 +1,1 @@
+"""Decode segments of speech into hypotheses, with fallbacks for failed segments."""

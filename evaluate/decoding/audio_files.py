@@ -1,0 +1,32 @@
+"""Recordings to decode from: what cannot be sought in is decoded once, not once a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+
+from segment.testset import TestSetFolder
+from submission.progress import progress
+from submission.runtime.audio import read_audio, seeks
+from submission.text.segments import SAMPLE_RATE, Segment
+
+
+def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside: Path) -> dict[str, Path]:
+    """Return recording -> a file to read its segments from, without decoding it whole for each of them.
+
+    A batch takes segments of like length from all over. Of recordings that are compressed or of another rate only one
+    is kept decoded at a time; where there are several, each is written aside once, as the very samples that it becomes.
+    """
+    used = {segment.recording for segment in segments}
+    paths = {recording.name: recording.path for recording in folder.recordings}
+    slow = [name for name, path in paths.items() if name in used and not seeks(path)]
+    if len(slow) > 1:
+        aside.mkdir(exist_ok=True)
+        with progress("decode the recordings", len(slow), "recordings") as tick:
+            for number, name in enumerate(slow):
+                samples, paths[name] = read_audio(paths[name]), aside / f"{number:04d}.w64"
+                soundfile.write(paths[name], samples, SAMPLE_RATE, subtype="FLOAT")
+                tick(1)
+    return paths

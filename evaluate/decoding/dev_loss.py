@@ -1,0 +1,61 @@
+"""Teacher-forced cross-entropy on the dev set: how well a model knows the right translation, without decoding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from submission.errors import UserError
+from submission.runtime.examples import load_examples
+from submission.runtime.loading import load_processor
+from submission.runtime.loss import mean_loss, measure_losses
+from submission.runtime.prompt import Example
+from submission.store.digests import canonical_json, write_text
+from submission.text.corpus import read_corpus
+
+DEV = "dev.jsonl"
+BATCH_SIZE = 16
+"""Utterances at a time: by rounding part of the result, so it is not a matter of the machine."""
+
+
+@functools.lru_cache(maxsize=1)
+def read_dev(
+    corpus: Path, data: Path, checkpoint: Path, prompts: tuple[tuple[str, str], ...], end_token: str
+) -> dict[str, list[Example]]:
+    """Return target language code -> examples of the dev set; the last answer is kept, for system after system.
+
+    corpus: folder that holds dev.jsonl; data: what its audio paths are relative to; checkpoint: a folder with the
+    processor that all packed models of it share; prompts: (code, prompt) each.
+    """
+    processor = load_processor(checkpoint)
+    utterances = read_corpus(corpus / DEV)
+    examples = load_examples(utterances, data, processor, dict(prompts), end_token, label="loss: reading")
+    by_language = {
+        code: [e for u, e in zip(utterances, examples, strict=True) if u.target_lang == code] for code, _ in prompts
+    }
+    for code, found in by_language.items():
+        if len(found) < 2:
+            what = f"holds {len(found)} utterances translated to {code!r}, expected at least 2"
+            raise UserError(str(corpus / DEV), what, "add ACL 60/60 dev in this language to the data folder")
+    return by_language
+
+
+def measure(
+    model: Any,
+    processor: Any,
+    examples: Mapping[str, list[Example]],
+    pairs: Mapping[str, str],
+    out: Path,
+) -> None:
+    """Write pair -> loss per target token in nats, its standard error, utterances and tokens; pairs: name -> code."""
+    record = {}
+    for pair, code in pairs.items():
+        losses = measure_losses(
+            model, examples[code], processor.tokenizer.pad_token_id, batch_size=BATCH_SIZE, label=f"loss:{pair}"
+        )
+        counts = {"utterances": len(losses.sums), "tokens": int(losses.tokens.sum())}
+        record[pair] = asdict(mean_loss(losses)) | counts
+    write_text(out, canonical_json(record))

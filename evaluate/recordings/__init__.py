@@ -1,0 +1,1 @@
+"""Translate a folder of recordings, and re-run a bundle on it."""

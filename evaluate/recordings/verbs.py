@@ -1,0 +1,179 @@
+"""The verbs that need no system of the store: translate any folder, re-run a bundle, compare two outputs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from submission.store.digests import canonical_json
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
+from submission.system.system import System
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def translate(args: argparse.Namespace) -> None:
+    """Translate the recordings of a folder with a packed model or a checkpoint, going on where a killed run stopped.
+
+    Segments come from --segments, from a YAML among the recordings, or, where there is none or --method names one,
+    from a method. Campaign and recipe give prompt, method and the options of decoding. Started by `torchrun` or
+    `accelerate launch`, every process decodes its share.
+    """
+    from evaluate.recordings.recording_folder import check_apart, how_to_segment
+    from evaluate.recordings.translate import Decoding, check_model, find_pair, translation_text
+    from evaluate.recordings.translate import translate as translate_folder
+    from segment.testset import read_folder
+    from submission.store.digests import tree_digest
+
+    campaign = read_campaign(args.campaign)
+    system = System(campaign, read_recipe(args.recipe, campaign.name), None, Path())  # what contradicts is refused
+    pair = find_pair(campaign, args.pair)
+    check_apart(args.audio, args.out)
+    folder = read_folder(args.audio)
+    segmenting = how_to_segment(system, args.audio, args.segments, args.method, args.classifier)
+    segmenting.about()  # what is wrong with it is said before the model is read
+    check_model(args.model, campaign)
+    decoding = Decoding(
+        model=args.model,
+        sha256=tree_digest(args.model),
+        campaign=campaign,
+        pair=pair,
+        options=system.recipe.decode,
+        device=args.device,
+    )
+    translation = translate_folder(decoding, folder, segmenting, args.out, args.references)
+    if translation is not None:
+        print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
+
+
+def rerun(args: argparse.Namespace) -> int:
+    """Verify a bundle, translate recordings with what it holds, and compare with the outputs that it ships.
+
+    Nothing is decoded where the bundle has errors. Differences are a report, not an error. Started by `torchrun` or
+    `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle has errors, 2: could not
+    be done.
+    """
+    from submission.bundle.checks import exit_status, findings_json, report, verdict, verify
+    from submission.store.launch import launched
+
+    findings = verify(args.bundle, args.campaign)
+    if exit_status(findings):
+        if launched().rank == 0:
+            print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
+        return 1
+    from evaluate.recordings.recording_folder import check_apart
+    from evaluate.recordings.rerun import open_bundle, result_json, result_text
+    from evaluate.recordings.rerun import rerun as decode_again
+    from evaluate.recordings.translate import find_pair
+
+    bundle = open_bundle(args.bundle, args.campaign)
+    pair = find_pair(bundle.campaign, args.pair)
+    check_apart(args.audio, args.out)
+    check_apart(args.bundle, args.out)
+    result = decode_again(
+        bundle,
+        pair,
+        args.audio,
+        args.out,
+        segments=args.segments,
+        testset=args.testset,
+        anew=args.segment_anew,
+        device=args.device,
+        references=args.references,
+        worst=args.worst,
+    )
+    if result is None:
+        return 0
+    if args.json:
+        print(canonical_json(result_json(result)), end="")
+    else:
+        print(f"bundle: {args.bundle}, {verdict(findings)}\n{result_text(result)}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Compare two systems' outputs: identical lines, chrF of A with B as the reference, and where they differ most.
+
+    A and B are bundles, folders of a run, hypotheses.jsonl files, or text files of one line a segment. Where both cut
+    the same recordings differently, whole recordings are compared. With --references both are scored too, and a paired
+    bootstrap says whether they differ by more than chance.
+    """
+    from evaluate.comparing.compare import compare_sides, sides_json, sides_text
+
+    compared = compare_sides(args.a, args.b, args.segments, args.pair, args.testset, args.worst, args.references)
+    print(sides_json(compared) if args.json else sides_text(compared), end="")
+
+
+def add_folder_verbs(verbs: Verbs) -> None:
+    """Add translate, rerun and compare to a command line."""
+    _add_translate(verbs)
+    _add_rerun(verbs)
+    _add_compare(verbs)
+
+
+def _add_translate(verbs: Verbs) -> None:
+    one = verbs.add_parser("translate", help="translate any folder of recordings", description=translate.__doc__)
+    named = "name in submission/{}s/ or a TOML file (default: %(default)s)"
+    one.add_argument("--campaign", default="miniature", metavar="C", help=named.format("campaign"))
+    one.add_argument("--recipe", default="primary", metavar="R", help=named.format("recipe"))
+    one.add_argument("--model", type=Path, required=True, metavar="DIR", help="a packed model or a checkpoint")
+    _add_folder(one)
+    one.add_argument("--method", choices=("shas", "shas+vad", "vad", "fixed"), help="how to segment the recordings")
+    one.add_argument("--classifier", type=Path, metavar="DIR", help="what shas and shas+vad listen with")
+    one.add_argument("--json", action="store_true", help="print report.json in place of the text")
+    one.set_defaults(verb=translate)
+
+
+def _add_rerun(verbs: Verbs) -> None:
+    one = verbs.add_parser("rerun", help="decode a bundle again and compare", description=rerun.__doc__)
+    one.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    one.add_argument("--campaign", metavar="C", help="campaign to check against (default: the one that it names)")
+    _add_folder(one)
+    one.add_argument("--testset", metavar="T", help="which of the bundle's test sets the recordings are")
+    one.add_argument("--segment-anew", action="store_true", help="segment what the bundle holds the segments of")
+    _add_worst(one)
+    one.set_defaults(verb=rerun)
+
+
+def _add_compare(verbs: Verbs) -> None:
+    one = verbs.add_parser("compare", help="two outputs line by line", description=compare.__doc__)
+    for name in ("a", "b"):
+        one.add_argument(name, type=Path, metavar=name.upper(), help="bundle, folder of a run, or file of outputs")
+    one.add_argument("--segments", type=Path, metavar="YAML", help="what the lines of text files belong to")
+    one.add_argument("--pair", metavar="P", help="only this pair, en-de")
+    one.add_argument("--testset", metavar="T", help="only this test set")
+    _add_references(one)
+    _add_worst(one)
+    one.set_defaults(verb=compare)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
+    parser.add_argument("--segments", type=Path, metavar="YAML", help="list of wav, offset and duration")
+    parser.add_argument("--pair", required=True, metavar="P", help="en-de")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what the run leaves; its own folder")
+    _add_references(parser)
+    add_device(parser)
+
+
+def _add_references(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="DIR",
+        help="score against these: a folder with <pair>.txt beside segments.yaml, or with <pair>.xml; of a bundle also "
+        "one with a folder like that for each test set",
+    )
+
+
+def _add_worst(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worst", type=int, default=5, metavar="N", help="differences to show (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the text")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", default="auto", help="where the model runs (default: cuda if there is one, or cpu)")

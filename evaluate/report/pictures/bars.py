@@ -1,0 +1,107 @@
+"""Pictures of bars: where the bytes of each system are, and what a coarser codec costs in each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from evaluate.report.pictures.colours import LIGHT
+from evaluate.report.pictures.quality_size import limit_lines
+from evaluate.report.pictures.svg import Picture, save
+from evaluate.report.results import Measured, Results
+from evaluate.report.tables import size_unit
+
+ROLE_COLOURS = ("blue", "sky", "green", "yellow", "purple", "orange", "grey")
+ALIKE = 1000
+"""Systems share a bar where no family differs by a thousandth of the largest system."""
+
+
+def draw_bytes(results: Results, folder: Path) -> Picture:
+    """Draw where the bytes of each system are; systems with the same bytes share a bar."""
+    unit, divisor = size_unit(results.systems)
+    bars = bars_of(results.systems)
+    names = [_several(members) for members in bars]
+    figure = Figure(figsize=(8, 1.3 + 0.3 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = range(len(bars))
+    starts = [0.0] * len(bars)
+    for family, colour in zip(bars[0][0].bytes_by_role, ROLE_COLOURS, strict=False):
+        sizes = [members[0].bytes_by_role[family] / divisor for members in bars]
+        axes.barh(rows, sizes, left=starts, color=LIGHT[colour], label=family, height=0.72)
+        starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+    axes.set_yticks(rows, names)
+    axes.tick_params(axis="y", colors=LIGHT["ink"], length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"size on disk, {unit}")
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(0, 1.05 * max(*(s.size_bytes for s in results.systems), *results.limits.values()) / divisor)
+    limit_lines(axes, results, divisor)
+    figure.legend(loc="outside lower center", ncols=4)
+    title = "Where the bytes are"
+    return Picture(name="bytes", title=title, reading=_bytes_reading(results), svg=save(figure, folder / "bytes"))
+
+
+def bars_of(systems: Sequence[Measured]) -> list[list[Measured]]:
+    """Return the systems, those together whose bytes lie alike."""
+    grain = max(system.size_bytes for system in systems) / ALIKE
+    bars: dict[tuple[int, ...], list[Measured]] = {}
+    for system in systems:
+        if system.bytes_by_role:
+            bars.setdefault(tuple(round(size / grain) for size in system.bytes_by_role.values()), []).append(system)
+    return list(bars.values())
+
+
+def _several(members: Sequence[Measured]) -> str:
+    more = len(members) - 1
+    return members[0].name if not more else f"{members[0].name} and {more} alike"
+
+
+def _bytes_reading(results: Results) -> str:
+    keys = {system.stages.get("quantize"): system for system in results.systems}
+    upload = next((keys[u.stages["quantize"]] for u in results.uploads if u.stages.get("quantize") in keys), None)
+    system = upload or min(results.systems, key=lambda s: s.size_bytes)
+    shares = sorted(system.bytes_by_role.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{family} {size / system.size_bytes:.0%}" for family, size in shares)
+    return f"Of the {system.size_bytes:,} bytes of {system.name}: {told}."
+
+
+def draw_layers(results: Results, folder: Path) -> Picture:
+    """Draw what the coarser codec costs in each layer, with the chosen layers in another colour."""
+    layers, about = results.layers, results.layers_about
+    figure = Figure(figsize=(max(6.0, 1.5 + 0.27 * len(layers)), 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=True, axis="y", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for chosen, colour, title in ((True, "orange", f"chosen for {about['codec']}"), (False, "blue", "not chosen")):
+        members = [layer for layer in layers if layer.chosen == chosen]
+        if members:
+            axes.bar(
+                [layer.layer for layer in members],
+                [layer.value for layer in members],
+                yerr=[layer.standard_error for layer in members],
+                color=LIGHT[colour],
+                ecolor=LIGHT["ink"],
+                error_kw={"linewidth": 0.8, "capsize": 2},
+                label=title,
+            )
+    axes.axhline(0, color=LIGHT["muted"], linewidth=0.8)
+    axes.set_xticks([layer.layer for layer in layers])
+    axes.set_xlabel(f"layer whose {about['role']} takes {about['codec']}, the others as they are")
+    axes.set_ylabel("change of cross-entropy,\nnats per target token")
+    figure.legend(loc="outside lower center", ncols=2)
+    title = "Sensitivity by layer"
+    return Picture(name="layers", title=title, reading=_layers_reading(results), svg=save(figure, folder / "layers"))
+
+
+def _layers_reading(results: Results) -> str:
+    worst = max(results.layers, key=lambda layer: layer.value)
+    least = min(results.layers, key=lambda layer: layer.value)
+    chosen = ", ".join(str(layer.layer) for layer in results.layers if layer.chosen) or "none"
+    close = sum(abs(one.value - least.value) <= one.standard_error + least.standard_error for one in results.layers) - 1
+    return (
+        f"Layer {worst.layer} is the most sensitive ({worst.value:+.4f} ± {worst.standard_error:.4f}), layer "
+        f"{least.layer} the least ({least.value:+.4f}); chosen: {chosen}. {close} of the others are within the "
+        "standard errors of the least sensitive one. Whiskers: one standard error."
+    )

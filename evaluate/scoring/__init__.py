@@ -1,0 +1,1 @@
+"""Score hypotheses against references: BLEU, chrF, TER, COMET, resegmentation, significance."""

@@ -1,0 +1,84 @@
+"""References brought to an output: which recording is which, and whether lines answer lines or are to be cut anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from unicodedata import normalize
+
+from evaluate.comparing.comparison import Place
+from evaluate.scoring.references import References
+from segment.testset import AUDIO_SUFFIXES, SEGMENTS, read_positions
+from submission.errors import UserError
+from submission.text.segments import SAMPLE_RATE
+
+NEAR = SAMPLE_RATE // 2
+"""Samples by which a segment may begin or end elsewhere than its reference line and still be the same."""
+
+
+def fitted(references: References, places: Sequence[Place], where: str) -> tuple[References, bool]:
+    """Return references as they answer an output, and whether its lines answer theirs one by one.
+
+    Recordings are called as the output's places call them and come in their order; those that the output does not have
+    come last. Lines answer lines where the output's segments are the references' own: as many of each recording,
+    beginning and ending no further than half a second from where the reference lines do, as far as both say it.
+    Otherwise the output is to be cut anew. Raises UserError where the output has recordings of which the references
+    know nothing, which would count nowhere, and where it does not say its recordings and has another number of lines.
+    """
+    if not all(place.recording for place in places):
+        if len(places) != len(references.lines):
+            what = f"has {len(places)} lines, {references.path} has {len(references.lines)}"
+            raise UserError(where, what, "give its segments with --segments")
+        return references, True
+    theirs = list(dict.fromkeys(place.recording for place in places))
+    called = _matched(dict.fromkeys(references.recordings), theirs)
+    if unknown := [name for name in theirs if name not in called.values()]:
+        what = f"{len(unknown)} of {len(theirs)} recordings have no reference line (first: {unknown[0]})"
+        raise UserError(where, what, "give references for every recording, or only the recordings that have them")
+    names = tuple(called.get(name, name) for name in references.recordings)
+    renamed = replace(references, recordings=names)
+    lines_of: dict[str, list[int]] = {name: [] for name in theirs}
+    for number, name in enumerate(names):
+        lines_of.setdefault(name, []).append(number)
+    if Counter(names) == Counter(place.recording for place in places):
+        left = {name: iter(numbers) for name, numbers in lines_of.items()}
+        beside = renamed.chosen([next(left[place.recording]) for place in places])
+        if _lie_alike(beside, places):
+            return beside, True
+    return renamed.chosen([number for numbers in lines_of.values() for number in numbers]), False
+
+
+def _matched(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
+    """Return reference's name of a recording -> its file name, where one is meant: an extension may be left out."""
+    exact = {normalize("NFC", file): file for file in files}
+    stems: dict[str, list[str]] = {}
+    for file in files:
+        stems.setdefault(_stem(file), []).append(file)
+    found = {}
+    for name in names:
+        alike = [exact[known]] if (known := normalize("NFC", name)) in exact else stems.get(_stem(name), [])
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _stem(recording: str) -> str:
+    """Return a recording's name without its extension, where it has one of audio."""
+    path = PurePath(normalize("NFC", recording))
+    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+
+
+def _lie_alike(references: References, places: Sequence[Place]) -> bool:
+    """Say whether segments, as many as reference lines, lie where these do."""
+    beside = references.path.with_name(SEGMENTS)
+    if references.path.suffix != ".txt" or not beside.is_file():  # nothing says where a line lies in its recording
+        return len(set(references.recordings)) == len(references.recordings)
+    positions = read_positions(beside)
+    return all(
+        place.start is None
+        or place.end is None
+        or (abs(place.start - positions[n].start) <= NEAR and abs(place.end - positions[n].end) <= NEAR)
+        for place, n in zip(places, references.numbers, strict=True)
+    )

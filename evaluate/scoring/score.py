@@ -1,0 +1,219 @@
+"""The figures of a decoded test set, each with its interval, its signature, and the digests of what it compares.
+
+A test set whose segments are given is scored line by line; where the system found its own segments, its
+hypotheses are cut anew along the references first (`evaluate.scoring.resegmentation`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluate.decoding.hypotheses import FLAGS, Hypothesis, read_hypotheses
+from evaluate.scoring.metrics import corpus_scores
+from evaluate.scoring.references import References, check_line_by_line
+from evaluate.scoring.resegmentation import resegment_recordings
+from submission.store.digests import canonical_json, sha256_file, write_text
+
+SCORE_FILE, LINES_FILE = "score.json", "lines.jsonl"
+DECIMALS = 4
+NOT_SCORED = "not scored: no references"
+NO_COMET = "COMET has an environment and a model of its own, and was not asked: nox -s score"
+NO_SOURCE = "no source transcript"
+NOTHING_FOR_COMET = "no test set has references and their transcript"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One figure with everything that it rests on."""
+
+    testset: str
+    pair: str
+    metric: str
+    """`BLEU`, `chrF` or `TER`, in percent; of TER less is better."""
+    value: float
+    low: float
+    high: float
+    """Bounds of the 95 % bootstrap interval over the reference lines."""
+    signature: str
+    """sacrebleu's: settings, resamples, seed and version."""
+    segments: int
+    """Hypotheses, one a segment of the system."""
+    references: int
+    """Reference lines, which is what is compared."""
+    resegmented: bool
+    data_sha256: str
+    """Digest of the reference file."""
+    hypotheses_sha256: str
+    """Digest of hypotheses.jsonl."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSetSummary:
+    """How a test set was decoded, scored or not."""
+
+    testset: str
+    pair: str
+    segments: int
+    flags: dict[str, int]
+    """Every flag -> number of hypotheses that have it; `blank` counts the blank lines of the upload."""
+    plain_flags: dict[str, int]
+    """The same before anything was mended."""
+    mended: dict[str, int]
+    """Attempt -> number of failed hypotheses that it replaced; empty text -> of those that no attempt could mend. Empty
+    where the recipe mends nothing, or nothing failed."""
+    references: int | None
+    """Reference lines; None where there are none."""
+    note: str
+    """Empty, or why there is no score."""
+    comet: str
+    """Empty, or why there is no figure of COMET."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A decoded test set and what it is to be compared with."""
+
+    testset: str
+    pair: str
+    language: str
+    """Target language, `de`."""
+    hypotheses: Path
+    references: References | None
+    given: bool
+    """Whether the segments are the references' own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A reference line and what answers it."""
+
+    recording: str
+    source: str | None
+    """The transcript; None where the organisers have not given any."""
+    hypothesis: str
+    """After resegmentation, where the segments were free."""
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One test set and pair, scored."""
+
+    scores: list[Score]
+    """None where there are no references."""
+    summary: TestSetSummary
+    lines: list[Line]
+    """What was compared, in the order of the references; none where there are no references."""
+
+
+def score_testset(decoded: Decoded) -> Cell:
+    """Return the figures of a test set and pair (none where there are no references) and how it was decoded.
+
+    Raises UserError where hypotheses and references do not belong together.
+    """
+    hypotheses, references = read_hypotheses(decoded.hypotheses), decoded.references
+    counts = Counter(flag for hypothesis in hypotheses for flag in hypothesis.flags)
+    before = Counter(flag for hypothesis in hypotheses for flag in hypothesis.plain_flags)
+    summary = TestSetSummary(
+        testset=decoded.testset,
+        pair=decoded.pair,
+        segments=len(hypotheses),
+        flags={flag: counts[flag] for flag in FLAGS},
+        plain_flags={flag: before[flag] for flag in FLAGS},
+        mended=dict(Counter(hypothesis.mend.kept for hypothesis in hypotheses if hypothesis.mend)),
+        references=len(references.lines) if references else None,
+        note="" if references else NOT_SCORED,
+        comet="no references" if not references else NO_COMET if references.sources else NO_SOURCE,
+    )
+    if references is None:
+        return Cell(scores=[], summary=summary, lines=[])
+    texts = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
+    digest = sha256_file(decoded.hypotheses)
+    scores = [
+        Score(
+            testset=decoded.testset,
+            pair=decoded.pair,
+            metric=figure.metric,
+            value=round(figure.value, DECIMALS),
+            low=round(figure.low, DECIMALS),
+            high=round(figure.high, DECIMALS),
+            signature=figure.signature,
+            segments=len(hypotheses),
+            references=len(references.lines),
+            resegmented=not decoded.given,
+            data_sha256=references.sha256,
+            hypotheses_sha256=digest,
+        )
+        for figure in corpus_scores(texts, references.lines, decoded.language)
+    ]
+    sources = references.sources or [None] * len(texts)
+    columns = zip(references.recordings, sources, texts, references.lines, strict=True)
+    lines = [Line(recording=r, source=s, hypothesis=h, reference=t) for r, s, h, t in columns]
+    return Cell(scores=scores, summary=summary, lines=lines)
+
+
+def align_lines(
+    hypotheses: Sequence[Hypothesis], references: References, language: str, given: bool, where: str
+) -> list[str]:
+    """Return one line of hypothesis for each line of reference."""
+    recordings = [hypothesis.segment.rpartition("/")[0] for hypothesis in hypotheses]
+    if given:
+        check_line_by_line(references, recordings, where)
+        return [hypothesis.text for hypothesis in hypotheses]
+    texts: dict[str, list[str]] = {}
+    for recording, hypothesis in zip(recordings, hypotheses, strict=True):
+        texts.setdefault(recording, []).append(hypothesis.text)
+    pairs = list(zip(references.recordings, references.lines, strict=True))
+    return resegment_recordings(texts, pairs, language, where)
+
+
+def write_cell(folder: Path, cell: Cell) -> None:
+    """Write what there is to know of one test set and pair: score.json, and lines.jsonl, a reference line a line."""
+    record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
+    write_text(folder / SCORE_FILE, canonical_json(record))
+    write_lines(folder / LINES_FILE, cell.lines)
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
+    """Write what was compared, a reference line a line of JSON."""
+    texts = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
+    write_text(path, "".join(texts))
+
+
+def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what scores.json holds, of what every score.json holds.
+
+    Figures are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair; what
+    was not computed is said.
+    """
+    cells = list(cells)
+    return {
+        "comet": {"state": "not computed", "reason": NO_COMET},
+        "scores": sorted(
+            (score for cell in cells for score in cell["scores"]),
+            key=lambda score: (score["testset"], score["pair"]),
+        ),
+        "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
+    }
+
+
+def with_comet(record: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], model_sha256: str) -> dict[str, Any]:
+    """Return what scores.json holds, COMET's figures among the others.
+
+    figures: what each comet.json holds; model_sha256: digest of the checkpoint.
+    """
+    added = [score for figure in figures for score in figure["scores"]]
+    reasons = {(figure["pair"], figure["testset"]): figure["reason"] for figure in figures}
+    state = {"state": "computed", "reason": ""} if added else {"state": "not computed", "reason": NOTHING_FOR_COMET}
+    return {
+        "comet": {**state, "model_sha256": model_sha256},
+        "scores": sorted([*record["scores"], *added], key=lambda score: (score["testset"], score["pair"])),
+        "testsets": [{**t, "comet": reasons[t["pair"], t["testset"]]} for t in record["testsets"]],
+    }

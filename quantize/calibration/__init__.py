@@ -1,0 +1,1 @@
+"""AWQ: activation statistics, scale search, and folding of channel scales."""

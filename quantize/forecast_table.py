@@ -1,0 +1,137 @@
+"""What a model weighs, which layers are sensitive, what AWQ gained: as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from submission.model.codecs import parse_codec
+from submission.model.forecast import Forecast, Step, further_steps
+from submission.model.sizes import GB, GIB, against_limit, in_unit
+from submission.system.system import System
+from submission.text_table import aligned
+
+NO_TOKENIZER = "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."
+MOST_STEPS = 16
+"""Further steps that a table shows."""
+
+
+def forecast_record(system: System, cast: Forecast) -> dict[str, Any]:
+    """Return a forecast as JSON values."""
+    return {
+        "recipe": system.recipe.name,
+        "campaign": system.campaign.name,
+        "roles": [
+            {
+                "role": role.role,
+                "codecs": list(role.codecs),
+                "tensors": role.tensors,
+                "parameters": role.parameters,
+                "bytes": role.size_bytes,
+            }
+            for role in cast.roles
+        ],
+        "header_bytes": cast.header_bytes,
+        "config_bytes": cast.config_bytes,
+        "other_bytes": cast.other_bytes,
+        "weights_bytes": cast.weights_bytes,
+        "total_bytes": cast.total_bytes,
+        "limit_bytes": system.campaign.size_limit_bytes,
+        "parameters": cast.parameters,
+        "codecs": {name: codec.name for name, codec in cast.codecs.items()},
+        "steps": [
+            {
+                "role": step.role,
+                "layers": step.layers,
+                "codec": step.codec,
+                "change": step.change,
+                "saved_bytes": step.saved_bytes,
+            }
+            for step in further_steps(cast)
+        ],
+    }
+
+
+def forecast_table(system: System, cast: Forecast) -> str:
+    """Return a forecast as a table by role, its total against the limit, and what further steps would save."""
+    rows = [("role", "stored as", "tensors", "parameters", "bytes", "GB", "GiB")]
+    for role in cast.roles:
+        counts = (f"{role.tensors:,}", f"{role.parameters:,}")
+        rows.append((role.role, ", ".join(role.codecs), *counts, *_units(role.size_bytes, cast)))
+    for name, size in (
+        ("header", cast.header_bytes),
+        ("config.json", cast.config_bytes),
+        ("tokenizer and others", cast.other_bytes),
+    ):
+        rows.append((name, "", "", "", *_units(size, cast)))
+    rows.append(("total", "", "", f"{cast.parameters:,}", *_units(cast.total_bytes, cast)))
+    lines = [aligned(rows, left=(0, 1))]
+    if not cast.other_bytes:
+        lines.append(NO_TOKENIZER)
+    lines += ["", *against_limit(cast.total_bytes, system.campaign.size_limit)]
+    if steps := further_steps(cast):
+        lines += ["", "One step further would save", steps_table(steps[:MOST_STEPS])]
+        if len(steps) > MOST_STEPS:
+            lines.append(f"and {len(steps) - MOST_STEPS} that save less (--json)")
+    return "\n".join(lines)
+
+
+def steps_table(steps: Sequence[Step]) -> str:
+    """Return steps as a table, the largest saving first."""
+    rows = [("role", "layers", "stored as", "change", "bytes", "MB")]
+    for step in steps:
+        saved = (f"{step.saved_bytes:,}", f"{step.saved_bytes / 1e6:,.3f}")
+        rows.append((step.role, step.layers, step.codec, step.change, *saved))
+    return aligned(rows, left=(0, 1, 2, 3))
+
+
+def systems_table(casts: Sequence[tuple[System, Forecast]]) -> str:
+    """Return the sizes of several systems of one campaign, one a line, and which of them meet the limit."""
+    campaign = casts[0][0].campaign
+    rows = [("system", "bytes", "GB", "GiB", f"meets {campaign.size_limit}", "bits per parameter", "what it is")]
+    for system, cast in casts:
+        meets = "yes" if cast.total_bytes <= campaign.size_limit_bytes else "no"
+        bits = f"{8 * cast.total_bytes / cast.parameters:.2f}"
+        rows.append((system.recipe.name, *_units(cast.total_bytes, cast), meets, bits, system.recipe.description))
+    lines = [aligned(rows, left=(0, 6))]
+    if not all(cast.other_bytes for _, cast in casts):
+        lines.append(NO_TOKENIZER)
+    return "\n".join(lines)
+
+
+def _units(size: int, cast: Forecast) -> tuple[str, str, str]:
+    """Return a size in bytes, GB and GiB, with as many decimals as the whole model's."""
+    decimals = len(in_unit(cast.total_bytes, GB).partition(".")[2])
+    return f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"
+
+
+def ranking_table(ranking: dict[str, Any]) -> str:
+    """Return a ranking of layers, as ranking.json holds it, as a table: the least sensitive first."""
+    pairs = sorted(ranking["pairs"])
+
+    def cell(figure: dict[str, float]) -> str:
+        return f"{figure['value']:+.5f} ± {figure['standard_error']:.5f}"
+
+    by_layer = {entry["layer"]: entry for entry in ranking["layers"]}
+    rows = [("layer", "mean of pairs", *pairs)]
+    for layer in ranking["order"]:
+        figures = by_layer[layer]["pairs"]
+        rows.append((str(layer), cell(by_layer[layer]["mean"]), *(cell(figures[pair]) for pair in pairs)))
+    base = ", ".join(f"{pair} {ranking['base']['pairs'][pair]['value']:.4f}" for pair in pairs)
+    codec = parse_codec(ranking["codec"], "ranking.json: codec").name
+    head = f"Change of cross-entropy, {ranking['role']} of one layer as {codec}, {ranking['unit']}; base: {base}"
+    return f"{head}\n{aligned(rows, left=())}"
+
+
+def awq_table(report: dict[str, Any]) -> str:
+    """Return what AWQ chose, as report.json holds it, as a table: a line a group of weights that share a scale."""
+    rows = [("group", "exponent", "error before", "after", "change")]
+    for name, group in report["groups"].items():
+        before, after = (group["relative_error"][when] for when in ("before", "after"))
+        change = f"{100 * (after / before - 1):+.1f} %" if before else ""
+        rows.append((name, f"{group['exponent']:g}", f"{before:.5f}", f"{after:.5f}", change))
+    calibration = report["calibration"]
+    read = "source and target" if calibration["targets"] else "source"
+    heard = f"{calibration['utterances']} utterances of {', '.join(calibration['pairs'])} ({read})"
+    head = f"Relative squared error of outputs on {heard}"
+    return f"{head}\n{aligned(rows)}"

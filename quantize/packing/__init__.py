@@ -1,0 +1,1 @@
+"""Write the packed model of a checkpoint, one tensor at a time."""

@@ -1,0 +1,201 @@
+"""From a checkpoint to a packed model, one tensor at a time: the whole model is never in memory.
+
+Every tensor's place in the new file is known before the first byte is read, since it follows from shapes alone
+(`submission.model.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to its
+place at once. A tensor is packed or kept as it is; one that is neither stops the run before it begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantize.calibration.folding import Folding
+from quantize.packing.weights_file import WeightsFile, open_weights
+from quantize.solvers.hqq import solve
+from submission.errors import UserError
+from submission.model.checkpoint import (
+    INDEX,
+    WEIGHTS,
+    Checkpoint,
+    Located,
+    config_text,
+    packed_config,
+    read_checkpoint,
+    weight_files,
+)
+from submission.model.codecs import Codec
+from submission.model.codecs.codec import Solve
+from submission.model.families import stored_dtype, tensors
+from submission.model.families.tensors import TensorSpec
+from submission.model.forecast import companion_files, stored_parts
+from submission.model.safetensors_header import file_bytes, tensor_bytes
+from submission.progress import progress
+from submission.store.digests import canonical_json, write_text
+
+JOURNAL = "packed.jsonl"
+"""Beside the model while it is packed: which weights are done."""
+
+READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+CACHE_ELEMENTS = 1 << 18
+"""Weights that are looked at at a time, so that what is derived from them stays in a core's cache."""
+
+
+def pack_system(folder: Path, out: Path, codecs: dict[str, Codec], solver: str, folding: Folding | None = None) -> None:
+    """Fill `out` with what the stage quantize makes of a checkpoint: model/ and report.json.
+
+    codecs, solver, folding: as for `pack_checkpoint`, which raises UserError. A killed run's `out` is gone on with.
+    """
+    model, journal = out / "model", out / JOURNAL
+    model.mkdir(exist_ok=True)
+    report = pack_checkpoint(folder, model, codecs, solver=solver, folding=folding, journal=journal)
+    write_text(out / "report.json", canonical_json(report))
+    journal.unlink(missing_ok=True)
+
+
+def pack_checkpoint(
+    folder: Path,
+    out: Path,
+    codecs: dict[str, Codec],
+    *,
+    solver: str,
+    folding: Folding | None = None,
+    journal: Path | None = None,
+) -> dict[str, Any]:
+    """Write the packed model of a checkpoint into the folder `out` and return the report.
+
+    codecs: weight name on the hub -> codec, as `resolve_codecs` gives them; every other tensor is kept as it is.
+    folding: scales of channels that are folded into the weights before. journal: a file that notes each packed weight
+    that is on the disk, so that a killed run, started again with the same arguments, goes on after it.
+    The report has codec, bytes and relative squared error of each packed weight, what was kept, which files were
+    copied, and which were left out. The same arguments give the same bytes.
+    Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite.
+    """
+    checkpoint = read_checkpoint(folder)
+    if checkpoint.codecs:
+        raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
+    specs = tensors(checkpoint.config)
+    for spec in specs:
+        found, said = checkpoint.located[spec.name].dtype, stored_dtype(checkpoint.config)
+        if spec.name not in codecs and found != said:
+            what = f"{spec.name} is kept as it is, in {found}, and config.json says {said}"
+            raise UserError(str(folder), what, "store all tensors in one dtype, so that sizes are known before")
+    stored = {
+        name: part
+        for spec in specs
+        for name, part in stored_parts(spec, codecs.get(spec.name), checkpoint.located[spec.name].dtype).items()
+    }
+    with open_weights(out / WEIGHTS, stored, journal) as target:
+        _write_tensors(target, checkpoint, specs, codecs, functools.partial(solve, solver), folding)
+    write_text(out / "config.json", config_text(packed_config(checkpoint.config, codecs)))
+    copied = companion_files(folder)
+    for path in copied:
+        shutil.copyfile(path, out / path.name)
+    known = {"config.json", INDEX, *(p.name for p in weight_files(folder)), *(p.name for p in copied)}
+    kept = [spec for spec in specs if spec.name not in codecs]
+    return {
+        "solver": solver,
+        "packed": {name: target.report[name] for name in sorted(target.report)},
+        "kept": {
+            "tensors": len(kept),
+            "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept),
+        },
+        "parameters": sum(math.prod(spec.shape) for spec in specs),
+        "weights_bytes": file_bytes(stored),
+        "total_bytes": sum(path.stat().st_size for path in out.iterdir()),
+        "copied": [path.name for path in copied],
+        "left_out": sorted(path.name for path in folder.iterdir() if path.name not in known),
+    }
+
+
+def _write_tensors(
+    target: WeightsFile,
+    checkpoint: Checkpoint,
+    specs: list[TensorSpec],
+    codecs: dict[str, Codec],
+    solution_of: Solve,
+    folding: Folding | None,
+) -> None:
+    """Write every tensor to its place, in the order in which they lie on the disk."""
+    on_disk = sorted(specs, key=lambda spec: _place(checkpoint.located[spec.name]))
+    parameters = sum(math.prod(spec.shape) for spec in specs)
+    with progress("quantize", parameters / 1e6, "M parameters") as tick:
+        for spec in on_disk:
+            if spec.name not in target.report:
+                located = checkpoint.located[spec.name]
+                _write_tensor(target, spec.name, located, codecs.get(spec.name), solution_of, folding)
+            tick(math.prod(spec.shape) / 1e6)
+
+
+def _write_tensor(
+    target: WeightsFile,
+    name: str,
+    located: Located,
+    codec: Codec | None,
+    solution_of: Solve,
+    folding: Folding | None,
+) -> None:
+    """Read one tensor and write it, packed or as it is; by itself, so that its memory is free before the next."""
+    tensor = read_tensor(located, name)
+    if folding is not None:
+        tensor = folding.fold(name, tensor)
+    parts = {name: tensor} if codec is None else encode(name, tensor, codec, solution_of)
+    target.write(parts)
+    if codec is not None:
+        target.note(name, _describe(tensor, codec, name, parts))
+
+
+def _place(located: Located) -> tuple[str, int]:
+    return located.path.name, located.offset
+
+
+def read_tensor(located: Located, name: str) -> torch.Tensor:
+    """Return one tensor of a checkpoint in its own dtype; UserError where a number in it is not finite."""
+    data = bytearray(tensor_bytes(located.dtype, located.shape))
+    with located.path.open("rb") as file:
+        file.seek(located.offset)
+        file.readinto(data)
+    tensor = torch.frombuffer(data, dtype=READ_DTYPES[located.dtype]).view(located.shape)
+    strange = sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.view(-1).split(CACHE_ELEMENTS))
+    if strange:
+        what = f"{strange} numbers are not finite"
+        raise UserError(f"{located.path}: {name}", what, "the model is damaged: fetch or train it again")
+    return tensor
+
+
+def encode(name: str, weight: torch.Tensor, codec: Codec, solution_of: Solve) -> dict[str, torch.Tensor]:
+    """Return stored name -> tensor of a weight, float [rows, columns]; UserError where the codec cannot store it."""
+    try:
+        parts = codec.encode(weight, solution_of)
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        raise UserError(name, what, fix) from error
+    return {f"{name}.{suffix}": part for suffix, part in parts.items()}
+
+
+def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return codec, bytes and relative squared error of a packed weight, measured on what is stored."""
+    error = power = 0.0
+    step = max(1, CACHE_ELEMENTS // weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        original = weight[start : start + step].float()
+        rows = {stored.removeprefix(f"{name}."): part[start : start + step] for stored, part in parts.items()}
+        restored = codec.decode(rows, weight.shape[1], torch.float32)
+        error += _squares(restored.sub_(original))
+        power += _squares(original)
+    return {
+        "codec": codec.name,
+        "bytes": sum(part.nbytes for part in parts.values()),
+        "relative_mse": float(f"{error / power:.6g}") if power else 0.0,
+    }
+
+
+def _squares(block: torch.Tensor) -> float:
+    """Return the sum of squares of a block small enough for float32 to add up."""
+    return float(block.view(-1).dot(block.view(-1)))

@@ -1,0 +1,76 @@
+"""The weights file of a packed model at work: every tensor has its place, and a journal says which are there.
+
+All places are known before the first tensor, so the file has its full length from the start and tensors come in any
+order. A packed weight is noted in the journal after its bytes are on the disk; a run that finds file and journal goes
+on with what is not noted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+import torch
+
+from submission.model.safetensors_header import file_bytes, header_bytes, lay_out
+from submission.store.digests import read_journal
+
+
+@dataclass(slots=True, kw_only=True)
+class WeightsFile:
+    """The weights file at work: every tensor has its place, and the journal says which are there."""
+
+    file: BinaryIO
+    journal: TextIO | None
+    begin: dict[str, int]
+    """Offset in the file of each stored tensor."""
+    report: dict[str, Any]
+    """What became of each packed weight, by name; at first those that an earlier run packed."""
+
+    def write(self, parts: Mapping[str, torch.Tensor]) -> None:
+        """Write tensors, by their stored names, to their places."""
+        for name, part in parts.items():
+            data = part.contiguous().view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
+            self.file.seek(self.begin[name])
+            self.file.write(data.data)
+
+    def note(self, name: str, entry: dict[str, Any]) -> None:
+        """Record that the parts of a packed weight are on the disk."""
+        self.report[name] = entry
+        if self.journal is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.journal.write(json.dumps([name, entry], sort_keys=True) + "\n")
+            self.journal.flush()
+
+
+@contextmanager
+def open_weights(
+    path: Path, stored: dict[str, tuple[str, tuple[int, ...]]], journal: Path | None
+) -> Iterator[WeightsFile]:
+    """Open the file for these tensors, name -> (dtype, shape), as a killed run left it where that meant the same."""
+    head = header_bytes(stored)
+    begun = journal is not None and journal.is_file() and path.is_file() and _begins_with(path, head)
+    done = dict(read_journal(journal)) if begun else {}
+    if journal is not None and not begun:
+        journal.unlink(missing_ok=True)  # before the file begins anew: a journal never promises more than there is
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("r+b" if begun else "wb"))
+        if not begun:
+            file.write(head)
+            file.truncate(file_bytes(stored))
+        notes = stack.enter_context(journal.open("a", encoding="utf-8", newline="\n")) if journal else None
+        places = {name: len(head) + info.begin for name, info in lay_out(stored).items()}
+        yield WeightsFile(file=file, journal=notes, begin=places, report=done)
+    assert path.stat().st_size == file_bytes(stored), f"{path}: {path.stat().st_size} bytes"
+
+
+def _begins_with(path: Path, head: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(head)) == head

@@ -1,0 +1,1 @@
+"""Rank layers by the loss that a coarser codec costs in each."""

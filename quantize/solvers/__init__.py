@@ -1,0 +1,1 @@
+"""Solvers: codes, scales and zero-points of one weight."""

@@ -1,0 +1,89 @@
+"""Recordings as they arrive: how long they are, and their samples, or by name what is wrong with them.
+
+A file that was cut off while it was copied is the trap: a wav or mp3 then still opens, and is merely shorter. Its
+header says how long it should be, so it is refused. (An ogg file does not say; it is taken for what it holds.)
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from segment.probabilities.windows import Read
+from submission.errors import UserError
+from submission.runtime.audio import duration_samples, read_slice
+from submission.text.segments import SAMPLE_RATE
+
+AGAIN = "it may have been cut off on its way: get it again"
+UNKNOWN_BYTES = 0x7FFF0000
+"""Sizes from here on in a wav header are what a writer puts there that cannot go back: it does not know."""
+TOLERATED_SECONDS = 0.5
+"""By how much a compressed file may be shorter than its header says: encoders pad, and some count the padding."""
+
+
+def checked_length(path: Path) -> int:
+    """Return a recording's samples at 16 kHz.
+
+    Raises UserError where it is missing, no audio, empty, or shorter than its header says.
+    """
+    samples = duration_samples(path)
+    if not samples:
+        raise UserError(str(path), "has no samples", "replace it or take it out of FILE_ORDER")
+    missing = _missing_wav_bytes(path)
+    if missing:
+        raise UserError(str(path), f"lacks {missing:,} of the bytes that its header counts", AGAIN)
+    claimed, seconds = rough_seconds(path), samples / SAMPLE_RATE
+    if claimed - seconds > TOLERATED_SECONDS:
+        raise UserError(str(path), f"holds {seconds:.2f} s, its header says {claimed:.2f} s", AGAIN)
+    return samples
+
+
+def rough_seconds(path: Path) -> float:
+    """Return how long a recording is by its header alone; 0 where that cannot be told."""
+    try:
+        return soundfile.info(str(path)).duration
+    except soundfile.SoundFileError:
+        pass
+    try:
+        with av.open(str(path)) as container:
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
+def _missing_wav_bytes(path: Path) -> int:
+    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not know."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return 0
+        while len(chunk := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                return max(0, file.tell() + length - size) if length < UNKNOWN_BYTES else 0
+            file.seek(length + length % 2, 1)
+    return 0
+
+
+def checked_reader(path: Path) -> Read:
+    """Return a reader of a recording's samples that refuses what is damaged: too short, undecodable, or no numbers."""
+
+    def read(start: int, end: int) -> np.ndarray:
+        where = f"at {start / SAMPLE_RATE:.2f} s"
+        try:
+            samples = read_slice(path, start, end)
+        except soundfile.SoundFileError as error:
+            raise UserError(str(path), f"cannot be read {where} ({error})", AGAIN) from error
+        if len(samples) != end - start:
+            raise UserError(str(path), f"ends {where} or soon after, before the end that its header gives", AGAIN)
+        if not np.isfinite(samples).all():
+            second = (start + int(np.flatnonzero(~np.isfinite(samples))[0])) / SAMPLE_RATE
+            raise UserError(str(path), f"has samples that are no numbers, first at {second:.2f} s", "convert it again")
+        return samples
+
+    return read

@@ -1,0 +1,1 @@
+"""The SHAS classifier: model, training, and conversion of published checkpoints."""

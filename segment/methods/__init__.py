@@ -1,0 +1,1 @@
+"""Segmentation methods: how a recording's frame probabilities become segments."""

@@ -1,0 +1,108 @@
+"""Benches: what is measured, on which machine, and how it is told. Each room has its own; here is what they share.
+
+A bench gets a folder to work in and returns its figures: among them `text`, which a person reads, and `met`, whether
+its bars are; None where this machine cannot measure it, and `text` says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from submission.errors import UserError
+from submission.store.digests import canonical_json, write_text
+from submission.system.schema import nearest
+
+Benches = Mapping[str, Callable[[Path], dict[str, Any]]]
+
+VERDICTS = {True: "met", False: "NOT met", None: "not measured"}
+
+
+def add_bench_arguments(parser: argparse.ArgumentParser, names: str, room: str) -> None:
+    """Add what every room's `bench` takes: which of its benches, `names` as a person says them, and where to."""
+    parser.add_argument("only", nargs="*", metavar="WHAT", help=f"{names} (default: all of them)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"build/bench/{room}.json"),
+        metavar="FILE",
+        help="where the figures are kept (default: %(default)s)",
+    )
+
+
+def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:
+    """Run the named benches, or all; print their figures and keep them as JSON in `out`.
+
+    Returns the exit status: 1 where a bar is missed. Raises UserError for an unknown name, and where `out` is a folder.
+    """
+    if unknown := sorted(set(only) - set(benches)):
+        raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], benches))
+    if out.is_dir():
+        raise UserError(f"--out {out}", "is a folder", "name a file, figures.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as work:
+        figures = {name: benches[name](Path(work)) for name in only or benches}
+    record = {"machine": describe_machine(), "benches": figures}
+    write_text(out, canonical_json(record))
+    print(f"{bench_text(record)}\nwritten: {out}")
+    return 1 if any(bench["met"] is False for bench in figures.values()) else 0
+
+
+def bench_text(record: dict[str, Any]) -> str:
+    """Return the figures as a person reads them."""
+    machine = record["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"]
+    for name, figures in record["benches"].items():
+        lines.append(f"{name}: {VERDICTS[figures['met']]}")
+        lines += [f"  {line}" for line in figures["text"].splitlines()]
+    return "\n".join(lines)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a measurement's readers ask of the machine: processor, cores, memory, Python, libraries."""
+    names = {}
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        lines = cpu.read_text(encoding="utf-8").splitlines()
+        names = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
+    return {
+        "processor": names.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
+    }
+
+
+def peak_of_this_process() -> int:
+    """Return the peak resident memory of this process in bytes, and of none that it came from.
+
+    What `getrusage` says of a child begins, on Linux, with what its parent held when it started it.
+    """
+    told = _status_bytes("VmHWM")
+    if told is not None:
+        return told
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes, mapped files included; UserError where no Linux tells."""
+    told = _status_bytes("VmRSS")
+    if told is None:
+        raise UserError("resident memory", "is read from what Linux says of a process", "run it on Linux")
+    return told
+
+
+def _status_bytes(key: str) -> int | None:
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

@@ -1,0 +1,1 @@
+"""The bundle that is uploaded: its files, its manifest and description, its checks, its archive."""

@@ -1,0 +1,289 @@
+"""The bundle: the folder that is uploaded and published.
+
+    model/                  the packed model
+    <pair>/<TESTSET>.txt    outputs, one line a segment
+    segments/<TESTSET>.yaml the segments that the lines belong to
+    description/<pair>.txt  what the evaluation server asks for
+    segmenter/              the segmentation classifier, where the recipe cuts recordings with it
+    campaign.json, recipe.json, scores.json
+    manifest.json           every file with its size and SHA-256, and what it was made from
+
+It is assembled aside, in a hidden folder next to its place, and moved there by a rename once it is whole. What
+lies there already stays until then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from submission.bundle.checks.configuration import expected_tensors
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.description import Facts, derive_facts, description_fields, render_description
+from submission.bundle.manifest import (
+    CAMPAIGN_FILE,
+    NAME,
+    RECIPE_FILE,
+    SCORES_FILE,
+    SEGMENTER,
+    SEGMENTER_FILES,
+    build_manifest,
+)
+from submission.errors import UserError
+from submission.model.families import read_config
+from submission.progress import progress
+from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
+from submission.system.campaign import Campaign
+from submission.system.recipe import Recipe
+from submission.text.characters import plain_line
+from submission.text.segments import read_segments, segment_ids
+
+
+def bundle(
+    out: Path,
+    *,
+    campaign: Campaign,
+    recipe: Recipe,
+    model: Path,
+    hypotheses: Mapping[tuple[str, str], Path],
+    segments: Mapping[str, Path],
+    scores: Path,
+    segmenter: Path | None,
+    artifacts: Mapping[Path, Mapping[str, Any]],
+    stages: Mapping[str, str],
+    inputs: Mapping[str, str],
+    provenance: Mapping[str, str],
+) -> Path:
+    """Put the bundle of a system at `out`, replacing the one that is there, and return `out`.
+
+    model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
+    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
+    of the segmentation classifier, None where the recipe does without; artifacts: folder in the store -> the files
+    that its record describes, by which everything taken from such a folder is checked; stages: stage -> key;
+    inputs: name -> digest; provenance: library -> version, as the artifacts record them (what this machine has
+    installed would change the bytes). Raises UserError where something is missing, does not fit, or has changed
+    since its stage made it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        _clear_leftovers(out)
+        facts = _facts(model, campaign, recipe)
+        with _moved_into_place(out) as aside:
+            store = _Artifacts(artifacts)
+            _copy_folder(store, model, aside / "model")
+            _write_outputs(store, aside, campaign, hypotheses, segments)
+            _write_descriptions(aside, campaign, recipe, facts)
+            write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
+            write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
+            store.copy(_needed(scores, "scores"), aside / SCORES_FILE)
+            if segmenter is not None:
+                _copy_segmenter(store, segmenter, aside / SEGMENTER)
+            made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
+            manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
+            write_text(aside / NAME, canonical_json(manifest))
+    return out
+
+
+# --- what goes in ---
+
+
+def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
+    """Return the facts about a packed model's folder; UserError where it is none."""
+    config = read_config(model)
+    if not recipe.quantize.codecs:
+        what = "packs nothing, and what is uploaded is a packed model"
+        raise UserError(f"recipe {recipe.name}", what, "write [quantize.codecs], or take a recipe that has them")
+    if recipe.segment.method == "gold":
+        what = "cuts by the references' own segments, which nobody has who translates a blind test set"
+        raise UserError(f"recipe {recipe.name}: segment.method", what, "take another method")
+    try:
+        expected_tensors(config)
+    except Unreadable as error:
+        raise UserError(
+            str(model / "config.json"), str(error), "pack the model with `python -m quantize pack`"
+        ) from error
+    return derive_facts(config, sum(p.stat().st_size for p in files_below(model)), campaign, recipe)
+
+
+def _write_outputs(
+    store: _Artifacts,
+    aside: Path,
+    campaign: Campaign,
+    hypotheses: Mapping[tuple[str, str], Path],
+    segments: Mapping[str, Path],
+) -> None:
+    ids = {}
+    (aside / "segments").mkdir()
+    for testset in campaign.testsets:
+        source = _needed(segments.get(testset.name), f"segments of {testset.name}")
+        ids[testset.name] = segment_ids(read_segments(source))
+        store.copy(source, aside / "segments" / f"{testset.name}.yaml")
+    for pair in campaign.pairs:
+        (aside / pair.name).mkdir()
+        for name in pair.testsets:
+            source = _needed(hypotheses.get((pair.name, name)), f"hypotheses of {pair.name}/{name}")
+            store.refuse_changed(source, sha256_file(source))
+            lines = [plain_line(text) for text in _texts(source, ids[name])]
+            write_text(aside / pair.name / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+
+
+def _write_descriptions(aside: Path, campaign: Campaign, recipe: Recipe, facts: Facts) -> None:
+    (aside / "description").mkdir()
+    for pair in campaign.pairs:
+        fields = description_fields(facts, campaign, recipe, pair.name)
+        write_text(aside / "description" / f"{pair.name}.txt", render_description(fields))
+
+
+def read_hypotheses(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (segment id, text) of a hypotheses.jsonl, in order; UserError names the line that is none."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record: Any = json.loads(line)
+                segment, text = record["segment"], record["text"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path} line {number}", f"is no hypothesis ({error})", "decode the test set again"
+                ) from error
+            if not isinstance(segment, str) or not isinstance(text, str):
+                raise UserError(f"{path} line {number}", "segment and text must be texts", "decode the test set again")
+            yield segment, text
+
+
+def _texts(path: Path, ids: list[str]) -> list[str]:
+    """Return the hypotheses of a test set, which must be those of its segments, in their order."""
+    pairs = list(read_hypotheses(path))
+    if len(pairs) != len(ids):
+        raise UserError(
+            str(path), f"expected {len(ids)} hypotheses, one a segment, got {len(pairs)}", "decode it again"
+        )
+    for (got, _), expected in zip(pairs, ids, strict=True):
+        if got != expected:
+            raise UserError(str(path), f"expected segment {expected}, got {got}", "decode the test set again")
+    return [text for _, text in pairs]
+
+
+def _needed(path: Path | None, name: str) -> Path:
+    if path is None or not path.is_file():
+        raise UserError("bundle", f"the {name} are missing ({path})", "build the stage that makes them first")
+    return path
+
+
+def _copy_segmenter(store: _Artifacts, source: Path, target: Path) -> None:
+    """Copy the files that loading the classifier reads, and not what is told about its making."""
+    target.mkdir()
+    for name in SEGMENTER_FILES:
+        store.copy(_needed(source / name, "segmentation classifier's files"), target / name)
+
+
+def _copy_folder(store: _Artifacts, source: Path, target: Path) -> None:
+    files = files_below(source)
+    with progress("bundle: copying the model", sum(p.stat().st_size for p in files), "bytes") as tick:
+        for path in files:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            store.copy(path, copy, tick)
+
+
+@dataclass(frozen=True, slots=True)
+class _Artifacts:
+    """What the store's records say of its files. Sizes are compared in every build, bytes only here, where they
+    are read anyway: a flipped bit in months of work is found before it is uploaded.
+    """
+
+    files: Mapping[Path, Mapping[str, Any]]
+    """Folder of an artifact -> relative path -> {"bytes", "sha256"}."""
+
+    def copy(self, source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
+        """Copy the bytes and bring them to the disk; not the mode: artifacts may be read-only, a bundle never is.
+
+        Raises UserError where they are others than the record of the artifact says.
+        """
+        digest = hashlib.sha256()
+        with named_place(target), source.open("rb") as original, target.open("wb") as copy:
+            while chunk := original.read(CHUNK_BYTES):
+                copy.write(chunk)
+                digest.update(chunk)
+                tick(len(chunk))
+            copy.flush()
+            os.fsync(copy.fileno())
+        self.refuse_changed(source, digest.hexdigest())
+
+    def refuse_changed(self, path: Path, sha256: str) -> None:
+        """Raise UserError where a file of an artifact has another digest than its record says, or is none of it."""
+        folder = next((parent for parent in path.parents if parent in self.files), None)
+        if folder is None:
+            return
+        expected = self.files[folder].get(path.relative_to(folder).as_posix())
+        if expected is None or expected["sha256"] != sha256:
+            what = "is not as its stage made it" if expected else "was not made by the stage that this folder is of"
+            raise UserError(str(path), what, f"remove the folder {folder} and build again; all else is kept")
+
+
+# --- how it gets into place ---
+
+
+def _beside(out: Path, state: Literal["partial", "replaced", "removed"]) -> Path:
+    """Return the hidden folder next to a bundle's place; under the lock it has one writer."""
+    return out.parent / f".{out.name}.{state}"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a bundle's place, waiting for another process that builds the same one."""
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"bundle: another process builds {out}; waiting", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Bring back what a killed run had moved away, and remove what it had half assembled or half removed."""
+    replaced = _beside(out, "replaced")
+    if replaced.exists() and not out.exists():
+        os.rename(replaced, out)
+    _remove(replaced, out)
+    for state in ("partial", "removed"):
+        if (left := _beside(out, state)).exists():
+            shutil.rmtree(left)
+
+
+@contextmanager
+def _moved_into_place(out: Path) -> Iterator[Path]:
+    """Yield an empty folder aside and, once it is filled, move it into place; remove it where that failed.
+
+    The bundle that was there is moved away first and removed last.
+    """
+    aside, replaced = _beside(out, "partial"), _beside(out, "replaced")
+    aside.mkdir()
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if out.exists():
+        os.rename(out, replaced)
+    os.rename(aside, out)
+    _remove(replaced, out)
+
+
+def _remove(replaced: Path, out: Path) -> None:
+    """Remove a replaced bundle; by a rename first, so that `.replaced` is always a whole one."""
+    removed = _beside(out, "removed")
+    if replaced.exists():
+        if removed.exists():
+            shutil.rmtree(removed)
+        os.rename(replaced, removed)
+        shutil.rmtree(removed)

@@ -1,0 +1,152 @@
+"""`verify`: is this bundle complete, well-formed, and what it says it is?
+
+A bundle comes from a stranger. It is compared with the campaign of whoever checks it; nothing in it is run,
+followed or believed. Every check is one function: it yields (path, what is wrong), and its docstring is what
+the user reads as the way to mend it. Nothing here needs more than the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from submission.bundle.checks import derivation, descriptions, files, inventory, scores, segmenter, texts, weights
+from submission.bundle.checks import upload_set as together
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import (
+    Check,
+    Finding,
+    exit_status,
+    findings_json,
+    findings_text,
+    sorted_findings,
+    verdict,
+)
+from submission.bundle.checks.location import chosen_campaign, refuse_other_places
+from submission.bundle.checks.report import report
+
+__all__ = [
+    "CHECKS",
+    "PRIMARIES",
+    "Check",
+    "Finding",
+    "checks_table",
+    "exit_status",
+    "findings_json",
+    "findings_text",
+    "report",
+    "verdict",
+    "verify",
+    "verify_together",
+]
+
+
+def _error(code: str, subject: str, find: object) -> Check:
+    return Check(code=code, severity="error", subject=subject, find=find)  # type: ignore[arg-type]
+
+
+def _warning(code: str, subject: str, find: object) -> Check:
+    return Check(code=code, severity="warning", subject=subject, find=find)  # type: ignore[arg-type]
+
+
+CHECKS = (
+    _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
+    _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
+    _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
+    _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
+    _error("CFG04", "model larger than the campaign's base model in some dimension", derivation.larger_than_base),
+    _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
+    _error("CFG06", "chat template that reaches for code or other files", weights.reaching_template),
+    _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
+    _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
+    _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
+    _error("DES03", "description says something else than the artifacts", descriptions.wrong_field),
+    _error("FILE01", "symbolic link", files.link),
+    _error("FILE02", "device, pipe or socket", files.special_file),
+    _error("FILE03", "executable code, pickle or archive, by its name", files.code_by_name),
+    _error("FILE04", "executable code, pickle or archive, by its first bytes", files.code_by_content),
+    _error("FILE05", "file name that other systems cannot store", files.unsafe_name),
+    _error("FILE06", "file names that differ in case or Unicode form only", files.colliding_names),
+    _error("FILE07", "file or folder that cannot be read", files.unreadable),
+    _error("FILE08", "file that a bundle has no place for", files.misplaced),
+    _error("FILE09", "far more files than a bundle has", files.overfull),
+    _error("FILE10", "hard link", files.hard_link),
+    _error("FILE11", "sparse file: more holes than bytes", files.sparse_file),
+    _error("MAN01", "`manifest.json` missing, unreadable or incomplete", inventory.manifest),
+    _error("MAN02", "file missing", inventory.missing_file),
+    _error("MAN03", "file that the manifest does not list", inventory.unlisted_file),
+    _error("MAN04", "file size other than in the manifest", inventory.wrong_size),
+    _error("MAN05", "file digest other than in the manifest", inventory.wrong_digest),
+    _error("MAN06", "path in the manifest that leaves the folder", inventory.leaving_path),
+    _error("MAN07", "manifest says something else of the system than the artifacts", inventory.wrong_facts),
+    _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
+    _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
+    _error("SCO01", "`scores.json` missing or not a list of scores", scores.invalid_scores),
+    _error("SCO02", "scores of other numbers of segments or blank lines than the outputs have", scores.other_counts),
+    _error("SCO03", "output that the scores leave out, or list twice", scores.uncovered_output),
+    _error("SCO04", "score that is no number, or outside what its metric can give", scores.impossible_figure),
+    _error("SEG01", "segmentation classifier missing, or there without need", segmenter.missing_segmenter),
+    _error("SEG02", "configuration of the segmentation classifier unreadable", segmenter.bad_configuration),
+    _error("SEG03", "weights of the segmentation classifier unreadable", segmenter.bad_weights),
+    _error("SET01", "output of a pair and test set missing", texts.missing_output),
+    _error("SET02", "output, segments or description that the campaign does not have", texts.extra_output),
+    _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
+    _error("SIZE01", "model folder over the size limit", inventory.over_the_limit),
+    _warning("SIZE02", "model folder within the limit in GiB and over it in GB", inventory.over_the_decimal_reading),
+    _error("TXT01", "number of lines other than the number of segments", texts.wrong_line_count),
+    _error("TXT02", "output that is not UTF-8", texts.not_utf8),
+    _error("TXT03", "byte order mark", texts.byte_order_mark),
+    _error("TXT04", "carriage return (CRLF line ends)", texts.carriage_return),
+    _error("TXT05", "U+2028 or another line break within a line", texts.other_line_break),
+    _error("TXT06", "NUL or another control character", texts.control_character),
+    _error("TXT07", "direction mark or another character that hides or reorders text", texts.direction_mark),
+    _error("TXT08", "blank at the beginning or the end of a line", texts.outer_blank),
+    _error("TXT09", "last line not ended", texts.no_final_line_feed),
+    _warning("TXT10", "blank lines", texts.blank_line),
+    _warning("TXT11", "repetition loops", texts.repetition),
+    _warning("TXT12", "tags such as (Applause), or the model's own tokens", texts.tag),
+    _error("TXT13", "output that cannot be read, or is far too large", texts.unreadable_output),
+    _error("TXT14", "output in which every line is blank", texts.blank_output),
+    _error("WEI01", "safetensors header unreadable", weights.bad_header),
+    _error("WEI02", "tensor name given twice", weights.repeated_tensor),
+    _error("WEI03", "tensors that overlap, leave gaps, or lie beyond the file", weights.bad_layout),
+    _error("WEI04", "index missing, or naming the wrong files", weights.bad_index),
+    _error("WEI05", "no weights in the bundle", weights.no_weights),
+    _error("WEI06", "tensors other than the configuration implies", weights.wrong_tensors),
+)
+"""Every check of one bundle, sorted by its code."""
+
+PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and condition", together.other_than_one_primary)
+"""The one check of several bundles; it reads a list of views."""
+
+
+def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
+    """Return everything that is wrong with a bundle, errors first; an empty list for a good one.
+
+    campaign: name or TOML file of the campaign to check against; None takes the shipped one that the bundle
+    names. What the bundle says of the campaign is compared with it, never used. Raises UserError where there is
+    no folder to check or no campaign to check it against.
+    """
+    refuse_other_places(folder)
+    view = View(folder, chosen_campaign(folder, campaign))
+    # Of a folder that was not listed to its end, no other check can say anything true.
+    checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
+    return sorted_findings(finding for check in checks for finding in check.findings(view))
+
+
+def verify_together(folders: Sequence[Path], campaign: str | None = None) -> list[Finding]:
+    """Return what is wrong with several bundles as one upload, each of which `verify` finds to be as it should.
+
+    campaign: as for `verify`.
+    """
+    views = [View(folder, chosen_campaign(folder, campaign)) for folder in folders]
+    return sorted_findings(PRIMARIES.spell(PRIMARIES.find(views)))  # type: ignore[arg-type]
+
+
+def checks_table() -> str:
+    """Return the checks as a Markdown table, for SUBMISSION.md between the marks `checks`."""
+    rows = [
+        f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |"
+        for c in sorted((*CHECKS, PRIMARIES), key=lambda c: c.code)
+    ]
+    return "\n".join(["| code | severity | what is found | how to mend it |", "|---|---|---|---|", *rows]) + "\n"

@@ -1,0 +1,165 @@
+"""A bundle as the checks see it: its files, and what follows from them, derived once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from submission.bundle.checks.configuration import expected_tensors
+from submission.bundle.checks.headers import BadHeader, Header, read_header
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES, Folder
+from submission.bundle.description import Facts, derive_facts, parameter_count
+from submission.bundle.manifest import NAME, RECIPE_FILE
+from submission.errors import UserError
+from submission.model.families import ARCHITECTURES, read_config, shipped_config
+from submission.progress import progress
+from submission.system.campaign import Campaign
+from submission.system.recipe import Recipe
+from submission.system.schema import parse
+from submission.system.system import SHIPPED
+from submission.text.characters import shown
+
+CONFIG = "model/config.json"
+
+
+class View(Folder):
+    """A bundle's folder and the campaign that it is checked against."""
+
+    def __init__(self, path: Path, campaign: Campaign) -> None:
+        super().__init__(path)
+        self.campaign = campaign
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | Unreadable:
+        """The manifest, or why it cannot be read."""
+        return self._table_or_reason(NAME)
+
+    @property
+    def manifest_files(self) -> dict[str, Any]:
+        """The files that a readable manifest lists, unchecked; empty where there is none."""
+        files = None if isinstance(self.manifest, Unreadable) else self.manifest.get("files")
+        return files if isinstance(files, dict) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any] | Unreadable:
+        """The model's configuration, or why it cannot be read."""
+        return self._table_or_reason(CONFIG)
+
+    def _table_or_reason(self, path: str) -> dict[str, Any] | Unreadable:
+        try:
+            return self.table(path)
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def expected_tensors(self) -> dict[str, tuple[str, tuple[int, ...]]] | Unreadable:
+        """Name -> (dtype, shape) of what the configuration implies, or why it implies nothing."""
+        if isinstance(self.config, Unreadable):
+            return self.config
+        try:
+            return expected_tensors(self.config)
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def _base_config(self) -> dict[str, Any] | None:
+        """The configuration of the campaign's base model, or None for one that does not ship."""
+        return read_config(SHIPPED["base"]) if self.campaign.made_here else shipped_config(self.campaign.model.name)
+
+    @property
+    def base_sizes(self) -> dict[str, int] | None:
+        """The sizes of the campaign's base model, or None for one that does not ship."""
+        config = self._base_config
+        return None if config is None else ARCHITECTURES[self.campaign.model.architecture].sizes(config)
+
+    @property
+    def base_parameters(self) -> int | None:
+        """How many parameters the campaign's base model has, or None for one that does not ship."""
+        return None if self._base_config is None else parameter_count(self._base_config)
+
+    @property
+    def parameters(self) -> int | None:
+        """How many parameters the model's configuration gives, or None where it is not a packed base model's."""
+        return None if self.sizes is None else parameter_count(self.config)  # type: ignore[arg-type]
+
+    @cached_property
+    def sizes(self) -> dict[str, int] | None:
+        """The sizes that the model's configuration gives, or None where it is not a packed base model's."""
+        if isinstance(self.config, Unreadable) or isinstance(self.expected_tensors, Unreadable):
+            return None
+        if self.config.get("model_type") != self.campaign.model.architecture:
+            return None
+        return ARCHITECTURES[self.campaign.model.architecture].sizes(self.config)
+
+    @cached_property
+    def headers(self) -> dict[str, Header | BadHeader]:
+        """Path -> header of every safetensors file of the model, or what is wrong with it.
+
+        Together they may be as long as one alone, so that many files cost no more than one.
+        """
+        headers: dict[str, Header | BadHeader] = {}
+        room = MOST_JSON_BYTES
+        for entry in self.under("model"):
+            if entry.path.lower().endswith(".safetensors"):
+                try:
+                    headers[entry.path] = header = read_header(self, entry.path, room)
+                    room -= header.size_bytes
+                except BadHeader as error:
+                    headers[entry.path] = error
+        return headers
+
+    @cached_property
+    def recipe(self) -> Recipe | Unreadable:
+        """The resolved recipe, or why there is none."""
+        try:
+            return parse(Recipe, self.table(RECIPE_FILE), RECIPE_FILE)
+        except UserError as error:
+            return Unreadable(f"{shown(error.where)}: {shown(error.what, 300)}")
+        except OverflowError as error:
+            return Unreadable(f"holds an impossible value ({error})")
+        except Unreadable as error:
+            return error
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """What is to be said about the model, derived again; None where configuration or recipe are not valid."""
+        if any(isinstance(part, Unreadable) for part in (self.config, self.expected_tensors, self.recipe)):
+            return None
+        return derive_facts(self.config, self.model_bytes, self.campaign, self.recipe)  # type: ignore[arg-type]
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Path of every output that the campaign asks for -> its test set."""
+        return {f"{pair.name}/{name}.txt": name for pair in self.campaign.pairs for name in pair.testsets}
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path -> SHA-256 of every readable file whose size is the one that the manifest gives.
+
+        A file of another size is wrong already; hashing it could only cost time.
+        """
+        wanted = [
+            entry
+            for path, entry in self.files.items()
+            if isinstance(listed := self.manifest_files.get(path), dict) and listed.get("bytes") == entry.size_bytes
+        ]
+        digests = {}
+        with progress("verify: hashing", sum(e.size_bytes for e in wanted), "bytes") as tick:
+            for entry in wanted:
+                digest = hashlib.sha256()
+                try:
+                    for chunk in self.chunks(entry.path):
+                        digest.update(chunk)
+                        tick(len(chunk))
+                except Unreadable:
+                    continue
+                digests[entry.path] = digest.hexdigest()
+        return digests
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of every file of the model folder, tokenizer and configuration included."""
+        return sum(e.size_bytes for e in self.under("model"))

@@ -1,0 +1,39 @@
+"""CFG04, CFG05: can this model derive from the campaign's base model?
+
+The base model's own configuration ships with this program, so the shapes of a bundle are held against that and
+not only against what the bundle says of itself. Pruning and distilling into fewer layers are compression; a model
+that is larger than its base anywhere is another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from submission.bundle.checks.bundle_view import CONFIG, View
+from submission.bundle.checks.finding import Fault
+
+
+def larger_than_base(view: View) -> Iterator[Fault]:
+    """Pack a model that derives from the campaign's base model: it may be pruned, so each size may be smaller than
+    the base model's, and none larger.
+    """
+    for name, (base, got) in _differing(view).items():
+        if got > base:
+            yield CONFIG, f"{name}: the base model {view.campaign.model.name} has {base:,}, this model {got:,}"
+
+
+def smaller_than_base(view: View) -> Iterator[Fault]:
+    """Ask the participants how the model was pruned: the track allows it, and no recipe of this program does it, so
+    the description does not name it.
+    """
+    for name, (base, got) in _differing(view).items():
+        if got < base:
+            yield CONFIG, f"{name}: the base model {view.campaign.model.name} has {base:,}, this model {got:,}"
+
+
+def _differing(view: View) -> dict[str, tuple[int, int]]:
+    """Return size -> (base model's, this model's) where they differ; nothing where one is unknown."""
+    base, sizes = view.base_sizes, view.sizes
+    if base is None or sizes is None:
+        return {}  # the report's head, or CFG01, says so
+    return {name: (base[name], sizes[name]) for name in base if sizes.get(name, 0) != base[name]}

@@ -1,0 +1,104 @@
+"""DES, NAME, DATA: what the evaluation server is told. Is it all there, and does it follow from the bundle?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
+from submission.text.characters import shown
+
+MOST_BYTES = 64 << 10
+
+
+def missing_description(view: View) -> Iterator[Fault]:
+    """Write the bundle again with `python -m submission bundle`, which derives a description for every pair."""
+    for pair in view.campaign.pairs:
+        try:
+            _fields(view, pair.name)
+        except Unreadable as error:
+            yield _path(pair.name), str(error)
+
+
+def missing_field(view: View) -> Iterator[Fault]:
+    """Write the field: the evaluation server asks for name, exact size, parameters, techniques and data sets."""
+    for pair, fields in _descriptions(view):
+        for label in MANDATORY:
+            if not fields.get(label):
+                yield _path(pair), f"has no field '{label}'"
+
+
+def wrong_field(view: View) -> Iterator[Fault]:
+    """Take the value that the artifacts give, or write the bundle again, which derives them all."""
+    if view.facts is None or isinstance(view.recipe, Unreadable):
+        return  # CFG01 and REC01 say so
+    for pair, fields in _descriptions(view):
+        expected = description_fields(view.facts, view.campaign, view.recipe, pair)
+        for label, values in expected.items():
+            if fields.get(label) and fields[label] != values and label != MODEL_NAME:
+                got = shown("; ".join(fields[label]), 200)
+                wanted = shown(repr("; ".join(values)), 1_000)
+                yield _path(pair), f"{label}: expected {wanted}, got '{got}'"
+
+
+def wrong_model_name(view: View) -> Iterator[Fault]:
+    """Name the model by the campaign's rule, with the team, condition and kind that the recipe gives."""
+    for pair, fields in _descriptions(view):
+        got = " ".join(fields.get(MODEL_NAME, ()))
+        if not got:
+            continue  # DES02 says so
+        if not re.fullmatch(_name_pattern(view, pair), got):
+            yield _path(pair), f"'{shown(got)}' is not of the form {view.campaign.naming}"
+        elif not isinstance(view.recipe, Unreadable):
+            expected = model_name(view.campaign, view.recipe, pair)
+            if got != expected:
+                yield _path(pair), f"expected {shown(expected)}, got {shown(got)}"
+
+
+def constrained_data(view: View) -> Iterator[Fault]:
+    """Enter the system as unconstrained, or train it on ACL 60/60 only."""
+    if isinstance(view.recipe, Unreadable) or view.recipe.upload.condition != "constrained":
+        return
+    other = sorted(source.name for source in view.recipe.corpus.sources if not source.is_acl6060)
+    if other:
+        yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(shown, other))}"
+
+
+def _name_pattern(view: View, pair: str) -> str:
+    """Return the campaign's naming as a regular expression: letters, digits and '-' for the team."""
+    fields = {
+        "{team}": "[A-Za-z0-9-]+",
+        "{pair}": re.escape(pair),
+        "{condition}": "(?:constrained|unconstrained)",
+        "{kind}": "(?:primary|contrastive)",
+    }
+    parts = re.split(r"(\{\w+\})", view.campaign.naming)
+    return "".join(fields.get(part, re.escape(part)) for part in parts)
+
+
+def _path(pair: str) -> str:
+    return f"description/{pair}.txt"
+
+
+def _fields(view: View, pair: str) -> dict[str, tuple[str, ...]]:
+    return parse_description(read_description(view, pair))
+
+
+def read_description(view: View, pair: str) -> str:
+    """Return the text of a pair's description; Unreadable where it is missing or not UTF-8."""
+    data = view.read(_path(pair), MOST_BYTES)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
+
+
+def _descriptions(view: View) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
+    for pair in view.campaign.pairs:
+        try:
+            yield pair.name, _fields(view, pair.name)
+        except Unreadable:
+            continue  # DES01 says so

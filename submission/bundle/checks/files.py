@@ -1,0 +1,184 @@
+"""FILE: the names in the folder. What is in the files is the business of the other checks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.untrusted_folder import MOST_ENTRIES
+from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.text.characters import shown
+
+# What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.
+# fmt: off
+CODE_SUFFIXES = frozenset({
+    ".py", ".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll", ".exe", ".com", ".sh", ".bash", ".bat", ".cmd", ".ps1",
+    ".js", ".mjs", ".jar", ".class", ".wasm", ".pl", ".rb", ".lua", ".bin", ".pt", ".pth", ".ckpt", ".pkl",
+    ".pickle", ".joblib", ".dill", ".npy", ".npz", ".h5", ".hdf5", ".keras", ".onnx", ".msgpack", ".whl", ".egg",
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar",
+})
+# fmt: on
+# First bytes -> what they start. Archives are here because they hide what is in them (and `torch.save` writes one).
+CODE_HEADS: dict[bytes, str] = {
+    b"\x7fELF": "a Linux program",
+    b"\xfe\xed\xfa\xce": "a macOS program",
+    b"\xfe\xed\xfa\xcf": "a macOS program",
+    b"\xce\xfa\xed\xfe": "a macOS program",
+    b"\xcf\xfa\xed\xfe": "a macOS program",
+    b"\xca\xfe\xba\xbe": "a Java class or macOS program",
+    b"\x00asm": "a WebAssembly program",
+    b"#!": "a script",
+    b"\x80\x02": "a pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"\x93NUMPY": "a NumPy array, which may hold a pickle",
+    b"\x89HDF": "an HDF5 file",
+    b"PK\x03\x04": "a ZIP archive or a torch.save file",
+    b"PK\x05\x06": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"7z\xbc\xaf": "a 7z archive",
+}
+# Protocols 0 and 1 begin with no mark: a table or list, or a name from a module that pickles are written of.
+OLD_PICKLE = re.compile(
+    rb"\([dlit]p\d+\n|c(?:os|posix|nt|sys|subprocess|runpy|builtins|__builtin__|copy_?reg|collections|torch[\w.]*|numpy[\w.]*)"
+    rb"\n\w+\n"
+)
+TAR_MARK_AT = 257
+TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json"})
+MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".jinja", ".md"})
+LONGEST_NAME_BYTES = 200
+SPARSE_FROM_BYTES = 64 << 10
+
+
+def link(view: View) -> Iterator[Fault]:
+    """Put the file itself in place of the link; a link leads out of the bundle as soon as it is moved."""
+    for entry in view.entries:
+        if entry.kind == "link":
+            yield shown(entry.path), "symbolic link"
+
+
+def hard_link(view: View) -> Iterator[Fault]:
+    """Copy the bundle with `cp -r` and check the copy: a file with a second name changes whenever that one does, and
+    the second name may lie anywhere.
+    """
+    for entry in view.files.values():
+        if entry.names > 1:
+            yield shown(entry.path), f"has {entry.names:,} names (hard links)"
+
+
+def sparse_file(view: View) -> Iterator[Fault]:
+    """Write the file again from the packed model: most of its bytes were never written, and read as zeros."""
+    for entry in view.files.values():
+        if entry.stored_bytes < entry.size_bytes // 2 and entry.size_bytes >= SPARSE_FROM_BYTES:
+            # A file system may compress, or not have stored yet; only one that names the holes is believed.
+            holes = view.hole_bytes(entry.path)
+            if holes > entry.size_bytes // 2:
+                yield shown(entry.path), f"{holes:,} of its {entry.size_bytes:,} bytes are holes"
+
+
+def special_file(view: View) -> Iterator[Fault]:
+    """Remove it; a bundle holds folders and regular files only, no devices, pipes or sockets."""
+    for entry in view.entries:
+        if entry.kind == "other":
+            yield shown(entry.path), "neither a regular file nor a folder"
+
+
+def code_by_name(view: View) -> Iterator[Fault]:
+    """Remove it; a bundle is data: weights as safetensors, everything else as JSON or text."""
+    for path in view.files:
+        if suffix_of(path) in CODE_SUFFIXES:
+            yield shown(path), f"{suffix_of(path)} holds code, a pickle or an archive"
+
+
+def code_by_content(view: View) -> Iterator[Fault]:
+    """Remove it; whatever it is called, it holds code, a pickle or an archive, and a bundle is data."""
+    for path in view.files:
+        # The first eight bytes of safetensors are a length: any bytes at all, and WEI01 reads them.
+        if suffix_of(path) == ".safetensors":
+            continue
+        try:
+            head = view.head(path)
+        except Unreadable:
+            continue
+        for start, kind in CODE_HEADS.items():
+            if head.startswith(start):
+                yield shown(path), f"starts like {kind}"
+        if OLD_PICKLE.match(head):
+            yield shown(path), "starts like a pickle"
+        if head[TAR_MARK_AT:].startswith(b"ustar"):
+            yield shown(path), "starts like a tar archive"
+        if head.startswith(b"MZ") and b"\0" in head:  # a sentence may well begin with these two letters
+            yield shown(path), "starts like a Windows program"
+
+
+def unsafe_name(view: View) -> Iterator[Fault]:
+    """Rename it with letters, digits, `.`, `_` and `-`: other systems cannot store, or misread, this name."""
+    for entry in view.entries:
+        name = entry.path.rpartition("/")[2]
+        if len(name) > LONGEST_NAME_BYTES or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", name):
+            yield shown(entry.path), "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
+
+
+def colliding_names(view: View) -> Iterator[Fault]:
+    """Rename one of them: on a file system that ignores case or Unicode form, one overwrites the other."""
+    seen: dict[str, str] = {}
+    for entry in view.entries:
+        folded = unicodedata.normalize("NFKC", entry.path.casefold()).casefold()
+        if folded in seen:
+            yield shown(entry.path), f"differs from {shown(seen[folded])} in case or Unicode form only"
+        seen[folded] = entry.path
+
+
+def unreadable(view: View) -> Iterator[Fault]:
+    """Make every file and folder readable for those who check (mode 644 and 755) and copy the bundle again."""
+    entries = view.entries  # listing fills view.unlisted
+    for path, reason in view.unlisted:
+        yield shown(path), f"folder cannot be listed ({reason})"
+    for entry in entries:
+        if entry.kind == "file":
+            try:
+                view.head(entry.path)
+            except Unreadable as error:
+                yield shown(entry.path), f"cannot be read ({error})"
+
+
+def misplaced(view: View) -> Iterator[Fault]:
+    """Remove it; beside the model, the segmenter, outputs, segments, descriptions and four JSON files, a bundle
+    holds nothing.
+    """
+    for path in view.files:
+        folder, _, name = path.rpartition("/")
+        known = (
+            path in TOP_FILES
+            or folder in {"segments", "description"}  # SET02 says which names belong there
+            or is_pair(folder)
+            or (folder == SEGMENTER and name in SEGMENTER_FILES)
+            or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))
+        )
+        if not known and suffix_of(path) not in CODE_SUFFIXES:
+            yield shown(path), "a bundle has no place for this file"
+
+
+def overfull(view: View) -> Iterator[Fault]:
+    """Give the folder that `python -m submission bundle` wrote; this one holds far more than a bundle does."""
+    if view.overfull:
+        yield "", f"more than {MOST_ENTRIES:,} files and folders; the rest was not looked at"
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a path in lower case, ".json"; "" where it has none."""
+    name = path.rpartition("/")[2]
+    return f".{name.rpartition('.')[2].lower()}" if "." in name[1:] else ""
+
+
+def is_pair(folder: str) -> bool:
+    """Say whether a folder's name has the form of a language pair, `en-de`."""
+    return re.fullmatch(r"[a-z]{2,3}-[a-z]{2,3}", folder) is not None

@@ -1,0 +1,90 @@
+"""What `verify` prints: what was checked against what, and then what was found.
+
+"no findings" alone would not say that the right folder was held against the right limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Finding, findings_text
+from submission.bundle.checks.location import chosen_campaign
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.texts import read_output
+from submission.bundle.manifest import SEGMENTER
+from submission.errors import UserError
+from submission.model.sizes import size_text
+from submission.text.characters import shown
+
+UNKNOWN = "unknown"
+LABELS = ("checked against", "model folder", "parameters", "segmenter", "outputs", "files")
+
+
+def report(folder: Path, campaign: str | None, findings: Sequence[Finding]) -> str:
+    """Return the findings of `verify(folder, campaign)` as text, below a head that says what was checked.
+
+    Whatever lies in the folder, the head is written; what cannot be read is `unknown`.
+    """
+    rows = {"bundle": shown(str(folder), 4_096), **head(folder, campaign)}
+    lines = [f"{label + ':':<16} {value}" for label, value in rows.items()]
+    return "\n".join([*lines, "", findings_text(list(findings))])
+
+
+def together_report(folders: Sequence[Path], findings: Sequence[Finding]) -> str:
+    """Return the findings of `verify_together(folders)` as text, below a line that says what was compared."""
+    return f"together:        {len(folders)} bundles as one upload\n\n{findings_text(list(findings))}"
+
+
+def head(folder: Path, campaign: str | None) -> dict[str, str]:
+    """Return label -> value: the campaign and its limit, the model's size, outputs and files."""
+    try:
+        view = View(folder, chosen_campaign(folder, campaign))
+    except UserError:  # verify has said so
+        return dict.fromkeys(LABELS, UNKNOWN)
+    limit = view.campaign.size_limit_bytes
+    known = not view.overfull and not view.unlisted
+    return {
+        "checked against": f"campaign {view.campaign.name}, limit {view.campaign.size_limit} = {size_text(limit)}",
+        "model folder": _size(view.model_bytes, limit) if known and view.under("model") else UNKNOWN,
+        "parameters": _parameters(view),
+        "segmenter": _segmenter(view) if known else UNKNOWN,
+        "outputs": _outputs(view),
+        "files": f"{len(view.files):,}, {size_text(sum(e.size_bytes for e in view.files.values()))}"
+        if known
+        else UNKNOWN,
+    }
+
+
+def _size(size: int, limit: int) -> str:
+    spare = limit - size
+    return f"{size_text(size)}, {abs(spare):,} bytes {'under' if spare >= 0 else 'OVER'} the limit"
+
+
+def _parameters(view: View) -> str:
+    """Say how many parameters the model has, next to the base model's, where they are known."""
+    got, base = view.parameters, view.base_parameters
+    name = view.campaign.model.name
+    of = f"the base model {name} has {base:,}" if base else f"the shapes of {name} do not ship: not compared"
+    return f"{got:,}; {of}" if got else UNKNOWN
+
+
+def _segmenter(view: View) -> str:
+    held = view.under(SEGMENTER)
+    return f"{size_text(sum(e.size_bytes for e in held))}, not part of the model" if held else "none"
+
+
+def _outputs(view: View) -> str:
+    counts = list(_line_counts(view))
+    return f"{len(counts):,} of {len(view.outputs):,}, {sum(counts):,} lines in all"
+
+
+def _line_counts(view: View) -> Iterator[int]:
+    """Yield the number of lines of every output that the campaign asks for and that can be read."""
+    for path in view.outputs:
+        try:
+            data = read_output(view, path)
+        except Unreadable:
+            continue
+        yield data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))

@@ -1,0 +1,113 @@
+"""SCO: the scores. Are they whole, of these outputs, and figures that the metrics can give?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.texts import is_blank, lines_of, read_output, segment_count
+from submission.bundle.manifest import SCORES_FILE
+from submission.text.characters import shown
+
+# Metric -> what it can give, in percent. TER counts edits against the reference's length, and loops make many;
+# COMET is a regression, close to 0 to 100 and not bound to it.
+RANGES = {"BLEU": (0, 100), "chrF": (0, 100), "TER": (0, 100_000), "COMET": (-200, 200)}
+ANY_RANGE = (-1_000_000, 1_000_000)
+FIGURES = ("value", "low", "high")
+
+
+def invalid_scores(view: View) -> Iterator[Fault]:
+    """Score the outputs again with `python -m evaluate score` and write the bundle again."""
+    try:
+        _records(view)
+    except Unreadable as error:
+        yield SCORES_FILE, str(error)
+
+
+def other_counts(view: View) -> Iterator[Fault]:
+    """Score these outputs with `python -m evaluate score` and write the bundle again: the scores are those of
+    other ones.
+    """
+    expected = {output: _counts(view, output, testset) for output, testset in view.outputs.items()}
+    for key, record in readable_records(view):
+        output = _output(record)
+        got = {"segments": record.get("segments")}
+        if key == "testsets":
+            flags = record.get("flags")
+            got["blank"] = flags.get("blank") if isinstance(flags, dict) else None
+        for name, value in got.items():
+            for where, count in expected.get(output, {}).get(name, {}).items():
+                if type(value) is not int or value != count:
+                    said = shown(repr(value)[:80])
+                    yield SCORES_FILE, f"{key}: {output}: {name}: expected {count:,} as in {where}, got {said}"
+                    break
+
+
+def uncovered_output(view: View) -> Iterator[Fault]:
+    """Score every output with `python -m evaluate score`, which lists those without references too, and write the
+    bundle again.
+    """
+    try:
+        records = _records(view)
+    except Unreadable:
+        return  # SCO01 says so
+    listed = [_output(record) for key, record in records if key == "testsets"]
+    for output in view.outputs:
+        if (count := listed.count(output)) != 1:
+            yield SCORES_FILE, f"testsets: {output} is listed {count:,} times, expected once"
+
+
+def impossible_figure(view: View) -> Iterator[Fault]:
+    """Score the outputs again with `python -m evaluate score`: no metric gives such a figure."""
+    for key, record in readable_records(view):
+        if key != "scores":
+            continue
+        metric = record.get("metric")
+        lowest, highest = RANGES.get(metric, ANY_RANGE) if isinstance(metric, str) else ANY_RANGE
+        for name in FIGURES:
+            value = record.get(name)
+            if value is None and name != "value":
+                continue  # an interval is optional
+            if type(value) not in (int, float) or not lowest <= value <= highest:
+                said = shown(repr(value)[:80])
+                where = f"{shown(_output(record))}: {shown(str(metric)[:40])}"
+                yield SCORES_FILE, f"{where}: {name}: expected a number from {lowest} to {highest}, got {said}"
+
+
+def _output(record: dict[str, Any]) -> str:
+    return f"{record.get('pair')}/{record.get('testset')}.txt"
+
+
+def readable_records(view: View) -> list[tuple[str, dict[str, Any]]]:
+    """Return (key, record) of everything that scores.json lists; nothing where it is no such file."""
+    try:
+        return _records(view)
+    except Unreadable:
+        return []  # SCO01 says so
+
+
+def _records(view: View) -> list[tuple[str, dict[str, Any]]]:
+    """Return (key, record) of everything that scores.json lists; Unreadable where it is no such file."""
+    table, records = view.table(SCORES_FILE), []
+    for key in ("scores", "testsets"):
+        listed = table.get(key)
+        if not isinstance(listed, list) or not all(isinstance(record, dict) for record in listed):
+            raise Unreadable(f"expected a list of records under the key '{key}'")
+        records += [(key, record) for record in listed]
+    return records
+
+
+def _counts(view: View, output: str, testset: str) -> dict[str, dict[str, int]]:
+    """Return what is counted -> file that says so -> count, for an output; what cannot be read is left out."""
+    segments: dict[str, int] = {}
+    blank: dict[str, int] = {}
+    with suppress(Unreadable):  # SET03 says so
+        segments[f"segments/{testset}.yaml"] = segment_count(view, testset)
+    with suppress(Unreadable, UnicodeDecodeError):  # SET01, TXT02 or TXT13 say so
+        lines = lines_of(read_output(view, output).decode("utf-8"))
+        segments[output], blank[output] = len(lines), sum(is_blank(line) for line in lines)
+    return {"segments": segments, "blank": blank}

@@ -1,0 +1,76 @@
+"""SEG: the segmentation classifier. Can new recordings be cut with only what the bundle holds?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.headers import BadHeader, read_header
+from submission.bundle.checks.remote_code import references
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES
+from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.system.data_folder import needs_classifier
+from submission.text.characters import shown
+
+# What `segment.classifier.model` writes and reads; that package needs more than the standard library.
+FORMAT = "segmentation-classifier"
+VERSION = 1
+CONFIG, WEIGHTS = (f"{SEGMENTER}/{name}" for name in SEGMENTER_FILES)
+DTYPES = frozenset({"F32", "F16", "BF16"})
+
+
+def missing_segmenter(view: View) -> Iterator[Fault]:
+    """Write the bundle again: `segmenter/` holds the classifier exactly where the recipe cuts recordings with
+    it.
+    """
+    if isinstance(view.recipe, Unreadable):
+        return  # REC01 says so
+    needed, held = needs_classifier(view.campaign, view.recipe), view.under(SEGMENTER)
+    method = view.recipe.segment.method
+    if needed:
+        for path in (CONFIG, WEIGHTS):
+            if path not in view.files:
+                yield path, f"is missing, and the recipe cuts recordings by '{method}'"
+    elif held:
+        yield SEGMENTER, f"is there, and the recipe, which cuts recordings by '{method}', needs no classifier"
+
+
+def bad_configuration(view: View) -> Iterator[Fault]:
+    """Put the classifier's own `config.json` there, as `python -m segment convert` or `train` wrote it."""
+    if CONFIG not in view.files:
+        return  # SEG01 says so
+    try:
+        table = view.table(CONFIG)
+    except Unreadable as error:
+        yield CONFIG, str(error)
+        return
+    expected: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    for key, value in expected.items():
+        if table.get(key) != value or type(table.get(key)) is not type(value):
+            yield CONFIG, f"{key}: expected {value!r}, got {shown(repr(table.get(key))[:80])}"
+    for key in ("wav2vec2", "head"):
+        if not isinstance(table.get(key), dict):
+            yield CONFIG, f"{key}: expected a table, got {shown(repr(table.get(key))[:80])}"
+    for key in sorted(table.keys() - {"format", "version", "wav2vec2", "head"}):
+        yield CONFIG, f"{shown(key)}: unknown key"
+    for found in references(table):
+        yield CONFIG, found
+
+
+def bad_weights(view: View) -> Iterator[Fault]:
+    """Copy the classifier's `model.safetensors` again; this is not one, or not a whole one."""
+    if WEIGHTS not in view.files:
+        return  # SEG01 says so
+    try:
+        header = read_header(view, WEIGHTS, MOST_JSON_BYTES)
+    except BadHeader as error:
+        yield WEIGHTS, str(error)
+        return
+    if not header.tensors:
+        yield WEIGHTS, "holds no tensor"
+    other = sorted(name for name, info in header.tensors.items() if info.dtype not in DTYPES)
+    if other:
+        yield WEIGHTS, f"'{shown(other[0])}' is {header.tensors[other[0]].dtype}, and a classifier has floats only"

@@ -1,0 +1,239 @@
+"""SET and TXT: the outputs. Are they all there, and is each exactly one clean line a segment?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.files import is_pair
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.errors import UserError
+from submission.text.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BREAKS, named, shown
+from submission.text.loops import looped
+from submission.text.segments import Segment, parse_segments
+
+BOM = "\ufeff"
+# Blanks that are neither line breaks nor controls: what is left to stand at the ends of a line.
+BLANKS = frozenset("\x20\xa0\u1680\u202f\u205f\u3000") | frozenset(map(chr, range(0x2000, 0x200B)))
+TAG = re.compile(r"[(\[<（【]\s{0,3}(\w{1,30})\s{0,3}[)\]>）】]|<\|[^|<>]{1,40}\|>|[♪♫]")
+# fmt: off
+TAG_WORDS = frozenset({
+    "applause", "applauds", "laughter", "laugh", "laughs", "laughing", "music", "noise", "silence", "inaudible",
+    "unintelligible", "cheering", "cheers", "cough", "coughs", "sigh", "sighs", "beifall", "applaus", "gelächter",
+    "lachen", "lacht", "musik", "geräusch", "unverständlich", "stille",
+    "掌声", "鼓掌", "笑声", "大笑", "音乐", "噪音", "听不清",
+})
+# fmt: on
+# Two hours of speech make some 1,500 segments.
+MOST_LINES = 20_000
+
+
+def missing_output(view: View) -> Iterator[Fault]:
+    """Decode the test set and write the bundle again; the track takes an output for every pair and test set."""
+    for path in view.outputs:
+        if path not in view.files:
+            yield path, "is missing"
+
+
+def extra_output(view: View) -> Iterator[Fault]:
+    """Remove it: the campaign has no such pair or test set."""
+    pairs = view.campaign.pairs
+    expected = {*view.outputs, *(f"segments/{t.name}.yaml" for t in view.campaign.testsets)}
+    expected |= {f"description/{pair.name}.txt" for pair in pairs}
+    for path in view.files:
+        folder = path.rpartition("/")[0]
+        if (is_pair(folder) or folder in {"segments", "description"}) and path not in expected:
+            yield shown(path), f"belongs to no pair or test set of campaign {view.campaign.name}"
+
+
+def bad_segments(view: View) -> Iterator[Fault]:
+    """Write the bundle again: the segments say which stretch of speech each line translates."""
+    for testset in view.campaign.testsets:
+        try:
+            segment_count(view, testset.name)
+        except Unreadable as error:
+            yield f"segments/{testset.name}.yaml", str(error)
+
+
+def segment_count(view: View, testset: str) -> int:
+    """Return how many segments a test set has in the bundle; Unreadable where its file is missing or is none."""
+    return len(read_segments_of(view, testset))
+
+
+def read_segments_of(view: View, testset: str) -> list[Segment]:
+    """Return the segments of a test set in the bundle; Unreadable where their file is missing or is none."""
+    path = f"segments/{testset}.yaml"
+    data = view.read(path, MOST_TEXT_BYTES)
+    try:
+        return parse_segments(data.decode("utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
+    except UserError as error:
+        raise Unreadable(f"{shown(error.where)}: {shown(error.what, 200)}") from None
+    except OverflowError as error:
+        raise Unreadable(f"holds an impossible value ({error})") from None
+
+
+def wrong_line_count(view: View) -> Iterator[Fault]:
+    """Write one line for every segment, in their order, and a blank line where there is nothing to say."""
+    for path, testset in view.outputs.items():
+        try:
+            count, data = segment_count(view, testset), read_output(view, path)
+        except Unreadable:
+            continue  # SET01, SET03, TXT13 say so
+        lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+        if lines != count:
+            yield path, f"expected {count:,} lines, one a segment, got {lines:,}"
+
+
+def unreadable_output(view: View) -> Iterator[Fault]:
+    """Write the bundle again: two hours of speech make a fifth of a megabyte of text, and this is no such
+    file.
+    """
+    for path in view.outputs:
+        if path in view.files:
+            try:
+                view.read(path, MOST_TEXT_BYTES)
+            except Unreadable as error:
+                yield path, str(error)
+
+
+def not_utf8(view: View) -> Iterator[Fault]:
+    """Save the file as UTF-8."""
+    for path, data in _outputs(view):
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            yield path, f"line {line:,}: byte 0x{data[error.start]:02x} is not UTF-8 ({error.reason})"
+
+
+def byte_order_mark(view: View) -> Iterator[Fault]:
+    """Save the file as UTF-8 without a byte order mark; the mark would be scored as part of the first line."""
+    for path, text in _texts(view, keep_mark=True):
+        if text.startswith(BOM):
+            yield path, "begins with a byte order mark"
+
+
+def carriage_return(view: View) -> Iterator[Fault]:
+    """Save the file with LF line ends only."""
+    yield from _lines_where(view, lambda line: named("\r") if "\r" in line else "")
+
+
+def other_line_break(view: View) -> Iterator[Fault]:
+    """Replace it with a blank: some readers count it as the end of a line, and all lines after it would shift."""
+    yield from _lines_where(view, lambda line: _first_of(line, OTHER_LINE_BREAKS))
+
+
+def control_character(view: View) -> Iterator[Fault]:
+    """Replace it with a blank: NUL, tabs and other control characters are no text."""
+    yield from _lines_where(view, lambda line: _first_of(line, CONTROLS))
+
+
+def direction_mark(view: View) -> Iterator[Fault]:
+    """Remove it: it makes a reader see another text than the one that is scored."""
+    yield from _lines_where(view, lambda line: _first_of(line, BIDIRECTIONAL))
+
+
+def outer_blank(view: View) -> Iterator[Fault]:
+    """Strip every line."""
+    yield from _lines_where(view, lambda line: "blank" if line[:1] in BLANKS or line[-1:] in BLANKS else "")
+
+
+def no_final_line_feed(view: View) -> Iterator[Fault]:
+    """End the last line with a line feed."""
+    for path, data in _outputs(view):
+        if data and not data.endswith(b"\n"):
+            yield path, "the last line is not ended by a line feed"
+
+
+def blank_line(view: View) -> Iterator[Fault]:
+    """Look at these segments: a blank line is right for one without speech, and otherwise a missing
+    translation.
+    """
+    nothing = {path for path, _ in blank_output(view)}  # TXT14 says so
+    faults = _lines_where(view, lambda line: "blank" if is_blank(line) else "")
+    yield from (fault for fault in faults if fault[0] not in nothing)
+
+
+def blank_output(view: View) -> Iterator[Fault]:
+    """Decode the test set again: an output without any text translates nothing."""
+    for path, text in _texts(view):
+        if is_blank(text):
+            lines = len(lines_of(text))
+            yield path, f"all of its {lines:,} lines are blank" if lines else "is empty"
+
+
+def repetition(view: View) -> Iterator[Fault]:
+    """Look at these lines: the model has probably not stopped where the speech did."""
+    yield from _lines_where(view, _loop)
+
+
+def tag(view: View) -> Iterator[Fault]:
+    """Remove it: tags for applause, laughter or music, and the model's own tokens, are not scored as text."""
+    yield from _lines_where(view, _tag)
+
+
+def _tag(line: str) -> str:
+    """Return the first tag of a line; a word in brackets that is no sound, `(RNN)`, is none."""
+    found = (m[0] for m in TAG.finditer(line) if m[1] is None or m[1].casefold() in TAG_WORDS)
+    return next((f"'{shown(tag)}'" for tag in found), "")
+
+
+def _loop(line: str) -> str:
+    part = looped(line)
+    return f"'{shown(part, 40)}' again and again" if part else ""
+
+
+def _first_of(line: str, characters: frozenset[str]) -> str:
+    return next((named(c) for c in line if c in characters), "") if not characters.isdisjoint(line) else ""
+
+
+def _outputs(view: View) -> Iterator[tuple[str, bytes]]:
+    """Yield the readable outputs, one at a time, so that one at a time is in memory."""
+    for path in view.outputs:
+        try:
+            yield path, read_output(view, path)
+        except Unreadable:
+            continue  # SET01 or TXT13 say so
+
+
+def is_blank(text: str) -> bool:
+    """Say whether there is nothing to read in a text."""
+    return not text.strip()
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of an output, whether or not the last one is ended."""
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_output(view: View, path: str) -> bytes:
+    """Return the bytes of an output; Unreadable where it is missing or has far too many bytes or lines."""
+    data = view.read(path, MOST_TEXT_BYTES)
+    if data.count(b"\n") > MOST_LINES:
+        raise Unreadable(f"has more than {MOST_LINES:,} lines")
+    return data
+
+
+def _texts(view: View, *, keep_mark: bool = False) -> Iterator[tuple[str, str]]:
+    for path, data in _outputs(view):
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            continue  # TXT02 says so
+        yield path, text if keep_mark else text.removeprefix(BOM)
+
+
+def _lines_where(view: View, look: Callable[[str], str]) -> Iterator[Fault]:
+    """Yield a fault for each output with lines at which `look` finds something: how many, and the first."""
+    for path, text in _texts(view):
+        hits = [(number, seen) for number, line in enumerate(lines_of(text), 1) if (seen := look(line))]
+        if hits:
+            number, seen = hits[0]
+            more = f"; {len(hits):,} lines in all" if len(hits) > 1 else ""
+            yield path, f"line {number:,}: {seen}{more}"

@@ -1,0 +1,33 @@
+"""PRI: several bundles of one upload. Exactly one system of a team is primary in each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.strict_json import Unreadable
+from submission.text.characters import shown
+
+
+def other_than_one_primary(views: Sequence[View]) -> Iterator[Fault]:
+    """Set `upload.kind` to "primary" in the recipe of one system and to "contrastive" in all others of the team and
+    condition, and write their bundles again.
+    """
+    for (campaign, team, condition), kinds in sorted(_kinds(views).items()):
+        primary = sorted(name for name, kind in kinds if kind == "primary")
+        if len(primary) != 1:
+            named = f": {', '.join(primary)}" if primary else ""
+            what = f"{len(primary)} of {len(kinds)} bundles are primary, expected exactly one{named}"
+            yield "", f"campaign {shown(campaign)}, team {shown(team)}, {condition}: {what}"
+
+
+def _kinds(views: Sequence[View]) -> Mapping[tuple[str, str, str], list[tuple[str, str]]]:
+    """Return (campaign, team, condition) -> (bundle, kind) of those that say it; REC01 names the others."""
+    kinds: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for view in views:
+        if not isinstance(view.recipe, Unreadable):
+            upload = view.recipe.upload
+            entry = (shown(str(view.path), 4_096), upload.kind)
+            kinds.setdefault((view.campaign.name, upload.team, upload.condition), []).append(entry)
+    return kinds

@@ -1,0 +1,165 @@
+"""CFG and WEI: the model folder. Is it loadable, is it data only, is it what its configuration says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from submission.bundle.checks.bundle_view import CONFIG, View
+from submission.bundle.checks.files import suffix_of
+from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.headers import BadHeader, Header, Problem
+from submission.bundle.checks.remote_code import reaching, references
+from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.text.characters import shown
+
+# Vocabularies: any text may be a key there.
+NOT_CONFIGURATION = frozenset({"model/tokenizer.json", "model/vocab.json", "model/added_tokens.json"})
+INDEX = ".safetensors.index.json"
+MOST_SHOWN = 5
+
+
+def configuration(view: View) -> Iterator[Fault]:
+    """Put the packed model's `config.json` there, as `quantize` wrote it, for the campaign's base model."""
+    if isinstance(view.config, Unreadable):
+        yield CONFIG, str(view.config)
+        return
+    kind, expected = view.config.get("model_type"), view.campaign.model.architecture
+    if kind != expected:
+        yield CONFIG, f"model_type: expected '{expected}', got {shown(repr(kind)[:80])}"
+    elif isinstance(view.expected_tensors, Unreadable):
+        yield CONFIG, str(view.expected_tensors)
+
+
+def outside_reference(view: View) -> Iterator[Fault]:
+    """Remove the key: loading would fetch weights, or run code, that the bundle does not hold."""
+    for entry in view.under("model"):
+        if suffix_of(entry.path) != ".json" or entry.path in NOT_CONFIGURATION or entry.path.endswith(INDEX):
+            continue
+        try:
+            value = view.config if entry.path == CONFIG else view.json(entry.path)
+        except Unreadable:
+            continue  # CFG03 says so
+        for found in references(value):
+            yield shown(entry.path), found
+    for path in view.files:
+        if path.rpartition("/")[2] == "adapter_config.json":
+            yield shown(path), "an adapter: its weights apply to a base model outside the bundle"
+
+
+def reaching_template(view: View) -> Iterator[Fault]:
+    """Take the base model's own chat template: one that reaches for Python's internals, or for other files, runs code
+    where it is rendered.
+    """
+    for path, template in _templates(view):
+        if found := reaching(template):
+            yield shown(path), f"the template holds {shown(found)}"
+
+
+def _templates(view: View) -> Iterator[tuple[str, str]]:
+    """Yield every chat template of the model, whether a file of its own or a text in JSON."""
+    for entry in view.under("model"):
+        try:
+            if suffix_of(entry.path) == ".jinja":
+                yield entry.path, view.read(entry.path, MOST_TEXT_BYTES).decode("utf-8", "replace")
+            elif suffix_of(entry.path) == ".json" and entry.path not in NOT_CONFIGURATION:
+                template = view.json(entry.path)
+                template = template.get("chat_template") if isinstance(template, dict) else None
+                # A text, or in older files a list of tables of which each has one.
+                for part in template if isinstance(template, list) else [template]:
+                    text = part.get("template") if isinstance(part, dict) else part
+                    if isinstance(text, str):
+                        yield entry.path, text
+        except Unreadable:
+            continue  # CFG01, CFG03 or FILE07 say so
+
+
+def unreadable_json(view: View) -> Iterator[Fault]:
+    """Write the file again from the packed model; it is not the JSON that loading it would read."""
+    for entry in view.under("model"):
+        # Vocabularies are larger than what is read here; their digests hold them.
+        if suffix_of(entry.path) == ".json" and entry.path not in {CONFIG, *NOT_CONFIGURATION}:
+            try:
+                view.json(entry.path)
+            except Unreadable as error:
+                yield shown(entry.path), str(error)
+
+
+def no_weights(view: View) -> Iterator[Fault]:
+    """Put the packed weights (`*.safetensors`) into `model/`; a bundle that holds none cannot be run."""
+    if not view.headers:
+        yield "model", "holds no safetensors file"
+
+
+def bad_header(view: View) -> Iterator[Fault]:
+    """Write the weights again with `quantize`; this is not a safetensors file, or not a whole one."""
+    yield from _header_faults(view, "unreadable")
+
+
+def repeated_tensor(view: View) -> Iterator[Fault]:
+    """Write the weights again with `quantize`; where a name occurs twice, two readers load two models."""
+    yield from _header_faults(view, "repeated")
+    seen: dict[str, str] = {}
+    for path, header in _good_headers(view):
+        both = sorted(header.tensors.keys() & seen.keys())
+        for name in both[:MOST_SHOWN]:
+            yield shown(path), f"holds '{shown(name)}', which is in {shown(seen[name])} too"
+        if len(both) > MOST_SHOWN:
+            yield shown(path), f"holds {len(both) - MOST_SHOWN} more tensors that are in other files too"
+        seen |= dict.fromkeys(header.tensors, path)
+
+
+def bad_layout(view: View) -> Iterator[Fault]:
+    """Write the weights again with `quantize`; the tensors must fill the file: no gap, no overlap, no more, no
+    less.
+    """
+    yield from _header_faults(view, "layout")
+
+
+def bad_index(view: View) -> Iterator[Fault]:
+    """Write the weights again with `quantize`; the index must name the file of every tensor, in this folder."""
+    indexes = [e.path for e in view.under("model") if e.path.endswith(INDEX)]
+    if not indexes and len(view.headers) > 1:
+        yield "model", f"{len(view.headers)} safetensors files and no index"
+    held = {name: path.rpartition("/")[2] for path, header in _good_headers(view) for name in header.tensors}
+    for path in indexes:
+        try:
+            table = view.table(path).get("weight_map")
+        except Unreadable:
+            continue  # CFG03 says so
+        if not isinstance(table, dict):
+            yield shown(path), "has no weight_map"
+            continue
+        wrong = sorted(name for name in table.keys() | held.keys() if table.get(name) != held.get(name))
+        for name in wrong[:MOST_SHOWN]:
+            place = shown(repr(table.get(name))[:80])
+            yield shown(path), f"'{shown(name)}': the index says {place}, it lies in {held.get(name)!r}"
+        if len(wrong) > MOST_SHOWN:
+            yield shown(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
+
+
+def wrong_tensors(view: View) -> Iterator[Fault]:
+    """Pack the campaign's base model again with `quantize`; its tensors must be those that `config.json` implies."""
+    expected, found = view.expected_tensors, _good_headers(view)
+    if isinstance(expected, Unreadable) or not found or len(found) < len(view.headers):
+        return  # CFG01, WEI05, or WEI01 to WEI03 say so
+    held = {name: (info.dtype, info.shape) for _, header in found for name, info in header.tensors.items()}
+    wrong = sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))
+    for name in wrong[:MOST_SHOWN]:
+        yield "model", f"'{shown(name)}': expected {_spell(expected.get(name))}, got {_spell(held.get(name))}"
+    if len(wrong) > MOST_SHOWN:
+        yield "model", f"{len(wrong) - MOST_SHOWN} more tensors are not as the configuration implies"
+
+
+def _spell(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    return "none" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
+
+
+def _header_faults(view: View, problem: Problem) -> Iterator[Fault]:
+    for path, header in view.headers.items():
+        if isinstance(header, BadHeader) and header.problem == problem:
+            yield shown(path), str(header)
+
+
+def _good_headers(view: View) -> list[tuple[str, Header]]:
+    return [(path, header) for path, header in view.headers.items() if isinstance(header, Header)]

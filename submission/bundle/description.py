@@ -1,0 +1,204 @@
+"""The description that goes with every upload: the server's model name, size, parameters, techniques, data.
+
+Every word is derived: sizes from the files, parameters and techniques from the packed model's configuration, the
+rest from campaign and recipe. `verify` derives the same fields again from a bundle and compares.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from submission.model.checkpoint import parse_quantization
+from submission.model.codecs import Codec
+from submission.model.families import stored_dtype, tensors
+from submission.model.families.tensors import TensorSpec
+from submission.model.sizes import size_text
+from submission.system.campaign import Campaign
+from submission.system.recipe import Recipe
+
+MODEL_NAME = "Model name"
+SIZE = "Storage size"
+PARAMETERS = "Number of parameters"
+TECHNIQUES = "Compression techniques"
+DATA_SETS = "Data sets"
+BASE_MODEL = "Base model"
+CONDITION = "Condition"
+MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
+"""What the evaluation server asks of every model."""
+
+SOLVERS = {"hqq": "HQQ", "hqq-rounded-zero": "HQQ (from a rounded zero-point)", "als": "Least-squares"}
+"""Solvers as a description calls them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is to be said about a packed model, whatever the pair."""
+
+    size_bytes: int
+    """Every file of the model folder."""
+    parameters: int
+    """Weights of the base model, however they are stored."""
+    techniques: tuple[str, ...]
+    data_sets: tuple[str, ...]
+    names: dict[str, str]
+    """Pair -> model name on the evaluation server."""
+
+
+def model_name(campaign: Campaign, recipe: Recipe, pair: str) -> str:
+    """Return the model's name on the evaluation server."""
+    upload = recipe.upload
+    return campaign.naming.format(team=upload.team, pair=pair, condition=upload.condition, kind=upload.kind)
+
+
+def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign, recipe: Recipe) -> Facts:
+    """Return the facts about the packed model with this `config.json` and this many bytes on disk.
+
+    Raises UserError for a configuration that no architecture reads.
+    """
+    specs = tensors(dict(config))
+    return Facts(
+        size_bytes=size_bytes,
+        parameters=_parameters(specs),
+        techniques=(*_quantization(config, specs, recipe), *_choice(recipe), *_scaling(recipe), _fine_tuning(recipe)),
+        data_sets=_data_sets(recipe),
+        names={pair.name: model_name(campaign, recipe, pair.name) for pair in campaign.pairs},
+    )
+
+
+def parameter_count(config: Mapping[str, Any]) -> int:
+    """Return the number of parameters of a model, however they are stored; UserError for one of no architecture."""
+    return _parameters(tensors(dict(config)))
+
+
+def _parameters(specs: list[TensorSpec]) -> int:
+    return sum(math.prod(spec.shape) for spec in specs)
+
+
+def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recipe) -> list[str]:
+    """Say for each codec, and for what is kept, what it stores and how many parameters these are."""
+    codecs = parse_quantization(config["quantization_config"])
+    lines = []
+    for codec in sorted(set(codecs.values()), key=lambda c: c.name):
+        stored = [spec for spec in specs if codecs.get(spec.name) == codec]
+        lines.append(f"{_codec_text(codec, recipe)}: {_counts(stored)} ({_places(stored, specs)})")
+    kept = [spec for spec in specs if spec.name not in codecs]
+    names = sorted({"biases" if spec.name.endswith(".bias") else spec.role for spec in kept})
+    return [*lines, f"kept in {stored_dtype(dict(config))}: {_counts(kept)} ({', '.join(names)})"]
+
+
+def _codec_text(codec: Codec, recipe: Recipe) -> str:
+    return f"{SOLVERS[recipe.quantize.solver]} quantization to {codec.summary}"
+
+
+def _choice(recipe: Recipe) -> list[str]:
+    """Say how layers were chosen, where that took data."""
+    ranked = recipe.quantize.ranked
+    if ranked is None:
+        return []
+    how = "by the change of cross-entropy on ACL 60/60 dev that each by itself makes"
+    return [f"layers whose {ranked.role} is stored as {ranked.codec.name} chosen {how}"]
+
+
+def _scaling(recipe: Recipe) -> list[str]:
+    """Say what AWQ was calibrated on, where it was."""
+    awq = recipe.quantize.awq
+    if awq is None:
+        return []
+    size = f"{awq.utterances} utterances" if awq.utterances else "all utterances"
+    read = "source and target" if awq.targets else "source"
+    return [f"AWQ scales folded into the weights, calibrated on ACL 60/60 dev: {size}, {read} ({', '.join(awq.pairs)})"]
+
+
+def _counts(specs: list[TensorSpec]) -> str:
+    return f"{len(specs)} tensor{'s' if len(specs) > 1 else ''}, {_parameters(specs):,} parameters"
+
+
+def _places(stored: list[TensorSpec], specs: list[TensorSpec]) -> str:
+    """Return the roles of what is stored, with the layers where these are not all: `attn, mlp.up in layers 4, 21`."""
+    everywhere = _layers_of_roles([spec for spec in specs if spec.packable])
+    places: dict[str, list[str]] = {}
+    for role, layers in _layers_of_roles(stored).items():
+        missing = everywhere[role] - layers
+        numbers = _ranges([layer for layer in layers if layer is not None])
+        places.setdefault(f" in layers {numbers}" if missing else "", []).append(role)
+    return "; ".join(
+        f"{', '.join(_families(roles, set(everywhere)))}{where}" for where, roles in sorted(places.items())
+    )
+
+
+def _layers_of_roles(specs: list[TensorSpec]) -> dict[str, set[int | None]]:
+    layers: dict[str, set[int | None]] = {}
+    for spec in specs:
+        layers.setdefault(spec.role, set()).add(spec.layer)
+    return layers
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return numbers as people write them: `0-14, 17, 19-31`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _families(roles: list[str], every: set[str]) -> list[str]:
+    """Return roles with `mlp` for `mlp.down, mlp.gate, mlp.up` where none of a family is missing."""
+    families = {role: {r for r in every if r.rpartition(".")[0] == role.rpartition(".")[0]} for role in roles}
+    return sorted({role.rpartition(".")[0] if "." in role and families[role] <= set(roles) else role for role in roles})
+
+
+def _fine_tuning(recipe: Recipe) -> str:
+    options = recipe.finetune
+    return (
+        f"LoRA fine-tuning before quantization, merged into the weights: rank {options.rank}, alpha {options.alpha}, "
+        f"learning rate {options.learning_rate:g}, {options.epochs} epochs, of {', '.join(options.roles)}"
+    )
+
+
+def _data_sets(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(sorted(source.name for source in recipe.corpus.sources))
+
+
+def description_fields(facts: Facts, campaign: Campaign, recipe: Recipe, pair: str) -> dict[str, tuple[str, ...]]:
+    """Return label -> lines of the description of a pair, in the order in which it is shown."""
+    return {
+        MODEL_NAME: (facts.names[pair],),
+        SIZE: (size_text(facts.size_bytes),),
+        PARAMETERS: (f"{facts.parameters:,}",),
+        TECHNIQUES: facts.techniques,
+        DATA_SETS: facts.data_sets,
+        BASE_MODEL: (f"{campaign.model.name} ({campaign.model.hub})",),
+        CONDITION: (recipe.upload.condition,),
+    }
+
+
+def render_description(fields: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the text to paste: a label and its value on a line, or its values below it."""
+    lines = []
+    for label, values in fields.items():
+        if label in (TECHNIQUES, DATA_SETS):
+            lines += [f"{label}:", *(f"- {value}" for value in values)]
+        else:
+            lines.append(f"{label}: {' '.join(values)}")
+    return "\n".join(lines) + "\n"
+
+
+def parse_description(text: str) -> dict[str, tuple[str, ...]]:
+    """Return label -> lines of a text that `render_description` wrote; what else stands there is left out."""
+    fields: dict[str, list[str]] = {}
+    label = None
+    for line in text.split("\n"):
+        if match := re.fullmatch(r"([A-Z][A-Za-z ]{0,40}):(.*)", line):
+            label = match[1]
+            value = match[2].strip()
+            fields[label] = [value] if value else []
+        elif label and line.startswith("- "):
+            fields[label].append(line[2:].strip())
+    return {label: tuple(values) for label, values in fields.items()}

@@ -1,0 +1,122 @@
+"""What a person reads at the end of a build: size against the limit, scores, where the time went, the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from submission.bundle.checks.finding import Finding, verdict
+from submission.model.sizes import GB, GIB
+from submission.store.digests import files_below
+from submission.system.campaign import Campaign
+from submission.system.recipe import Recipe
+from submission.text_table import aligned
+
+METRICS = ("BLEU", "chrF", "TER", "COMET")
+COMPETITION = "iwslt26"
+Row = Sequence[str]
+
+
+def summary(
+    *,
+    campaign: Campaign,
+    recipe: Recipe,
+    model: Path,
+    scores: Mapping[str, Any],
+    journal: Iterable[Mapping[str, Any]],
+    seconds: float | None,
+    bundle: Path,
+    findings: Sequence[Finding],
+) -> str:
+    """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
+
+    model: folder of the packed model; scores: what scores.json holds; journal: the uses of stages in this build,
+    as the store notes them; seconds: since the build began, None where that is not known; findings: what
+    `verify` found in the bundle.
+    """
+    size = sum(path.stat().st_size for path in files_below(model))
+    sections = [
+        f"{campaign.edition}: {recipe.name} system",
+        _sizes(size, campaign),
+        _scores(scores),
+        _stages(list(journal), seconds),
+        _bundle(bundle, findings),
+    ]
+    if campaign.made_here:
+        sections.append(_miniature(recipe))
+    return "\n" + "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _sizes(size: int, campaign: Campaign) -> str:
+    limit = campaign.size_limit_bytes
+    spare = limit - size
+    margin = "under" if spare >= 0 else "over"
+    rows = [
+        ("", "bytes", "GB", "GiB"),
+        ("packed model", *_units(size)),
+        (f"limit ({campaign.size_limit})", *_units(limit)),
+        (margin, *_units(abs(spare))),
+    ]
+    return f"Size (every file of the model folder counts): {margin} the limit\n{aligned(rows, indent=2)}"
+
+
+def _units(size: int) -> Row:
+    """Return bytes, GB and GiB; six decimals, so that a miniature of 3 MB shows too."""
+    return f"{size:,}", f"{size / GB:.6f}", f"{size / GIB:.6f}"
+
+
+def _scores(scores: Mapping[str, Any]) -> str:
+    values = {(s["pair"], s["testset"], s["metric"]): s["value"] for s in scores["scores"]}
+    testsets = sorted(scores["testsets"], key=lambda t: (t["pair"], t["testset"]))
+    rows = [("pair", "test set", "segments", "blank", *METRICS, "")]
+    for record in testsets:
+        pair, name = record["pair"], record["testset"]
+        figures = [f"{values[pair, name, m]:.1f}" if (pair, name, m) in values else "-" for m in METRICS]
+        counts = f"{record['segments']:,}", f"{record['flags']['blank']:,}"
+        rows.append((pair, name, *counts, *figures, record["note"]))
+    return f"Outputs\n{aligned(rows, left=(0, 1, 6), indent=2)}"
+
+
+def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
+    """Show each stage in the order of its first use, its parts (eleven test sets) together."""
+    if not journal:
+        return ""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for use in journal:
+        groups.setdefault(use["stage"], []).append(use)
+    rows = [("stage", "state", "seconds", "peak MiB", "bytes")]
+    rows += [_stage_row(name, uses) for name, uses in groups.items()]
+    rows.append(_stage_row("total", journal))
+    whole = "" if seconds is None else f"\n  The whole build took {seconds:,.0f} s, starting its programs included."
+    return f"Stages\n{aligned(rows, left=(0, 1), indent=2)}{whole}"
+
+
+def _stage_row(name: str, uses: Sequence[Mapping[str, Any]]) -> Row:
+    """Return a row of the stages; the peak memory is that of what this build built."""
+    built = [use for use in uses if use["status"] == "built"]
+    counts = (("built", len(built)), ("cached", len(uses) - len(built)))
+    return (
+        name,
+        ", ".join(state if len(uses) == 1 else f"{count} {state}" for state, count in counts if count),
+        f"{sum(use['seconds'] for use in uses):,.1f}",
+        f"{max(use['peak_bytes'] for use in built) / 2**20:,.0f}" if built else "-",
+        f"{sum(use['bytes'] for use in uses):,}",
+    )
+
+
+def _bundle(bundle: Path, findings: Sequence[Finding]) -> str:
+    lines = [f"Bundle: {bundle}", verdict(findings)]
+    lines += [f"  {f.severity} {f.code} {f.path or '.'}: {f.what}"[:100] for f in findings if f.severity == "error"]
+    if findings:
+        lines.append(f"All findings, and how to mend them: python -m submission verify {bundle}")
+    lines.append(f"To look over before the upload: python -m submission preview {bundle}")
+    return "\n".join(lines)
+
+
+def _miniature(recipe: Recipe) -> str:
+    return (
+        "This is the miniature: the scores are those of a tiny model on synthetic speech.\n"
+        "The competition system is built by\n"
+        f"  nox -s build_{recipe.upload.kind} -- --campaign {COMPETITION} --data DIR"
+    )

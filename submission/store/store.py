@@ -1,0 +1,264 @@
+"""The store: finished work under the hash of what it was made from.
+
+    <root>/objects/<key>/     an artifact: the stage's files and `artifact.json`; complete, or not there
+    <root>/partial/<key>/     a stage at work, or what a killed one left
+    <root>/locks/<key>        held (flock) while a stage is at work, so that two builds make one artifact
+
+An artifact is written in `partial`, described, and moved into `objects` by one rename. Nothing else ever
+writes below `objects`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from submission.errors import UserError
+from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text, write_text
+
+RECORD = "artifact.json"
+# Libraries whose version can change a result; recorded, never part of a key.
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "numba",
+    "peft",
+    "datasets",
+    "numpy",
+    "sacrebleu",
+    "mweralign",
+    "unbabel-comet",
+    "espeakng-loader",
+    "soxr",
+    "silero-vad",
+    "matplotlib",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of a system: what it reads, and by that its key."""
+
+    name: str
+    part: str = ""
+    """Which of several alike, `en-de/ACL`."""
+    revision: int
+    """Raised when the stage's code changes what it makes."""
+    options: dict[str, Any]
+    """Every choice that the stage reads, as JSON values."""
+    inputs: dict[str, str]
+    """Name of an input -> its digest, or the key of the stage that makes it."""
+    command: str = field(default="", compare=False)
+    """What a person types to build it."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.part}" if self.part else self.name
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of name, part, revision, options and inputs: no time, machine or library version."""
+        return sha256_text(
+            canonical_json(
+                {
+                    "name": self.name,
+                    "part": self.part,
+                    "revision": self.revision,
+                    "options": self.options,
+                    "inputs": self.inputs,
+                }
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A folder of artifacts; `journal` is where each use of a stage is noted, for the summary of a build."""
+
+    root: Path
+    journal: Path | None = None
+
+    def folder(self, stage: Stage) -> Path:
+        """Return where the artifact of a stage lies, or will lie."""
+        return self.root / "objects" / stage.key
+
+    def record(self, stage: Stage) -> dict[str, Any] | None:
+        """Return the artifact's `artifact.json`, or None where the artifact is not built, or its record damaged."""
+        try:
+            record = json.loads((self.folder(stage) / RECORD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("key") == stage.key else None
+
+    def need(self, stage: Stage) -> Path:
+        """Return the folder of an artifact that an earlier command built; UserError names that command."""
+        if self.record(stage) is None:
+            raise UserError(f"stage {stage.id}", "is not built", f"run `{stage.command}` first")
+        return self.folder(stage)
+
+    def obtain(self, stage: Stage, make: Callable[[Path], None], *, resume: bool = False) -> Path:
+        """Return the artifact's folder, letting make(folder) fill it where it is missing.
+
+        With resume, `make` finds what a killed run left in its folder and must cope with torn files;
+        without, the folder is empty. While another process builds the same stage, wait for it.
+        """
+        started = time.monotonic()
+        with self._locked(stage):
+            record = self._intact_record(stage)
+            status = "cached" if record else "built"
+            if record is None:
+                record = self._build(stage, make, resume)
+        self._note(stage, status, record, time.monotonic() - started)
+        return self.folder(stage)
+
+    def _build(self, stage: Stage, make: Callable[[Path], None], resume: bool) -> dict[str, Any]:
+        partial = self.root / "partial" / stage.key
+        if not resume:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(partial)
+        print(f"{stage.id}: building", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        make(partial)
+        files = describe_files(partial)
+        record = {
+            "stage": stage.name,
+            "part": stage.part,
+            "key": stage.key,
+            "revision": stage.revision,
+            "options": stage.options,
+            "inputs": stage.inputs,
+            "files": files,
+            "digest": sha256_text(canonical_json(files)),
+            "provenance": {
+                "versions": library_versions(),
+                "seconds": round(time.monotonic() - started, 3),
+                "peak_bytes": peak_bytes(),
+            },
+        }
+        write_text(partial / RECORD, canonical_json(record))
+        _flush_folder(partial)
+        self.folder(stage).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(partial, self.folder(stage))
+        return record
+
+    def _intact_record(self, stage: Stage) -> dict[str, Any] | None:
+        """Return the record of an artifact whose files are all there at their size; set a damaged one aside."""
+        record, folder = self.record(stage), self.folder(stage)
+        if not folder.exists():
+            return None
+        wrong = [RECORD]
+        if record is not None:
+            wrong = [
+                name
+                for name, entry in record["files"].items()
+                if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
+            ]
+        if not wrong:
+            return record
+        aside = self.root / "damaged" / stage.key
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, aside)
+        print(
+            f"{stage.id}: damaged ({wrong[0]}), set aside in {aside} and built again",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+
+    def _note(self, stage: Stage, status: str, record: dict[str, Any], waited: float) -> None:
+        """Say in one line what was obtained, and put it into the journal."""
+        size = sum(entry["bytes"] for entry in record["files"].values())
+        seconds = record["provenance"]["seconds"] if status == "built" else waited
+        print(
+            f"{stage.id}: {status} in {seconds:.1f} s, {size:,} bytes, {self.folder(stage)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if self.journal is None:
+            return
+        line = {
+            "stage": stage.name,
+            "part": stage.part,
+            "key": stage.key,
+            "status": status,
+            "seconds": round(seconds, 3),
+            "peak_bytes": record["provenance"]["peak_bytes"],
+            "bytes": size,
+        }
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        with self.journal.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def begin_journal(self) -> None:
+        """Empty the journal but for the time: what is noted from now on belongs to one build."""
+        if self.journal is not None:
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.journal, json.dumps({"begun": time.time()}) + "\n")
+
+    def read_journal(self) -> tuple[list[dict[str, Any]], float | None]:
+        """Return the last use of each stage, in the order of their first, and the seconds since the build began.
+
+        The seconds are None where no build was begun, or where the clock was set back since.
+        """
+        if self.journal is None or not self.journal.is_file():
+            return [], None
+        lines = [
+            json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+        ]
+        uses = {(line["stage"], line["part"]): line for line in lines if "stage" in line}
+        seconds = time.time() - lines[0]["begun"] if lines and "begun" in lines[0] else -1.0
+        return list(uses.values()), seconds if seconds >= 0 else None
+
+    @contextmanager
+    def _locked(self, stage: Stage) -> Iterator[None]:
+        path = self.root / "locks" / stage.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{stage.id}: another process builds it; waiting", file=sys.stderr, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed versions of the libraries that shape results, and Python's."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def peak_bytes() -> int:
+    """Return the peak resident memory of this process or of its largest finished child."""
+    usages = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(usages) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring every file below a folder to the disk, so that a rename never publishes what a power cut can lose."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

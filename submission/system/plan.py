@@ -1,0 +1,90 @@
+"""The plan of a system: its stages, which of them are built, what they weigh, and what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from submission.bundle.description import model_name
+from submission.errors import UserError
+from submission.model.families import read_config, shipped_config
+from submission.model.forecast import Forecast, companion_files, forecast
+from submission.model.ranking import read_order
+from submission.model.sizes import against_limit
+from submission.store.store import Store
+from submission.system.system import SHIPPED, System
+
+
+def plan_rows(system: System, store: Store) -> list[dict[str, Any]]:
+    """Return a row per stage in building order: id, key, state, bytes (None where not known yet)."""
+    incomplete = bool(system.missing())
+    rows = []
+    for stage in system.stages():
+        record = store.record(stage)
+        size = sum(f["bytes"] for f in record["files"].values()) if record else None
+        state = "built" if record else "waits for data" if incomplete else "to build"
+        rows.append({"stage": stage.id, "key": stage.key, "state": state, "bytes": size, "command": stage.command})
+    return rows
+
+
+def expected_model(system: System, store: Store, checkpoint: Path | None = None) -> Forecast | None:
+    """Return the forecast of the packed model, from the base model's configuration; None where that is unknown.
+
+    Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
+    checkpoint: another model's folder in place of the base model's.
+    """
+    model = system.campaign.model.name
+    folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    if checkpoint is not None:
+        config, folder = read_config(checkpoint), checkpoint
+    elif folder is not None and (folder / "config.json").is_file():
+        config = read_config(folder)
+    else:
+        config, folder = shipped_config(model), None
+    if config is None:
+        return None
+    if "quantization_config" in config:
+        raise UserError(str(checkpoint), "is packed already", "name the checkpoint at full precision")
+    quantize = system.recipe.quantize
+    return forecast(
+        config,
+        quantize.codecs,
+        quantize.overrides,
+        limit_bytes=system.campaign.size_limit_bytes,
+        other_bytes=sum(path.stat().st_size for path in companion_files(folder)) if folder else 0,
+        ranking=_ranking(system, store) if checkpoint is None else None,
+    )
+
+
+def _ranking(system: System, store: Store) -> list[int] | None:
+    """Return the layers in the order of their sensitivity, where that is asked for and known already."""
+    if system.recipe.quantize.ranked is None:
+        return None
+    stage = system.stage("sensitivity")
+    return read_order(store.folder(stage)) if store.record(stage) else None
+
+
+def plan_text(system: System, store: Store) -> str:
+    """Return the plan as a person reads it."""
+    lines = [f"{system.campaign.edition}, recipe {system.recipe.name}: {system.recipe.description}", ""]
+    rows = plan_rows(system, store)
+    width = max(len(row["stage"]) for row in rows)
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes']:>15,} bytes"
+        lines.append(f"  {row['stage']:<{width}}  {row['key'][:12]}  {row['state']:<14}{size}".rstrip())
+    if not system.campaign.made_here:
+        names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
+        lines += ["", f"Uploaded as: {names}"]
+    return "\n".join(lines + _size_lines(system, store)) + "\n"
+
+
+def _size_lines(system: System, store: Store) -> list[str]:
+    """Return what the packed model will weigh against the limit, as lines."""
+    expected = expected_model(system, store)
+    if expected is None:
+        return []
+    lines = ["", "Packed model, expected:"]
+    lines += [f"  {line}" for line in against_limit(expected.total_bytes, system.campaign.size_limit)]
+    if not expected.other_bytes:
+        lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
+    return lines

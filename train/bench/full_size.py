@@ -1,0 +1,159 @@
+"""The training step at Qwen2-Audio-7B's size, on a GPU: how fast, in how much memory, how near the card's peak.
+
+None of that depends on what the weights mean, so they are random, made on the device from the configuration that ships
+with the program, and so are the utterances: alike in length, with as many tokens as real ones. The step is
+fine-tuning's own but for the Trainer around it: the same model class, adapters, loss, optimizer, clipping and
+checkpointing of activations. Its floating-point operations are counted by torch as they are done, those that
+checkpointing repeats included, and held against what the card's maker states for bf16 without sparsity.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+from submission.errors import UserError
+from submission.model.families import shipped_config
+from submission.runtime.prompt import Example, Heard
+from submission.store.store import peak_bytes
+from submission.system.recipe import FinetuneOptions
+from train.batches import collate_targets
+from train.bench.step import WARM_UP_STEPS
+from train.model import TargetLoss, adapt, target_modules
+
+MODEL = "Qwen2-Audio-7B"
+SPEECH_SECONDS = 6.3
+"""What an utterance of the paper's German sample has in the mean."""
+PROMPT_TOKENS, TARGET_TOKENS = 12, 32
+"""About what the campaign's prompt and a sentence of sixteen German words come to."""
+FRAMES_PER_SECOND = 100
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "B200": 2250e12,
+}
+"""Part of a card's name, the longer before the shorter -> operations per second in dense bf16, by its data sheet."""
+
+
+def peak_flops(card: str) -> float | None:
+    """Return a card's stated peak in bf16, or None for one that is not known here."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if all(word in card for word in name.split())), None)
+
+
+def make_batch(config: Qwen2AudioConfig, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Return a training batch of noise and random tokens, tensors as in train.batches.collate_targets."""
+    audio, vocabulary = config.audio_config, config.audio_token_id
+    window = 2 * audio.max_source_positions
+    frames = min(window, round(SPEECH_SECONDS * FRAMES_PER_SECOND))
+    positions = (((frames - 1) // 2 + 1) - 2) // 2 + 1
+    mask = (torch.arange(window) < frames).to(torch.int32)
+
+    def text(tokens: int) -> torch.Tensor:
+        return torch.randint(0, vocabulary, (tokens,), generator=generator)
+
+    def example() -> Example:
+        features = torch.randn(audio.num_mel_bins, window, generator=generator)
+        heard = Heard(features=features, feature_mask=mask, positions=positions)
+        expanded = torch.full((positions,), config.audio_token_id)
+        prompt = torch.cat([text(PROMPT_TOKENS // 2), expanded, text(PROMPT_TOKENS - PROMPT_TOKENS // 2)])
+        ids = torch.cat([prompt, text(TARGET_TOKENS)])
+        return Example(heard=heard, input_ids=ids, prompt_tokens=len(prompt))
+
+    return collate_targets([example() for _ in range(size)], pad_token_id=0)
+
+
+def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.device) -> torch.nn.Module:
+    """Return a model of random weights with adapters, in training, as fine-tuning loads one.
+
+    config: a checkpoint's config.json.
+    """
+    torch.manual_seed(options.seed)
+    with torch.device(device):
+        base = Qwen2AudioForConditionalGeneration._from_config(
+            Qwen2AudioConfig.from_dict(config),
+            dtype=getattr(torch, options.dtype),
+            attn_implementation="sdpa" if device.type == "cuda" else "eager",
+        )
+        model = adapt(base, list(target_modules(config, options.roles)), options)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def time_steps(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor], options: FinetuneOptions, steps: int, device: torch.device
+) -> dict[str, float]:
+    """Return the median seconds of a step, the operations of one, and the peak of memory; the first are not timed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, loss_of = torch.optim.AdamW(trained, lr=options.learning_rate), TargetLoss(model.get_base_model())
+    bf16 = options.dtype == "bfloat16"
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = batch.pop("labels")
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            loss = loss_of(model, dict(batch), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    seconds = []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return {
+        "seconds_per_step": statistics.median(seconds[WARM_UP_STEPS:]),
+        "flops_per_step": counter.get_total_flops(),
+        "peak_bytes": memory,
+    }
+
+
+def bench_full_size(options: FinetuneOptions, *, steps: int) -> dict[str, Any]:
+    """Return tokens/s, utterances/s, memory and share of the card's bf16 peak of the step at full size.
+
+    Raises UserError where there is no GPU, or one too small for the weights.
+    """
+    config = shipped_config(MODEL)
+    assert config is not None
+    where = "train bench --full-size"
+    if not torch.cuda.is_available():
+        what = f"no GPU here: a step of {MODEL} is measured on CUDA, and torch sees none"
+        raise UserError(where, what, "run it where `torch.cuda.is_available()`, or leave --full-size out")
+    device, card = torch.device("cuda"), torch.cuda.get_device_name()
+    with torch.device("meta"):
+        whole = Qwen2AudioForConditionalGeneration._from_config(Qwen2AudioConfig.from_dict(config))
+    size = sum(p.numel() for p in whole.parameters())
+    free, _ = torch.cuda.mem_get_info()
+    if free < (needed := size * getattr(torch, options.dtype).itemsize):
+        what = f"{card} has {free / 2**30:.1f} GiB free, the weights alone take {needed / 2**30:.1f}"
+        raise UserError(where, what, "free it, or take a larger one")
+    batch = make_batch(Qwen2AudioConfig.from_dict(config), options.batch_size, torch.Generator().manual_seed(0))
+    tokens = int(batch["attention_mask"].sum())
+    found = time_steps(make_model(config, options, device), batch, options, steps, device)
+    rate, peak = found["flops_per_step"] / found["seconds_per_step"], peak_flops(card)
+    return found | {
+        "card": card,
+        "parameters": size,
+        "batch_size": options.batch_size,
+        "tokens_per_second": tokens / found["seconds_per_step"],
+        "utterances_per_second": options.batch_size / found["seconds_per_step"],
+        "flops_per_second": rate,
+        "share_of_peak": rate / peak if peak else None,
+    }

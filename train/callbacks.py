@@ -1,0 +1,116 @@
+"""What happens around the steps: progress, checkpoints that are whole or do not count, the best of them, the log."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from submission.errors import UserError
+from submission.store.digests import write_text
+from train.loss_curve import BLEU
+
+COMPLETE = "complete"
+"""Name of the file that marks a finished checkpoint; it holds the number of processes that wrote it."""
+CHECKPOINTS = "checkpoints"
+BEST = "best-{step}"
+"""Below checkpoints/: a copy of the adapter whose dev loss is the lowest so far."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss")
+
+
+class Watch(TrainerCallback):
+    """Shows progress, stops a run that diverges, marks checkpoints once they are whole, and keeps the best adapter."""
+
+    def __init__(self, folder: Path, tick: Callable[[float], None], meet: Callable[[], None]) -> None:
+        """meet: returns once every process has called it."""
+        self.folder = folder
+        self.tick = tick
+        self.meet = meet
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.tick(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise UserError(
+                f"finetune step {state.global_step}", f"the loss is {logs['loss']}", "lower finetune.learning_rate"
+            )
+        if "eval_loss" in logs and state.is_world_process_zero:
+            bleu = [f"{name.removeprefix(BLEU)} {score:.1f}" for name, score in logs.items() if name.startswith(BLEU)]
+            scores = f", BLEU {', '.join(bleu)}" if bleu else ""
+            print(f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}{scores}", file=sys.stderr)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.meet()  # every process writes the state of its random numbers
+        if not state.is_world_process_zero:
+            return
+        write_log(self.folder / "log.jsonl", state.log_history)
+        checkpoint = self.folder / CHECKPOINTS / f"checkpoint-{state.global_step}"
+        for path in checkpoint.rglob("*"):
+            if path.is_file():
+                descriptor = os.open(path, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.close(descriptor)
+        best = best_step(state.log_history)
+        if state.global_step == best:
+            _copy_adapter(checkpoint)
+        write_text(checkpoint / COMPLETE, f"{args.world_size}\n")
+        # Only now: a kill before leads back to the last mark.
+        for path in sorted(checkpoint.parent.glob(BEST.format(step="*"))):
+            if path.name != BEST.format(step=best):
+                shutil.rmtree(path)
+
+
+def best_step(history: Sequence[dict[str, Any]]) -> int | None:
+    """Return the first step after 0 with the lowest dev loss."""
+    losses = [(entry["eval_loss"], entry["step"]) for entry in history if "eval_loss" in entry and entry["step"] > 0]
+    return min(losses)[1] if losses else None
+
+
+def _copy_adapter(checkpoint: Path) -> None:
+    """Keep a checkpoint's adapter as the best."""
+    step = checkpoint.name.removeprefix("checkpoint-")
+    folder = checkpoint.parent / BEST.format(step=step)
+    folder.mkdir(exist_ok=True)
+    for name in ADAPTER_FILES:
+        if not (checkpoint / name).is_file():
+            what = f"step {step} wrote no {name}"
+            raise UserError("finetune", what, "under FSDP set fsdp_state_dict_type to FULL_STATE_DICT")
+        shutil.copyfile(checkpoint / name, folder / name)
+
+
+def write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write what was logged, one JSON object a line, without times."""
+    lines = []
+    for entry in history:
+        names = (*LOGGED, *sorted(name for name in entry if name.startswith(BLEU)))
+        lines.append({name: entry[name] for name in ("step", *names) if name in entry})
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines if len(line) > 1))
+
+
+def last_complete(folder: Path) -> Path | None:
+    """Return the latest checkpoint that was written to its end, having removed those that were not."""
+    whole = {}
+    for path in sorted(folder.glob("checkpoint-*")):
+        if (path / COMPLETE).is_file():
+            whole[int(path.name.removeprefix("checkpoint-"))] = path
+        else:
+            shutil.rmtree(path)
+    return whole[max(whole)] if whole else None
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """Refuse to go on with another number of processes: some would begin random numbers anew, and end elsewhere."""
+    wrote = (checkpoint / COMPLETE).read_text(encoding="utf-8").strip()
+    if wrote != str(processes):
+        what = f"was written by {wrote or '?'} processes, now there are {processes}"
+        raise UserError(str(checkpoint), what, f"start as many as before, or remove {checkpoint.parent} to begin anew")

@@ -1,0 +1,1 @@
+"""Training corpora: formats, sampling, and the stage that writes corpus.jsonl."""

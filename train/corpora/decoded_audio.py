@@ -1,0 +1,114 @@
+"""Recordings that no slice can be cut from without decoding all of them: decoded once for a run, and read from there.
+
+An m4a, or a file at another rate than 16 kHz, cannot be sought in by exact samples. A speech of Europarl-ST holds
+dozens of utterances, batches draw them in any order, and each would cost the whole speech. So before the first step
+every utterance that shares such a file is written to one file of raw float32 samples, as `read_slice` gives them, which
+data workers map into memory. Not 16-bit and not flac: what comes out of a resampler is float32, and a step is to see
+the same samples. Only what is trained on or watched is held, 64 kB a second, and a clip that is a file by itself is
+not: it costs no more than its own length.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from submission.errors import UserError
+from submission.runtime.audio import EXACT_FORMATS, read_slice
+from submission.text.corpus import Utterance
+from submission.text.segments import SAMPLE_RATE
+
+SAMPLE_BYTES = 4
+
+Place = tuple[str, int, int]
+"""Audio file below the data folder, first sample, sample after the last."""
+
+
+def seeks(audio: Path) -> bool:
+    """Return whether a slice of a file costs no more than itself; of any other file the whole is decoded."""
+    try:
+        info = soundfile.info(str(audio))
+    except soundfile.SoundFileError:
+        return False
+    return info.format in EXACT_FORMATS and info.samplerate == SAMPLE_RATE
+
+
+class Decoded:
+    """The samples of utterances, from a file of decoded ones where there is one and from the recording otherwise."""
+
+    def __init__(self, data: Path, path: Path, utterances: Sequence[Utterance] = ()) -> None:
+        """data: the data folder; path: the file that `decode` writes, of those of the utterances that it is for."""
+        self._data = data
+        self._path = path
+        self._samples: np.ndarray | None = None
+        places = sorted({(u.audio, u.start, u.end) for u in utterances})
+        shared = Counter(audio for audio, _, _ in places)
+        shared = {audio for audio, count in shared.items() if count > 1 and not seeks(data / audio)}
+        self._offsets: dict[Place, int] = {}
+        self.size_samples = 0
+        for place in places:
+            if place[0] in shared:
+                self._offsets[place] = self.size_samples
+                self.size_samples += place[2] - place[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_samples": None}  # a data worker maps the file itself; a map would be sent as a copy
+
+    @property
+    def _size_bytes(self) -> int:
+        return self.size_samples * SAMPLE_BYTES
+
+    def recordings(self) -> list[str]:
+        """Return the files that are decoded once, sorted."""
+        return sorted({audio for audio, _, _ in self._offsets})
+
+    def read(self, audio: str, start: int, end: int) -> np.ndarray:
+        """Return what `read_slice` gives, float32 [end - start] at 16 kHz."""
+        offset = self._offsets.get((audio, start, end))
+        if offset is None:
+            return read_slice(self._data / audio, start, end)
+        if self._samples is None:
+            self._samples = np.memmap(self._path, np.float32, "r", shape=(self.size_samples,))
+        return np.array(self._samples[offset : offset + end - start])
+
+    def decode(self, rank: int, processes: int, meet: Callable[[], None], tick: Callable[[float], None]) -> None:
+        """Write the file, where a run before has not, each process its share of the recordings.
+
+        meet: returns once every process has called it; tick: told of each recording. Raises UserError where the disk
+        has not the room.
+        """
+        whole = not self._offsets or (self._path.is_file() and self._path.stat().st_size == self._size_bytes)
+        meet()  # nobody begins while another still looks
+        if whole:
+            return
+        partial = self._path.with_suffix(".partial")
+        if rank == 0:
+            self._allot(partial)
+        meet()
+        mine = set(self.recordings()[rank::processes])
+        with partial.open("r+b") as file:
+            last = ""
+            for (audio, start, end), offset in self._offsets.items():
+                if audio in mine:
+                    file.seek(offset * SAMPLE_BYTES)
+                    file.write(read_slice(self._data / audio, start, end).tobytes())
+                    tick(float(audio != last))
+                    last = audio
+        meet()
+        if rank == 0:
+            partial.replace(self._path)
+        meet()
+
+    def _allot(self, partial: Path) -> None:
+        partial.unlink(missing_ok=True)
+        free = shutil.disk_usage(partial.parent).free
+        if free < self._size_bytes:
+            what = f"has {free:,} bytes free, decoded recordings take {self._size_bytes:,} while fine-tuning runs"
+            raise UserError(str(partial.parent), what, "free as much, or put the store elsewhere with --store")
+        with partial.open("wb") as file:
+            file.truncate(self._size_bytes)

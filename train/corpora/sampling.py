@@ -1,0 +1,247 @@
+"""Drawing utterances from corpora: in the order of a hash, each looked at as it is drawn.
+
+The order is that of a hash over seed, corpus and utterance id. It knows nothing of the order of files or lines, and a
+longer sample begins with the shorter one. Utterances are checked, and read, as they are drawn: a corpus of a million
+clips is not decoded for a sample of thousands, and no damaged clip ends the training that it was drawn for. All
+languages follow the same order, so they share their audio as far as they have a text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from submission.errors import UserError
+from submission.progress import progress
+from submission.runtime.audio import duration_samples, read_slice
+from submission.text.corpus import Utterance
+from submission.text.segments import SAMPLE_RATE
+from train.corpora.decoded_audio import seeks
+from train.corpora.formats import Reader
+from train.corpora.formats.candidate import Candidate, Unparsed
+
+SHORTEST_SECONDS = 0.2
+"""Below this there is no word to translate; it is also what segmentation leaves out."""
+OVERHANG_SECONDS = 0.1
+"""An end up to this far behind the recording's is a rounded one, and is moved to it."""
+
+_Place = tuple[int, int] | str
+"""An utterance's first sample and the one after its last, or the reason why it cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Where one corpus lies and who reads it."""
+
+    name: str
+    folder: str
+    """Relative to the data folder."""
+    read: Reader
+    quota: Mapping[str, int] = field(default_factory=dict)
+    """Target language -> how many of its utterances come from here; the other corpora share the rest."""
+
+
+class Recording(NamedTuple):
+    """What is known of an audio file that can be used."""
+
+    samples: int
+    heard: bool
+    """Whether all of it was decoded and is finite; otherwise each utterance is read as it is drawn."""
+
+
+@dataclass(slots=True)
+class Draw:
+    """Utterances taken and left out so far; one utterance counts once per target language."""
+
+    taken: dict[str, list[Utterance]]
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(language, corpus) -> utterances taken."""
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    """Reason -> `corpus/id`, with the language where only one is meant."""
+    clipped: set[str] = field(default_factory=set)
+    """Utterances whose end was moved to the end of their recording, as `corpus/id`."""
+    recordings: dict[Path, Recording | str] = field(default_factory=dict)
+    """Audio file -> what it holds, or why nothing: a recording of a hundred utterances is decoded once."""
+
+    def skip(self, reason: str, name: str) -> None:
+        self.skipped.setdefault(reason, []).append(name)
+
+    @property
+    def skipped_count(self) -> int:
+        return sum(len(names) for names in self.skipped.values())
+
+    @property
+    def examined_count(self) -> int:
+        return self.skipped_count + sum(len(utterances) for utterances in self.taken.values())
+
+
+class Room:
+    """How many utterances of each language each corpus may still give."""
+
+    def __init__(self, corpora: Sequence[Corpus], wanted: Mapping[str, int]) -> None:
+        """wanted: language -> number in all, 0 for all there are."""
+        self._left: dict[tuple[str, str], int | None] = {}
+        self._share: dict[tuple[str, str], tuple[str, str]] = {}
+        for language, total in wanted.items():
+            rest = total - sum(corpus.quota.get(language, 0) for corpus in corpora)
+            for corpus in corpora:
+                own = corpus.quota.get(language)
+                share = (language, "" if own is None else corpus.name)
+                self._share[language, corpus.name] = share
+                self._left[share] = own if own is not None else (rest if total else None)
+
+    def open_languages(self, corpus: str) -> list[str]:
+        """Return the languages of which a corpus may give more."""
+        return [
+            language for (language, name), share in self._share.items() if name == corpus and self._left[share] != 0
+        ]
+
+    def take(self, language: str, corpus: str) -> None:
+        share = self._share[language, corpus]
+        left = self._left[share]
+        self._left[share] = None if left is None else left - 1
+
+    @property
+    def full(self) -> bool:
+        return not any(left != 0 for left in self._left.values())
+
+
+def rank(seed: int, corpus: str, name: str) -> bytes:
+    """Return where an utterance, or a recording, stands in the drawing order."""
+    return hashlib.sha256(f"{seed}\0{corpus}\0{name}".encode()).digest()
+
+
+def _fault(audio: Path, start: int, end: int) -> str | None:
+    """Return why samples cannot be trained on, having read them: a header promises what a file may not hold."""
+    try:
+        samples = read_slice(audio, start, end)
+    except UserError:
+        return "audio unreadable"
+    return None if np.isfinite(samples).all() else "audio not finite"
+
+
+def _look_at(audio: Path) -> Recording | str:
+    """Return what a recording holds, or why it has nothing; one that has to be decoded whole is heard here, once."""
+    if not audio.is_file():
+        return "audio missing"
+    try:
+        samples = duration_samples(audio)
+    except UserError:
+        return "audio unreadable"
+    if samples == 0 or seeks(audio):
+        return Recording(samples, heard=False)
+    return _fault(audio, 0, samples) or Recording(samples, heard=True)
+
+
+def _place(candidate: Candidate, audio: Path, known: dict[Path, Recording | str], window: float) -> _Place:
+    """Return the utterance's first sample and the one after its last, or the reason why it cannot be used."""
+    if audio not in known:
+        known[audio] = _look_at(audio)
+    recording = known[audio]
+    if isinstance(recording, str):
+        return recording
+    positions = _positions(candidate, recording.samples, window)
+    if isinstance(positions, str) or recording.heard:
+        return positions
+    return _fault(audio, *positions) or positions
+
+
+def _positions(candidate: Candidate, length: int, window_seconds: float) -> _Place:
+    """Return where an utterance lies in a recording of `length` samples, or why it does not."""
+    end = length if candidate.end is None else candidate.end
+    if length < end <= length + OVERHANG_SECONDS * SAMPLE_RATE:
+        end = length
+    if length == 0 or (candidate.end is None and end <= candidate.start):
+        return "audio empty"
+    if not 0 <= candidate.start < end <= length:
+        return "outside the recording"
+    samples = end - candidate.start
+    if samples > window_seconds * SAMPLE_RATE:
+        return f"longer than the encoder's {window_seconds:g} s"
+    if samples < SHORTEST_SECONDS * SAMPLE_RATE:
+        return f"shorter than {SHORTEST_SECONDS:g} s"
+    return candidate.start, end
+
+
+def _read_all(corpora: Sequence[Corpus], data: Path, languages: Sequence[str], seed: int) -> list[tuple]:
+    """Return (corpus, candidate) for every utterance of the corpora, in drawing order."""
+    ranked = {}
+    for corpus in corpora:
+        for candidate in corpus.read(data / corpus.folder, languages):
+            if (corpus.name, candidate.id) in ranked:
+                raise UserError(f"corpus {corpus.name}", f"id {candidate.id!r} occurs twice", "give each its own id")
+            ranked[corpus.name, candidate.id] = (rank(seed, corpus.name, candidate.id), corpus, candidate)
+    return [(corpus, candidate) for _, corpus, candidate in sorted(ranked.values(), key=lambda entry: entry[0])]
+
+
+def draw(
+    corpora: Sequence[Corpus], data: Path, wanted: Mapping[str, int], seed: int, window_seconds: float, label: str
+) -> Draw:
+    """Take utterances per target language until there are as many as wanted (0: all there are).
+
+    wanted: language -> number. Returns what was taken, sorted by id, and what was left out, by reason.
+    """
+    result = Draw(taken={language: [] for language in wanted})
+    candidates = _read_all(corpora, data, list(wanted), seed)
+    room = Room(corpora, wanted)
+    total = sum(count or len(candidates) for count in wanted.values())
+    with progress(label, total, "utterances") as tick:
+        for corpus, candidate in candidates:
+            if room.full:
+                break
+            before = result.examined_count
+            _examine(result, corpus, candidate, data, room, window_seconds)
+            tick(result.examined_count - before)
+    for utterances in result.taken.values():
+        utterances.sort(key=lambda utterance: utterance.id)
+    for names in result.skipped.values():
+        names.sort()
+    return result
+
+
+def _examine(
+    result: Draw, corpus: Corpus, candidate: Candidate | Unparsed, data: Path, room: Room, window: float
+) -> None:
+    """Take or leave out one utterance in each of the languages of which its corpus may give more."""
+    name, languages = f"{corpus.name}/{candidate.id}", room.open_languages(corpus.name)
+    if isinstance(candidate, Unparsed):
+        for language in languages:
+            if candidate.languages is None or language in candidate.languages:
+                result.skip(candidate.reason, f"{name} {language}: {candidate.why}")
+        return
+    languages = [language for language in languages if language in candidate.targets]
+    if not languages:
+        return
+    audio = f"{corpus.folder}/{candidate.audio}"
+    positions = _place(candidate, data / audio, result.recordings, window)
+    for language in languages:
+        if isinstance(positions, str):
+            result.skip(positions, f"{name} {language}")
+        elif not candidate.source.strip() or not candidate.targets[language].strip():
+            result.skip("text empty", f"{name} {language}")
+        else:
+            result.taken[language].append(_utterance(name, audio, positions, candidate, language))
+            result.counts[language, corpus.name] += 1
+            room.take(language, corpus.name)
+            if candidate.end is not None and positions[1] < candidate.end:
+                result.clipped.add(name)
+
+
+def _utterance(name: str, audio: str, positions: tuple[int, int], candidate: Candidate, language: str) -> Utterance:
+    return Utterance(
+        id=name,
+        audio=audio,
+        start=positions[0],
+        end=positions[1],
+        source=candidate.source.strip(),
+        target=candidate.targets[language].strip(),
+        source_lang="en",
+        target_lang=language,
+        recording=candidate.recording,
+    )
