@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 
 from segment.methods.gap_filling import Stretch, uncovered
 from segment.methods.pdac import FRAME_RATE_HZ
-from segment.probabilities.speech_probabilities import Heard
+from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.probabilities.vad import CHUNK_SAMPLES, speech_stretches
 from segment.probabilities.windows import Read
 from submission.store.digests import write_bytes
@@ -41,7 +41,7 @@ class Picture:
     """What is drawn of one recording."""
 
     title: str
-    heard: Heard
+    heard: FrameProbabilities
     segments: Sequence[Stretch]
     read: Read
     """Reads the recording's samples."""

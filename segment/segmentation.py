@@ -9,14 +9,14 @@ from typing import Any
 from segment.audio_validation import checked_length, rough_seconds
 from segment.methods.gap_filling import Stretch, uncovered
 from segment.methods.registry import METHODS
-from segment.probabilities.speech_probabilities import Heard, Listener, Memory, listen
+from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, listen
 from segment.probabilities.vad import speech_stretches
 from segment.report import REPORT, Coverage, make_report, together
 from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, read_testset
 from submission.errors import UserError
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
-from submission.store.launch import Launch, joined
+from submission.store.launch import Launch, process_group
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import Segment, write_segments
 
@@ -24,7 +24,7 @@ SEGMENTS = "segments.yaml"
 
 
 def segment_freely(
-    folder: Path, options: SegmentOptions, listener: Listener, memory: Memory, label: str, out: Path
+    folder: Path, options: SegmentOptions, listener: Detectors, memory: ProbabilityCache, label: str, out: Path
 ) -> None:
     """Cut every recording of a test set by a method and write segments.yaml and report.json into `out`.
 
@@ -36,7 +36,7 @@ def segment_freely(
 
 
 def cut_freely(
-    testset: TestSetFolder, options: SegmentOptions, listener: Listener, memory: Memory, label: str
+    testset: TestSetFolder, options: SegmentOptions, listener: Detectors, memory: ProbabilityCache, label: str
 ) -> tuple[list[Segment], dict[str, Any]]:
     """Return the segments of every recording, cut by a method, and the report on them.
 
@@ -56,8 +56,8 @@ def cut_freely(
 def normalise_given(
     folder: Path,
     window_seconds: float,
-    listener: Listener,
-    memory: Memory,
+    listener: Detectors,
+    memory: ProbabilityCache,
     label: str,
     out: Path,
     given_file: Path | None = None,
@@ -94,8 +94,8 @@ def normalise_given(
 
 
 def _all_heard(
-    recordings: Sequence[Recording], listener: Listener, memory: Memory, label: str
-) -> Iterator[tuple[Recording, Heard]]:
+    recordings: Sequence[Recording], listener: Detectors, memory: ProbabilityCache, label: str
+) -> Iterator[tuple[Recording, FrameProbabilities]]:
     """Yield what is heard in each recording; after the last, UserError naming those that cannot be read."""
     errors = []
     with progress(label, sum(rough_seconds(r.path) for r in recordings), "s of audio") as tick:
@@ -108,7 +108,7 @@ def _all_heard(
         raise together(errors, label, f"{len(errors)} of {len(recordings)} recordings cannot be read")
 
 
-def _coverage(recording: Recording, heard: Heard, cuts: Sequence[Stretch]) -> Coverage:
+def _coverage(recording: Recording, heard: FrameProbabilities, cuts: Sequence[Stretch]) -> Coverage:
     speech = speech_stretches(heard.voice, heard.samples)
     return Coverage(
         recording=recording.name,
@@ -119,7 +119,7 @@ def _coverage(recording: Recording, heard: Heard, cuts: Sequence[Stretch]) -> Co
     )
 
 
-def listen_to_share(testsets: Sequence[tuple[Path, Listener]], memory: Memory, launch: Launch) -> None:
+def listen_to_share(testsets: Sequence[tuple[Path, Detectors]], memory: ProbabilityCache, launch: Launch) -> None:
     """Listen to this process's share of the recordings of test sets, and wait until every process has.
 
     What is wrong with a test set or a recording is left to the first process to say, when it makes the stages.
@@ -133,8 +133,8 @@ def listen_to_share(testsets: Sequence[tuple[Path, Listener]], memory: Memory, l
             recordings = [everything[i][0] for i in mine if everything[i][1] is listener]
             for _ in listen(recordings, listener, memory, tick):
                 pass
-    with joined():
-        launch.wait()
+    with process_group():
+        launch.barrier()
 
 
 def share_of(launch: Launch, seconds: Sequence[float]) -> list[int]:

@@ -12,13 +12,13 @@ from submission.system.campaign import TestSet
 from submission.system.system import REVISIONS, System
 
 if TYPE_CHECKING:
-    from segment.probabilities.speech_probabilities import Listener, Memory
+    from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
 
-Listeners = Callable[[TestSet], "Listener"]
+DetectorsOf = Callable[[TestSet], "Detectors"]
 """Gives what listens to a test set; each is made once, when the first stage needs it."""
 
 
-def listeners(system: System, data: Path) -> Listeners:
+def listeners(system: System, data: Path) -> DetectorsOf:
     """Return what gives the listener of a test set: where segments are given, the voice-activity detector alone."""
     make = functools.cache(functools.partial(_listener, system, data))
     return lambda testset: make(takes_given(system, testset))
@@ -29,7 +29,7 @@ def takes_given(system: System, testset: TestSet) -> bool:
     return testset.segmentation == "given" or system.recipe.segment.method == "gold"
 
 
-def _listener(system: System, data: Path, given: bool) -> Listener:
+def _listener(system: System, data: Path, given: bool) -> Detectors:
     from segment.probabilities.detectors import make_listener, voice_listener
 
     revision = REVISIONS["segment"]
@@ -40,14 +40,14 @@ def _listener(system: System, data: Path, given: bool) -> Listener:
     return make_listener(system.recipe.segment, data / "models" / "shas", digest, revision)
 
 
-def memory(store: Store) -> Memory:
+def memory(store: Store) -> ProbabilityCache:
     """Return where tracks are remembered: beside the store's artifacts, since they are not one stage's."""
-    from segment.probabilities.speech_probabilities import Memory
+    from segment.probabilities.speech_probabilities import ProbabilityCache
 
-    return Memory(folder=store.root / "heard")
+    return ProbabilityCache(folder=store.root / "heard")
 
 
-def segmented(system: System, store: Store, testset: TestSet, listener: Listeners) -> Path:
+def segmented(system: System, store: Store, testset: TestSet, listener: DetectorsOf) -> Path:
     """Return the folder of the stage segment:<NAME>: segments.yaml, report.json."""
     data = system.data_path(store)
     folder, label = data / system.testset_part(testset.name), f"segment:{testset.name}"

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Qwen2AudioProcessor
 
-from submission.runtime.prompt import Example, Heard, collate, encode, hear, render_prompt
+from submission.runtime.prompt import AudioFeatures, Example, collate, encode, extract_features, render_prompt
 from submission.text.corpus import Utterance
 from train.corpora.decoded_audio import Decoded
 
@@ -88,7 +88,7 @@ class Utterances(Dataset[Example]):
         self.audio = audio
         self.prompts = prompts
         self.end_token = end_token
-        self.kept: dict[tuple[str, int, int], Heard] | None = {} if keep else None
+        self.kept: dict[tuple[str, int, int], AudioFeatures] | None = {} if keep else None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -110,11 +110,11 @@ class Utterances(Dataset[Example]):
             self._heard(u)
             tick(1)
 
-    def _heard(self, u: Utterance) -> Heard:
+    def _heard(self, u: Utterance) -> AudioFeatures:
         place = (u.audio, u.start, u.end)
         if self.kept is not None and place in self.kept:
             return self.kept[place]
-        heard = hear(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
+        heard = extract_features(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
         if self.kept is not None:
             self.kept[place] = heard
         return heard

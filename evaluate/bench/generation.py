@@ -21,7 +21,7 @@ from evaluate.bench.full_size import random_prompt
 from submission.model.checkpoint import read_checkpoint
 from submission.model.sizes import GIB
 from submission.runtime.loading import MODELS, load_weights
-from submission.runtime.packed import arrange_linears
+from submission.runtime.packed import prepack_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,7 +91,7 @@ def _plain(folder: Path, device: str) -> PreTrainedModel:
 
 def _packed(folder: Path, device: str) -> PreTrainedModel:
     model = load_weights(folder, DTYPE, device)
-    arrange_linears(model)
+    prepack_linears(model)
     return model
 
 

@@ -40,7 +40,7 @@ def _work(folder: Path) -> dict[str, Any]:
 
     from evaluate.bench.full_size import random_prompt
     from submission.runtime.loading import load_weights
-    from submission.runtime.packed import arrange_linears
+    from submission.runtime.packed import prepack_linears
 
     before, started = resident_bytes(), time.perf_counter()
     resident, seconds = {}, {}
@@ -51,7 +51,7 @@ def _work(folder: Path) -> dict[str, Any]:
 
     model = load_weights(folder, torch.bfloat16)
     note("loaded")
-    arranged = arrange_linears(model)
+    prepacked = prepack_linears(model)
     note("arranged")
     settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0)
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def _work(folder: Path) -> dict[str, Any]:
         model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     note("generated")
     return {
-        "arranged": arranged,
+        "arranged": prepacked,
         "resident": resident,
         "seconds": seconds,
         "peak_bytes": peak_of_this_process() - before,

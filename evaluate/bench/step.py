@@ -17,7 +17,7 @@ from torch import nn
 from evaluate.bench.full_size import full_size_config
 from submission.model.codecs import Affine
 from submission.model.families import tensors
-from submission.runtime.packed import PackedLinear, PackedTensor, arrange_linears
+from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
 
 BAR = 3.0
 """How many times as fast as `F.linear` in bfloat16 one token must be, at each width."""
@@ -60,7 +60,7 @@ def bench_step(
             "dequantized": nn.ModuleList(_packed(codec, shape, generator) for shape in shapes),
         }
         record["bits"][str(width)] = {
-            "arranged": arrange_linears(layers["packed"]),
+            "arranged": prepack_linears(layers["packed"]),
             "rows": {str(count): _measure(layers, count, runs, generator) for count in rows},
         }
     return record

@@ -27,7 +27,7 @@ from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import duration_samples, read_slice
 from submission.runtime.prompt import end_token_id, shortest_samples, window_samples
-from submission.store.launch import Launch, joined
+from submission.store.launch import Launch, process_group
 from submission.system.recipe import DecodeOptions
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
@@ -87,7 +87,7 @@ def decode(
 
     recordings: file name of a recording -> its path. prompt: with the target language filled in. end_token: the
     token that ends a hypothesis; generation knows no other. label: what the progress line is called. Started by a
-    launcher, every process must come here with the same arguments, and to a second call in the same `joined`; when the
+    launcher, every process must come here with the same arguments, and to a second call in the same `process_group`; when the
     first one returns, the file is there.
     Raises UserError, before anything is decoded, for a missing recording and for a segment past a recording's end.
     """
@@ -95,7 +95,7 @@ def decode(
     end_token_id(processor, end_token)  # an unknown one is refused before a file is made
     names = segment_ids(segments)
     started = time.monotonic()
-    with joined() as launch:
+    with process_group() as launch:
         done = _begin(launch, out, names)
         batches = [
             batch
@@ -105,9 +105,9 @@ def decode(
         share = [[(names[i], segments[i]) for i in batch] for batch in batches[launch.rank :: launch.processes]]
         with translator(model, processor, prompt, options, end_token) as asked:
             _decode_share(asked, share, recordings, options, _journal(out, launch.rank), _called(label, launch))
-        launch.wait()
+        launch.barrier()
         done = _read_journals(out)
-        launch.wait()  # the others must have read what the first one now takes away
+        launch.barrier()  # the others must have read what the first one now takes away
         hypotheses = [done[name] for name in names]
         if launch.rank == 0:
             write_hypotheses(out, hypotheses)
@@ -148,9 +148,9 @@ def _begin(launch: Launch, out: Path, names: Sequence[str]) -> dict[str, Hypothe
     """Return what earlier runs have done, the same in every process, before any of them writes."""
     if launch.rank == 0:
         _read_journals(out)  # mends them, so that the others only read
-    launch.wait()
+    launch.barrier()
     done = _read_journals(out)
-    launch.wait()
+    launch.barrier()
     if foreign := sorted(done.keys() - set(names)):
         raise UserError(str(out), f"holds {len(foreign)} hypotheses of other segments ({foreign[0]})", "remove it")
     return done

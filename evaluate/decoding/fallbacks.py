@@ -24,7 +24,7 @@ import numpy as np
 from evaluate.decoding.failures import FAILURES, REPEATING, failures
 from evaluate.decoding.generation import Answer, Translator
 from evaluate.decoding.hypotheses import Candidate, Hypothesis, Mend, flag_text
-from submission.runtime.prompt import hear, shortest_samples
+from submission.runtime.prompt import extract_features, shortest_samples
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE
 
@@ -54,7 +54,7 @@ def mend(
     """
     if not set(hypothesis.flags) & set(FAILURES):
         return hypothesis
-    heard = hear(translator.processor, waveform, hypothesis.segment)
+    heard = extract_features(translator.processor, waveform, hypothesis.segment)
 
     def score(text: str) -> float:
         return round(translator.score(heard, text), SCORE_DECIMALS)

@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from submission.runtime.loss import make_batch, target_losses
-from submission.runtime.prompt import Heard, build_inputs, encode, end_token_id
+from submission.runtime.prompt import AudioFeatures, build_inputs, encode, end_token_id
 from submission.system.recipe import DecodeOptions
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Translator:
         return Answer(text=text, tokens=len(spoken), ended=ended)
 
     @torch.inference_mode()
-    def score(self, heard: Heard, text: str) -> float:
+    def score(self, heard: AudioFeatures, text: str) -> float:
         """Return the mean log-probability per token, in nats, of a text and the end token after it.
 
         The model reads audio, prompt and text, teacher-forced, without any constraint; the text's tokens are those that

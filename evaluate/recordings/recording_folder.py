@@ -22,7 +22,7 @@ from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.methods.registry import CLASSIFYING
 from segment.probabilities.detectors import make_listener
-from segment.probabilities.speech_probabilities import Memory
+from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import together
 from segment.segmentation import cut_freely
 from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, yaml_files
@@ -45,7 +45,7 @@ class Segmenting(Protocol):
     def about(self) -> dict[str, Any]:
         """Return all that the segments depend on beside the recordings, as JSON."""
 
-    def __call__(self, folder: TestSetFolder, memory: Memory) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
         """Return the segments, recordings in the folder's order, and what there is to report on them."""
 
 
@@ -66,7 +66,7 @@ class Given:
             raise UserError(str(self.path), "no such file", "name the YAML that lists wav, offset and duration")
         return {"segmentation": "given", "sha256": sha256_file(self.path)}
 
-    def __call__(self, folder: TestSetFolder, memory: Memory) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
         given = read_given(self.path, folder, checked_length, self.window_seconds)
         return list(given.segments), {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end}
 
@@ -86,7 +86,7 @@ class Kept:
     def about(self) -> dict[str, Any]:
         return {"segmentation": "bundle", "testset": self.testset, "sha256": sha256_file(self.path)}
 
-    def __call__(self, folder: TestSetFolder, memory: Memory) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
         lengths = checked_lengths(folder.recordings)
         for segment in self.segments:
             if segment.end > lengths[segment.recording]:
@@ -124,7 +124,7 @@ class Cut:
             raise UserError(where, what, fix)
         return tree_digest(self.classifier)
 
-    def __call__(self, folder: TestSetFolder, memory: Memory) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
         listener = make_listener(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
         return cut_freely(folder, self.options, listener, memory, LABEL)
 

@@ -22,7 +22,7 @@ from evaluate.recordings.recording_folder import Cut, Given, Kept, Segmenting, g
 from evaluate.recordings.translate import Decoding, Translation, check_model, translate, translation_text
 from segment.methods.registry import CLASSIFYING
 from segment.testset import TestSetFolder, read_folder
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.location import chosen_campaign
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import NAME as MANIFEST
@@ -82,7 +82,7 @@ class Choice:
 
 def open_bundle(folder: Path, campaign: str | None) -> Bundle:
     """Return a verified bundle; campaign: as for `verify`. Raises UserError where it was not verified."""
-    view = View(folder, chosen_campaign(folder, campaign))
+    view = BundleView(folder, chosen_campaign(folder, campaign))
     if isinstance(view.recipe, Unreadable) or isinstance(view.manifest, Unreadable):
         raise UserError(f"bundle {folder}", "its recipe or manifest cannot be read", "verify it first")
     return Bundle(

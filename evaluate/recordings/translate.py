@@ -37,14 +37,14 @@ from evaluate.recordings.recording_folder import Segmenting
 from evaluate.report.pages.translation_page import PAGE, FolderResult, write_page
 from evaluate.scoring.references import References
 from evaluate.stages import load_on
-from segment.probabilities.speech_probabilities import Memory
+from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import coverage_lines
 from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import render_prompt, window_samples
 from submission.store.digests import canonical_json, files_below, remove_leftovers, sha256_file, write_text
-from submission.store.launch import joined
+from submission.store.launch import process_group
 from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
 from submission.system.recipe import DecodeOptions
@@ -146,7 +146,7 @@ def translate(
     None. Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and
     where the references are not those of these recordings.
     """
-    with joined() as launch, ExitStack() as held:
+    with process_group() as launch, ExitStack() as held:
         begun = None
         try:
             if launch.rank == 0:
@@ -156,7 +156,7 @@ def translate(
                 _segment(folder, segmenting, out)
                 begun = _Begun(run=run, references=found, others=others, testset=testset)
         finally:
-            goes_on = launch.told(begun is not None)
+            goes_on = launch.broadcast(begun is not None)
         if not goes_on:
             return None
         segments = read_segments(out / SEGMENTS)
@@ -310,7 +310,7 @@ def _short(value: Any) -> str:
 def _segment(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> None:
     """Write the segments and what there is to say of them, unless an earlier run did."""
     if not (out / SEGMENTS).exists():
-        segments, about = segmenting(folder, Memory(folder=out / HEARD))
+        segments, about = segmenting(folder, ProbabilityCache(folder=out / HEARD))
         write_text(out / SEGMENTATION, canonical_json(about))
         write_segments(out / SEGMENTS, segments)
     for left in (out / HEARD, *(path for path in out.iterdir() if _SAMPLES.fullmatch(path.name))):

@@ -21,7 +21,7 @@ from submission.model.families import read_config
 from submission.runtime.examples import form_batches
 from submission.runtime.loading import load_model
 from submission.runtime.loss import make_batch, measure_losses, target_tokens
-from submission.runtime.prompt import Example, encode, hear, render_prompt, window_samples
+from submission.runtime.prompt import Example, encode, extract_features, render_prompt, window_samples
 from submission.system.recipe import Override, QuantizeOptions
 from submission.system.system import SHIPPED
 from submission.text.segments import SAMPLE_RATE
@@ -109,9 +109,9 @@ def _examples(processor: Qwen2AudioProcessor, utterances: int, seed: int) -> lis
     examples = []
     for _ in range(utterances):
         samples = min(int(rng.integers(2 * SAMPLE_RATE, 7 * SAMPLE_RATE)), window_samples(processor))
-        heard = hear(processor, (0.1 * rng.standard_normal(samples)).astype(np.float32))
+        heard = extract_features(processor, (0.1 * rng.standard_normal(samples)).astype(np.float32))
         prompt = encode(processor, heard, render_prompt(PROMPT, "German"))
         targets = torch.from_numpy(rng.integers(0, ordinary, int(rng.integers(10, 41))))
         ids = torch.cat([prompt.input_ids, targets])
-        examples.append(Example(heard=heard, input_ids=ids, prompt_tokens=prompt.prompt_tokens))
+        examples.append(Example(audio=heard, input_ids=ids, prompt_tokens=prompt.prompt_tokens))
     return examples

@@ -146,7 +146,7 @@ def read(model: LayerwiseModel, examples: Sequence[Example], pad_token_id: int) 
         batches=[collate(batch, pad_token_id, "right", labels=False) for batch in batches],
         positions={
             stack.name: [
-                [stack.positions(int(e.heard.feature_mask.sum()), len(e.input_ids)) for e in batch] for batch in batches
+                [stack.positions(int(e.audio.feature_mask.sum()), len(e.input_ids)) for e in batch] for batch in batches
             ]
             for stack in model.architecture.stacks
         },

@@ -30,7 +30,7 @@ from submission.model.families import architecture_of
 from submission.runtime.loading import MODELS
 
 
-class See(Protocol):
+class InputObserver(Protocol):
     """Is shown what a linear takes in."""
 
     def __call__(self, weight: str, batch: int, inputs: torch.Tensor) -> None:
@@ -39,7 +39,7 @@ class See(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class LayerOutput:
     """A part of the model that has been run over all batches."""
 
     stack: str
@@ -62,7 +62,7 @@ class _Stop(Exception):
     """Ends a forward pass behind the last layer that notes its call."""
 
 
-class _Noting(nn.Module):
+class _CallRecorder(nn.Module):
     """Stands in for a layer: notes its call, and hands its input on or stops the pass."""
 
     def __init__(self, *, last: bool) -> None:
@@ -122,14 +122,16 @@ class LayerwiseModel:
         return sum(p.numel() for module in modules for p in module.parameters() if not p.is_meta)
 
     @torch.no_grad()
-    def run(self, batches: Sequence[Mapping[str, torch.Tensor]], watched: Iterable[str], see: See) -> Iterator[Ran]:
+    def run(
+        self, batches: Sequence[Mapping[str, torch.Tensor]], observed: Iterable[str], see: InputObserver
+    ) -> Iterator[LayerOutput]:
         """Run the model over batches, as `collate` makes them, up to its last layer; yield each part once it has run.
 
         watched: names on the hub of the weights whose inputs `see` is shown. Whoever has seen enough may stop early.
         """
         current = {"batch": 0}
         handles = []
-        for name in watched:
+        for name in observed:
             module = self._module(self.architecture.module_name(name.removesuffix(".weight")))
 
             def show(_: nn.Module, args: tuple[torch.Tensor, ...], weight: str = name) -> None:
@@ -145,16 +147,16 @@ class LayerwiseModel:
 
     def _run_stack(
         self, stack: str, batches: Sequence[Mapping[str, torch.Tensor]], current: dict[str, int]
-    ) -> Iterator[Ran]:
+    ) -> Iterator[LayerOutput]:
         layers = self._layers[stack]
         calls, states = self._note(stack, batches, current)
-        yield Ran(stack=stack, layer=None, states=states)
+        yield LayerOutput(stack=stack, layer=None, states=states)
         for number, layer in enumerate(layers):
             with self._loaded(self._paths[stack] + f".{number}", layer):
                 for batch, call in enumerate(calls[number]):
                     current["batch"] = batch
                     states[batch] = layer(states[batch].to(self.device), *call.args, **call.kwargs).cpu()
-            yield Ran(stack=stack, layer=number, states=states)
+            yield LayerOutput(stack=stack, layer=number, states=states)
         self._put(stack, [_Replaying(states)])
 
     def _note(
@@ -162,7 +164,7 @@ class LayerwiseModel:
     ) -> tuple[list[list[_Call]], list[torch.Tensor]]:
         """Run all that lies before a stack; return the calls of each layer, by batch, and what the first one takes."""
         last = len(self._layers[stack]) - 1
-        noting = [_Noting(last=number == last) for number in range(last + 1)]
+        noting = [_CallRecorder(last=number == last) for number in range(last + 1)]
         self._put(stack, noting)
         with self._loaded("", self.model):
             for batch, inputs in enumerate(batches):

@@ -44,7 +44,7 @@ from submission.runtime.loss import make_batch, ratio, standard_error, target_to
 from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.store.launch import Launch, joined
+from submission.store.launch import Launch, process_group
 from submission.system.recipe import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus
 
@@ -78,10 +78,10 @@ def analyse(
     codecs = swapped_codecs(read_config(checkpoint), options)
     utterances = read_corpus(corpus / DEV)
     pairs = _pairs(utterances, prompts, corpus / DEV)
-    with joined() as launch:
+    with process_group() as launch:
         if launch.rank == 0:
             pack_base(checkpoint, out / SCRATCH, options)
-        launch.wait()
+        launch.barrier()
         spoken = {_target_of(pair): prompt for pair, prompt in prompts.items()}
         processor = load_processor(checkpoint)
         examples = load_examples(utterances, data, processor, spoken, end_token, label="sensitivity: dev set")
@@ -93,7 +93,7 @@ def analyse(
             return model, encode_swaps(checkpoint, model, codecs, options.solver)
 
         _sweep_share(launch, out, head, examples, batches, processor.tokenizer.pad_token_id, load)
-        launch.wait()
+        launch.barrier()
         if launch.rank == 0:
             sums = _merge(_read_journals(out, head), batches, len(codecs))
             figures = rank_layers(sums, target_tokens(examples), pairs, _places(utterances), sorted(codecs))

@@ -17,34 +17,34 @@ import numpy as np
 from segment.methods import fixed, pdac
 from segment.methods.gap_filling import Cover, Stretch
 from segment.probabilities import windows
-from segment.probabilities.speech_probabilities import Heard
+from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.probabilities.vad import CHUNK_SAMPLES, speech_stretches
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import SAMPLE_RATE
 
 VOICE_RATE_HZ = SAMPLE_RATE / CHUNK_SAMPLES
 
-Method = Callable[[Heard, SegmentOptions], list[Stretch]]
+Method = Callable[[FrameProbabilities, SegmentOptions], list[Stretch]]
 """Returns segments as (start, end) in samples: in order, disjoint, within the recording, none empty."""
 
 
-def cut_evenly(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+def cut_evenly(heard: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
     """Return equal lengths that cover the recording."""
     longest, shortest = _samples(options)
     return fixed.cut_evenly(heard.samples, longest, shortest)
 
 
-def cut_by_classifier(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+def cut_by_classifier(heard: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
     """Return the segments of SHAS."""
     return cut_track(heard.track, heard.samples, options, pdac.FRAME_RATE_HZ)
 
 
-def cut_by_voice(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+def cut_by_voice(heard: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
     """Return the segments that divide-and-conquer finds in the detector's probabilities."""
     return cut_track(heard.voice, heard.samples, options, VOICE_RATE_HZ)
 
 
-def cut_by_classifier_and_cover(heard: Heard, options: SegmentOptions) -> list[Stretch]:
+def cut_by_classifier_and_cover(heard: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
     """Return the segments of SHAS, extended and joined by others until they cover all detected speech."""
     longest, shortest = _samples(options)
 

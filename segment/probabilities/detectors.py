@@ -13,20 +13,20 @@ import torch
 from segment.classifier.compatibility import original_tracks
 from segment.classifier.model import Classifier, load_classifier
 from segment.methods.registry import CLASSIFYING
-from segment.probabilities.speech_probabilities import Listener
+from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
 from segment.probabilities.windows import probability_tracks
 from submission.store.digests import canonical_json
 from submission.system.recipe import SegmentOptions
 
 
-def voice_listener(revision: int) -> Listener:
+def voice_listener(revision: int) -> Detectors:
     """Return a listener that asks the voice-activity detector alone."""
     key = canonical_json({"detector": f"silero-vad {version('silero-vad')}", "revision": revision})
-    return Listener(vad=functools.cache(load_vad), vad_key=key)
+    return Detectors(vad=functools.cache(load_vad), vad_key=key)
 
 
-def make_listener(options: SegmentOptions, classifier: Path, digest: str, revision: int) -> Listener:
+def make_listener(options: SegmentOptions, classifier: Path, digest: str, revision: int) -> Detectors:
     """Return the listener that a method needs.
 
     classifier: the classifier's folder, digest: of its contents; neither counts where the method does not classify.
@@ -50,7 +50,7 @@ def make_listener(options: SegmentOptions, classifier: Path, digest: str, revisi
         key["original_batching"] = size
     else:
         classify = functools.partial(probability_tracks, predict=predict, inference_times=times, batch_size=size)
-    return Listener(vad=voice.vad, vad_key=voice.vad_key, classify=classify, classifier_key=canonical_json(key))
+    return Detectors(vad=voice.vad, vad_key=voice.vad_key, classify=classify, classifier_key=canonical_json(key))
 
 
 def _device() -> str:

@@ -40,7 +40,7 @@ class Classify(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Heard:
+class FrameProbabilities:
     """What was heard in one recording."""
 
     samples: int
@@ -51,7 +51,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Listener:
+class Detectors:
     """The detector and, where a method needs it, the classifier; each with the key of what its tracks depend on."""
 
     vad: Callable[[], SileroVad]
@@ -61,7 +61,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class ProbabilityCache:
     """Tracks by listener and recording, a safetensors file each."""
 
     folder: Path
@@ -69,14 +69,14 @@ class Memory:
     def _path(self, listener_key: str, digest: str) -> Path:
         return self.folder / f"{sha256_text(canonical_json([listener_key, digest]))}.safetensors"
 
-    def recall(self, listener_key: str, digest: str) -> np.ndarray | None:
+    def get(self, listener_key: str, digest: str) -> np.ndarray | None:
         """Return the track of a recording, named by its bytes' digest; None where none is kept, or a torn one."""
         try:
             return load_file(self._path(listener_key, digest))["track"]
         except (FileNotFoundError, SafetensorError, KeyError):
             return None
 
-    def keep(self, listener_key: str, digest: str, track: np.ndarray) -> None:
+    def put(self, listener_key: str, digest: str, track: np.ndarray) -> None:
         """Keep a track for whoever asks next."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self._path(listener_key, digest), save({"track": np.ascontiguousarray(track)}))
@@ -93,13 +93,13 @@ class _Hearing:
     track: np.ndarray | None = None
     error: UserError | None = None
 
-    def outcome(self) -> Heard | UserError:
-        return self.error or Heard(samples=self.samples, voice=self.voice, track=self.track)
+    def outcome(self) -> FrameProbabilities | UserError:
+        return self.error or FrameProbabilities(samples=self.samples, voice=self.voice, track=self.track)
 
 
 def listen(
-    recordings: Iterable[Recording], listener: Listener, memory: Memory, tick: Tick = lambda seconds: None
-) -> Iterator[tuple[Recording, Heard | UserError]]:
+    recordings: Iterable[Recording], listener: Detectors, memory: ProbabilityCache, tick: Tick = lambda seconds: None
+) -> Iterator[tuple[Recording, FrameProbabilities | UserError]]:
     """Yield each recording, in order, with what is heard in it, or with why it cannot be read.
 
     tick is told the seconds of audio done: half of a recording's when the detector has heard it, half by the
@@ -116,7 +116,7 @@ def listen(
             tracks = [np.zeros(0) for _ in sources]  # none: on the way, the detector has heard everything
         for hearing, track in zip(unclassified, tracks, strict=True):
             hearing.track = track
-            memory.keep(listener.classifier_key, hearing.digest, track)
+            memory.put(listener.classifier_key, hearing.digest, track)
         for hearing in group:
             yield hearing.recording, hearing.outcome()
 
@@ -125,8 +125,8 @@ def _detected(
     left: deque[Recording],
     group: list[_Hearing],
     unclassified: list[_Hearing],
-    listener: Listener,
-    memory: Memory,
+    listener: Detectors,
+    memory: ProbabilityCache,
     tick: Tick,
 ) -> Iterator[Source]:
     """Take a group from what is left, let the detector hear it, and yield what the classifier has to hear.
@@ -153,16 +153,16 @@ def _detected(
         yield source
 
 
-def _detect(hearing: _Hearing, listener: Listener, memory: Memory) -> Source:
+def _detect(hearing: _Hearing, listener: Detectors, memory: ProbabilityCache) -> Source:
     """Fill in what is remembered of a recording and what the detector hears; UserError where it cannot be read."""
     path = hearing.recording.path
     hearing.samples = checked_length(path)
     hearing.digest = sha256_file(path)
-    hearing.voice = memory.recall(listener.vad_key, hearing.digest)
+    hearing.voice = memory.get(listener.vad_key, hearing.digest)
     if listener.classify:
-        hearing.track = memory.recall(listener.classifier_key, hearing.digest)
+        hearing.track = memory.get(listener.classifier_key, hearing.digest)
     source = Source(read=checked_reader(path), samples=hearing.samples)
     if hearing.voice is None:
         hearing.voice = listener.vad().track(source.read, source.samples)
-        memory.keep(listener.vad_key, hearing.digest, hearing.voice)
+        memory.put(listener.vad_key, hearing.digest, hearing.voice)
     return source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.bundle.checks import verify
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.descriptions import read_description
 from submission.bundle.checks.finding import Finding, verdict
 from submission.bundle.checks.location import chosen_campaign
@@ -128,7 +128,7 @@ def preview(folder: Path, campaign: str | None = None) -> Preview:
     campaign: as for `verify`. Raises UserError where there is no folder, or no campaign to hold it against.
     """
     findings = verify(folder, campaign)
-    view = View(folder, chosen_campaign(folder, campaign))
+    view = BundleView(folder, chosen_campaign(folder, campaign))
     figures = _figures(view)
     outputs = tuple(
         _output(view, pair.name, name, figures, findings) for pair in view.campaign.pairs for name in pair.testsets
@@ -147,7 +147,7 @@ def preview(folder: Path, campaign: str | None = None) -> Preview:
 
 
 def _output(
-    view: View,
+    view: BundleView,
     pair: str,
     testset: str,
     figures: Mapping[tuple[str, str], Sequence[Figure]],
@@ -175,7 +175,7 @@ def _output(
     )
 
 
-def _lines(view: View, path: str) -> list[str] | None:
+def _lines(view: BundleView, path: str) -> list[str] | None:
     """Return the lines of an output; bytes that are not UTF-8 become U+FFFD, and verify says so."""
     try:
         return lines_of(read_output(view, path).decode("utf-8", errors="replace").removeprefix(BOM))
@@ -183,14 +183,14 @@ def _lines(view: View, path: str) -> list[str] | None:
         return None
 
 
-def _segments(view: View, testset: str) -> list[Segment] | None:
+def _segments(view: BundleView, testset: str) -> list[Segment] | None:
     try:
         return read_segments_of(view, testset)
     except Unreadable:
         return None
 
 
-def _figures(view: View) -> dict[tuple[str, str], list[Figure]]:
+def _figures(view: BundleView) -> dict[tuple[str, str], list[Figure]]:
     """Return (pair, test set) -> its scores; what is no number is left out, and verify says so."""
     figures: dict[tuple[str, str], list[Figure]] = {}
     for key, record in readable_records(view):
@@ -209,7 +209,7 @@ def _count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
-def _descriptions(view: View) -> Iterator[tuple[str, str]]:
+def _descriptions(view: BundleView) -> Iterator[tuple[str, str]]:
     for pair in view.campaign.pairs:
         try:
             text = read_description(view, pair.name)
@@ -218,7 +218,7 @@ def _descriptions(view: View) -> Iterator[tuple[str, str]]:
         yield pair.name, "".join(f"{shown(line, 4_096)}\n" for line in lines_of(text))
 
 
-def _size(view: View, campaign: Campaign) -> tuple[str, ...]:
+def _size(view: BundleView, campaign: Campaign) -> tuple[str, ...]:
     if view.overfull or view.unlisted or not view.under("model"):
         return ("model folder: unknown",)
     return tuple(against_limit(view.model_bytes, campaign.size_limit))

@@ -51,7 +51,7 @@ BABBLE_TEXTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class Example:
     """One recording to learn from."""
 
     domain: str
@@ -80,13 +80,13 @@ def joined(parts: Sequence[str], language: str) -> str:
     return ("" if language == "zh" else " ").join(parts)
 
 
-def plan_lessons(count: int, seed: int) -> list[Lesson]:
+def plan_lessons(count: int, seed: int) -> list[Example]:
     """Return `count` lessons from the training sentences of all domains, shuffled; the new domain's share is small."""
     rng = np.random.default_rng([seed, 1])
     known = [domain for domain in DOMAINS if domain != NEW_DOMAIN]
     of_new = round(count * NEW_DOMAIN_SHARE)
     wanted = dict.fromkeys(known, -(-(count - of_new) // len(known))) | {NEW_DOMAIN: of_new}
-    lessons: list[Lesson] = []
+    lessons: list[Example] = []
     for domain in sorted(wanted):
         pool = sentences(domain, round(wanted[domain] * (1 + DOUBLE_SHARE)) + 1, seed=seed, split="train")
         place = 0
@@ -97,11 +97,11 @@ def plan_lessons(count: int, seed: int) -> list[Lesson]:
     return [lessons[index] for index in rng.permutation(len(lessons))[:count]]
 
 
-def draw_lesson(domain: str, taken: Sequence, rng: np.random.Generator) -> Lesson:
+def draw_lesson(domain: str, taken: Sequence, rng: np.random.Generator) -> Example:
     """Return a lesson of one or two sentences with a random trained voice and condition."""
     speakers = voices("train")
     languages = taken[0].targets
-    return Lesson(
+    return Example(
         domain=domain,
         spoken=tuple(sentence.spoken for sentence in taken),
         targets={code: joined([sentence.targets[code] for sentence in taken], code) for code in languages},
@@ -111,7 +111,7 @@ def draw_lesson(domain: str, taken: Sequence, rng: np.random.Generator) -> Lesso
     )
 
 
-def record(lesson: Lesson) -> np.ndarray:
+def record(lesson: Example) -> np.ndarray:
     """Return a lesson's recording, float32 [samples] at 16 kHz: its voice varied a little, its condition applied."""
     rng = np.random.default_rng(lesson.seed)
     voice = voice_named(lesson.voice)
@@ -198,7 +198,7 @@ def _take_extractor(folder: str) -> None:
     _extractor = WhisperFeatureExtractor.from_pretrained(folder)
 
 
-def _listen(lesson: Lesson) -> tuple[int, np.ndarray]:
+def _listen(lesson: Example) -> tuple[int, np.ndarray]:
     """Return one recording's frame count, and its log-mel frames with a tail by the real extractor.
 
     The frames are float16 [frames, bins]; a recording longer than the window has none.
@@ -213,7 +213,7 @@ def _listen(lesson: Lesson) -> tuple[int, np.ndarray]:
 
 
 def record_features(
-    lessons: Sequence[Lesson], processor_folder: Path, path: Path, workers: int, label: str = "speak"
+    lessons: Sequence[Example], processor_folder: Path, path: Path, workers: int, label: str = "speak"
 ) -> Features:
     """Record every lesson with `workers` processes, write the features to `path`, and say where each lies.
 
@@ -237,7 +237,7 @@ def record_features(
     )
 
 
-def _heard(lessons: Sequence[Lesson], processor_folder: Path, workers: int) -> Iterator[tuple[int, np.ndarray]]:
+def _heard(lessons: Sequence[Example], processor_folder: Path, workers: int) -> Iterator[tuple[int, np.ndarray]]:
     if workers <= 1:
         _take_extractor(str(processor_folder))
         with one_thread():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from submission.miniature.curriculum import NEW_DOMAIN, Condition, Lesson, one_thread, record
+from submission.miniature.curriculum import NEW_DOMAIN, Condition, Example, one_thread, record
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import LANGUAGES, PROMPT
 from submission.miniature.voice import Split, voices
@@ -24,7 +24,7 @@ BATCH_SIZE = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paper:
+class EvaluationSet:
     """One set of questions."""
 
     name: str
@@ -35,21 +35,24 @@ class Paper:
 
 
 KNOWN = tuple(domain for domain in DOMAINS if domain != NEW_DOMAIN)
-PAPERS = (
-    *(Paper(name=f"clean/{domain}", domains=(domain,), speakers="train", condition="clean") for domain in DOMAINS),
-    Paper(name="new-voices/known", domains=KNOWN, speakers="heldout", condition="clean"),
-    Paper(name="telephone/known", domains=KNOWN, speakers="train", condition="telephone"),
-    Paper(name="noise/known", domains=KNOWN, speakers="train", condition="noise"),
+EVALUATION_SETS = (
+    *(
+        EvaluationSet(name=f"clean/{domain}", domains=(domain,), speakers="train", condition="clean")
+        for domain in DOMAINS
+    ),
+    EvaluationSet(name="new-voices/known", domains=KNOWN, speakers="heldout", condition="clean"),
+    EvaluationSet(name="telephone/known", domains=KNOWN, speakers="train", condition="telephone"),
+    EvaluationSet(name="noise/known", domains=KNOWN, speakers="train", condition="noise"),
 )
 
 
-def questions(paper: Paper, count: int, seed: int) -> list[Lesson]:
+def questions(paper: EvaluationSet, count: int, seed: int) -> list[Example]:
     """Return the recordings of a paper: `count` held-out sentences, spread over its domains and speakers."""
     rng = np.random.default_rng([seed, 2])
     speakers = voices(paper.speakers)
     drawn = [sentences(domain, count, seed=seed, split="heldout") for domain in paper.domains]
     return [
-        Lesson(
+        Example(
             domain=sentence.domain,
             spoken=(sentence.spoken,),
             targets=sentence.targets,
@@ -66,16 +69,16 @@ def examine(folder: Path, count: int, seed: int, workers: int) -> dict[str, dict
 
     Papers are divided among single-threaded processes; how many does not change the scores.
     """
-    tasks = [(folder, paper, count, seed) for paper in PAPERS]
+    tasks = [(folder, paper, count, seed) for paper in EVALUATION_SETS]
     if workers == 1:
         results = [_sit(*task) for task in tasks]
     else:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             results = pool.starmap(_sit, tasks, chunksize=1)
-    return {paper.name: result for paper, result in zip(PAPERS, results, strict=True)}
+    return {paper.name: result for paper, result in zip(EVALUATION_SETS, results, strict=True)}
 
 
-def _sit(folder: Path, paper: Paper, count: int, seed: int) -> dict[str, dict[str, float]]:
+def _sit(folder: Path, paper: EvaluationSet, count: int, seed: int) -> dict[str, dict[str, float]]:
     """Return one paper's scores by language, computed on one thread."""
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 

@@ -46,7 +46,7 @@ from submission.miniature.model import (
     train_tokenizer,
 )
 from submission.miniature.optimiser import Optimiser, Team, alone, rate_scale
-from submission.miniature.training import LETTERS, Batch, School, encode, listening_losses, translation_loss
+from submission.miniature.training import LETTERS, Batch, TrainingSet, encode, listening_losses, translation_loss
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
 
@@ -120,7 +120,7 @@ def forge(out: Path, shape: Shape, training: Training, *, examined: int = 50, co
         path = workshop / "features.f16"
         features = record_features(lessons, workshop / "processor", path, training.workers)
         spoken_seconds = time.monotonic() - started
-        curve = learn(workshop, config, School(lessons, features, processor.tokenizer, shape.mel_frames), training)
+        curve = learn(workshop, config, TrainingSet(lessons, features, processor.tokenizer, shape.mel_frames), training)
         model = build_model(config, training.seed)
         model.load_state_dict(torch.load(workshop / "weights.pt", weights_only=True))
     save_checkpoint(model, processor, out)
@@ -160,7 +160,7 @@ def shape_named(name: str) -> Shape:
     return SHAPES[name]
 
 
-def learn(workshop: Path, config: Qwen2AudioConfig, school: School, training: Training) -> list[dict[str, float]]:
+def learn(workshop: Path, config: Qwen2AudioConfig, school: TrainingSet, training: Training) -> list[dict[str, float]]:
     """Train with a team of processes, leave the weights in workshop/weights.pt, return the losses by step."""
     if training.workers == 1:
         return attend(alone(), workshop, config, school, training)
@@ -179,7 +179,7 @@ def _attend_as(rank: int, board: torch.Tensor, barrier: Barrier, *arguments) -> 
 class Pupil(torch.nn.Module):
     """The model, and the heads of the first phase."""
 
-    def __init__(self, config: Qwen2AudioConfig, school: School, seed: int) -> None:
+    def __init__(self, config: Qwen2AudioConfig, school: TrainingSet, seed: int) -> None:
         super().__init__()
         self.model = build_model(config, seed)
         with torch.random.fork_rng(devices=[]):
@@ -189,7 +189,7 @@ class Pupil(torch.nn.Module):
 
 
 def attend(
-    team: Team, workshop: Path, config: Qwen2AudioConfig, school: School, training: Training
+    team: Team, workshop: Path, config: Qwen2AudioConfig, school: TrainingSet, training: Training
 ) -> list[dict[str, float]]:
     """Do one process's part of the training; the first of the team prints, logs and saves."""
     with one_thread():
@@ -201,7 +201,7 @@ def attend(
     return curve
 
 
-def take_lessons(team: Team, pupil: Pupil, school: School, training: Training) -> list[dict[str, float]]:
+def take_lessons(team: Team, pupil: Pupil, school: TrainingSet, training: Training) -> list[dict[str, float]]:
     """Run both phases and return the losses, averaged over every ten steps."""
     optimiser = Optimiser(
         pupil,
@@ -232,13 +232,13 @@ def take_lessons(team: Team, pupil: Pupil, school: School, training: Training) -
     return curve
 
 
-def endless(school: School, training: Training) -> Iterator[np.ndarray]:
+def endless(school: TrainingSet, training: Training) -> Iterator[np.ndarray]:
     """Yield batches, one epoch after another."""
     for epoch in count():
         yield from school.batches(training.batch_size, seed=training.seed * 1000 + epoch)
 
 
-def lesson_losses(pupil: Pupil, school: School, batch: Batch, *, listening: bool) -> dict[str, torch.Tensor]:
+def lesson_losses(pupil: Pupil, school: TrainingSet, batch: Batch, *, listening: bool) -> dict[str, torch.Tensor]:
     """Return the losses of what is heard and, unless only listening is learned, of the translation."""
     encoded = encode(pupil.model.model.audio_tower, batch.mel, batch.frames)
     losses = listening_losses(pupil.word_head, pupil.letter_head, encoded, batch)

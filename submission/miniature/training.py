@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from submission.miniature.curriculum import Features, Lesson
+from submission.miniature.curriculum import Example, Features
 from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT
 
 BLANK = 0
@@ -46,10 +46,10 @@ class Batch:
     """Token ids by recording and language, end token included."""
 
 
-class School:
+class TrainingSet:
     """Everything that batches are made from: features, word list, token ids."""
 
-    def __init__(self, lessons: Sequence[Lesson], features: Features, tokenizer, window_frames: int) -> None:
+    def __init__(self, lessons: Sequence[Example], features: Features, tokenizer, window_frames: int) -> None:
         self.features = features
         self.window_frames = window_frames
         self.frames = None  # opened by the process that reads it: sending a mapping would copy it
@@ -222,7 +222,7 @@ def attention_mask(branch: torch.Tensor) -> torch.Tensor:
     return torch.zeros(seen.shape).masked_fill(~(causal & seen), torch.finfo(torch.float32).min)[:, None]
 
 
-def translation_loss(model, encoded: torch.Tensor, batch: Batch, school: School) -> torch.Tensor:
+def translation_loss(model, encoded: torch.Tensor, batch: Batch, school: TrainingSet) -> torch.Tensor:
     """Return the cross-entropy per target token over both languages, given the encoder's output."""
     layout = lay_out(batch, school.before, school.audio_id)
     embedded = model.get_input_embeddings()(layout.ids)

@@ -14,7 +14,7 @@ from transformers import Qwen2AudioProcessor
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import read_slice
-from submission.runtime.prompt import Example, Heard, encode, end_token_id, hear
+from submission.runtime.prompt import AudioFeatures, Example, encode, end_token_id, extract_features
 from submission.text.corpus import Utterance
 
 
@@ -33,20 +33,20 @@ def load_examples(
     Utterances of the same stretch of audio (one a target language) share what was heard of it.
     data: the folder that their audio paths are relative to; prompts: target language code -> rendered prompt;
     targets: whether the translation and the end token follow the prompt; label: what the progress is called.
-    Raises UserError for a language without a prompt, before any audio is read, and for audio that `hear` refuses.
+    Raises UserError for a language without a prompt, before any audio is read, and for audio that `extract_features` refuses.
     """
     end_token_id(processor, end_token)
     for u in utterances:
         if u.target_lang not in prompts:
             what = f"its target language {u.target_lang!r} has no prompt, only {sorted(prompts)} have"
             raise UserError(f"utterance {u.id}", what, "leave it out, or add the pair to the campaign")
-    heard: dict[tuple[str, int, int], Heard] = {}
+    heard: dict[tuple[str, int, int], AudioFeatures] = {}
     examples = []
     with progress(label, len(utterances), "utterances") as tick:
         for u in utterances:
             place = (u.audio, u.start, u.end)
             if place not in heard:
-                heard[place] = hear(processor, read_slice(data / u.audio, u.start, u.end), u.id)
+                heard[place] = extract_features(processor, read_slice(data / u.audio, u.start, u.end), u.id)
             target = u.target if targets else None
             examples.append(encode(processor, heard[place], prompts[u.target_lang], target, end_token))
             tick(1)

@@ -31,7 +31,7 @@ KERNEL_DTYPE = torch.bfloat16
 """Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
 
 GROUP_SIZES = (32, 64, 128, 256)
-ARRANGED_PART = "codes"
+PREPACKED_PART = "codes"
 """The part of an affine weight whose place an arranged one takes."""
 
 BITS = 4
@@ -42,7 +42,7 @@ CACHE_ELEMENTS = 1 << 19
 
 
 class Kernel(Protocol):
-    """A product with 4-bit codes. All of them are stateless: what they need is in an `Arranged` weight."""
+    """A product with 4-bit codes. All of them are stateless: what they need is in an `Prepacked` weight."""
 
     device: str
     """Type of device that it runs on."""
@@ -51,7 +51,7 @@ class Kernel(Protocol):
     most_rows: int
     """Rows of activations up to which it is faster than dequantizing and multiplying."""
 
-    def arrange(self, codes: Tensor) -> Tensor:
+    def prepack(self, codes: Tensor) -> Tensor:
         """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape."""
 
     def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class CPUKernel:
     tiles = ((64, 1), (32, 1), (16, 1))
     most_rows = 192
 
-    def arrange(self, codes: Tensor) -> Tensor:
+    def prepack(self, codes: Tensor) -> Tensor:
         return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
 
     def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class CUDAKernel:
     tiles = ((8, 128),)
     most_rows = 32
 
-    def arrange(self, codes: Tensor) -> Tensor:
+    def prepack(self, codes: Tensor) -> Tensor:
         return torch.ops.aten._convert_weight_to_int4pack(codes[:, ::2] << BITS | codes[:, 1::2], 8)
 
     def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Layout:
     def fits(self, shape: tuple[int, int]) -> bool:
         return shape[0] % self.rows == 0 and shape[1] % self.columns == 0
 
-    def arrange(self, codes: Tensor) -> Tensor:
+    def prepack(self, codes: Tensor) -> Tensor:
         """Return uint8 [rows, columns / 2] of codes, uint8 [rows, columns]."""
         rows, columns = codes.shape
         tiles = codes.view(-1, self.rows, columns // self.columns, self.columns)
@@ -122,24 +122,24 @@ class Layout:
         low, high = nibbles.chunk(2, dim=1)
         return (high << BITS | low).view(rows, columns // 2)
 
-    def codes(self, arranged: Tensor) -> Tensor:
+    def codes(self, prepacked: Tensor) -> Tensor:
         """Return what was arranged as uint8 [tiles along the rows, columns, rows of a tile]."""
-        tiles = arranged.view(-1, self.rows * self.columns // 2)
+        tiles = prepacked.view(-1, self.rows * self.columns // 2)
         nibbles = torch.cat([tiles & 0xF, tiles >> BITS], dim=1)
         if self.order is not None:
             nibbles = nibbles[:, self.order]
-        return nibbles.view(-1, arranged.shape[1] * 2, self.rows)
+        return nibbles.view(-1, prepacked.shape[1] * 2, self.rows)
 
 
-class Arranged:
+class Prepacked:
     """A weight [rows, columns] whose codes lie as a kernel wants them."""
 
     def __init__(self, kernel: Kernel, layout: Layout, codec: Affine, parts: Mapping[str, Tensor], columns: int):
         """Take the parts of a weight; codes that are 4 bits wide are arranged in the memory where they lie."""
-        codes = parts[ARRANGED_PART]
+        codes = parts[PREPACKED_PART]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
-        self.others = {name: part for name, part in parts.items() if name != ARRANGED_PART}
+        self.others = {name: part for name, part in parts.items() if name != PREPACKED_PART}
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
         """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
@@ -147,7 +147,7 @@ class Arranged:
         whole = (len(codes), columns // 2)
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
-            self.codes[rows] = layout.arrange(unpack_codes(codes[rows], codec.bits, columns) + self.shift)
+            self.codes[rows] = layout.prepack(unpack_codes(codes[rows], codec.bits, columns) + self.shift)
 
     def _blocks(self, begin: int, end: int) -> Iterator[slice]:
         """Yield slices of rows, whole tiles, that are worked on at a time."""
@@ -155,7 +155,7 @@ class Arranged:
         step = tile * max(1, CACHE_ELEMENTS // (tile * self.shape[1])) if self.codes.is_cpu else end - begin
         return (slice(start, min(start + step, end)) for start in range(begin, end, step))
 
-    def takes(self, inputs: Tensor) -> bool:
+    def supports(self, inputs: Tensor) -> bool:
         """Say whether the kernel multiplies these inputs [..., columns], and sooner than a plain product would."""
         return (
             inputs.dtype == KERNEL_DTYPE
@@ -190,19 +190,19 @@ class Arranged:
     def parts(self) -> dict[str, Tensor]:
         """What the codec stores, by suffix, its codes in their own order again."""
         codes = torch.cat([self._packed(rows) for rows in self._blocks(0, self.shape[0])])
-        return {ARRANGED_PART: codes, **self.others}
+        return {PREPACKED_PART: codes, **self.others}
 
     def _packed(self, rows: slice) -> Tensor:
         codes = (self.layout.codes(self.codes[rows]) - self.shift).transpose(1, 2).contiguous()
         return pack_codes(codes.view(-1, self.shape[1]), self.codec.bits)
 
 
-def arrange(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Arranged | None:
+def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
     """Return a weight arranged for its device's kernel, or None where there is none that takes it.
 
     Codes that are 4 bits wide are arranged in the memory where they lie.
     """
-    codes = parts.get(ARRANGED_PART)
+    codes = parts.get(PREPACKED_PART)
     kernel = KERNELS.get(codes.device.type) if codes is not None else None
     if kernel is None or not isinstance(codec, Affine) or codec.bits > BITS:
         return None
@@ -211,7 +211,7 @@ def arrange(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Arranged
     layout = proved_layout(kernel, codes.device)
     if layout is None or not layout.fits((len(codes), columns)):
         return None
-    return Arranged(kernel, layout, codec, parts, columns)
+    return Prepacked(kernel, layout, codec, parts, columns)
 
 
 @functools.cache
@@ -234,7 +234,7 @@ def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Lay
     found = torch.zeros(size, dtype=torch.int64, device=device)
     for shift in range(0, (size - 1).bit_length(), BITS):
         digits = (places >> shift & 0xF).to(torch.uint8).repeat(1, 2)
-        tile = kernel.arrange(digits).reshape(-1).view(torch.uint8)[: size // 2]
+        tile = kernel.prepack(digits).reshape(-1).view(torch.uint8)[: size // 2]
         found |= torch.cat([tile & 0xF, tile >> BITS]).long() << shift
     order, natural = found.argsort(), torch.arange(size, device=device)
     if not torch.equal(found[order], natural):
@@ -256,5 +256,5 @@ def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
     parts = {name: part.to(device) for name, part in parts.items()}
     inputs = torch.randn(5, columns, generator=generator).to(device, KERNEL_DTYPE)
     expected = F.linear(inputs.float(), codec.decode(parts, columns, torch.float32))
-    outputs = Arranged(kernel, layout, codec, parts, columns).multiply(inputs).float()
+    outputs = Prepacked(kernel, layout, codec, parts, columns).multiply(inputs).float()
     return bool((outputs - expected).norm() < 0.02 * expected.norm())

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
-from submission.runtime.packed import arrange_linears, plain_bytes
+from submission.runtime.packed import plain_bytes, prepack_linears
 from submission.runtime.quantizer import register
 
 MODELS = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
@@ -63,7 +63,7 @@ def load_for_inference(
     Where there is no kernel, a model that is small even as plain layers becomes them: the same numbers, sooner.
     """
     model, processor = load_model(folder, dtype, device)
-    if not arrange_linears(model) and 0 < plain_bytes(model) <= SMALL_BYTES:
+    if not prepack_linears(model) and 0 < plain_bytes(model) <= SMALL_BYTES:
         model = model.dequantize()
     return model, processor
 

@@ -2,7 +2,7 @@
 
 A linear is dequantized whole (the head in row blocks) for each call and forgotten again; an embedding unpacks the
 rows that are looked up. What the parts of a weight hold, its codec knows. Nothing is cached: memory is what packing
-is for. `arrange` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
+is for. `prepack` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from submission.model.codecs import Codec
-from submission.runtime.kernels import ARRANGED_PART, KERNEL_DTYPE, Arranged, arrange
+from submission.runtime.kernels import KERNEL_DTYPE, PREPACKED_PART, Prepacked, prepack
 
 STORED_DTYPES = {
     "U8": torch.uint8,
@@ -44,14 +44,14 @@ class PackedTensor(nn.Module):
         self.codec = codec
         self.shape = torch.Size(shape)
         self.dtype = dtype
-        self.arranged: Arranged | None = None
+        self.prepacked: Prepacked | None = None
         for name, (kind, part_shape) in codec.parts(tuple(shape)).items():
             self.register_buffer(name, torch.empty(part_shape, dtype=STORED_DTYPES[kind], device=device))
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """What is stored, by suffix."""
-        return self.arranged.parts if self.arranged is not None else dict(self._buffers)  # type: ignore[return-value]
+        return self.prepacked.parts if self.prepacked is not None else dict(self._buffers)  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
@@ -59,26 +59,26 @@ class PackedTensor(nn.Module):
 
     def dequantize(self, dtype: torch.dtype, rows: slice | torch.Tensor | None = None) -> torch.Tensor:
         """Return the weight in dtype, or some of its rows: a slice, or int64 [n] of row numbers."""
-        if self.arranged is not None and not isinstance(rows, torch.Tensor):
-            return self.arranged.dequantize(dtype, slice(None) if rows is None else rows)
+        if self.prepacked is not None and not isinstance(rows, torch.Tensor):
+            return self.prepacked.dequantize(dtype, slice(None) if rows is None else rows)
         parts = self.parts
         if rows is not None:
             parts = {name: part[rows] for name, part in parts.items()}
         return self.codec.decode(parts, self.shape[1], dtype)
 
-    def arrange(self) -> bool:
+    def prepack(self) -> bool:
         """Lay the codes as the device's kernel wants them; say whether there is one. Casts and moves undo it."""
-        if self.arranged is None and self.dtype == KERNEL_DTYPE:
-            self.arranged = arrange(self.codec, self.parts, self.shape[1])
-            if self.arranged is not None:
-                self._buffers[ARRANGED_PART] = None
-        return self.arranged is not None
+        if self.prepacked is None and self.dtype == KERNEL_DTYPE:
+            self.prepacked = prepack(self.codec, self.parts, self.shape[1])
+            if self.prepacked is not None:
+                self._buffers[PREPACKED_PART] = None
+        return self.prepacked is not None
 
     def _restore(self) -> None:
-        """Undo `arrange`."""
-        if self.arranged is not None:
-            self._buffers |= self.arranged.parts
-            self.arranged = None
+        """Undo `prepack`."""
+        if self.prepacked is not None:
+            self._buffers |= self.prepacked.parts
+            self.prepacked = None
 
     def _save_to_state_dict(self, destination: dict[str, torch.Tensor], prefix: str, keep_vars: bool) -> None:
         destination |= {prefix + name: part for name, part in self.parts.items()}
@@ -112,9 +112,9 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return inputs [..., in_features] times the weight's transpose, plus bias; in the dtype of inputs."""
-        arranged = self.weight.arranged
-        if arranged is not None and arranged.takes(inputs):
-            outputs = arranged.multiply(inputs)
+        prepacked = self.weight.prepacked
+        if prepacked is not None and prepacked.supports(inputs):
+            outputs = prepacked.multiply(inputs)
             return outputs if self.bias is None else outputs + self.bias
         step = max(1, LINEAR_ELEMENTS // self.in_features)
         if self.out_features <= step:
@@ -141,7 +141,7 @@ class PackedEmbedding(nn.Module):
         return rows.view(*ids.shape, self.embedding_dim)
 
 
-def arrange_linears(model: nn.Module) -> int:
+def prepack_linears(model: nn.Module) -> int:
     """Prepare every linear that a kernel of its device takes, once; return how many these are.
 
     From then on short inputs in bfloat16 are multiplied with the codes themselves. To be called where inference
@@ -149,7 +149,7 @@ def arrange_linears(model: nn.Module) -> int:
     4-bit copy takes their place.
     """
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
-    return sum(linear.weight.arrange() for linear in linears)
+    return sum(linear.weight.prepack() for linear in linears)
 
 
 def plain_bytes(model: nn.Module) -> int:

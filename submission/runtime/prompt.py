@@ -29,7 +29,7 @@ PEAK_LIMIT = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class AudioFeatures:
     """Audio as the encoder reads it; the same for every language that it is translated to."""
 
     features: torch.Tensor
@@ -44,7 +44,7 @@ class Heard:
 class Example:
     """One utterance as the model reads it, without padding."""
 
-    heard: Heard
+    audio: AudioFeatures
     input_ids: torch.Tensor
     """int64 [tokens]: the prompt with its <|AUDIO|> expanded, then the target and the end token if there is one."""
     prompt_tokens: int
@@ -102,14 +102,14 @@ def check_waveform(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: 
         raise UserError(where, f"peak {peak:g}, expected at most about 1", "scale samples to ±1")
 
 
-def hear(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: str = "audio") -> Heard:
+def extract_features(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: str = "audio") -> AudioFeatures:
     """Turn audio, float32 [samples] at 16 kHz and ±1, into what the encoder reads.
 
     Raises UserError as `check_waveform`, with `where` naming the utterance.
     """
     check_waveform(processor, waveform, where)
     batch = processor(text=[processor.audio_token], audio=[waveform], sampling_rate=SAMPLE_RATE, return_tensors="pt")
-    return Heard(
+    return AudioFeatures(
         features=batch["input_features"][0],
         feature_mask=batch["feature_attention_mask"][0],
         positions=batch["input_ids"].shape[1],
@@ -117,7 +117,11 @@ def hear(processor: Qwen2AudioProcessor, waveform: np.ndarray, where: str = "aud
 
 
 def encode(
-    processor: Qwen2AudioProcessor, heard: Heard, prompt: str, target: str | None = None, end_token: str = END_TOKEN
+    processor: Qwen2AudioProcessor,
+    heard: AudioFeatures,
+    prompt: str,
+    target: str | None = None,
+    end_token: str = END_TOKEN,
 ) -> Example:
     """Put audio and text together.
 
@@ -133,7 +137,7 @@ def encode(
     if target is not None:
         ids += processor.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         ids += [end_token_id(processor, end_token)]
-    return Example(heard=heard, input_ids=torch.tensor(ids, dtype=torch.int64), prompt_tokens=prompt_tokens)
+    return Example(audio=heard, input_ids=torch.tensor(ids, dtype=torch.int64), prompt_tokens=prompt_tokens)
 
 
 def collate(
@@ -159,8 +163,8 @@ def collate(
     batch = {
         "input_ids": ids,
         "attention_mask": mask,
-        "input_features": torch.stack([example.heard.features for example in examples]),
-        "feature_attention_mask": torch.stack([example.heard.feature_mask for example in examples]),
+        "input_features": torch.stack([example.audio.features for example in examples]),
+        "feature_attention_mask": torch.stack([example.audio.feature_mask for example in examples]),
     }
     return batch | {"labels": targets} if labels else batch
 
@@ -181,7 +185,7 @@ def build_inputs(
     """
     if not (len(waveforms) == len(prompts) and (targets is None or len(targets) == len(waveforms))):
         raise ValueError("waveforms, prompts and targets differ in number")
-    heard = [hear(processor, w, names[i] if names else f"audio {i}") for i, w in enumerate(waveforms)]
+    heard = [extract_features(processor, w, names[i] if names else f"audio {i}") for i, w in enumerate(waveforms)]
     examples = [
         encode(processor, heard[i], prompt, targets[i] if targets is not None else None, end_token)
         for i, prompt in enumerate(prompts)

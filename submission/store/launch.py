@@ -30,14 +30,14 @@ class Launch:
     rank: int
     processes: int
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here; for a launch that is joined."""
         if self.processes > 1:
             import torch.distributed as distributed
 
             distributed.barrier()
 
-    def told(self, word: bool) -> bool:
+    def broadcast(self, word: bool) -> bool:
         """Return what the first process says, when every process has come here; for a launch that is joined."""
         if self.processes == 1:
             return word
@@ -72,7 +72,7 @@ def _refuse_unranked(environment: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def joined() -> Iterator[Launch]:
+def process_group() -> Iterator[Launch]:
     """Form the group of the launched processes for a while, where it is not formed already."""
     launch = launched()
     if launch.processes == 1:

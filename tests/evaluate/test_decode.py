@@ -64,7 +64,7 @@ def test_each_token_of_a_batch_is_as_likely_as_alone(tiny, segments, recordings)
     from transformers import GenerationConfig
 
     from submission.runtime.audio import read_slice
-    from submission.runtime.prompt import Example, build_inputs, collate, encode, hear
+    from submission.runtime.prompt import Example, build_inputs, collate, encode, extract_features
 
     model, processor = tiny
     waveforms = [read_slice(recordings[s.recording], s.start, s.end) for s in segments[:6]]
@@ -78,9 +78,9 @@ def test_each_token_of_a_batch_is_as_likely_as_alone(tiny, segments, recordings)
     answers = given.sequences[:, inputs["input_ids"].shape[1] :]
     batched = torch.stack(given.logits, dim=1).log_softmax(-1).gather(-1, answers[..., None])[..., 0]
     for waveform, answer, scores in zip(waveforms, answers, batched, strict=True):
-        asked = encode(processor, hear(processor, waveform), PROMPT)
+        asked = encode(processor, extract_features(processor, waveform), PROMPT)
         ids = torch.cat([asked.input_ids, answer])
-        whole = Example(heard=asked.heard, input_ids=ids, prompt_tokens=asked.prompt_tokens)
+        whole = Example(audio=asked.audio, input_ids=ids, prompt_tokens=asked.prompt_tokens)
         batch = collate([whole], processor.tokenizer.pad_token_id, "right", labels=False)
         with torch.inference_mode():
             logits = model(**batch).logits[0, asked.prompt_tokens - 1 : -1]

@@ -18,7 +18,7 @@ import soundfile
 from evaluate.__main__ import make_parser
 from evaluate.recordings.recording_folder import Cut
 from evaluate.recordings.rerun import SEGMENTER, Bundle, choose
-from segment.probabilities.speech_probabilities import Memory
+from segment.probabilities.speech_probabilities import ProbabilityCache
 from submission.cli import run
 from submission.errors import UserError
 from submission.store.digests import tree_digest
@@ -218,7 +218,7 @@ def test_a_recordings_name_may_be_in_another_unicode_form_than_the_segments(bund
             soundfile.write(audio / file, np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
             choice = choose(replace(bundle, segments={"TALKS": segments}), audio, None, None, False)
             assert [(r.name, r.path.name) for r in choice.folder.recordings] == [(name, file)]
-            assert choice.segmenting(choice.folder, Memory(folder=audio))[0] == list(segments)
+            assert choice.segmenting(choice.folder, ProbabilityCache(folder=audio))[0] == list(segments)
 
 
 def of_method(folder: Path, bundled, method: str) -> Bundle:
@@ -245,6 +245,6 @@ def test_a_method_that_classifies_takes_the_bundles_classifier_and_asks_for_segm
     choice = choose(bundle, bundled.audio / "talks", None, None, True)
     assert isinstance(choice.segmenting, Cut)
     assert choice.segmenting.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
-    segments, report = choice.segmenting(choice.folder, Memory(folder=tmp_path / "heard"))
+    segments, report = choice.segmenting(choice.folder, ProbabilityCache(folder=tmp_path / "heard"))
     assert report["method"] == "shas"
     assert all(isinstance(segment, Segment) for segment in segments)

@@ -15,28 +15,28 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from submission.errors import UserError
 from submission.miniature.curriculum import (
     NEW_DOMAIN,
-    Lesson,
+    Example,
     plan_lessons,
     record,
     record_features,
     spoken_words,
 )
-from submission.miniature.evaluation import PAPERS, questions
+from submission.miniature.evaluation import EVALUATION_SETS, questions
 from submission.miniature.forge import Training, forge, shape_named
 from submission.miniature.language import split_of
 from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL, build_checkpoint
 from submission.miniature.optimiser import Optimiser, Team, alone, orthogonalise, rate_scale
-from submission.miniature.training import Batch, School, attention_mask, encode, lay_out, translation_loss
+from submission.miniature.training import Batch, TrainingSet, attention_mask, encode, lay_out, translation_loss
 from submission.miniature.voice import voices
 
 
 @pytest.fixture(scope="module")
-def lessons() -> list[Lesson]:
+def lessons() -> list[Example]:
     return plan_lessons(6, seed=3)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(lessons: list[Lesson], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(lessons: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [text for lesson in lessons for text in lesson.targets.values()]
     return build_checkpoint(tmp_path_factory.mktemp("base") / "small", texts, SMALL, seed=1)
 
@@ -52,18 +52,18 @@ def model(checkpoint: Path) -> Qwen2AudioForConditionalGeneration:
 
 
 @pytest.fixture(scope="module")
-def school(lessons: list[Lesson], checkpoint: Path, processor, tmp_path_factory) -> School:
+def school(lessons: list[Example], checkpoint: Path, processor, tmp_path_factory) -> TrainingSet:
     path = tmp_path_factory.mktemp("features") / "features.f16"
     features = record_features(lessons, checkpoint, path, workers=1)
-    return School(lessons, features, processor.tokenizer, SMALL.mel_frames)
+    return TrainingSet(lessons, features, processor.tokenizer, SMALL.mel_frames)
 
 
 @pytest.fixture(scope="module")
-def batch(school: School, lessons: list[Lesson]) -> Batch:
+def batch(school: TrainingSet, lessons: list[Example]) -> Batch:
     return school.batch(np.arange(len(lessons)), None)
 
 
-def stock_inputs(processor, lessons: list[Lesson], code: str) -> dict[str, torch.Tensor]:
+def stock_inputs(processor, lessons: list[Example], code: str) -> dict[str, torch.Tensor]:
     """What the stock processor makes of the lessons, with the labels of one language."""
     prompt = PROMPT.format(target_language=LANGUAGES[code])
     texts = [prompt + lesson.targets[code] + END for lesson in lessons]
@@ -76,7 +76,7 @@ def stock_inputs(processor, lessons: list[Lesson], code: str) -> dict[str, torch
 
 
 def test_encoder_on_short_batches_equals_the_stock_encoder_on_full_windows(
-    model, processor, lessons: list[Lesson], batch: Batch
+    model, processor, lessons: list[Example], batch: Batch
 ) -> None:
     inputs = stock_inputs(processor, lessons, "de")
     captured = []
@@ -93,7 +93,7 @@ def test_encoder_on_short_batches_equals_the_stock_encoder_on_full_windows(
 
 
 def test_both_translations_in_one_pass_cost_what_the_stock_model_says(
-    model, processor, lessons: list[Lesson], school: School, batch: Batch
+    model, processor, lessons: list[Example], school: TrainingSet, batch: Batch
 ) -> None:
     total, tokens = 0.0, 0
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_both_translations_in_one_pass_cost_what_the_stock_model_says(
     assert float(ours) == pytest.approx(total / tokens, abs=2e-4)
 
 
-def test_languages_do_not_see_each_other(school: School, batch: Batch) -> None:
+def test_languages_do_not_see_each_other(school: TrainingSet, batch: Batch) -> None:
     layout = lay_out(batch, school.before, school.audio_id)
     open_to = attention_mask(layout.branch)[:, 0] == 0
     german, chinese = (layout.branch == 1), (layout.branch == 2)
@@ -126,7 +126,7 @@ def test_lessons_are_training_sentences_and_hardly_any_of_the_new_domain() -> No
 
 def test_examination_asks_held_out_sentences_only() -> None:
     trained = {text for lesson in plan_lessons(2000, seed=1) for text in lesson.spoken}
-    for paper in PAPERS:
+    for paper in EVALUATION_SETS:
         asked = questions(paper, 12, seed=1)
         assert len(asked) == 12
         assert {lesson.domain for lesson in asked} <= set(paper.domains)
@@ -134,7 +134,7 @@ def test_examination_asks_held_out_sentences_only() -> None:
     assert split_of("The encoder is too new.") in ("train", "heldout")
 
 
-def test_recordings_follow_from_their_lesson_alone(lessons: list[Lesson]) -> None:
+def test_recordings_follow_from_their_lesson_alone(lessons: list[Example]) -> None:
     first = [record(lesson) for lesson in lessons]
     for lesson, wave in reversed(list(zip(lessons, first, strict=True))):
         np.testing.assert_array_equal(record(lesson), wave)
@@ -142,9 +142,9 @@ def test_recordings_follow_from_their_lesson_alone(lessons: list[Lesson]) -> Non
 
 
 def test_recordings_longer_than_the_window_are_left_out_and_said(
-    lessons: list[Lesson], checkpoint: Path, processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lessons: list[Example], checkpoint: Path, processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    long = Lesson(
+    long = Example(
         domain="daily",
         spoken=("one two three four five six seven eight nine ten " * 4,),
         targets={"de": "x", "zh": "x"},
@@ -154,7 +154,7 @@ def test_recordings_longer_than_the_window_are_left_out_and_said(
     )
     features = record_features([*lessons[:2], long], checkpoint, tmp_path / "f", workers=1)
     assert "left out 1 recordings longer than the window" in capsys.readouterr().err
-    school = School([*lessons[:2], long], features, processor.tokenizer, SMALL.mel_frames)
+    school = TrainingSet([*lessons[:2], long], features, processor.tokenizer, SMALL.mel_frames)
     assert sorted(np.concatenate(school.batches(1, seed=0))) == [0, 1]
 
 

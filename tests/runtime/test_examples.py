@@ -13,7 +13,7 @@ from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, make_processor, train_tokenizer
 from submission.runtime.audio import read_slice
 from submission.runtime.examples import form_batches, load_examples
-from submission.runtime.prompt import Example, encode, hear, render_prompt
+from submission.runtime.prompt import Example, encode, extract_features, render_prompt
 from submission.text.corpus import Utterance
 
 PROMPTS = {code: render_prompt(PROMPT, name) for code, name in (("de", "German"), ("zh", "Chinese"))}
@@ -62,15 +62,15 @@ def load(utterances, data, processor, **options) -> list[Example]:
 def test_examples_are_the_slices_prompts_and_targets_of_the_corpus_in_its_order(processor, data):
     for u, example in zip(UTTERANCES, load(UTTERANCES, data, processor), strict=True):
         waveform = read_slice(data / u.audio, u.start, u.end)
-        expected = encode(processor, hear(processor, waveform), PROMPTS[u.target_lang], u.target, END)
+        expected = encode(processor, extract_features(processor, waveform), PROMPTS[u.target_lang], u.target, END)
         assert torch.equal(example.input_ids, expected.input_ids)
         assert example.prompt_tokens == expected.prompt_tokens
-        assert torch.equal(example.heard.features, expected.heard.features)
+        assert torch.equal(example.audio.features, expected.audio.features)
 
 
 def test_the_same_stretch_of_audio_is_heard_once(processor, data):
     german, chinese, other = load(UTTERANCES, data, processor)
-    assert german.heard is chinese.heard is not other.heard
+    assert german.audio is chinese.audio is not other.audio
 
 
 def test_without_targets_only_the_prompt_is_left(processor, data):
@@ -92,7 +92,7 @@ def test_audio_that_the_model_would_misread_is_refused_by_the_utterances_name(pr
 
 @given(lengths=st.lists(st.integers(1, 30), max_size=40), batch_size=st.integers(1, 9))
 def test_batches_hold_every_example_once_from_the_longest_to_the_shortest(lengths, batch_size):
-    examples = [Example(heard=None, input_ids=torch.zeros(n), prompt_tokens=0) for n in lengths]
+    examples = [Example(audio=None, input_ids=torch.zeros(n), prompt_tokens=0) for n in lengths]
     batches = form_batches(examples, batch_size)
     order = [index for batch in batches for index in batch]
     assert order == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))

@@ -17,7 +17,7 @@ from submission.model.forecast import resolve_codecs
 from submission.runtime import kernels
 from submission.runtime.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
 from submission.runtime.loading import load_model
-from submission.runtime.packed import PackedLinear, PackedTensor, arrange_linears
+from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
 from submission.store.digests import tree_digest
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_an_arranged_weight_is_the_weight(bits, group_size, meta_bits, tiles, gr
     weight = filled(Affine(bits=bits, group_size=group_size, meta_bits=meta_bits), shape, seed=groups)
     before = state(weight)
     whole = {dtype: weight.dequantize(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    assert weight.arrange() and weight.arranged is not None
+    assert weight.prepack() and weight.prepacked is not None
     assert same(state(weight), before)
     begin = data.draw(st.integers(0, shape[0] - 1))
     rows = slice(begin, data.draw(st.integers(begin + 1, shape[0])))
@@ -92,7 +92,7 @@ def test_a_kernel_computes_what_the_dequantized_weight_computes(bits, group_size
     expected = F.linear(inputs.double(), weight.dequantize(torch.float32).double(), bias.double())
     layer = PackedLinear(weight, bias)
     plain = relative_error(layer(inputs), expected)
-    assert weight.arrange() and weight.arranged.takes(inputs)
+    assert weight.prepack() and weight.prepacked.supports(inputs)
     # Rounding to bfloat16 is 2 ** -9 at most; scale and offset are rounded once each beside the output.
     assert relative_error(layer(inputs), expected) < max(2 * plain, 0.008)
 
@@ -100,13 +100,13 @@ def test_a_kernel_computes_what_the_dequantized_weight_computes(bits, group_size
 def test_a_wide_weight_is_arranged_tile_by_tile():
     weight = filled(Affine(bits=3, group_size=128), (128, 11008))
     before, whole = state(weight), weight.dequantize(torch.bfloat16)
-    assert weight.arrange() and same(state(weight), before)
+    assert weight.prepack() and same(state(weight), before)
     assert torch.equal(weight.dequantize(torch.bfloat16), whole)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
-    layer.weight.arrange()
+    layer.weight.prepack()
     inputs = torch.randn(40, 256).to(torch.bfloat16)
     assert torch.equal(torch.cat([layer(row) for row in inputs.split(1)]), layer(inputs))
 
@@ -116,11 +116,11 @@ def test_what_the_kernel_does_not_take_is_computed_from_the_dequantized_weight(b
     layer = PackedLinear(filled(Affine(bits=bits, group_size=64), (128, 256)), None)
     long = torch.randn(MOST + 1, 256)
     expected = {dtype: layer(long.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
-    layer.weight.arrange()
+    layer.weight.prepack()
     for dtype, outputs in expected.items():
         assert torch.allclose(layer(long.to(dtype)).float(), outputs.float(), atol=1e-4, rtol=1e-2)
-    assert not layer.weight.arranged.takes(long.to(torch.bfloat16))
-    assert not layer.weight.arranged.takes(long[:1])
+    assert not layer.weight.prepacked.supports(long.to(torch.bfloat16))
+    assert not layer.weight.prepacked.supports(long[:1])
     learned = torch.randn(1, 256, dtype=torch.bfloat16, requires_grad=True)
     layer(learned).sum().backward()
     assert learned.grad is not None and learned.grad.abs().sum() > 0
@@ -142,15 +142,15 @@ def test_a_weight_that_no_kernel_takes_stays_as_it_is(codec, shape):
     layer = PackedLinear(filled(codec, shape), None)
     before, inputs = state(layer), torch.randn(2, shape[1]).to(torch.bfloat16)
     outputs = layer(inputs)
-    assert arrange_linears(layer) == 0 and layer.weight.arranged is None
+    assert prepack_linears(layer) == 0 and layer.weight.prepacked is None
     assert same(state(layer), before) and torch.equal(layer(inputs), outputs)
 
 
 def test_codes_of_4_bits_are_arranged_where_they_lie():
     weight = filled(Affine(bits=4, group_size=64), (128, 256))
     place = weight.codes.data_ptr()
-    weight.arrange()
-    assert weight.arranged.codes.data_ptr() == place and weight.codes is None
+    weight.prepack()
+    assert weight.prepacked.codes.data_ptr() == place and weight.codes is None
 
 
 @pytest.mark.parametrize(
@@ -165,24 +165,24 @@ def test_codes_of_4_bits_are_arranged_where_they_lie():
 def test_casting_moving_and_loading_undo_it(change):
     layer = PackedLinear(filled(Affine(bits=3, group_size=64), (128, 256)), None)
     before = state(layer)
-    assert arrange_linears(layer) == 1
+    assert prepack_linears(layer) == 1
     change(layer)
-    assert layer.weight.arranged is None and same(state(layer), before)
+    assert layer.weight.prepacked is None and same(state(layer), before)
     again = layer.to(torch.bfloat16)
-    assert arrange_linears(again) == 1 and arrange_linears(again) == 1
+    assert prepack_linears(again) == 1 and prepack_linears(again) == 1
 
 
 def test_a_model_that_computes_in_float32_is_left_alone():
     layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None).float()
-    assert arrange_linears(layer) == 0
+    assert prepack_linears(layer) == 0
 
 
 def test_a_copy_of_an_arranged_layer_is_its_own():
     layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
-    arrange_linears(layer)
+    prepack_linears(layer)
     inputs = torch.randn(3, 256).to(torch.bfloat16)
     other, outputs = copy.deepcopy(layer), layer(inputs)
-    other.weight.arranged.codes.zero_()
+    other.weight.prepacked.codes.zero_()
     assert torch.equal(layer(inputs), outputs) and not torch.equal(other(inputs), outputs)
 
 
@@ -199,7 +199,7 @@ class Invented:
     def __init__(self) -> None:
         self.order = torch.randperm(8 * 128, generator=torch.Generator().manual_seed(1))
 
-    def arrange(self, codes: torch.Tensor) -> torch.Tensor:
+    def prepack(self, codes: torch.Tensor) -> torch.Tensor:
         rows, columns = codes.shape
         tiles = codes.view(rows // 8, 8, columns // 128, 128).transpose(1, 2).reshape(-1, 1024)[:, self.order]
         return (tiles[:, ::2] << 4 | tiles[:, 1::2]).view(torch.int32).view(rows // 8, columns // 128, 32, 4)
@@ -228,7 +228,7 @@ class Backwards(Invented):
 
 
 class Missing(Invented):
-    def arrange(self, codes):
+    def prepack(self, codes):
         return torch.ops.aten._weight_int4pack_mm(codes, codes, 32, codes)  # not on this device, or not with this
 
 
@@ -237,12 +237,12 @@ def test_the_order_of_a_kernel_is_learned(monkeypatch):
     for bits in (2, 3, 4):
         weight = filled(Affine(bits=bits, group_size=128), (24, 256))
         before, whole = state(weight), weight.dequantize(torch.float32)
-        assert weight.arrange()
-        assert (weight.arranged.layout.rows, weight.arranged.layout.columns) == (8, 128)
+        assert weight.prepack()
+        assert (weight.prepacked.layout.rows, weight.prepacked.layout.columns) == (8, 128)
         assert same(state(weight), before)
         assert torch.equal(weight.dequantize(torch.float32), whole)
         inputs = torch.randn(4, 256).to(torch.bfloat16)
-        assert relative_error(weight.arranged.multiply(inputs), inputs.double() @ whole.double().T) < 0.01
+        assert relative_error(weight.prepacked.multiply(inputs), inputs.double() @ whole.double().T) < 0.01
 
 
 @pytest.mark.parametrize("kernel", [Wrong, Backwards, Missing])
@@ -250,7 +250,7 @@ def test_a_kernel_that_fails_its_proof_is_not_used(kernel, monkeypatch):
     monkeypatch.setitem(KERNELS, "cpu", kernel())
     weight = filled(Affine(bits=4, group_size=128), (24, 256))
     before = state(weight)
-    assert not weight.arrange() and same(state(weight), before)
+    assert not weight.prepack() and same(state(weight), before)
 
 
 # --- whole models ---
@@ -277,10 +277,10 @@ def test_an_arranged_model_says_what_it_said_and_its_file_is_untouched(packed, t
     ids = torch.randint(0, 20, (2, 5), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         plain = model(input_ids=ids).logits.float()
-        arranged = arrange_linears(model)
+        prepacked = prepack_linears(model)
         fast = model(input_ids=ids).logits.float()
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
-    assert arranged == len(linears) > 10
+    assert prepacked == len(linears) > 10
     assert (fast - plain).norm() < 0.05 * plain.norm() and not torch.equal(fast, plain)
     model.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved/model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
@@ -290,7 +290,7 @@ def test_an_arranged_model_says_what_it_said_and_its_file_is_untouched(packed, t
 def test_an_arranged_model_can_be_turned_into_a_plain_one(packed):
     model, _ = load_model(packed, "bfloat16")
     expected = load_model(packed, "bfloat16")[0].dequantize().state_dict()
-    arrange_linears(model)
+    prepack_linears(model)
     plain = model.dequantize().state_dict()
     assert plain.keys() == expected.keys()
     assert all(torch.equal(plain[name], expected[name]) for name in plain)
@@ -302,7 +302,7 @@ def test_an_arranged_model_can_be_turned_into_a_plain_one(packed):
 def test_a_gpu_computes_from_codes(bits, group_size):
     weight = filled(Affine(bits=bits, group_size=group_size), (256, 1024)).cuda()
     before, whole = state(weight), weight.dequantize(torch.float32)
-    assert weight.arrange(), "the kernel of this GPU failed its proof"
+    assert weight.prepack(), "the kernel of this GPU failed its proof"
     assert same(state(weight), before) and torch.equal(weight.dequantize(torch.float32), whole)
     inputs = torch.randn(kernels.CUDAKernel.most_rows, 1024, device="cuda").to(torch.bfloat16)
-    assert relative_error(weight.arranged.multiply(inputs), inputs.double() @ whole.double().T) < 0.01
+    assert relative_error(weight.prepacked.multiply(inputs), inputs.double() @ whole.double().T) < 0.01

@@ -134,7 +134,7 @@ def test_for_inference_a_small_model_without_kernels_becomes_a_plain_one_of_the_
 
 def test_for_inference_a_model_in_bfloat16_stays_packed_and_a_checkpoint_what_it_is(base, packed):
     model, _ = load_for_inference(packed, "bfloat16")
-    assert any(module.arranged for module in model.modules() if isinstance(module, PackedTensor))
+    assert any(module.prepacked for module in model.modules() if isinstance(module, PackedTensor))
     plain, _ = load_for_inference(base, "float32")
     assert plain_bytes(plain) == 0 and plain.dtype == torch.float32
 

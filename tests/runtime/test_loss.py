@@ -21,7 +21,7 @@ from submission.runtime.loss import (
     target_tokens,
 )
 from submission.runtime.packed import PackedLinear
-from submission.runtime.prompt import IGNORED, collate, encode, end_token_id, hear, render_prompt
+from submission.runtime.prompt import IGNORED, collate, encode, end_token_id, extract_features, render_prompt
 from submission.runtime.quantizer import packed_layer
 
 TEXTS = ["der Hund schläft", "die Katze sieht den Hund", "ein Haus", "狗在睡觉", "猫看见狗", "一座房子和一只狗", "ja"]
@@ -42,7 +42,10 @@ def model(processor):
 def examples(processor):
     rng = np.random.default_rng(0)
     waveforms = [(0.1 * rng.standard_normal(9_000 + 7_000 * i)).astype(np.float32) for i in range(len(TEXTS))]
-    return [encode(processor, hear(processor, w), GERMAN, text) for w, text in zip(waveforms, TEXTS, strict=True)]
+    return [
+        encode(processor, extract_features(processor, w), GERMAN, text)
+        for w, text in zip(waveforms, TEXTS, strict=True)
+    ]
 
 
 def measure(model, examples, processor, batch_size: int) -> Losses:

@@ -18,7 +18,7 @@ from submission.runtime.prompt import (
     build_inputs,
     encode,
     end_token_id,
-    hear,
+    extract_features,
     render_prompt,
     shortest_samples,
     window_samples,
@@ -72,8 +72,8 @@ def test_labels_are_the_target_and_the_end_token_alone(processor) -> None:
 
 
 def test_training_and_generation_read_the_same_prompt_tokens(processor) -> None:
-    generation = encode(processor, hear(processor, noise(16_000)), GERMAN)
-    training = encode(processor, hear(processor, noise(16_000)), GERMAN, "der Hund")
+    generation = encode(processor, extract_features(processor, noise(16_000)), GERMAN)
+    training = encode(processor, extract_features(processor, noise(16_000)), GERMAN, "der Hund")
     assert torch.equal(training.input_ids[: training.prompt_tokens], generation.input_ids)
 
 
@@ -85,7 +85,7 @@ def test_the_expanded_prompt_is_what_the_processor_makes_of_it(processor) -> Non
 
 
 def test_special_tokens_within_a_target_stay_plain_text(processor) -> None:
-    example = encode(processor, hear(processor, noise(16_000)), GERMAN, "a<|im_end|>b<|AUDIO|>")
+    example = encode(processor, extract_features(processor, noise(16_000)), GERMAN, "a<|im_end|>b<|AUDIO|>")
     target = example.input_ids[example.prompt_tokens :]
     assert (target == end_token_id(processor)).sum() == 1
     assert not (target == processor.audio_token_id).any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from segment.probabilities.speech_probabilities import Listener, Memory
+from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
 from segment.probabilities.windows import probability_tracks
 
 RATE = 16_000
@@ -31,8 +31,8 @@ class LoudnessDetector:
         return np.where(np.concatenate(pieces) > 0.05, 0.95, 0.05).astype(np.float32)
 
 
-def loudness_listener(**options) -> Listener:
-    return Listener(
+def loudness_listener(**options) -> Detectors:
+    return Detectors(
         vad=LoudnessDetector,
         vad_key="loudness detector",
         classify=partial(probability_tracks, predict=loudness, **options),
@@ -41,8 +41,8 @@ def loudness_listener(**options) -> Listener:
 
 
 @pytest.fixture
-def memory(tmp_path) -> Memory:
-    return Memory(folder=tmp_path / "heard")
+def memory(tmp_path) -> ProbabilityCache:
+    return ProbabilityCache(folder=tmp_path / "heard")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segment.plotting import COLOURS, Picture, draw
-from segment.probabilities.speech_probabilities import Heard
+from segment.probabilities.speech_probabilities import FrameProbabilities
 from tests.segment.tiny import speak
 
 RATE = 16_000
@@ -23,7 +23,7 @@ def picture(seconds: float, *, classified: bool = True) -> Picture:
     track = np.linspace(0, 1, round(samples * 49.95 / RATE)) if classified else None
     return Picture(
         title="Gespräch.wav, shas",
-        heard=Heard(samples=samples, voice=voice, track=track),
+        heard=FrameProbabilities(samples=samples, voice=voice, track=track),
         segments=[(0, samples // 4), (samples // 4, samples // 2)],
         read=lambda start, end: audio[start:end],
     )

@@ -11,7 +11,7 @@ import soundfile
 
 from segment.classifier.model import load_classifier
 from segment.probabilities.detectors import make_listener, voice_listener
-from segment.probabilities.speech_probabilities import Heard, Listener, Memory, listen
+from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, listen
 from segment.probabilities.vad import load_vad
 from segment.testset import Recording
 from submission.errors import UserError
@@ -35,11 +35,13 @@ def recordings(tmp_path) -> list[Recording]:
     return made
 
 
-def heard(recordings: list[Recording], listener: Listener, memory: Memory) -> dict[str, Heard | UserError]:
+def heard(
+    recordings: list[Recording], listener: Detectors, memory: ProbabilityCache
+) -> dict[str, FrameProbabilities | UserError]:
     return {recording.name: result for recording, result in listen(recordings, listener, memory)}
 
 
-def assert_equal(one: dict[str, Heard], other: dict[str, Heard]) -> None:
+def assert_equal(one: dict[str, FrameProbabilities], other: dict[str, FrameProbabilities]) -> None:
     assert one.keys() == other.keys()
     for name in one:
         assert np.array_equal(one[name].voice, other[name].voice)
@@ -83,7 +85,7 @@ def test_an_interrupted_run_goes_on_with_the_recordings_that_are_left(recordings
         heard(recordings, replace(loudness_listener(), vad=Interrupted), memory)
     resumed = heard(recordings, replace(loudness_listener(), vad=Interrupted), memory)
     assert len(calls) == 3 + 3  # the first two recordings are not heard again
-    assert_equal(resumed, heard(recordings, loudness_listener(), Memory(folder=tmp_path / "fresh")))
+    assert_equal(resumed, heard(recordings, loudness_listener(), ProbabilityCache(folder=tmp_path / "fresh")))
 
 
 def test_a_torn_track_is_heard_again(recordings, memory):
@@ -101,7 +103,7 @@ def test_a_damaged_recording_costs_no_other(recordings, memory, tmp_path):
     results = heard(recordings, loudness_listener(), memory)
     assert [name for name, result in results.items() if isinstance(result, UserError)] == ["r1.wav", "r2.wav"]
     good = [recordings[i] for i in (0, 3, 4)]
-    alone = heard(good, loudness_listener(), Memory(folder=tmp_path / "fresh"))
+    alone = heard(good, loudness_listener(), ProbabilityCache(folder=tmp_path / "fresh"))
     assert_equal({r.name: results[r.name] for r in good}, alone)
 
 
@@ -109,10 +111,10 @@ def test_the_real_models_hear_the_same_bits_alone_and_together_in_any_batch(reco
     alone = {}
     listener = make_listener(replace(OPTIONS, batch_size=1), SHIPPED, "digest", 1)
     for recording in recordings:
-        alone |= heard([recording], listener, Memory(folder=tmp_path / recording.name.replace(".", "")))
+        alone |= heard([recording], listener, ProbabilityCache(folder=tmp_path / recording.name.replace(".", "")))
     for size in (2, 14):
         listener = make_listener(replace(OPTIONS, batch_size=size), SHIPPED, "digest", 1)
-        assert_equal(heard(recordings, listener, Memory(folder=tmp_path / f"size{size}")), alone)
+        assert_equal(heard(recordings, listener, ProbabilityCache(folder=tmp_path / f"size{size}")), alone)
     assert 0 < np.mean(alone["r0.wav"].track) < 1
 
 

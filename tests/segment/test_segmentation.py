@@ -14,7 +14,7 @@ import soundfile
 from segment.methods.fixed import cut_evenly
 from segment.methods.pdac import FRAME_RATE_HZ
 from segment.methods.registry import METHODS, cut_track
-from segment.probabilities.speech_probabilities import Heard
+from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.report import coverage_lines
 from segment.segmentation import normalise_given, segment_freely
 from submission.errors import UserError
@@ -130,7 +130,7 @@ def test_segments_end_with_the_recording_at_the_latest(samples):
 def test_every_length_and_any_track_gives_segments_within_the_limits(method, seconds, level):
     """30, 70 and 270 s, silence, files under 2 s and NaN are where the published code fails."""
     samples = round(seconds * RATE)
-    heard = Heard(
+    heard = FrameProbabilities(
         samples=samples,
         voice=np.full(-(-samples // 512), level, np.float32),
         track=np.full(round(samples * FRAME_RATE_HZ / RATE), level),

@@ -16,7 +16,7 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.runtime.audio import read_slice
-from submission.runtime.prompt import IGNORED, build_inputs, encode, hear, render_prompt
+from submission.runtime.prompt import IGNORED, build_inputs, encode, extract_features, render_prompt
 from submission.store.digests import tree_digest
 from submission.text.corpus import read_corpus, write_corpus
 from tests.train.ground import TASK, Ground, options
@@ -148,7 +148,8 @@ def test_the_loss_is_the_stock_models_at_less_cost(ground: Ground) -> None:
     batch = build_inputs(processor, waveforms, prompts, targets)
     expected = stock(**batch).loss
     examples = [
-        encode(processor, hear(processor, w), p, t) for w, p, t in zip(waveforms, prompts, targets, strict=True)
+        encode(processor, extract_features(processor, w), p, t)
+        for w, p, t in zip(waveforms, prompts, targets, strict=True)
     ]
     short = collate_targets(examples, processor.tokenizer.pad_token_id)
     assert short["input_features"].shape[-1] < batch["input_features"].shape[-1] / 2

@@ -20,7 +20,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from submission.errors import UserError
 from submission.model.families import shipped_config
-from submission.runtime.prompt import Example, Heard
+from submission.runtime.prompt import AudioFeatures, Example
 from submission.store.store import peak_bytes
 from submission.system.recipe import FinetuneOptions
 from train.batches import collate_targets
@@ -63,11 +63,11 @@ def make_batch(config: Qwen2AudioConfig, size: int, generator: torch.Generator) 
 
     def example() -> Example:
         features = torch.randn(audio.num_mel_bins, window, generator=generator)
-        heard = Heard(features=features, feature_mask=mask, positions=positions)
+        heard = AudioFeatures(features=features, feature_mask=mask, positions=positions)
         expanded = torch.full((positions,), config.audio_token_id)
         prompt = torch.cat([text(PROMPT_TOKENS // 2), expanded, text(PROMPT_TOKENS - PROMPT_TOKENS // 2)])
         ids = torch.cat([prompt, text(TARGET_TOKENS)])
-        return Example(heard=heard, input_ids=ids, prompt_tokens=len(prompt))
+        return Example(audio=heard, input_ids=ids, prompt_tokens=len(prompt))
 
     return collate_targets([example() for _ in range(size)], pad_token_id=0)
 

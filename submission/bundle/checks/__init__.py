@@ -12,7 +12,7 @@ from pathlib import Path
 
 from submission.bundle.checks import derivation, descriptions, files, inventory, scores, segmenter, texts, weights
 from submission.bundle.checks import upload_set as together
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import (
     Check,
     Finding,
@@ -128,7 +128,7 @@ def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
     no folder to check or no campaign to check it against.
     """
     refuse_other_places(folder)
-    view = View(folder, chosen_campaign(folder, campaign))
+    view = BundleView(folder, chosen_campaign(folder, campaign))
     # Of a folder that was not listed to its end, no other check can say anything true.
     checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
     return sorted_findings(finding for check in checks for finding in check.findings(view))
@@ -139,7 +139,7 @@ def verify_together(folders: Sequence[Path], campaign: str | None = None) -> lis
 
     campaign: as for `verify`.
     """
-    views = [View(folder, chosen_campaign(folder, campaign)) for folder in folders]
+    views = [BundleView(folder, chosen_campaign(folder, campaign)) for folder in folders]
     return sorted_findings(PRIMARIES.spell(PRIMARIES.find(views)))  # type: ignore[arg-type]
 
 

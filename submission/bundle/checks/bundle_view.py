@@ -25,7 +25,7 @@ from submission.text.characters import shown
 CONFIG = "model/config.json"
 
 
-class View(Folder):
+class BundleView(Folder):
     """A bundle's folder and the campaign that it is checked against."""
 
     def __init__(self, path: Path, campaign: Campaign) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import CONFIG, View
+from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.finding import Fault
 
 
-def larger_than_base(view: View) -> Iterator[Fault]:
+def larger_than_base(view: BundleView) -> Iterator[Fault]:
     """Pack a model that derives from the campaign's base model: it may be pruned, so each size may be smaller than
     the base model's, and none larger.
     """
@@ -22,7 +22,7 @@ def larger_than_base(view: View) -> Iterator[Fault]:
             yield CONFIG, f"{name}: the base model {view.campaign.model.name} has {base:,}, this model {got:,}"
 
 
-def smaller_than_base(view: View) -> Iterator[Fault]:
+def smaller_than_base(view: BundleView) -> Iterator[Fault]:
     """Ask the participants how the model was pruned: the track allows it, and no recipe of this program does it, so
     the description does not name it.
     """
@@ -31,7 +31,7 @@ def smaller_than_base(view: View) -> Iterator[Fault]:
             yield CONFIG, f"{name}: the base model {view.campaign.model.name} has {base:,}, this model {got:,}"
 
 
-def _differing(view: View) -> dict[str, tuple[int, int]]:
+def _differing(view: BundleView) -> dict[str, tuple[int, int]]:
     """Return size -> (base model's, this model's) where they differ; nothing where one is unknown."""
     base, sizes = view.base_sizes, view.sizes
     if base is None or sizes is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
@@ -14,7 +14,7 @@ from submission.text.characters import shown
 MOST_BYTES = 64 << 10
 
 
-def missing_description(view: View) -> Iterator[Fault]:
+def missing_description(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again with `python -m submission bundle`, which derives a description for every pair."""
     for pair in view.campaign.pairs:
         try:
@@ -23,7 +23,7 @@ def missing_description(view: View) -> Iterator[Fault]:
             yield _path(pair.name), str(error)
 
 
-def missing_field(view: View) -> Iterator[Fault]:
+def missing_field(view: BundleView) -> Iterator[Fault]:
     """Write the field: the evaluation server asks for name, exact size, parameters, techniques and data sets."""
     for pair, fields in _descriptions(view):
         for label in MANDATORY:
@@ -31,7 +31,7 @@ def missing_field(view: View) -> Iterator[Fault]:
                 yield _path(pair), f"has no field '{label}'"
 
 
-def wrong_field(view: View) -> Iterator[Fault]:
+def wrong_field(view: BundleView) -> Iterator[Fault]:
     """Take the value that the artifacts give, or write the bundle again, which derives them all."""
     if view.facts is None or isinstance(view.recipe, Unreadable):
         return  # CFG01 and REC01 say so
@@ -44,7 +44,7 @@ def wrong_field(view: View) -> Iterator[Fault]:
                 yield _path(pair), f"{label}: expected {wanted}, got '{got}'"
 
 
-def wrong_model_name(view: View) -> Iterator[Fault]:
+def wrong_model_name(view: BundleView) -> Iterator[Fault]:
     """Name the model by the campaign's rule, with the team, condition and kind that the recipe gives."""
     for pair, fields in _descriptions(view):
         got = " ".join(fields.get(MODEL_NAME, ()))
@@ -58,7 +58,7 @@ def wrong_model_name(view: View) -> Iterator[Fault]:
                 yield _path(pair), f"expected {shown(expected)}, got {shown(got)}"
 
 
-def constrained_data(view: View) -> Iterator[Fault]:
+def constrained_data(view: BundleView) -> Iterator[Fault]:
     """Enter the system as unconstrained, or train it on ACL 60/60 only."""
     if isinstance(view.recipe, Unreadable) or view.recipe.upload.condition != "constrained":
         return
@@ -67,7 +67,7 @@ def constrained_data(view: View) -> Iterator[Fault]:
         yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(shown, other))}"
 
 
-def _name_pattern(view: View, pair: str) -> str:
+def _name_pattern(view: BundleView, pair: str) -> str:
     """Return the campaign's naming as a regular expression: letters, digits and '-' for the team."""
     fields = {
         "{team}": "[A-Za-z0-9-]+",
@@ -83,11 +83,11 @@ def _path(pair: str) -> str:
     return f"description/{pair}.txt"
 
 
-def _fields(view: View, pair: str) -> dict[str, tuple[str, ...]]:
+def _fields(view: BundleView, pair: str) -> dict[str, tuple[str, ...]]:
     return parse_description(read_description(view, pair))
 
 
-def read_description(view: View, pair: str) -> str:
+def read_description(view: BundleView, pair: str) -> str:
     """Return the text of a pair's description; Unreadable where it is missing or not UTF-8."""
     data = view.read(_path(pair), MOST_BYTES)
     try:
@@ -96,7 +96,7 @@ def read_description(view: View, pair: str) -> str:
         raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
 
 
-def _descriptions(view: View) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
+def _descriptions(view: BundleView) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
     for pair in view.campaign.pairs:
         try:
             yield pair.name, _fields(view, pair.name)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_ENTRIES
@@ -58,14 +58,14 @@ LONGEST_NAME_BYTES = 200
 SPARSE_FROM_BYTES = 64 << 10
 
 
-def link(view: View) -> Iterator[Fault]:
+def link(view: BundleView) -> Iterator[Fault]:
     """Put the file itself in place of the link; a link leads out of the bundle as soon as it is moved."""
     for entry in view.entries:
         if entry.kind == "link":
             yield shown(entry.path), "symbolic link"
 
 
-def hard_link(view: View) -> Iterator[Fault]:
+def hard_link(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle with `cp -r` and check the copy: a file with a second name changes whenever that one does, and
     the second name may lie anywhere.
     """
@@ -74,7 +74,7 @@ def hard_link(view: View) -> Iterator[Fault]:
             yield shown(entry.path), f"has {entry.names:,} names (hard links)"
 
 
-def sparse_file(view: View) -> Iterator[Fault]:
+def sparse_file(view: BundleView) -> Iterator[Fault]:
     """Write the file again from the packed model: most of its bytes were never written, and read as zeros."""
     for entry in view.files.values():
         if entry.stored_bytes < entry.size_bytes // 2 and entry.size_bytes >= SPARSE_FROM_BYTES:
@@ -84,21 +84,21 @@ def sparse_file(view: View) -> Iterator[Fault]:
                 yield shown(entry.path), f"{holes:,} of its {entry.size_bytes:,} bytes are holes"
 
 
-def special_file(view: View) -> Iterator[Fault]:
+def special_file(view: BundleView) -> Iterator[Fault]:
     """Remove it; a bundle holds folders and regular files only, no devices, pipes or sockets."""
     for entry in view.entries:
         if entry.kind == "other":
             yield shown(entry.path), "neither a regular file nor a folder"
 
 
-def code_by_name(view: View) -> Iterator[Fault]:
+def code_by_name(view: BundleView) -> Iterator[Fault]:
     """Remove it; a bundle is data: weights as safetensors, everything else as JSON or text."""
     for path in view.files:
         if suffix_of(path) in CODE_SUFFIXES:
             yield shown(path), f"{suffix_of(path)} holds code, a pickle or an archive"
 
 
-def code_by_content(view: View) -> Iterator[Fault]:
+def code_by_content(view: BundleView) -> Iterator[Fault]:
     """Remove it; whatever it is called, it holds code, a pickle or an archive, and a bundle is data."""
     for path in view.files:
         # The first eight bytes of safetensors are a length: any bytes at all, and WEI01 reads them.
@@ -119,7 +119,7 @@ def code_by_content(view: View) -> Iterator[Fault]:
             yield shown(path), "starts like a Windows program"
 
 
-def unsafe_name(view: View) -> Iterator[Fault]:
+def unsafe_name(view: BundleView) -> Iterator[Fault]:
     """Rename it with letters, digits, `.`, `_` and `-`: other systems cannot store, or misread, this name."""
     for entry in view.entries:
         name = entry.path.rpartition("/")[2]
@@ -127,7 +127,7 @@ def unsafe_name(view: View) -> Iterator[Fault]:
             yield shown(entry.path), "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
 
 
-def colliding_names(view: View) -> Iterator[Fault]:
+def colliding_names(view: BundleView) -> Iterator[Fault]:
     """Rename one of them: on a file system that ignores case or Unicode form, one overwrites the other."""
     seen: dict[str, str] = {}
     for entry in view.entries:
@@ -137,7 +137,7 @@ def colliding_names(view: View) -> Iterator[Fault]:
         seen[folded] = entry.path
 
 
-def unreadable(view: View) -> Iterator[Fault]:
+def unreadable(view: BundleView) -> Iterator[Fault]:
     """Make every file and folder readable for those who check (mode 644 and 755) and copy the bundle again."""
     entries = view.entries  # listing fills view.unlisted
     for path, reason in view.unlisted:
@@ -150,7 +150,7 @@ def unreadable(view: View) -> Iterator[Fault]:
                 yield shown(entry.path), f"cannot be read ({error})"
 
 
-def misplaced(view: View) -> Iterator[Fault]:
+def misplaced(view: BundleView) -> Iterator[Fault]:
     """Remove it; beside the model, the segmenter, outputs, segments, descriptions and four JSON files, a bundle
     holds nothing.
     """
@@ -167,7 +167,7 @@ def misplaced(view: View) -> Iterator[Fault]:
             yield shown(path), "a bundle has no place for this file"
 
 
-def overfull(view: View) -> Iterator[Fault]:
+def overfull(view: BundleView) -> Iterator[Fault]:
     """Give the folder that `python -m submission bundle` wrote; this one holds far more than a bundle does."""
     if view.overfull:
         yield "", f"more than {MOST_ENTRIES:,} files and folders; the rest was not looked at"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from submission.store.digests import canonical_json
 
 if TYPE_CHECKING:
-    from submission.bundle.checks.bundle_view import View
+    from submission.bundle.checks.bundle_view import BundleView
 
 # Of one check. A manifest of two megabytes could make 40,000, and nobody reads the hundredth of a kind.
 MOST_FINDINGS = 100
@@ -43,13 +43,13 @@ class Check:
     severity: Severity
     subject: str
     """What is wrong when it speaks; a row in the table of checks."""
-    find: Callable[[View], Iterable[Fault]]
+    find: Callable[[BundleView], Iterable[Fault]]
 
     @property
     def fix(self) -> str:
         return " ".join((inspect.getdoc(self.find) or "").split())
 
-    def findings(self, view: View) -> Iterator[Finding]:
+    def findings(self, view: BundleView) -> Iterator[Finding]:
         """Yield a finding for every fault in a bundle; of very many the first ones, and how many more there are."""
         return self.spell(self.find(view))
 

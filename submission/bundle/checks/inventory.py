@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import (
@@ -27,7 +27,7 @@ TABLES = ("campaign", "recipe", "model", "stages", "inputs", "provenance", "file
 LISTS = ("techniques", "data_sets")
 
 
-def manifest(view: View) -> Iterator[Fault]:
+def manifest(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again with `python -m submission bundle`; its manifest must be whole."""
     table = view.manifest
     if isinstance(table, Unreadable):
@@ -55,14 +55,14 @@ def _is_entry(listed: Any) -> bool:
     return type(size) is int and size >= 0 and isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))
 
 
-def missing_file(view: View) -> Iterator[Fault]:
+def missing_file(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle again, whole: a file that its manifest lists is not there."""
     for path in view.manifest_files:
         if path not in view.files and not _leaves(path):
             yield shown(path), "is in the manifest and not in the folder"
 
 
-def unlisted_file(view: View) -> Iterator[Fault]:
+def unlisted_file(view: BundleView) -> Iterator[Fault]:
     """Remove it, or write the bundle again: nothing may lie in a bundle that its manifest does not list."""
     if isinstance(view.manifest, Unreadable) or not isinstance(view.manifest.get("files"), dict):
         return  # MAN01 says so, once
@@ -71,7 +71,7 @@ def unlisted_file(view: View) -> Iterator[Fault]:
             yield shown(path), "is in the folder and not in the manifest"
 
 
-def wrong_size(view: View) -> Iterator[Fault]:
+def wrong_size(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle again: the file was cut short or changed after the manifest was written."""
     for path, listed in view.manifest_files.items():
         if path in view.files and _is_entry(listed) and listed["bytes"] != view.files[path].size_bytes:
@@ -79,7 +79,7 @@ def wrong_size(view: View) -> Iterator[Fault]:
             yield shown(path), f"expected {listed['bytes']:,} bytes as in the manifest, got {size:,}"
 
 
-def wrong_digest(view: View) -> Iterator[Fault]:
+def wrong_digest(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle again: the file has the right size and other bytes than the manifest says."""
     for path, digest in view.digests.items():
         expected = view.manifest_files[path].get("sha256")
@@ -87,7 +87,7 @@ def wrong_digest(view: View) -> Iterator[Fault]:
             yield shown(path), f"expected SHA-256 {shown(str(expected)[:64])}, got {digest}"
 
 
-def leaving_path(view: View) -> Iterator[Fault]:
+def leaving_path(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: a manifest lists files of its own folder only, by plain relative paths."""
     for path in view.manifest_files:
         if _leaves(path):
@@ -99,7 +99,7 @@ def _leaves(path: str) -> bool:
     return not path or "\\" in path or ":" in path or "\0" in path or any(p in {"", ".", ".."} for p in path.split("/"))
 
 
-def wrong_facts(view: View) -> Iterator[Fault]:
+def wrong_facts(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: what its manifest says of the system must follow from the files in it."""
     if view.facts is None or isinstance(view.recipe, Unreadable) or isinstance(view.manifest, Unreadable):
         return  # CFG01, REC01 or MAN01 say so
@@ -117,7 +117,7 @@ def wrong_facts(view: View) -> Iterator[Fault]:
             yield NAME, f"{section}: expected {shown(repr(expected), 1_000)}, got {shown(repr(got)[:200])}"
 
 
-def over_the_limit(view: View) -> Iterator[Fault]:
+def over_the_limit(view: BundleView) -> Iterator[Fault]:
     """Pack the model smaller (fewer bits, larger groups); every file in `model/` counts against the limit."""
     limit = view.campaign.size_limit_bytes
     if view.model_bytes > limit:
@@ -129,7 +129,7 @@ def over_the_limit(view: View) -> Iterator[Fault]:
         )
 
 
-def over_the_decimal_reading(view: View) -> Iterator[Fault]:
+def over_the_decimal_reading(view: BundleView) -> Iterator[Fault]:
     """Ask the organisers which unit counts: the limit is met as written, and missed if its number means GB."""
     limit = view.campaign.size_limit
     if limit.endswith("GiB"):
@@ -138,7 +138,7 @@ def over_the_decimal_reading(view: View) -> Iterator[Fault]:
             yield "model", f"{size_text(view.model_bytes)} is within {limit} and over {limit.replace('GiB', 'GB')}"
 
 
-def other_campaign(view: View) -> Iterator[Fault]:
+def other_campaign(view: BundleView) -> Iterator[Fault]:
     """Check the bundle against its own campaign (`--campaign`), or build it again for this one."""
     try:
         got = view.table(CAMPAIGN_FILE)
@@ -151,7 +151,7 @@ def other_campaign(view: View) -> Iterator[Fault]:
         yield CAMPAIGN_FILE, f"{shown(key)}: expected {shown(repr(expected.get(key))[:80])}, got {said}"
 
 
-def invalid_recipe(view: View) -> Iterator[Fault]:
+def invalid_recipe(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: the resolved recipe must be there, and one that this version reads."""
     if isinstance(view.recipe, Unreadable):
         yield RECIPE_FILE, str(view.recipe)

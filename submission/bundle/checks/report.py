@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Finding, findings_text
 from submission.bundle.checks.location import chosen_campaign
 from submission.bundle.checks.strict_json import Unreadable
@@ -40,7 +40,7 @@ def together_report(folders: Sequence[Path], findings: Sequence[Finding]) -> str
 def head(folder: Path, campaign: str | None) -> dict[str, str]:
     """Return label -> value: the campaign and its limit, the model's size, outputs and files."""
     try:
-        view = View(folder, chosen_campaign(folder, campaign))
+        view = BundleView(folder, chosen_campaign(folder, campaign))
     except UserError:  # verify has said so
         return dict.fromkeys(LABELS, UNKNOWN)
     limit = view.campaign.size_limit_bytes
@@ -62,7 +62,7 @@ def _size(size: int, limit: int) -> str:
     return f"{size_text(size)}, {abs(spare):,} bytes {'under' if spare >= 0 else 'OVER'} the limit"
 
 
-def _parameters(view: View) -> str:
+def _parameters(view: BundleView) -> str:
     """Say how many parameters the model has, next to the base model's, where they are known."""
     got, base = view.parameters, view.base_parameters
     name = view.campaign.model.name
@@ -70,17 +70,17 @@ def _parameters(view: View) -> str:
     return f"{got:,}; {of}" if got else UNKNOWN
 
 
-def _segmenter(view: View) -> str:
+def _segmenter(view: BundleView) -> str:
     held = view.under(SEGMENTER)
     return f"{size_text(sum(e.size_bytes for e in held))}, not part of the model" if held else "none"
 
 
-def _outputs(view: View) -> str:
+def _outputs(view: BundleView) -> str:
     counts = list(_line_counts(view))
     return f"{len(counts):,} of {len(view.outputs):,}, {sum(counts):,} lines in all"
 
 
-def _line_counts(view: View) -> Iterator[int]:
+def _line_counts(view: BundleView) -> Iterator[int]:
     """Yield the number of lines of every output that the campaign asks for and that can be read."""
     for path in view.outputs:
         try:

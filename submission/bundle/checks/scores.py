@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import is_blank, lines_of, read_output, segment_count
@@ -20,7 +20,7 @@ ANY_RANGE = (-1_000_000, 1_000_000)
 FIGURES = ("value", "low", "high")
 
 
-def invalid_scores(view: View) -> Iterator[Fault]:
+def invalid_scores(view: BundleView) -> Iterator[Fault]:
     """Score the outputs again with `python -m evaluate score` and write the bundle again."""
     try:
         _records(view)
@@ -28,7 +28,7 @@ def invalid_scores(view: View) -> Iterator[Fault]:
         yield SCORES_FILE, str(error)
 
 
-def other_counts(view: View) -> Iterator[Fault]:
+def other_counts(view: BundleView) -> Iterator[Fault]:
     """Score these outputs with `python -m evaluate score` and write the bundle again: the scores are those of
     other ones.
     """
@@ -47,7 +47,7 @@ def other_counts(view: View) -> Iterator[Fault]:
                     break
 
 
-def uncovered_output(view: View) -> Iterator[Fault]:
+def uncovered_output(view: BundleView) -> Iterator[Fault]:
     """Score every output with `python -m evaluate score`, which lists those without references too, and write the
     bundle again.
     """
@@ -61,7 +61,7 @@ def uncovered_output(view: View) -> Iterator[Fault]:
             yield SCORES_FILE, f"testsets: {output} is listed {count:,} times, expected once"
 
 
-def impossible_figure(view: View) -> Iterator[Fault]:
+def impossible_figure(view: BundleView) -> Iterator[Fault]:
     """Score the outputs again with `python -m evaluate score`: no metric gives such a figure."""
     for key, record in readable_records(view):
         if key != "scores":
@@ -82,7 +82,7 @@ def _output(record: dict[str, Any]) -> str:
     return f"{record.get('pair')}/{record.get('testset')}.txt"
 
 
-def readable_records(view: View) -> list[tuple[str, dict[str, Any]]]:
+def readable_records(view: BundleView) -> list[tuple[str, dict[str, Any]]]:
     """Return (key, record) of everything that scores.json lists; nothing where it is no such file."""
     try:
         return _records(view)
@@ -90,7 +90,7 @@ def readable_records(view: View) -> list[tuple[str, dict[str, Any]]]:
         return []  # SCO01 says so
 
 
-def _records(view: View) -> list[tuple[str, dict[str, Any]]]:
+def _records(view: BundleView) -> list[tuple[str, dict[str, Any]]]:
     """Return (key, record) of everything that scores.json lists; Unreadable where it is no such file."""
     table, records = view.table(SCORES_FILE), []
     for key in ("scores", "testsets"):
@@ -101,7 +101,7 @@ def _records(view: View) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _counts(view: View, output: str, testset: str) -> dict[str, dict[str, int]]:
+def _counts(view: BundleView, output: str, testset: str) -> dict[str, dict[str, int]]:
     """Return what is counted -> file that says so -> count, for an output; what cannot be read is left out."""
     segments: dict[str, int] = {}
     blank: dict[str, int] = {}

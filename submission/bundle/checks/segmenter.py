@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.headers import BadHeader, read_header
 from submission.bundle.checks.remote_code import references
@@ -22,7 +22,7 @@ CONFIG, WEIGHTS = (f"{SEGMENTER}/{name}" for name in SEGMENTER_FILES)
 DTYPES = frozenset({"F32", "F16", "BF16"})
 
 
-def missing_segmenter(view: View) -> Iterator[Fault]:
+def missing_segmenter(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: `segmenter/` holds the classifier exactly where the recipe cuts recordings with
     it.
     """
@@ -38,7 +38,7 @@ def missing_segmenter(view: View) -> Iterator[Fault]:
         yield SEGMENTER, f"is there, and the recipe, which cuts recordings by '{method}', needs no classifier"
 
 
-def bad_configuration(view: View) -> Iterator[Fault]:
+def bad_configuration(view: BundleView) -> Iterator[Fault]:
     """Put the classifier's own `config.json` there, as `python -m segment convert` or `train` wrote it."""
     if CONFIG not in view.files:
         return  # SEG01 says so
@@ -60,7 +60,7 @@ def bad_configuration(view: View) -> Iterator[Fault]:
         yield CONFIG, found
 
 
-def bad_weights(view: View) -> Iterator[Fault]:
+def bad_weights(view: BundleView) -> Iterator[Fault]:
     """Copy the classifier's `model.safetensors` again; this is not one, or not a whole one."""
     if WEIGHTS not in view.files:
         return  # SEG01 says so

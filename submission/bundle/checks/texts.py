@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.files import is_pair
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
@@ -31,14 +31,14 @@ TAG_WORDS = frozenset({
 MOST_LINES = 20_000
 
 
-def missing_output(view: View) -> Iterator[Fault]:
+def missing_output(view: BundleView) -> Iterator[Fault]:
     """Decode the test set and write the bundle again; the track takes an output for every pair and test set."""
     for path in view.outputs:
         if path not in view.files:
             yield path, "is missing"
 
 
-def extra_output(view: View) -> Iterator[Fault]:
+def extra_output(view: BundleView) -> Iterator[Fault]:
     """Remove it: the campaign has no such pair or test set."""
     pairs = view.campaign.pairs
     expected = {*view.outputs, *(f"segments/{t.name}.yaml" for t in view.campaign.testsets)}
@@ -49,7 +49,7 @@ def extra_output(view: View) -> Iterator[Fault]:
             yield shown(path), f"belongs to no pair or test set of campaign {view.campaign.name}"
 
 
-def bad_segments(view: View) -> Iterator[Fault]:
+def bad_segments(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: the segments say which stretch of speech each line translates."""
     for testset in view.campaign.testsets:
         try:
@@ -58,12 +58,12 @@ def bad_segments(view: View) -> Iterator[Fault]:
             yield f"segments/{testset.name}.yaml", str(error)
 
 
-def segment_count(view: View, testset: str) -> int:
+def segment_count(view: BundleView, testset: str) -> int:
     """Return how many segments a test set has in the bundle; Unreadable where its file is missing or is none."""
     return len(read_segments_of(view, testset))
 
 
-def read_segments_of(view: View, testset: str) -> list[Segment]:
+def read_segments_of(view: BundleView, testset: str) -> list[Segment]:
     """Return the segments of a test set in the bundle; Unreadable where their file is missing or is none."""
     path = f"segments/{testset}.yaml"
     data = view.read(path, MOST_TEXT_BYTES)
@@ -77,7 +77,7 @@ def read_segments_of(view: View, testset: str) -> list[Segment]:
         raise Unreadable(f"holds an impossible value ({error})") from None
 
 
-def wrong_line_count(view: View) -> Iterator[Fault]:
+def wrong_line_count(view: BundleView) -> Iterator[Fault]:
     """Write one line for every segment, in their order, and a blank line where there is nothing to say."""
     for path, testset in view.outputs.items():
         try:
@@ -89,7 +89,7 @@ def wrong_line_count(view: View) -> Iterator[Fault]:
             yield path, f"expected {count:,} lines, one a segment, got {lines:,}"
 
 
-def unreadable_output(view: View) -> Iterator[Fault]:
+def unreadable_output(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: two hours of speech make a fifth of a megabyte of text, and this is no such
     file.
     """
@@ -101,7 +101,7 @@ def unreadable_output(view: View) -> Iterator[Fault]:
                 yield path, str(error)
 
 
-def not_utf8(view: View) -> Iterator[Fault]:
+def not_utf8(view: BundleView) -> Iterator[Fault]:
     """Save the file as UTF-8."""
     for path, data in _outputs(view):
         try:
@@ -111,46 +111,46 @@ def not_utf8(view: View) -> Iterator[Fault]:
             yield path, f"line {line:,}: byte 0x{data[error.start]:02x} is not UTF-8 ({error.reason})"
 
 
-def byte_order_mark(view: View) -> Iterator[Fault]:
+def byte_order_mark(view: BundleView) -> Iterator[Fault]:
     """Save the file as UTF-8 without a byte order mark; the mark would be scored as part of the first line."""
     for path, text in _texts(view, keep_mark=True):
         if text.startswith(BOM):
             yield path, "begins with a byte order mark"
 
 
-def carriage_return(view: View) -> Iterator[Fault]:
+def carriage_return(view: BundleView) -> Iterator[Fault]:
     """Save the file with LF line ends only."""
     yield from _lines_where(view, lambda line: named("\r") if "\r" in line else "")
 
 
-def other_line_break(view: View) -> Iterator[Fault]:
+def other_line_break(view: BundleView) -> Iterator[Fault]:
     """Replace it with a blank: some readers count it as the end of a line, and all lines after it would shift."""
     yield from _lines_where(view, lambda line: _first_of(line, OTHER_LINE_BREAKS))
 
 
-def control_character(view: View) -> Iterator[Fault]:
+def control_character(view: BundleView) -> Iterator[Fault]:
     """Replace it with a blank: NUL, tabs and other control characters are no text."""
     yield from _lines_where(view, lambda line: _first_of(line, CONTROLS))
 
 
-def direction_mark(view: View) -> Iterator[Fault]:
+def direction_mark(view: BundleView) -> Iterator[Fault]:
     """Remove it: it makes a reader see another text than the one that is scored."""
     yield from _lines_where(view, lambda line: _first_of(line, BIDIRECTIONAL))
 
 
-def outer_blank(view: View) -> Iterator[Fault]:
+def outer_blank(view: BundleView) -> Iterator[Fault]:
     """Strip every line."""
     yield from _lines_where(view, lambda line: "blank" if line[:1] in BLANKS or line[-1:] in BLANKS else "")
 
 
-def no_final_line_feed(view: View) -> Iterator[Fault]:
+def no_final_line_feed(view: BundleView) -> Iterator[Fault]:
     """End the last line with a line feed."""
     for path, data in _outputs(view):
         if data and not data.endswith(b"\n"):
             yield path, "the last line is not ended by a line feed"
 
 
-def blank_line(view: View) -> Iterator[Fault]:
+def blank_line(view: BundleView) -> Iterator[Fault]:
     """Look at these segments: a blank line is right for one without speech, and otherwise a missing
     translation.
     """
@@ -159,7 +159,7 @@ def blank_line(view: View) -> Iterator[Fault]:
     yield from (fault for fault in faults if fault[0] not in nothing)
 
 
-def blank_output(view: View) -> Iterator[Fault]:
+def blank_output(view: BundleView) -> Iterator[Fault]:
     """Decode the test set again: an output without any text translates nothing."""
     for path, text in _texts(view):
         if is_blank(text):
@@ -167,12 +167,12 @@ def blank_output(view: View) -> Iterator[Fault]:
             yield path, f"all of its {lines:,} lines are blank" if lines else "is empty"
 
 
-def repetition(view: View) -> Iterator[Fault]:
+def repetition(view: BundleView) -> Iterator[Fault]:
     """Look at these lines: the model has probably not stopped where the speech did."""
     yield from _lines_where(view, _loop)
 
 
-def tag(view: View) -> Iterator[Fault]:
+def tag(view: BundleView) -> Iterator[Fault]:
     """Remove it: tags for applause, laughter or music, and the model's own tokens, are not scored as text."""
     yield from _lines_where(view, _tag)
 
@@ -192,7 +192,7 @@ def _first_of(line: str, characters: frozenset[str]) -> str:
     return next((named(c) for c in line if c in characters), "") if not characters.isdisjoint(line) else ""
 
 
-def _outputs(view: View) -> Iterator[tuple[str, bytes]]:
+def _outputs(view: BundleView) -> Iterator[tuple[str, bytes]]:
     """Yield the readable outputs, one at a time, so that one at a time is in memory."""
     for path in view.outputs:
         try:
@@ -212,7 +212,7 @@ def lines_of(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def read_output(view: View, path: str) -> bytes:
+def read_output(view: BundleView, path: str) -> bytes:
     """Return the bytes of an output; Unreadable where it is missing or has far too many bytes or lines."""
     data = view.read(path, MOST_TEXT_BYTES)
     if data.count(b"\n") > MOST_LINES:
@@ -220,7 +220,7 @@ def read_output(view: View, path: str) -> bytes:
     return data
 
 
-def _texts(view: View, *, keep_mark: bool = False) -> Iterator[tuple[str, str]]:
+def _texts(view: BundleView, *, keep_mark: bool = False) -> Iterator[tuple[str, str]]:
     for path, data in _outputs(view):
         try:
             text = data.decode("utf-8")
@@ -229,7 +229,7 @@ def _texts(view: View, *, keep_mark: bool = False) -> Iterator[tuple[str, str]]:
         yield path, text if keep_mark else text.removeprefix(BOM)
 
 
-def _lines_where(view: View, look: Callable[[str], str]) -> Iterator[Fault]:
+def _lines_where(view: BundleView, look: Callable[[str], str]) -> Iterator[Fault]:
     """Yield a fault for each output with lines at which `look` finds something: how many, and the first."""
     for path, text in _texts(view):
         hits = [(number, seen) for number, line in enumerate(lines_of(text), 1) if (seen := look(line))]

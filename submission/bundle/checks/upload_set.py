@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from submission.bundle.checks.bundle_view import View
+from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.text.characters import shown
 
 
-def other_than_one_primary(views: Sequence[View]) -> Iterator[Fault]:
+def other_than_one_primary(views: Sequence[BundleView]) -> Iterator[Fault]:
     """Set `upload.kind` to "primary" in the recipe of one system and to "contrastive" in all others of the team and
     condition, and write their bundles again.
     """
@@ -22,7 +22,7 @@ def other_than_one_primary(views: Sequence[View]) -> Iterator[Fault]:
             yield "", f"campaign {shown(campaign)}, team {shown(team)}, {condition}: {what}"
 
 
-def _kinds(views: Sequence[View]) -> Mapping[tuple[str, str, str], list[tuple[str, str]]]:
+def _kinds(views: Sequence[BundleView]) -> Mapping[tuple[str, str, str], list[tuple[str, str]]]:
     """Return (campaign, team, condition) -> (bundle, kind) of those that say it; REC01 names the others."""
     kinds: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for view in views:

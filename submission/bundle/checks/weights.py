@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import CONFIG, View
+from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.headers import BadHeader, Header, Problem
@@ -19,7 +19,7 @@ INDEX = ".safetensors.index.json"
 MOST_SHOWN = 5
 
 
-def configuration(view: View) -> Iterator[Fault]:
+def configuration(view: BundleView) -> Iterator[Fault]:
     """Put the packed model's `config.json` there, as `quantize` wrote it, for the campaign's base model."""
     if isinstance(view.config, Unreadable):
         yield CONFIG, str(view.config)
@@ -31,7 +31,7 @@ def configuration(view: View) -> Iterator[Fault]:
         yield CONFIG, str(view.expected_tensors)
 
 
-def outside_reference(view: View) -> Iterator[Fault]:
+def outside_reference(view: BundleView) -> Iterator[Fault]:
     """Remove the key: loading would fetch weights, or run code, that the bundle does not hold."""
     for entry in view.under("model"):
         if suffix_of(entry.path) != ".json" or entry.path in NOT_CONFIGURATION or entry.path.endswith(INDEX):
@@ -47,7 +47,7 @@ def outside_reference(view: View) -> Iterator[Fault]:
             yield shown(path), "an adapter: its weights apply to a base model outside the bundle"
 
 
-def reaching_template(view: View) -> Iterator[Fault]:
+def reaching_template(view: BundleView) -> Iterator[Fault]:
     """Take the base model's own chat template: one that reaches for Python's internals, or for other files, runs code
     where it is rendered.
     """
@@ -56,7 +56,7 @@ def reaching_template(view: View) -> Iterator[Fault]:
             yield shown(path), f"the template holds {shown(found)}"
 
 
-def _templates(view: View) -> Iterator[tuple[str, str]]:
+def _templates(view: BundleView) -> Iterator[tuple[str, str]]:
     """Yield every chat template of the model, whether a file of its own or a text in JSON."""
     for entry in view.under("model"):
         try:
@@ -74,7 +74,7 @@ def _templates(view: View) -> Iterator[tuple[str, str]]:
             continue  # CFG01, CFG03 or FILE07 say so
 
 
-def unreadable_json(view: View) -> Iterator[Fault]:
+def unreadable_json(view: BundleView) -> Iterator[Fault]:
     """Write the file again from the packed model; it is not the JSON that loading it would read."""
     for entry in view.under("model"):
         # Vocabularies are larger than what is read here; their digests hold them.
@@ -85,18 +85,18 @@ def unreadable_json(view: View) -> Iterator[Fault]:
                 yield shown(entry.path), str(error)
 
 
-def no_weights(view: View) -> Iterator[Fault]:
+def no_weights(view: BundleView) -> Iterator[Fault]:
     """Put the packed weights (`*.safetensors`) into `model/`; a bundle that holds none cannot be run."""
     if not view.headers:
         yield "model", "holds no safetensors file"
 
 
-def bad_header(view: View) -> Iterator[Fault]:
+def bad_header(view: BundleView) -> Iterator[Fault]:
     """Write the weights again with `quantize`; this is not a safetensors file, or not a whole one."""
     yield from _header_faults(view, "unreadable")
 
 
-def repeated_tensor(view: View) -> Iterator[Fault]:
+def repeated_tensor(view: BundleView) -> Iterator[Fault]:
     """Write the weights again with `quantize`; where a name occurs twice, two readers load two models."""
     yield from _header_faults(view, "repeated")
     seen: dict[str, str] = {}
@@ -109,14 +109,14 @@ def repeated_tensor(view: View) -> Iterator[Fault]:
         seen |= dict.fromkeys(header.tensors, path)
 
 
-def bad_layout(view: View) -> Iterator[Fault]:
+def bad_layout(view: BundleView) -> Iterator[Fault]:
     """Write the weights again with `quantize`; the tensors must fill the file: no gap, no overlap, no more, no
     less.
     """
     yield from _header_faults(view, "layout")
 
 
-def bad_index(view: View) -> Iterator[Fault]:
+def bad_index(view: BundleView) -> Iterator[Fault]:
     """Write the weights again with `quantize`; the index must name the file of every tensor, in this folder."""
     indexes = [e.path for e in view.under("model") if e.path.endswith(INDEX)]
     if not indexes and len(view.headers) > 1:
@@ -138,7 +138,7 @@ def bad_index(view: View) -> Iterator[Fault]:
             yield shown(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
 
 
-def wrong_tensors(view: View) -> Iterator[Fault]:
+def wrong_tensors(view: BundleView) -> Iterator[Fault]:
     """Pack the campaign's base model again with `quantize`; its tensors must be those that `config.json` implies."""
     expected, found = view.expected_tensors, _good_headers(view)
     if isinstance(expected, Unreadable) or not found or len(found) < len(view.headers):
@@ -155,11 +155,11 @@ def _spell(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return "none" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
 
 
-def _header_faults(view: View, problem: Problem) -> Iterator[Fault]:
+def _header_faults(view: BundleView, problem: Problem) -> Iterator[Fault]:
     for path, header in view.headers.items():
         if isinstance(header, BadHeader) and header.problem == problem:
             yield shown(path), str(header)
 
 
-def _good_headers(view: View) -> list[tuple[str, Header]]:
+def _good_headers(view: BundleView) -> list[tuple[str, Header]]:
     return [(path, header) for path, header in view.headers.items() if isinstance(header, Header)]
