@@ -17,6 +17,7 @@ import nox
 nox.needs_version = ">=2025.5.1"  # `requires` between sessions and nox.project.dependency_groups
 nox.options.sessions = ["build_primary"]
 nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "uv|virtualenv"  # uv where it is installed: the same files, sooner
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHON = Path(".nox", "build_env", "bin", "python").absolute()
@@ -42,7 +43,17 @@ FINETUNING = STEPS[: STEPS.index("quantize pack")]
 REPORTED = ("ablation", "segmentation", "contrastive", "primary")  # what `ablate` measures
 
 # Environment -> the dependency groups of pyproject.toml that it holds.
-ENVIRONMENTS = {"build": ("build", "test"), "score": ("score",)}
+ENVIRONMENTS = {
+    "build": ("build", "test"),
+    "score": ("score",),
+    "lint": ("lint",),
+    "types": ("types",),
+    "docs": ("docs",),
+}
+# Which file of torch fits depends on the machine (CPU or CUDA), so that no lock can hold its hash: it is pinned by its
+# version, and installed last, when what it needs is there; a CUDA build brings the rest along.
+TORCH = "torch=="
+CUDA_PACKAGES = ("cuda-", "nvidia-", "torch==", "triton==")
 
 
 def packages(environment: str) -> tuple[str, ...]:
@@ -51,8 +62,11 @@ def packages(environment: str) -> tuple[str, ...]:
 
 
 def install(session: nox.Session, environment: str) -> None:
-    """Install an environment's pins, and what they bring along at the versions of its lock."""
-    session.install("--quiet", "--constraint", f"locks/{environment}.txt", *packages(environment))
+    """Install an environment's lock, every file checked against its hash, and torch where the environment has it."""
+    session.install("--quiet", "--no-deps", "--require-hashes", "--requirement", f"locks/{environment}.txt")
+    for pin in packages(environment):
+        if pin.startswith(TORCH):
+            session.install("--quiet", pin)
 
 
 def build(session: nox.Session, recipe: str, steps: tuple[str, ...] = STEPS) -> None:
@@ -125,10 +139,26 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
-    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lint"))
+    """Check style, names, docstrings and formatting."""
+    install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(requires=["build_env"], default=False)
+def types(session: nox.Session) -> None:
+    """Check types, with the libraries of the build environment; strict for submission and quantize."""
+    install(session, "types")
+    session.run("mypy", "--python-executable", str(PYTHON))
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in build/site; a warning is an error."""
+    install(session, "docs")
+    # Both variables silence notices about the future of mkdocs, which are no findings about these pages.
+    quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    session.run("mkdocs", "build", "--quiet", "--strict", env=quiet)
 
 
 @nox.session(requires=["build_env"], default=False)
@@ -151,12 +181,16 @@ def score(session: nox.Session) -> None:
 @nox.session(default=False, reuse_venv=False)
 @nox.parametrize("environment", sorted(ENVIRONMENTS))
 def lock(session: nox.Session, environment: str) -> None:
-    """Write locks/<environment>.txt: the versions that the pins bring along today."""
-    session.install(*packages(environment))
-    # torch is pinned already, and its listed version names the CPU build, which other machines lack.
-    listing = ("pip", "list", "--format=freeze", "--exclude=pip", "--exclude=torch")
-    with Path("locks", f"{environment}.txt").open("w", encoding="utf-8", newline="\n") as file:
-        session.run("python", "-m", *listing, stdout=file, stderr=None)
+    """Write locks/<environment>.txt: the versions that the pins bring along today, each file's hash beside it."""
+    session.install("--quiet", *packages(environment))
+    listing = session.run("python", "-m", "pip", "list", "--format=freeze", "--exclude=pip", silent=True) or ""
+    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lock"))
+    found = Path(session.create_tmp(), "found.txt")
+    lines = (line for line in listing.splitlines() if not line.startswith(CUDA_PACKAGES))
+    found.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    out = Path(session.invoked_from, "locks", f"{environment}.txt")
+    options = ("--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
+    session.run("uv", "pip", "compile", *options, str(found), "--output-file", str(out))
 
 
 @nox.session(python=False, requires=["build_env"], default=False)
