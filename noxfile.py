@@ -9,6 +9,7 @@ After `--` a build takes --campaign, --recipe, --data and --store, and passes th
 options are for calling it by itself, `python -m <package> <verb> --help`.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def rerun(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests and hold the floor of branch coverage; pyproject.toml says which lines are left out, and why."""
+    shutil.rmtree("build/coverage", ignore_errors=True)
+    session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "coverage", "combine", "--quiet", external=True)
+    session.run(PYTHON, "-m", "coverage", "report", external=True)
 
 
 @nox.session(default=False)
