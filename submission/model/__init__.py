@@ -1,0 +1,1 @@
+"""What a model is made of on disk: checkpoints, sizes, families and codecs."""

@@ -1,0 +1,1 @@
+"""Codecs: how one weight is stored."""

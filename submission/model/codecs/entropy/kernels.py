@@ -1,0 +1,261 @@
+"""The compiled loops of entropy coding: interleaved range-ANS, counts of codes, variable-length integers.
+
+A state has 32 bits and is at least 2 ** 16 between codes; frequencies have 12 bits, words 16. One code of frequency f
+and first slot s takes the state x to `(x // f) << 12 | s + x % f`; where that would not fit, the low 16 bits of x are
+written before. So at most one word is read per code, and a decoder that checks once per row that a whole row's words
+are left needs no check per code. The words are written backwards, so that they are read forwards.
+
+Every index comes from a checked class, a masked slot or a counter below a checked end: no stream reads out of bounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+OK = 0
+WORDS = 1
+"""A block needs more words than it has, or has some left."""
+STATES = 2
+"""A lane's last state is not the one that encoding began with."""
+VALUE = 3
+"""A variable-length integer is cut off, too large or longer than it has to be, or bytes are left."""
+POSITION = 4
+"""An exception lies outside the weight."""
+
+FIRST_STATE = np.uint32(1 << 16)
+_LANES = 32
+_SLOT = np.uint32((1 << 12) - 1)
+_BITS = np.uint32(12)
+_WORD = np.uint32(16)
+_BYTE = np.uint32(255)
+_FREQUENCY = np.uint32(20)
+_ONE = np.uint64(1)
+
+
+@njit(nogil=True, error_model="numpy")
+def encode_block(codes, row, rows, column, columns, row_classes, column_classes, table, reach, words):
+    """Write the words of one block of a weight to the end of `words` and return the place of the first.
+
+    codes: int32 [all rows, all columns]; codes beyond their context's reach are written as 0. row_classes: uint64
+    [all rows], column_classes: uint64 [all columns], whose sums are contexts. table: uint32 [contexts, 256], for code
+    k at k + 128 the frequency, and the first slot times 65536. reach: int32 [contexts]. words: uint16
+    [Block.most_words].
+    """
+    lanes = min(columns, _LANES)
+    states = np.full(_LANES, FIRST_STATE, np.uint32)
+    place = words.size
+    first = ((columns - 1) // _LANES) * _LANES
+    while first >= 0:
+        width = min(_LANES, columns - first)
+        classes = column_classes[column + first : column + first + width]
+        for i in range(row + rows - 1, row - 1, -1):
+            line = codes[i, column + first : column + first + width]
+            place = _encode_row(line, row_classes[i], classes, table, reach, states, words, place)
+        first -= _LANES
+    for lane in range(lanes - 1, -1, -1):
+        place -= 2
+        words[place] = np.uint16(states[lane] & np.uint32(0xFFFF))
+        words[place + 1] = np.uint16(states[lane] >> _WORD)
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _encode_row(codes, row_class, classes, table, reach, states, words, place):
+    """Encode the codes of one row and as many lanes, the last first; return the place of the first word."""
+    for lane in range(codes.size - 1, -1, -1):
+        context = row_class + classes[lane]
+        code, bound = codes[lane], reach[context]
+        symbol = np.uint64(code + 128) if -bound <= code <= bound else np.uint64(128)
+        entry = table[context, symbol]
+        frequency = np.uint32(entry & np.uint32(0xFFFF))
+        state = states[lane]
+        # Without a branch: the word is written in any case, and kept where the place moves on.
+        words[place - 1] = np.uint16(state & np.uint32(0xFFFF))
+        above = state >= np.uint32(frequency << _FREQUENCY)
+        place -= np.int64(above)
+        state = np.uint32(state >> _WORD) if above else state
+        # Exact: a quotient that is no integer is at least 2 ** -12 below the next, more than a double rounds.
+        quotient = np.uint32(np.float64(state) / np.float64(frequency))
+        states[lane] = np.uint32(
+            np.uint32(quotient << _BITS) + np.uint32(state - quotient * frequency) + np.uint32(entry >> _WORD)
+        )
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def decode_block(words, row_classes, column_classes, table, out, row, rows, column, columns):
+    """Fill one block of out with its codes; return OK or what is wrong with its words.
+
+    words: uint16, the block's and no others. row_classes: uint64 [rows], column_classes: uint64 [columns], whose sums
+    are contexts of the table; the caller has checked that. table: uint32 [contexts, 4096], for every slot code + 128,
+    frequency times 256, slot minus the code's first slot times 2 ** 20. out: int8, of which the rectangle at row and
+    column is filled.
+    """
+    lanes = min(columns, _LANES)
+    states = np.empty(_LANES, np.uint32)
+    end = np.uint64(words.size)
+    place = np.uint64(2 * lanes)
+    if place > end:
+        return WORDS
+    for lane in range(lanes):
+        states[lane] = np.uint32(words[2 * lane]) | np.uint32(np.uint32(words[2 * lane + 1]) << _WORD)
+    for first in range(0, columns, _LANES):
+        width = min(_LANES, columns - first)
+        classes = column_classes[first : first + width]
+        for i in range(rows):
+            line = out[row + i, column + first : column + first + width]
+            if end - place >= np.uint64(width):
+                place = _decode_row(words, place, states, row_classes[i], classes, table, line)
+            else:
+                place = _decode_row_checked(words, place, states, row_classes[i], classes, table, line)
+                if place > end:
+                    return WORDS
+    if place != end:
+        return WORDS
+    for lane in range(lanes):
+        if states[lane] != FIRST_STATE:
+            return STATES
+    return OK
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _decode_row(words, place, states, row_class, classes, table, out):
+    """Decode a row of which all words are there; return the place after them."""
+    for lane in range(classes.size):
+        state = states[lane]
+        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        state = np.uint32(
+            np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
+            + np.uint32(entry >> _FREQUENCY)
+        )
+        below = state < FIRST_STATE
+        word = np.uint32(words[place])
+        states[lane] = np.uint32(np.uint32(state << _WORD) | word) if below else state
+        place += np.uint64(below)
+        out[lane] = np.int8(np.int32(entry & _BYTE) - 128)
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _decode_row_checked(words, place, states, row_class, classes, table, out):
+    """Decode a row near the end of a block; return the place after its words, beyond the end where one is missing."""
+    end = np.uint64(words.size)
+    for lane in range(classes.size):
+        state = states[lane]
+        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        state = np.uint32(
+            np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
+            + np.uint32(entry >> _FREQUENCY)
+        )
+        if state < FIRST_STATE:
+            if place >= end:
+                return end + _ONE
+            state = np.uint32(np.uint32(state << _WORD) | np.uint32(words[place]))
+            place += _ONE
+        states[lane] = state
+        out[lane] = np.int8(np.int32(entry & _BYTE) - 128)
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def add_sizes(codes, row_sums, column_sums):
+    """Add |code|, at most 127, to the sums (int64) of its row and its column."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        total = np.int64(0)
+        for j in range(columns):
+            size = min(abs(np.int64(codes[i, j])), 127)
+            total += size
+            column_sums[j] += size
+        row_sums[i] += total
+
+
+@njit(nogil=True, error_model="numpy")
+def count_codes(codes, row_classes, column_classes, counts):
+    """Count codes by the sum of their classes: int64 [sums, 256], code k at k + 128, codes beyond 127 at 0."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        for j in range(columns):
+            code = codes[i, j]
+            symbol = np.uint64(code + 128) if -127 <= code <= 127 else np.uint64(0)
+            counts[row_classes[i] + column_classes[j], symbol] += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def count_exceptions(codes, row_classes, column_classes, reach):
+    """Return how many codes are beyond their context's reach."""
+    rows, columns = codes.shape
+    total = 0
+    for i in range(rows):
+        for j in range(columns):
+            bound = reach[row_classes[i] + column_classes[j]]
+            total += np.int64(codes[i, j] > bound) + np.int64(codes[i, j] < -bound)
+    return total
+
+
+@njit(nogil=True, error_model="numpy")
+def find_exceptions(codes, row_classes, column_classes, reach, positions, values):
+    """Fill positions (int64, row-major) and values (int32) of the codes beyond their context's reach."""
+    rows, columns = codes.shape
+    found = 0
+    for i in range(rows):
+        for j in range(columns):
+            bound = reach[row_classes[i] + column_classes[j]]
+            if codes[i, j] > bound or codes[i, j] < -bound:
+                positions[found] = np.int64(i) * columns + j
+                values[found] = codes[i, j]
+                found += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def write_varints(numbers, out):
+    """Write uint64 numbers as varints: 7 bits a byte, lowest first, 128 added where others follow; return bytes."""
+    place = 0
+    for i in range(numbers.size):
+        number = numbers[i]
+        while number >= np.uint64(128):
+            out[place] = np.uint8((number & np.uint64(127)) | np.uint64(128))
+            number >>= np.uint64(7)
+            place += 1
+        out[place] = np.uint8(number)
+        place += 1
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _read_varint(section, place, bits):
+    """Return the varint at a place and the place after it, or 0 where it is cut off, too large or not the shortest."""
+    number, shift = np.uint64(0), 0
+    while place < section.size and shift < bits:
+        byte = np.uint64(section[place])
+        number |= (byte & np.uint64(127)) << np.uint64(shift)
+        place += 1
+        shift += 7
+        if byte < np.uint64(128):
+            shortest = byte > np.uint64(0) or shift == 7
+            return number, place if shortest and number >> np.uint64(bits) == np.uint64(0) else 0
+    return number, 0
+
+
+@njit(nogil=True, error_model="numpy")
+def read_exceptions(section, codes, positions, values):
+    """Fill positions (int64) and values (int32) from pairs of varints; return OK or what is wrong with them.
+
+    section: uint8. codes: how many the weight has, less than 2 ** 40.
+    """
+    place, position = 0, np.int64(-1)
+    for i in range(positions.size):
+        gap, place = _read_varint(section, place, 40)
+        if place == 0:
+            return VALUE
+        position += np.int64(gap) + 1
+        if position >= codes:
+            return POSITION
+        zigzag, place = _read_varint(section, place, 32)
+        if place == 0:
+            return VALUE
+        positions[i] = position
+        half = np.int64(zigzag >> _ONE)
+        values[i] = np.int32(-half - 1 if zigzag & _ONE else half)
+    return OK if place == section.size else VALUE
