@@ -2,39 +2,47 @@
 
 A stream holds the integer codes of one weight [rows, columns]; all numbers are little-endian:
 
-    header      magic "EC01", rows, columns, exceptions, bytes of exceptions (uint32 each), density (40 × uint16)
-    classes     one byte for every row, one for every column
-    index       for every block its end in the payload, in 16-bit words (uint32)
+    header      magic "EC01", rows, columns, bytes of classes, exceptions, bytes of exceptions, CRC-32 of all but
+                payload and padding (uint32 each), density (40 × uint16, `tables.py`)
+    index       for every block its end in the payload, in 16-bit words; then for every block its CRC-32 (uint32)
+    classes     of every row and every column, and a shift for every sum of both (`classes.py`, `contexts.py`)
     payload     for every block the first state of each lane (uint32), then the words of interleaved range-ANS
     exceptions  pairs of variable-length integers in row-major order (`exceptions.py`)
     padding     zeros up to the bytes that were allotted to the tensor
 
-A block is at most 4096 rows; its columns are a multiple of 32, so many that it has about 2 ** 18 codes. A lane is a
-column modulo 32. Why these numbers: a lane costs 16 bits more than its codes' information, in every block; 32 of them
-in 2 ** 18 codes are 0.002 bits a code. 32 lanes are what AVX2 and AVX-512 decoders want, 2 ** 18 codes take a core two
-milliseconds, and a weight of 4096 × 4096 has 64 blocks to share among cores.
+A block is at most 4096 rows; its columns are a multiple of 32, so many that it has 2 ** 18 codes or somewhat more. A
+lane is a column modulo 32. Why these numbers: a lane costs about 24 bits more than its codes' information, in every
+block; 32 of them in 2 ** 18 codes are 0.003 bits a code. 32 lanes are what AVX2 and AVX-512 decoders want, 2 ** 18
+codes take a core one to two milliseconds, and a weight of 4096 × 4096 has 64 blocks to share among cores.
+
+Checksums tell damage from chance: the coder by itself only sees that a block's words or last states do not come out,
+and some altered bits at its end stand for other codes. They are no defence against intent: whoever alters a stream and
+its checksums gets other codes or a refusal, never a read out of bounds.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from submission.model.codecs.entropy.classes import ListReader, least_bytes
+
 MAGIC = b"EC01"
-HEADER = struct.Struct("<4s4I")
+HEADER = struct.Struct("<4s6I")
 DENSITY_BINS = 40
 """Bins of the density of |code| / scale that a tensor stores (`tables.py`)."""
+CHECKSUM_BYTES = 4
+"""Bytes of the header's last field."""
 HEADER_BYTES = HEADER.size + 2 * DENSITY_BINS
 BLOCK_ROWS = 4096
 BLOCK_CODES = 1 << 18
 LANES = 32
 STATE_WORDS = 2
 """Words of 16 bits in a lane's state."""
-HIGHEST_CLASS = 127
-"""Row and column classes are 0 … 127."""
+CLASS_LISTS = 3
 HIGHEST_SIZE = (1 << 32) - 1
-NO_CLASSES = bytes(range(HIGHEST_CLASS + 1))
 CONTINUED = bytes(range(128, 256))
 """Bytes of a variable-length integer that others follow."""
 MOST_CODES = 1 << 40
@@ -88,8 +96,9 @@ class Grid:
 
     @property
     def block_columns(self) -> int:
-        """Columns of a block, a multiple of the lanes."""
-        return LANES * max(1, BLOCK_CODES // (LANES * self.block_rows))
+        """Columns of a block, a multiple of the lanes, nearly equal among blocks."""
+        blocks = max(1, self.block_rows * self.columns // BLOCK_CODES)
+        return LANES * -(-self.columns // (LANES * blocks))
 
     @property
     def across(self) -> int:
@@ -121,23 +130,31 @@ class Grid:
         return [i * self.across + j for i in down for j in right]
 
     @property
-    def index_start(self) -> int:
-        """Byte at which the index begins: after header and classes."""
-        return HEADER_BYTES + self.rows + self.columns
+    def classes_start(self) -> int:
+        """Byte at which the classes begin: after header and index."""
+        return HEADER_BYTES + 8 * self.count
 
     @property
-    def payload_start(self) -> int:
-        """Byte at which the payload begins."""
-        return self.index_start + 4 * self.count
+    def least_class_bytes(self) -> int:
+        """The fewest bytes of classes."""
+        return least_bytes(self.rows + self.columns + 1, CLASS_LISTS)
 
 
 def fixed_bytes(rows: int, columns: int) -> int:
-    """Return the bytes of a stream that do not depend on the codes: header, classes, index, states.
-
-    No stream of this shape is shorter.
-    """
+    """Return the fewest bytes that a stream of this shape has: header, index, states and one bit for every class."""
     grid = Grid(rows=rows, columns=columns)
-    return grid.payload_start + 2 * STATE_WORDS * sum(block.lanes for block in grid.blocks())
+    states = 2 * STATE_WORDS * sum(block.lanes for block in grid.blocks())
+    return grid.classes_start + grid.least_class_bytes + states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """The classes of a stream, one byte each, 0 … 127."""
+
+    rows: bytes
+    columns: bytes
+    shifts: bytes
+    """For every sum of a row and a column class, from the lowest: 64 and the shift of its context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +162,9 @@ class Header:
     """What `check_header` found: where the parts of a stream lie."""
 
     grid: Grid
+    density: tuple[int, ...]
+    classes: Classes
+    payload_start: int
     exceptions: int
     """Number of exceptions."""
     exceptions_start: int
@@ -153,42 +173,91 @@ class Header:
     """Bytes before the padding."""
     ends: tuple[int, ...]
     """End of every block in the payload, in words."""
-    density: tuple[int, ...]
+    checksums: tuple[int, ...]
+    """CRC-32 of every block's bytes."""
+
+    def words(self, index: int) -> slice:
+        """Return where the words of a block lie in the stream, in bytes."""
+        start = self.ends[index - 1] if index else 0
+        return slice(self.payload_start + 2 * start, self.payload_start + 2 * self.ends[index])
+
+
+def checksum(head: bytes, exceptions: bytes) -> int:
+    """Return the CRC-32 of header (but for that field), index, classes, and exceptions."""
+    start = zlib.crc32(head[: HEADER.size - CHECKSUM_BYTES])
+    return zlib.crc32(exceptions, zlib.crc32(head[HEADER.size :], start))
+
+
+def check_payload(stream: bytes, header: Header) -> None:
+    """Raise ValueError where the bytes of a block are not those of its checksum. Codes are not decoded."""
+    for index in range(header.grid.count):
+        check_block(stream[header.words(index)], header, index)
+
+
+def check_block(words: bytes, header: Header, index: int) -> None:
+    """Raise ValueError where these are not the bytes of the block at a place in the index."""
+    if zlib.crc32(words) != header.checksums[index]:
+        block = header.grid.block(index)
+        raise ValueError(f"payload: the block at row {block.row}, column {block.column} is damaged; {_BROKEN}")
 
 
 def check_header(stream: bytes, rows: int, columns: int, size: int) -> Header:
     """Return the parts of a stream for a weight of this shape and `size` allotted bytes, or refuse it.
 
-    Checked are header, classes, index, the exceptions' bounds and count, and the padding: all but the codes. Raises
-    ValueError that begins with the part at fault.
+    Checked are header, index, classes, the exceptions' bounds and count, the padding, and the checksum of all these:
+    all but the payload (`check_payload`). Raises ValueError that begins with the part at fault.
     """
     grid = Grid(rows=rows, columns=columns)
     if len(stream) != size:
         raise ValueError(f"stream: {len(stream)} bytes where {size} are allotted; {_BROKEN}")
-    if size < grid.payload_start:
-        raise ValueError(f"header: {size} bytes cannot hold header, classes and index of {rows} × {columns}; {_BROKEN}")
-    magic, *shape, exceptions, exception_bytes = HEADER.unpack_from(stream)
+    if size < fixed_bytes(rows, columns):
+        raise ValueError(f"header: {size} bytes cannot hold a stream of {rows} × {columns} codes; {_BROKEN}")
+    magic, *shape, class_bytes, exceptions, exception_bytes, expected = HEADER.unpack_from(stream)
     if magic != MAGIC:
         raise ValueError(f"header: expected {MAGIC!r}, got {magic!r}; this is no stream of entropy-coded codes")
     if tuple(shape) != (rows, columns):
         raise ValueError(f"header: expected {rows} × {columns} codes, got {shape[0]} × {shape[1]}; {_BROKEN}")
+    index = struct.unpack_from(f"<{2 * grid.count}I", stream, HEADER_BYTES)
+    ends, checksums = index[: grid.count], index[grid.count :]
+    _check_index(grid, ends)
+    payload = grid.classes_start + class_bytes
+    used = (start := payload + 2 * ends[-1]) + exception_bytes
+    if used > size:
+        raise ValueError(f"index: classes, payload and exceptions end at {used} of {size} bytes; {_BROKEN}")
+    _check_exceptions(bytes(stream[start:used]), exceptions, rows * columns)
+    header = Header(
+        grid=grid,
+        density=_read_density(stream),
+        classes=_read_classes(grid, bytes(stream[grid.classes_start : payload])),
+        payload_start=payload,
+        exceptions=exceptions,
+        exceptions_start=start,
+        used_bytes=used,
+        ends=ends,
+        checksums=checksums,
+    )
+    if bytes(stream[used:]).strip(b"\0"):
+        raise ValueError(f"padding: a byte is not zero; {_BROKEN}")
+    if checksum(bytes(stream[:payload]), bytes(stream[start:used])) != expected:
+        raise ValueError(f"header: the checksum of header, index, classes and exceptions is another; {_BROKEN}")
+    return header
+
+
+def _read_density(stream: bytes) -> tuple[int, ...]:
+    """Return the density; ValueError where it has no mass."""
     density = struct.unpack_from(f"<{DENSITY_BINS}H", stream, HEADER.size)
     if not any(density):
         raise ValueError(f"density: all of its bins are empty; {_BROKEN}")
-    if bytes(stream[HEADER_BYTES : grid.index_start]).translate(None, NO_CLASSES):
-        raise ValueError(f"classes: one is above {HIGHEST_CLASS}; {_BROKEN}")
-    ends = struct.unpack_from(f"<{grid.count}I", stream, grid.index_start)
-    _check_index(grid, ends)
-    start = grid.payload_start + 2 * ends[-1]
-    if start + exception_bytes > size:
-        raise ValueError(f"index: payload and exceptions end at {start + exception_bytes} of {size} bytes; {_BROKEN}")
-    _check_exceptions(bytes(stream[start : start + exception_bytes]), exceptions, rows * columns)
-    if bytes(stream[start + exception_bytes :]).strip(b"\0"):
-        raise ValueError(f"padding: a byte is not zero; {_BROKEN}")
-    used = start + exception_bytes
-    return Header(
-        grid=grid, exceptions=exceptions, exceptions_start=start, used_bytes=used, ends=ends, density=density
-    )
+    return density
+
+
+def _read_classes(grid: Grid, section: bytes) -> Classes:
+    """Return what the section of classes holds; ValueError where that is anything else."""
+    reader = ListReader(section)
+    rows, columns = reader.read(grid.rows), reader.read(grid.columns)
+    shifts = reader.read(max(rows) + max(columns) - min(rows) - min(columns) + 1)
+    reader.finish()
+    return Classes(rows=rows, columns=columns, shifts=shifts)
 
 
 _BROKEN = "the file is damaged or belongs to another model"

@@ -6,20 +6,23 @@ beside the stream is how codes become weights, `code × row scale × column scal
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from submission.model.codecs.entropy import layout
+from submission.model.codecs.entropy.classes import list_bits, pack_lists
 from submission.model.codecs.entropy.contexts import Contexts, count_contexts
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
-from submission.model.codecs.entropy.layout import HEADER, HEADER_BYTES, Block, Grid, check_header
-from submission.model.codecs.entropy.tables import HIGHEST_CODE, context_range, tables
+from submission.model.codecs.entropy.layout import HEADER, Block, Grid, check_header
+from submission.model.codecs.entropy.tables import HIGHEST_CODE, tables
 
 if TYPE_CHECKING:
     import numpy as np
 
+STATE_BITS = 32
 SPARE_STATE_BITS = 8
 """Bits of a lane's stored state that hold codes, on average: it lies anywhere between 2 ** 16 and 2 ** 32."""
 
@@ -52,23 +55,16 @@ def encode(codes: np.ndarray, contexts: Contexts, budget_bytes: int, *, workers:
     import numpy as np
 
     codes = _checked_codes(codes, contexts)
-    section, count = _exceptions_section(codes, contexts)
+    (section, count), classes = _exceptions_section(codes, contexts), _classes_section(contexts)
     blocks = _map(_block_encoder(codes, contexts), _grid(codes).blocks(), workers)
-    used = _grid(codes).payload_start + 2 * sum(words.size for words in blocks) + len(section)
+    used = _grid(codes).classes_start + len(classes) + sum(map(len, blocks)) + len(section)
     if used > budget_bytes:
-        what = f"a stream of {codes.shape[0]} × {codes.shape[1]} codes has {used} bytes where {budget_bytes} are allotted"
-        raise ValueError(f"{what}; use a larger step or a larger budget")
-    ends = np.cumsum([words.size for words in blocks])
-    parts = [
-        HEADER.pack(layout.MAGIC, *codes.shape, count, len(section)),
-        np.array(contexts.density, "<u2").tobytes(),
-        contexts.row_classes.tobytes(),
-        contexts.column_classes.tobytes(),
-        ends.astype("<u4").tobytes(),
-        *(words.astype("<u2").tobytes() for words in blocks),
-        section,
-        bytes(budget_bytes - used),
-    ]
+        what = f"the stream of {codes.shape[0]} × {codes.shape[1]} codes has {used} bytes"
+        raise ValueError(f"{what} where {budget_bytes} are allotted; use a larger step or a larger budget")
+    head = HEADER.pack(layout.MAGIC, *codes.shape, len(classes), count, len(section), 0)
+    head += np.array(contexts.density, "<u2").tobytes() + _index(blocks) + classes
+    check = layout.checksum(head, section).to_bytes(layout.CHECKSUM_BYTES, "little")
+    parts = [head[: HEADER.size - len(check)], check, head[HEADER.size :], *blocks, section, bytes(budget_bytes - used)]
     return np.frombuffer(b"".join(parts), np.uint8).copy()
 
 
@@ -81,8 +77,8 @@ def stream_bytes(codes: np.ndarray, contexts: Contexts, *, workers: int = 1) -> 
     codes = _checked_codes(codes, contexts)
     section, _ = _exceptions_section(codes, contexts)
     encode_one = _block_encoder(codes, contexts)
-    words = _map(lambda block: encode_one(block).size, _grid(codes).blocks(), workers)
-    return _grid(codes).payload_start + 2 * sum(words) + len(section)
+    sizes = _map(lambda block: len(encode_one(block)), _grid(codes).blocks(), workers)
+    return _grid(codes).classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
 
 
 def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
@@ -96,8 +92,9 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     coded = float((count_contexts(sample, contexts) * tables(contexts.density).cost()).sum()) + 8 * len(section)
     grid = Grid(rows=rows, columns=sample.shape[1])
     lanes = sum(block.lanes for block in grid.blocks())
-    fixed = 8 * layout.fixed_bytes(rows, sample.shape[1]) - SPARE_STATE_BITS * lanes
-    return fixed + coded * rows / sample.shape[0]
+    classes = sum(len(list_bits(numbers.tolist())) for numbers in (contexts.column_classes, contexts.shifts))
+    coded += len(list_bits(contexts.row_classes.tolist()))
+    return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes + coded * rows / sample.shape[0]
 
 
 def decode(
@@ -111,9 +108,8 @@ def decode(
     """Return the codes of a weight of this shape, or of a slice of its rows and columns (steps of 1).
 
     Of a slice only the blocks that it meets are decoded and checked. Raises ValueError for a stream that is not
-    whole, beginning with the part at fault. The last states of 32 lanes are checked in every block, so altered words
-    pass for others with a probability of about 2 ** -500; altered classes or densities that change no frequency pass
-    and change nothing.
+    whole, beginning with the part at fault. Damage is refused by checksums. Where these were altered as well, bytes
+    are decoded to other codes if all words are used up and every lane ends in its first state, and refused if not.
     """
     import numpy as np
 
@@ -155,19 +151,27 @@ def _map(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> list
         return list(pool.map(work, items))
 
 
-def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], np.ndarray]:
-    """Return a function that makes a block's words, uint16, of codes that are int32 in row-major order."""
+def _index(blocks: list[bytes]) -> bytes:
+    """Return the ends of blocks in words, and their checksums."""
+    import numpy as np
+
+    ends = np.cumsum([len(words) // 2 for words in blocks])
+    return np.concatenate([ends, [zlib.crc32(words) for words in blocks]]).astype("<u4").tobytes()
+
+
+def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], bytes]:
+    """Return a function that makes a block's words, as bytes, of codes that are int32 in row-major order."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import encode_block
 
-    context, found = context_range(contexts.row_classes, contexts.column_classes), tables(contexts.density)
-    table, reach, sums = found.coding()[context], found.reach[context], contexts.sums()
+    context, found = contexts.sum_contexts(), tables(contexts.density)
+    table, reach, indexes = found.coding()[context], found.reach[context], contexts.indexes()
 
-    def encode_one(block: Block) -> np.ndarray:
+    def encode_one(block: Block) -> bytes:
         words = np.empty(block.most_words, np.uint16)
         place = (block.row, block.rows, block.column, block.columns)
-        return words[encode_block(codes, *place, *sums, table, reach, words) :].copy()
+        return words[encode_block(codes, *place, *indexes, table, reach, words) :].astype("<u2").tobytes()
 
     return encode_one
 
@@ -178,12 +182,17 @@ def _exceptions_section(codes: np.ndarray, contexts: Contexts) -> tuple[bytes, i
 
     from submission.model.codecs.entropy.kernels import count_exceptions, find_exceptions
 
-    context = context_range(contexts.row_classes, contexts.column_classes)
+    context = contexts.sum_contexts()
     reach = tables(contexts.density).reach[context]
-    count = count_exceptions(codes, *contexts.sums(), reach)
+    count = count_exceptions(codes, *contexts.indexes(), reach)
     positions, values = np.empty(count, np.int64), np.empty(count, np.int32)
-    find_exceptions(codes, *contexts.sums(), reach, positions, values)
+    find_exceptions(codes, *contexts.indexes(), reach, positions, values)
     return pack_exceptions(Exceptions(positions=positions, values=values)), count
+
+
+def _classes_section(contexts: Contexts) -> bytes:
+    """Return the bytes of classes and shifts."""
+    return pack_lists(x.tolist() for x in (contexts.row_classes, contexts.column_classes, contexts.shifts))
 
 
 def _inside(part: range | None, whole: int, name: str) -> range:
@@ -203,38 +212,44 @@ def _block_decoder(
 
     from submission.model.codecs.entropy.kernels import OK, decode_block
 
-    grid = header.grid
-    classes = np.frombuffer(data, np.uint8, grid.rows + grid.columns, HEADER_BYTES)
-    contexts = Contexts(
-        row_classes=classes[: grid.rows], column_classes=classes[grid.rows :], density=header.density
-    )
-    row_sums, column_sums = contexts.sums()
-    table = tables(header.density).decoding()[context_range(contexts.row_classes, contexts.column_classes)]
+    contexts = _contexts(header)
+    row_indexes, column_indexes = contexts.indexes()
+    table = tables(header.density).decoding()[contexts.sum_contexts()]
 
     def decode_one(index: int) -> None:
-        block = grid.block(index)
-        start = header.ends[index - 1] if index else 0
-        words = np.frombuffer(data, "<u2", header.ends[index] - start, grid.payload_start + 2 * start).astype(np.uint16)
+        block, packed = header.grid.block(index), data[header.words(index)]
+        layout.check_block(packed, header, index)
         top, left = block.row - rows.start, block.column - columns.start
         inside = min(top, left) >= 0 and top + block.rows <= len(rows) and left + block.columns <= len(columns)
-        target, at = (codes, (top, left)) if inside else (np.empty((block.rows, block.columns), np.int8), (0, 0))
+        target = codes if inside else np.empty((block.rows, block.columns), np.int8)
         status = decode_block(
-            words,
-            row_sums[block.row : block.row + block.rows],
-            column_sums[block.column : block.column + block.columns],
+            np.frombuffer(packed, "<u2").astype(np.uint16),
+            row_indexes[block.row : block.row + block.rows],
+            column_indexes[block.column : block.column + block.columns],
             table,
             target,
-            *(at[0], block.rows, at[1], block.columns),
+            *((top, block.rows, left, block.columns) if inside else (0, block.rows, 0, block.columns)),
         )
         if status != OK:
-            raise ValueError(f"payload: the block at row {block.row}, column {block.column} is damaged")
+            where = f"row {block.row}, column {block.column}"
+            raise ValueError(f"payload: the block at {where} cannot be decoded; the file is damaged")
         if not inside:
-            skip = max(0, -top), max(0, -left)
-            part = target[skip[0] : len(rows) - top, skip[1] : len(columns) - left]
+            part = target[max(0, -top) : len(rows) - top, max(0, -left) : len(columns) - left]
             down, right = max(0, top), max(0, left)
             codes[down : down + part.shape[0], right : right + part.shape[1]] = part
 
     return decode_one
+
+
+def _contexts(header: layout.Header) -> Contexts:
+    """Return the contexts that a stream says."""
+    import numpy as np
+
+    row_classes, column_classes, shifts = (
+        np.frombuffer(numbers, np.uint8)
+        for numbers in (header.classes.rows, header.classes.columns, header.classes.shifts)
+    )
+    return Contexts(row_classes=row_classes, column_classes=column_classes, shifts=shifts, density=header.density)
 
 
 def _with_exceptions(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from submission.model.codecs.entropy.layout import DENSITY_BINS, HIGHEST_CLASS
+from submission.model.codecs.entropy.layout import DENSITY_BINS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +27,6 @@ UNIT_CONTEXT = 32
 """The context whose scale is one step."""
 OCTAVE = 8
 """Contexts in a doubling of the scale."""
-CLASS_OFFSET = 80
-"""A code's context is row class + column class - CLASS_OFFSET, brought into 0 … CONTEXTS - 1."""
 SLOTS = 4096
 HIGHEST_CODE = 127
 REACH_SLOTS = 11
@@ -76,20 +74,6 @@ class Tables:
 
         frequency = np.where(self.frequency > 0, self.frequency, self.frequency[:, 128:129])
         return np.log2(SLOTS / frequency.astype(np.float64))
-
-
-def context_range(row_classes: np.ndarray, column_classes: np.ndarray) -> np.ndarray:
-    """Return int64: the context of every sum of a row and a column class from the lowest sum to the highest.
-
-    Compiled loops index tables by the sum less the lowest sum, so that they need not bring it into range.
-    """
-    import numpy as np
-
-    lowest = int(row_classes.min()) + int(column_classes.min())
-    highest = int(row_classes.max()) + int(column_classes.max())
-    if highest > 2 * HIGHEST_CLASS:
-        raise ValueError(f"classes: one is above {HIGHEST_CLASS}; bring them into 0 … {HIGHEST_CLASS}")
-    return np.clip(np.arange(lowest, highest + 1) - CLASS_OFFSET, 0, CONTEXTS - 1)
 
 
 def bounds() -> np.ndarray:
