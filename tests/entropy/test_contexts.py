@@ -85,7 +85,9 @@ def test_a_fit_is_the_same_whatever_was_fitted_before():
 
 
 def test_a_sum_of_classes_has_the_nearest_context_and_its_shift():
-    contexts = unshifted_contexts(np.array([0, 127], np.uint8), np.array([0, 127], np.uint8), normal_density())
+    contexts = unshifted_contexts(
+        np.array([0, 127], np.uint8), np.array([0, 127], np.uint8), np.zeros(2, int), normal_density()
+    )
     found = contexts.sum_contexts()
     assert found.size == 255 and found[0] == 0 and found[80 + 32] == 32 and found[-1] == CONTEXTS - 1
     shifts = contexts.shifts.copy()
@@ -97,6 +99,8 @@ def test_contexts_that_no_stream_can_say_are_refused():
     contexts = fit_contexts(spread_codes(20, 30))
     with pytest.raises(ValueError, match="row_classes: one is above 127"):
         replace(contexts, row_classes=contexts.row_classes + np.uint8(100))
+    with pytest.raises(ValueError, match="centres: they are not"):
+        replace(contexts, centres=contexts.centres + 64)
     with pytest.raises(ValueError, match="shifts: 1 where classes have"):
         replace(contexts, shifts=contexts.shifts[:1])
 
@@ -106,5 +110,12 @@ def test_shifts_shorten_streams_of_weights_whose_scales_are_no_products():
     row, column = 2.0 ** generator.normal(1, 1, (2000, 1)), 2.0 ** generator.normal(1, 1, 96)
     codes = np.rint(generator.normal(size=(2000, 96)) * np.hypot(row, column)).astype(np.int32)
     contexts = fit_contexts(codes)
-    plain = unshifted_contexts(contexts.row_classes, contexts.column_classes, contexts.density)
+    plain = unshifted_contexts(contexts.row_classes, contexts.column_classes, contexts.centres, contexts.density)
     assert stream_bytes(codes, contexts) < 0.998 * stream_bytes(codes, plain)
+
+
+def test_columns_that_do_not_lie_around_zero_cost_no_more_than_those_that_do():
+    codes, offset = spread_codes(2000, 96), np.random.default_rng(3).integers(-50, 51, 96, dtype=np.int32)
+    contexts = fit_contexts(codes + offset)
+    assert np.abs(contexts.centres - offset).max() <= 1
+    assert stream_bytes(codes + offset, contexts) < 1.01 * stream_bytes(codes, fit_contexts(codes))

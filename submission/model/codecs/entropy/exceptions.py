@@ -1,9 +1,9 @@
-"""Codes that no frequency table holds, as a list of positions and values.
+"""Codes that the payload does not hold, as a list of positions and values.
 
-In the payload such a code is written as 0, the cheapest, and here exactly. Positions are row-major and ascending. Each
-exception is two variable-length integers (7 bits a byte, lowest first): the codes passed over since the one before,
-and the value in zigzag form (0, -1, 1, -2 … become 0, 1, 2, 3 …), three to four bytes in all. A position that is
-repeated or descends cannot be written in this form.
+In the payload such a code is written as its column's centre, the cheapest, and here exactly. Positions are row-major
+and ascending. Each exception is two variable-length integers (7 bits a byte, lowest first): the codes passed over since
+the one before, and the value in zigzag form (0, -1, 1, -2 … become 0, 1, 2, 3 …), three to four bytes in all. A
+position that is repeated or descends cannot be written in this form.
 """
 
 from __future__ import annotations

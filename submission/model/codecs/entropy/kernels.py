@@ -23,6 +23,9 @@ VALUE = 3
 POSITION = 4
 """An exception lies outside the weight."""
 
+EXCEPTION = 128
+"""Stands for a residual that the payload does not hold."""
+
 FIRST_STATE = np.uint32(1 << 16)
 _LANES = 32
 _SLOT = np.uint32((1 << 12) - 1)
@@ -34,13 +37,20 @@ _ONE = np.uint64(1)
 
 
 @njit(nogil=True, error_model="numpy")
-def encode_block(codes, row, rows, column, columns, row_classes, column_classes, table, reach, words):
+def _residual(code, centre, reach):
+    """Return code - centre, or EXCEPTION where that is beyond the reach or the code itself is beyond 127."""
+    residual = np.int64(code) - centre
+    return residual if -reach <= residual <= reach and -127 <= code <= 127 else EXCEPTION
+
+
+@njit(nogil=True, error_model="numpy")
+def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, reach, words):
     """Write the words of one block of a weight to the end of `words` and return the place of the first.
 
-    codes: int32 [all rows, all columns]; codes beyond their context's reach are written as 0. row_classes: uint64
-    [all rows], column_classes: uint64 [all columns], whose sums are contexts. table: uint32 [contexts, 256], for code
-    k at k + 128 the frequency, and the first slot times 65536. reach: int32 [contexts]. words: uint16
-    [Block.most_words].
+    codes: int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
+    exceptions (`_residual`). row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
+    contexts. centres: int64 [all columns]. table: uint32 [contexts, 256], for residual k at k + 128 the frequency, and
+    the first slot times 65536. reach: int32 [contexts]. words: uint16 [Block.most_words].
     """
     lanes = min(columns, _LANES)
     states = np.full(_LANES, FIRST_STATE, np.uint32)
@@ -49,9 +59,10 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
     while first >= 0:
         width = min(_LANES, columns - first)
         classes = column_classes[column + first : column + first + width]
+        middle = centres[column + first : column + first + width]
         for i in range(row + rows - 1, row - 1, -1):
             line = codes[i, column + first : column + first + width]
-            place = _encode_row(line, row_classes[i], classes, table, reach, states, words, place)
+            place = _encode_row(line, row_classes[i], classes, middle, table, reach, states, words, place)
         first -= _LANES
     for lane in range(lanes - 1, -1, -1):
         place -= 2
@@ -61,13 +72,12 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
 
 
 @njit(nogil=True, error_model="numpy")
-def _encode_row(codes, row_class, classes, table, reach, states, words, place):
+def _encode_row(codes, row_class, classes, centres, table, reach, states, words, place):
     """Encode the codes of one row and as many lanes, the last first; return the place of the first word."""
     for lane in range(codes.size - 1, -1, -1):
         context = row_class + classes[lane]
-        code, bound = codes[lane], reach[context]
-        symbol = np.uint64(code + 128) if -bound <= code <= bound else np.uint64(128)
-        entry = table[context, symbol]
+        residual = _residual(codes[lane], centres[lane], reach[context])
+        entry = table[context, np.uint64((0 if residual == EXCEPTION else residual) + 128)]
         frequency = np.uint32(entry & np.uint32(0xFFFF))
         state = states[lane]
         # Without a branch: the word is written in any case, and kept where the place moves on.
@@ -84,13 +94,13 @@ def _encode_row(codes, row_class, classes, table, reach, states, words, place):
 
 
 @njit(nogil=True, error_model="numpy")
-def decode_block(words, row_classes, column_classes, table, out, row, rows, column, columns):
+def decode_block(words, row_classes, column_classes, centres, table, out, row, rows, column, columns):
     """Fill one block of out with its codes; return OK or what is wrong with its words.
 
     words: uint16, the block's and no others. row_classes: uint64 [rows], column_classes: uint64 [columns], whose sums
-    are contexts of the table; the caller has checked that. table: uint32 [contexts, 4096], for every slot code + 128,
-    frequency times 256, slot minus the code's first slot times 2 ** 20. out: int8, of which the rectangle at row and
-    column is filled.
+    are contexts of the table; the caller has checked that. centres: int64 [columns], added to what is decoded. table:
+    uint32 [contexts, 4096], for every slot residual + 128, frequency times 256, slot minus the residual's first slot
+    times 2 ** 20. out: int8, of which the rectangle at row and column is filled.
     """
     lanes = min(columns, _LANES)
     states = np.empty(_LANES, np.uint32)
@@ -102,13 +112,13 @@ def decode_block(words, row_classes, column_classes, table, out, row, rows, colu
         states[lane] = np.uint32(words[2 * lane]) | np.uint32(np.uint32(words[2 * lane + 1]) << _WORD)
     for first in range(0, columns, _LANES):
         width = min(_LANES, columns - first)
-        classes = column_classes[first : first + width]
+        classes, middle = column_classes[first : first + width], centres[first : first + width]
         for i in range(rows):
             line = out[row + i, column + first : column + first + width]
             if end - place >= np.uint64(width):
-                place = _decode_row(words, place, states, row_classes[i], classes, table, line)
+                place = _decode_row(words, place, states, row_classes[i], classes, middle, table, line)
             else:
-                place = _decode_row_checked(words, place, states, row_classes[i], classes, table, line)
+                place = _decode_row_checked(words, place, states, row_classes[i], classes, middle, table, line)
                 if place > end:
                     return WORDS
     if place != end:
@@ -120,7 +130,7 @@ def decode_block(words, row_classes, column_classes, table, out, row, rows, colu
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _decode_row(words, place, states, row_class, classes, table, out):
+def _decode_row(words, place, states, row_class, classes, centres, table, out):
     """Decode a row of which all words are there; return the place after them."""
     for lane in range(classes.size):
         state = states[lane]
@@ -133,12 +143,12 @@ def _decode_row(words, place, states, row_class, classes, table, out):
         word = np.uint32(words[place])
         states[lane] = np.uint32(np.uint32(state << _WORD) | word) if below else state
         place += np.uint64(below)
-        out[lane] = np.int8(np.int32(entry & _BYTE) - 128)
+        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
     return place
 
 
 @njit(nogil=True, error_model="numpy")
-def _decode_row_checked(words, place, states, row_class, classes, table, out):
+def _decode_row_checked(words, place, states, row_class, classes, centres, table, out):
     """Decode a row near the end of a block; return the place after its words, beyond the end where one is missing."""
     end = np.uint64(words.size)
     for lane in range(classes.size):
@@ -154,55 +164,63 @@ def _decode_row_checked(words, place, states, row_class, classes, table, out):
             state = np.uint32(np.uint32(state << _WORD) | np.uint32(words[place]))
             place += _ONE
         states[lane] = state
-        out[lane] = np.int8(np.int32(entry & _BYTE) - 128)
+        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
     return place
 
 
 @njit(nogil=True, error_model="numpy")
-def add_sizes(codes, row_sums, column_sums):
-    """Add |code|, at most 127, to the sums (int64) of its row and its column."""
+def add_codes(codes, column_sums):
+    """Add codes, brought to ±127, to the sums (int64) of their columns."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        for j in range(columns):
+            column_sums[j] += min(max(np.int64(codes[i, j]), -127), 127)
+
+
+@njit(nogil=True, error_model="numpy")
+def add_sizes(codes, centres, row_sums, column_sums):
+    """Add |code - its column's centre|, at most 127, to the sums (int64) of its row and its column."""
     rows, columns = codes.shape
     for i in range(rows):
         total = np.int64(0)
         for j in range(columns):
-            size = min(abs(np.int64(codes[i, j])), 127)
+            size = min(abs(np.int64(codes[i, j]) - centres[j]), 127)
             total += size
             column_sums[j] += size
         row_sums[i] += total
 
 
 @njit(nogil=True, error_model="numpy")
-def count_codes(codes, row_classes, column_classes, counts):
-    """Count codes by the sum of their classes: int64 [sums, 256], code k at k + 128, codes beyond 127 at 0."""
+def count_codes(codes, row_classes, column_classes, centres, counts):
+    """Count residuals by the sum of classes: int64 [sums, 256], residual k at k + 128, exceptions beyond 127 at 0."""
     rows, columns = codes.shape
     for i in range(rows):
         for j in range(columns):
-            code = codes[i, j]
-            symbol = np.uint64(code + 128) if -127 <= code <= 127 else np.uint64(0)
+            residual = _residual(codes[i, j], centres[j], np.int64(127))
+            symbol = np.uint64(0 if residual == EXCEPTION else residual + 128)
             counts[row_classes[i] + column_classes[j], symbol] += 1
 
 
 @njit(nogil=True, error_model="numpy")
-def count_exceptions(codes, row_classes, column_classes, reach):
-    """Return how many codes are beyond their context's reach."""
+def count_exceptions(codes, row_classes, column_classes, centres, reach):
+    """Return how many codes the payload does not hold."""
     rows, columns = codes.shape
     total = 0
     for i in range(rows):
         for j in range(columns):
-            bound = reach[row_classes[i] + column_classes[j]]
-            total += np.int64(codes[i, j] > bound) + np.int64(codes[i, j] < -bound)
+            residual = _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]])
+            total += np.int64(residual == EXCEPTION)
     return total
 
 
 @njit(nogil=True, error_model="numpy")
-def find_exceptions(codes, row_classes, column_classes, reach, positions, values):
-    """Fill positions (int64, row-major) and values (int32) of the codes beyond their context's reach."""
+def find_exceptions(codes, row_classes, column_classes, centres, reach, positions, values):
+    """Fill positions (int64, row-major) and values (int32) of the codes that the payload does not hold."""
     rows, columns = codes.shape
     found = 0
     for i in range(rows):
         for j in range(columns):
-            bound = reach[row_classes[i] + column_classes[j]]
-            if codes[i, j] > bound or codes[i, j] < -bound:
+            if _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]]) == EXCEPTION:
                 positions[found] = np.int64(i) * columns + j
                 values[found] = codes[i, j]
                 found += 1

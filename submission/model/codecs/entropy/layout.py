@@ -5,7 +5,8 @@ A stream holds the integer codes of one weight [rows, columns]; all numbers are 
     header      magic "EC01", rows, columns, bytes of classes, exceptions, bytes of exceptions, CRC-32 of all but
                 payload and padding (uint32 each), density (40 × uint16, `tables.py`)
     index       for every block its end in the payload, in 16-bit words; then for every block its CRC-32 (uint32)
-    classes     of every row and every column, and a shift for every sum of both (`classes.py`, `contexts.py`)
+    classes     of every row and every column, the centre of every column, a shift for every sum of both classes
+                (`classes.py`, `contexts.py`)
     payload     for every block the first state of each lane (uint32), then the words of interleaved range-ANS
     exceptions  pairs of variable-length integers in row-major order (`exceptions.py`)
     padding     zeros up to the bytes that were allotted to the tensor
@@ -15,8 +16,8 @@ lane is a column modulo 32. Why these numbers: a lane costs about 24 bits more t
 block; 32 of them in 2 ** 18 codes are 0.003 bits a code. 32 lanes are what AVX2 and AVX-512 decoders want, 2 ** 18
 codes take a core one to two milliseconds, and a weight of 4096 × 4096 has 64 blocks to share among cores.
 
-Checksums tell damage from chance: the coder by itself only sees that a block's words or last states do not come out,
-and some altered bits at its end stand for other codes. They are no defence against intent: whoever alters a stream and
+Checksums find damage. The coder by itself sees only whether a block's words and last states come out, and an altered
+bit may stand for another code of the same frequency. They are no defence against intent: whoever alters a stream and
 its checksums gets other codes or a refusal, never a read out of bounds.
 """
 
@@ -41,7 +42,7 @@ BLOCK_CODES = 1 << 18
 LANES = 32
 STATE_WORDS = 2
 """Words of 16 bits in a lane's state."""
-CLASS_LISTS = 3
+CLASS_LISTS = 4
 HIGHEST_SIZE = (1 << 32) - 1
 CONTINUED = bytes(range(128, 256))
 """Bytes of a variable-length integer that others follow."""
@@ -137,11 +138,14 @@ class Grid:
     @property
     def least_class_bytes(self) -> int:
         """The fewest bytes of classes."""
-        return least_bytes(self.rows + self.columns + 1, CLASS_LISTS)
+        return least_bytes(self.rows + 2 * self.columns + 1, CLASS_LISTS)
 
 
 def fixed_bytes(rows: int, columns: int) -> int:
-    """Return the fewest bytes that a stream of this shape has: header, index, states and one bit for every class."""
+    """Return the fewest bytes that a stream of this shape has.
+
+    That is header, index, states, and one bit for every class and centre.
+    """
     grid = Grid(rows=rows, columns=columns)
     states = 2 * STATE_WORDS * sum(block.lanes for block in grid.blocks())
     return grid.classes_start + grid.least_class_bytes + states
@@ -153,6 +157,8 @@ class Classes:
 
     rows: bytes
     columns: bytes
+    centres: bytes
+    """64 and what is added to the codes of a column."""
     shifts: bytes
     """For every sum of a row and a column class, from the lowest: 64 and the shift of its context."""
 
@@ -254,10 +260,10 @@ def _read_density(stream: bytes) -> tuple[int, ...]:
 def _read_classes(grid: Grid, section: bytes) -> Classes:
     """Return what the section of classes holds; ValueError where that is anything else."""
     reader = ListReader(section)
-    rows, columns = reader.read(grid.rows), reader.read(grid.columns)
+    rows, columns, centres = reader.read(grid.rows), reader.read(grid.columns), reader.read(grid.columns)
     shifts = reader.read(max(rows) + max(columns) - min(rows) - min(columns) + 1)
     reader.finish()
-    return Classes(rows=rows, columns=columns, shifts=shifts)
+    return Classes(rows=rows, columns=columns, centres=centres, shifts=shifts)
 
 
 _BROKEN = "the file is damaged or belongs to another model"

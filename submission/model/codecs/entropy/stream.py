@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from submission.model.codecs.entropy import layout
 from submission.model.codecs.entropy.classes import list_bits, pack_lists
-from submission.model.codecs.entropy.contexts import Contexts, count_contexts
+from submission.model.codecs.entropy.contexts import CENTRE, Contexts, count_contexts
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
 from submission.model.codecs.entropy.layout import HEADER, Block, Grid, check_header
 from submission.model.codecs.entropy.tables import HIGHEST_CODE, tables
@@ -92,8 +92,8 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     coded = float((count_contexts(sample, contexts) * tables(contexts.density).cost()).sum()) + 8 * len(section)
     grid = Grid(rows=rows, columns=sample.shape[1])
     lanes = sum(block.lanes for block in grid.blocks())
-    classes = sum(len(list_bits(numbers.tolist())) for numbers in (contexts.column_classes, contexts.shifts))
-    coded += len(list_bits(contexts.row_classes.tolist()))
+    classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
+    coded += len(list_bits(_lists(contexts)[0]))
     return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes + coded * rows / sample.shape[0]
 
 
@@ -119,9 +119,10 @@ def decode(
     section = data[header.exceptions_start : header.used_bytes]
     exceptions = unpack_exceptions(section, header.exceptions, shape[0] * shape[1])
     codes = np.empty((len(rows), len(columns)), np.int8)
-    decode_one = _block_decoder(data, header, codes, rows, columns)
+    contexts = _contexts(header)
+    decode_one = _block_decoder(data, header, contexts, codes, rows, columns)
     _map(decode_one, header.grid.covering(rows, columns), workers)
-    return _with_exceptions(codes, exceptions, shape[1], rows, columns)
+    return _with_exceptions(codes, exceptions, contexts.centres, rows, columns)
 
 
 def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
@@ -171,7 +172,11 @@ def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], b
     def encode_one(block: Block) -> bytes:
         words = np.empty(block.most_words, np.uint16)
         place = (block.row, block.rows, block.column, block.columns)
-        return words[encode_block(codes, *place, *indexes, table, reach, words) :].astype("<u2").tobytes()
+        return (
+            words[encode_block(codes, *place, *indexes, contexts.centres, table, reach, words) :]
+            .astype("<u2")
+            .tobytes()
+        )
 
     return encode_one
 
@@ -184,15 +189,21 @@ def _exceptions_section(codes: np.ndarray, contexts: Contexts) -> tuple[bytes, i
 
     context = contexts.sum_contexts()
     reach = tables(contexts.density).reach[context]
-    count = count_exceptions(codes, *contexts.indexes(), reach)
+    count = count_exceptions(codes, *contexts.indexes(), contexts.centres, reach)
     positions, values = np.empty(count, np.int64), np.empty(count, np.int32)
-    find_exceptions(codes, *contexts.indexes(), reach, positions, values)
+    find_exceptions(codes, *contexts.indexes(), contexts.centres, reach, positions, values)
     return pack_exceptions(Exceptions(positions=positions, values=values)), count
 
 
 def _classes_section(contexts: Contexts) -> bytes:
     """Return the bytes of classes and shifts."""
-    return pack_lists(x.tolist() for x in (contexts.row_classes, contexts.column_classes, contexts.shifts))
+    return pack_lists(_lists(contexts))
+
+
+def _lists(contexts: Contexts) -> list[list[int]]:
+    """Return the numbers of rows, columns, centres and shifts as they are stored."""
+    arrays = (contexts.row_classes, contexts.column_classes, contexts.centres + CENTRE, contexts.shifts)
+    return [array.tolist() for array in arrays]
 
 
 def _inside(part: range | None, whole: int, name: str) -> range:
@@ -205,14 +216,13 @@ def _inside(part: range | None, whole: int, name: str) -> range:
 
 
 def _block_decoder(
-    data: bytes, header: layout.Header, codes: np.ndarray, rows: range, columns: range
+    data: bytes, header: layout.Header, contexts: Contexts, codes: np.ndarray, rows: range, columns: range
 ) -> Callable[[int], None]:
     """Return a function that decodes the block at a place in the index into its part of the codes of a slice."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import OK, decode_block
 
-    contexts = _contexts(header)
     row_indexes, column_indexes = contexts.indexes()
     table = tables(header.density).decoding()[contexts.sum_contexts()]
 
@@ -226,6 +236,7 @@ def _block_decoder(
             np.frombuffer(packed, "<u2").astype(np.uint16),
             row_indexes[block.row : block.row + block.rows],
             column_indexes[block.column : block.column + block.columns],
+            contexts.centres[block.column : block.column + block.columns],
             table,
             target,
             *((top, block.rows, left, block.columns) if inside else (0, block.rows, 0, block.columns)),
@@ -245,24 +256,30 @@ def _contexts(header: layout.Header) -> Contexts:
     """Return the contexts that a stream says."""
     import numpy as np
 
-    row_classes, column_classes, shifts = (
-        np.frombuffer(numbers, np.uint8)
-        for numbers in (header.classes.rows, header.classes.columns, header.classes.shifts)
+    found = header.classes
+    rows, columns, centres, shifts = (
+        np.frombuffer(numbers, np.uint8) for numbers in (found.rows, found.columns, found.centres, found.shifts)
     )
-    return Contexts(row_classes=row_classes, column_classes=column_classes, shifts=shifts, density=header.density)
+    return Contexts(
+        row_classes=rows,
+        column_classes=columns,
+        centres=centres.astype(np.int64) - CENTRE,
+        shifts=shifts,
+        density=header.density,
+    )
 
 
 def _with_exceptions(
-    codes: np.ndarray, exceptions: Exceptions, all_columns: int, rows: range, columns: range
+    codes: np.ndarray, exceptions: Exceptions, centres: np.ndarray, rows: range, columns: range
 ) -> Decoded:
     """Return the codes of a slice with the exceptions in it."""
     import numpy as np
 
-    row, column = np.divmod(exceptions.positions, all_columns)
+    row, column = np.divmod(exceptions.positions, centres.size)
     here = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
     row, column, values = row[here] - rows.start, column[here] - columns.start, exceptions.values[here]
-    if codes[row, column].any():
-        raise ValueError("exceptions: a code that has an exception is not 0 in the payload; the file is damaged")
+    if (codes[row, column] != centres[columns.start + column]).any():
+        raise ValueError("exceptions: one is a code that the payload holds; the file is damaged")
     capped = np.clip(values, -HIGHEST_CODE, HIGHEST_CODE).astype(np.int8)
     codes[row, column] = capped
     far = values != capped
