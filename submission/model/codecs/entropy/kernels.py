@@ -44,13 +44,13 @@ def _residual(code, centre, reach):
 
 
 @njit(nogil=True, error_model="numpy")
-def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, reach, words):
+def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, words):
     """Write the words of one block of a weight to the end of `words` and return the place of the first.
 
     codes: int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
-    exceptions (`_residual`). row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
+    exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
     contexts. centres: int64 [all columns]. table: uint32 [contexts, 256], for residual k at k + 128 the frequency, and
-    the first slot times 65536. reach: int32 [contexts]. words: uint16 [Block.most_words].
+    the first slot times 65536; beyond the reach those of 0. words: uint16 [Block.most_words].
     """
     lanes = min(columns, _LANES)
     states = np.full(_LANES, FIRST_STATE, np.uint32)
@@ -62,7 +62,7 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
         middle = centres[column + first : column + first + width]
         for i in range(row + rows - 1, row - 1, -1):
             line = codes[i, column + first : column + first + width]
-            place = _encode_row(line, row_classes[i], classes, middle, table, reach, states, words, place)
+            place = _encode_row(line, row_classes[i], classes, middle, table, states, words, place)
         first -= _LANES
     for lane in range(lanes - 1, -1, -1):
         place -= 2
@@ -72,12 +72,15 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
 
 
 @njit(nogil=True, error_model="numpy")
-def _encode_row(codes, row_class, classes, centres, table, reach, states, words, place):
+def _encode_row(codes, row_class, classes, centres, table, states, words, place):
     """Encode the codes of one row and as many lanes, the last first; return the place of the first word."""
     for lane in range(codes.size - 1, -1, -1):
         context = row_class + classes[lane]
-        residual = _residual(codes[lane], centres[lane], reach[context])
-        entry = table[context, np.uint64((0 if residual == EXCEPTION else residual) + 128)]
+        code = np.int64(codes[lane])
+        symbol = np.uint64(code - centres[lane] + 128)
+        # As unsigned numbers, what is below a range is above it too.
+        held = symbol - _ONE < np.uint64(255) and np.uint64(code + 127) < np.uint64(255)
+        entry = table[context, symbol if held else np.uint64(128)]
         frequency = np.uint32(entry & np.uint32(0xFFFF))
         state = states[lane]
         # Without a branch: the word is written in any case, and kept where the place moves on.
@@ -202,28 +205,21 @@ def count_codes(codes, row_classes, column_classes, centres, counts):
 
 
 @njit(nogil=True, error_model="numpy")
-def count_exceptions(codes, row_classes, column_classes, centres, reach):
-    """Return how many codes the payload does not hold."""
-    rows, columns = codes.shape
-    total = 0
-    for i in range(rows):
-        for j in range(columns):
-            residual = _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]])
-            total += np.int64(residual == EXCEPTION)
-    return total
-
-
-@njit(nogil=True, error_model="numpy")
 def find_exceptions(codes, row_classes, column_classes, centres, reach, positions, values):
-    """Fill positions (int64, row-major) and values (int32) of the codes that the payload does not hold."""
+    """Return how many codes the payload does not hold; fill positions (int64, row-major) and values (int32) of these.
+
+    Where there are more than places in these arrays, the first are filled in.
+    """
     rows, columns = codes.shape
     found = 0
     for i in range(rows):
         for j in range(columns):
             if _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]]) == EXCEPTION:
-                positions[found] = np.int64(i) * columns + j
-                values[found] = codes[i, j]
+                if found < positions.size:
+                    positions[found] = np.int64(i) * columns + j
+                    values[found] = codes[i, j]
                 found += 1
+    return found
 
 
 @njit(nogil=True, error_model="numpy")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 STATE_BITS = 32
+USUAL_EXCEPTIONS = 256
+"""One exception in so many codes is looked for at first; more take a second pass."""
 SPARE_STATE_BITS = 8
 """Bits of a lane's stored state that hold codes, on average: it lies anywhere between 2 ** 16 and 2 ** 32."""
 
@@ -167,16 +169,12 @@ def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], b
     from submission.model.codecs.entropy.kernels import encode_block
 
     context, found = contexts.sum_contexts(), tables(contexts.density)
-    table, reach, indexes = found.coding()[context], found.reach[context], contexts.indexes()
+    table, indexes = found.coding()[context], contexts.indexes()
 
     def encode_one(block: Block) -> bytes:
         words = np.empty(block.most_words, np.uint16)
         place = (block.row, block.rows, block.column, block.columns)
-        return (
-            words[encode_block(codes, *place, *indexes, contexts.centres, table, reach, words) :]
-            .astype("<u2")
-            .tobytes()
-        )
+        return words[encode_block(codes, *place, *indexes, contexts.centres, table, words) :].astype("<u2").tobytes()
 
     return encode_one
 
@@ -185,14 +183,16 @@ def _exceptions_section(codes: np.ndarray, contexts: Contexts) -> tuple[bytes, i
     """Return the bytes of the exceptions and their number."""
     import numpy as np
 
-    from submission.model.codecs.entropy.kernels import count_exceptions, find_exceptions
+    from submission.model.codecs.entropy.kernels import find_exceptions
 
-    context = contexts.sum_contexts()
-    reach = tables(contexts.density).reach[context]
-    count = count_exceptions(codes, *contexts.indexes(), contexts.centres, reach)
-    positions, values = np.empty(count, np.int64), np.empty(count, np.int32)
-    find_exceptions(codes, *contexts.indexes(), contexts.centres, reach, positions, values)
-    return pack_exceptions(Exceptions(positions=positions, values=values)), count
+    reach = tables(contexts.density).reach[contexts.sum_contexts()]
+    places = codes.size // USUAL_EXCEPTIONS + 1
+    while True:
+        positions, values = np.empty(places, np.int64), np.empty(places, np.int32)
+        count = find_exceptions(codes, *contexts.indexes(), contexts.centres, reach, positions, values)
+        if count <= places:
+            return pack_exceptions(Exceptions(positions=positions[:count], values=values[:count])), count
+        places = count
 
 
 def _classes_section(contexts: Contexts) -> bytes:

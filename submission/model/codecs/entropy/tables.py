@@ -51,11 +51,15 @@ class Tables:
     """int32 [contexts]: the highest code that has slots."""
 
     def coding(self) -> np.ndarray:
-        """Return uint32 [contexts, 256]: for code k at k + 128 its frequency, and its first slot times 65536."""
+        """Return uint32 [contexts, 256]: for code k at k + 128 its frequency, and its first slot times 65536.
+
+        Codes beyond the reach have those of 0, which is written for them.
+        """
         import numpy as np
 
         frequency = self.frequency.astype(np.uint32)
-        return frequency | (np.cumsum(frequency, axis=1, dtype=np.uint32) - frequency) << np.uint32(16)
+        entries = frequency | (np.cumsum(frequency, axis=1, dtype=np.uint32) - frequency) << np.uint32(16)
+        return np.where(frequency > 0, entries, entries[:, 128:129])
 
     def decoding(self) -> np.ndarray:
         """Return uint32 [contexts, 4096]: for every slot code + 128, frequency << 8, slot - first slot << 20."""
