@@ -1,0 +1,275 @@
+"""The compiled loops of entropy coding: interleaved range-ANS, counts of codes, variable-length integers.
+
+A state has 32 bits and is at least 2 ** 16 between codes; frequencies have 12 bits, words 16. One code of frequency f
+and first slot s takes the state x to `(x // f) << 12 | s + x % f`; where that would not fit, the low 16 bits of x are
+written before. So at most one word is read per code, and a decoder that checks once per row that a whole row's words
+are left needs no check per code. The words are written backwards, so that they are read forwards.
+
+Every index comes from a checked class, a masked slot or a counter below a checked end: no stream reads out of bounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+OK = 0
+WORDS = 1
+"""A block needs more words than it has, or has some left."""
+STATES = 2
+"""A lane's last state is not the one that encoding began with."""
+VALUE = 3
+"""A variable-length integer is cut off, too large or longer than it has to be, or bytes are left."""
+POSITION = 4
+"""An exception lies outside the weight."""
+
+EXCEPTION = 128
+"""Stands for a residual that the payload does not hold."""
+
+FIRST_STATE = np.uint32(1 << 16)
+_LANES = 32
+_SLOT = np.uint32((1 << 12) - 1)
+_BITS = np.uint32(12)
+_WORD = np.uint32(16)
+_BYTE = np.uint32(255)
+_FREQUENCY = np.uint32(20)
+_ONE = np.uint64(1)
+
+
+@njit(nogil=True, error_model="numpy")
+def _residual(code, centre, reach):
+    """Return code - centre, or EXCEPTION where that is beyond the reach or the code itself is beyond 127."""
+    residual = np.int64(code) - centre
+    return residual if -reach <= residual <= reach and -127 <= code <= 127 else EXCEPTION
+
+
+@njit(nogil=True, error_model="numpy")
+def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, words):
+    """Write the words of one block of a weight to the end of `words` and return the place of the first.
+
+    codes: int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
+    exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
+    contexts. centres: int64 [all columns]. table: uint32 [contexts, 256], for residual k at k + 128 the frequency, and
+    the first slot times 65536; beyond the reach those of 0. words: uint16 [Block.most_words].
+    """
+    lanes = min(columns, _LANES)
+    states = np.full(_LANES, FIRST_STATE, np.uint32)
+    place = words.size
+    first = ((columns - 1) // _LANES) * _LANES
+    while first >= 0:
+        width = min(_LANES, columns - first)
+        classes = column_classes[column + first : column + first + width]
+        middle = centres[column + first : column + first + width]
+        for i in range(row + rows - 1, row - 1, -1):
+            line = codes[i, column + first : column + first + width]
+            place = _encode_row(line, row_classes[i], classes, middle, table, states, words, place)
+        first -= _LANES
+    for lane in range(lanes - 1, -1, -1):
+        place -= 2
+        words[place] = np.uint16(states[lane] & np.uint32(0xFFFF))
+        words[place + 1] = np.uint16(states[lane] >> _WORD)
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _encode_row(codes, row_class, classes, centres, table, states, words, place):
+    """Encode the codes of one row and as many lanes, the last first; return the place of the first word."""
+    for lane in range(codes.size - 1, -1, -1):
+        context = row_class + classes[lane]
+        code = np.int64(codes[lane])
+        symbol = np.uint64(code - centres[lane] + 128)
+        # As unsigned numbers, what is below a range is above it too.
+        held = symbol - _ONE < np.uint64(255) and np.uint64(code + 127) < np.uint64(255)
+        entry = table[context, symbol if held else np.uint64(128)]
+        frequency = np.uint32(entry & np.uint32(0xFFFF))
+        state = states[lane]
+        # Without a branch: the word is written in any case, and kept where the place moves on.
+        words[place - 1] = np.uint16(state & np.uint32(0xFFFF))
+        above = state >= np.uint32(frequency << _FREQUENCY)
+        place -= np.int64(above)
+        state = np.uint32(state >> _WORD) if above else state
+        # Exact: a quotient that is no integer is at least 2 ** -12 below the next, more than a double rounds.
+        quotient = np.uint32(np.float64(state) / np.float64(frequency))
+        states[lane] = np.uint32(
+            np.uint32(quotient << _BITS) + np.uint32(state - quotient * frequency) + np.uint32(entry >> _WORD)
+        )
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def decode_block(words, row_classes, column_classes, centres, table, out, row, rows, column, columns):
+    """Fill one block of out with its codes; return OK or what is wrong with its words.
+
+    words: uint16, the block's and no others. row_classes: uint64 [rows], column_classes: uint64 [columns], whose sums
+    are contexts of the table; the caller has checked that. centres: int64 [columns], added to what is decoded. table:
+    uint32 [contexts, 4096], for every slot residual + 128, frequency times 256, slot minus the residual's first slot
+    times 2 ** 20. out: int8, of which the rectangle at row and column is filled.
+    """
+    lanes = min(columns, _LANES)
+    states = np.empty(_LANES, np.uint32)
+    end = np.uint64(words.size)
+    place = np.uint64(2 * lanes)
+    if place > end:
+        return WORDS
+    for lane in range(lanes):
+        states[lane] = np.uint32(words[2 * lane]) | np.uint32(np.uint32(words[2 * lane + 1]) << _WORD)
+    for first in range(0, columns, _LANES):
+        width = min(_LANES, columns - first)
+        classes, middle = column_classes[first : first + width], centres[first : first + width]
+        for i in range(rows):
+            line = out[row + i, column + first : column + first + width]
+            if end - place >= np.uint64(width):
+                place = _decode_row(words, place, states, row_classes[i], classes, middle, table, line)
+            else:
+                place = _decode_row_checked(words, place, states, row_classes[i], classes, middle, table, line)
+                if place > end:
+                    return WORDS
+    if place != end:
+        return WORDS
+    for lane in range(lanes):
+        if states[lane] != FIRST_STATE:
+            return STATES
+    return OK
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _decode_row(words, place, states, row_class, classes, centres, table, out):
+    """Decode a row of which all words are there; return the place after them."""
+    for lane in range(classes.size):
+        state = states[lane]
+        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        state = np.uint32(
+            np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
+            + np.uint32(entry >> _FREQUENCY)
+        )
+        below = state < FIRST_STATE
+        word = np.uint32(words[place])
+        states[lane] = np.uint32(np.uint32(state << _WORD) | word) if below else state
+        place += np.uint64(below)
+        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _decode_row_checked(words, place, states, row_class, classes, centres, table, out):
+    """Decode a row near the end of a block; return the place after its words, beyond the end where one is missing."""
+    end = np.uint64(words.size)
+    for lane in range(classes.size):
+        state = states[lane]
+        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        state = np.uint32(
+            np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
+            + np.uint32(entry >> _FREQUENCY)
+        )
+        if state < FIRST_STATE:
+            if place >= end:
+                return end + _ONE
+            state = np.uint32(np.uint32(state << _WORD) | np.uint32(words[place]))
+            place += _ONE
+        states[lane] = state
+        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def add_codes(codes, column_sums):
+    """Add codes, brought to ±127, to the sums (int64) of their columns."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        for j in range(columns):
+            column_sums[j] += min(max(np.int64(codes[i, j]), -127), 127)
+
+
+@njit(nogil=True, error_model="numpy")
+def add_sizes(codes, centres, row_sums, column_sums):
+    """Add |code - its column's centre|, at most 127, to the sums (int64) of its row and its column."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        total = np.int64(0)
+        for j in range(columns):
+            size = min(abs(np.int64(codes[i, j]) - centres[j]), 127)
+            total += size
+            column_sums[j] += size
+        row_sums[i] += total
+
+
+@njit(nogil=True, error_model="numpy")
+def count_codes(codes, row_classes, column_classes, centres, counts):
+    """Count residuals by the sum of classes: int64 [sums, 256], residual k at k + 128, exceptions beyond 127 at 0."""
+    rows, columns = codes.shape
+    for i in range(rows):
+        for j in range(columns):
+            residual = _residual(codes[i, j], centres[j], np.int64(127))
+            symbol = np.uint64(0 if residual == EXCEPTION else residual + 128)
+            counts[row_classes[i] + column_classes[j], symbol] += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def find_exceptions(codes, row_classes, column_classes, centres, reach, positions, values):
+    """Return how many codes the payload does not hold; fill positions (int64, row-major) and values (int32) of these.
+
+    Where there are more than places in these arrays, the first are filled in.
+    """
+    rows, columns = codes.shape
+    found = 0
+    for i in range(rows):
+        for j in range(columns):
+            if _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]]) == EXCEPTION:
+                if found < positions.size:
+                    positions[found] = np.int64(i) * columns + j
+                    values[found] = codes[i, j]
+                found += 1
+    return found
+
+
+@njit(nogil=True, error_model="numpy")
+def write_varints(numbers, out):
+    """Write uint64 numbers as varints: 7 bits a byte, lowest first, 128 added where others follow; return bytes."""
+    place = 0
+    for i in range(numbers.size):
+        number = numbers[i]
+        while number >= np.uint64(128):
+            out[place] = np.uint8((number & np.uint64(127)) | np.uint64(128))
+            number >>= np.uint64(7)
+            place += 1
+        out[place] = np.uint8(number)
+        place += 1
+    return place
+
+
+@njit(nogil=True, error_model="numpy")
+def _read_varint(section, place, bits):
+    """Return the varint at a place and the place after it, or 0 where it is cut off, too large or not the shortest."""
+    number, shift = np.uint64(0), 0
+    while place < section.size and shift < bits:
+        byte = np.uint64(section[place])
+        number |= (byte & np.uint64(127)) << np.uint64(shift)
+        place += 1
+        shift += 7
+        if byte < np.uint64(128):
+            shortest = byte > np.uint64(0) or shift == 7
+            return number, place if shortest and number >> np.uint64(bits) == np.uint64(0) else 0
+    return number, 0
+
+
+@njit(nogil=True, error_model="numpy")
+def read_exceptions(section, codes, positions, values):
+    """Fill positions (int64) and values (int32) from pairs of varints; return OK or what is wrong with them.
+
+    section: uint8. codes: how many the weight has, less than 2 ** 40.
+    """
+    place, position = 0, np.int64(-1)
+    for i in range(positions.size):
+        gap, place = _read_varint(section, place, 40)
+        if place == 0:
+            return VALUE
+        position += np.int64(gap) + 1
+        if position >= codes:
+            return POSITION
+        zigzag, place = _read_varint(section, place, 32)
+        if place == 0:
+            return VALUE
+        positions[i] = position
+        half = np.int64(zigzag >> _ONE)
+        values[i] = np.int32(-half - 1 if zigzag & _ONE else half)
+    return OK if place == section.size else VALUE

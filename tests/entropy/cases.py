@@ -1,0 +1,26 @@
+"""Codes as weights have them, for the tests of entropy coding."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+def spread_codes(rows: int, columns: int, *, octaves: float = 1.5, spread: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Return int32 codes, Student's t with 5 degrees of freedom times a scale per row and per column."""
+    generator = np.random.default_rng(seed)
+    row, column = (generator.normal(0, spread, n) for n in (rows, columns))
+    values = generator.standard_t(5, (rows, columns)) * 2.0 ** (octaves + row[:, None] + column)
+    return np.rint(values).astype(np.int32)
+
+
+@st.composite
+def weights(draw, most_rows=60, most_columns=150):
+    """Codes of any shape and scale, with outliers as large as int32 allows."""
+    rows, columns = draw(st.integers(1, most_rows)), draw(st.integers(1, most_columns))
+    octaves = draw(st.sampled_from([-8.0, -1.0, 1.5, 4.0, 9.0]))
+    codes = spread_codes(rows, columns, octaves=octaves, spread=draw(st.sampled_from([0, 0.5, 3])))
+    codes = np.clip(codes, -(2**31), 2**31 - 1).astype(np.int32)
+    for value in draw(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4)):
+        codes[draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))] = value
+    return codes
