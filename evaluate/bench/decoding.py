@@ -1,4 +1,4 @@
-"""Decoding with a packed model beside plain `generate` with the checkpoint that it was packed from."""
+"""Time decoding with a packed model against plain `generate` with the checkpoint that it was packed from."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def _packed(
     names = [str(number) for number in range(len(waveforms))]
 
     def work() -> None:
-        with translator(model, processor, prompt, options, end_token) as asked:
-            asked.answer(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+        with translator(model, processor, prompt, options, end_token) as prompted:
+            prompted.generate(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     return work
 
 
 def decoding_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [
         f"{record['batch_size']} segments a batch, {record['new_tokens']} tokens each, {record['threads']} threads, "
         f"medians of {record['runs']}"

@@ -1,6 +1,6 @@
-"""Memory of a packed model at full size, loaded and at work, in a process of its own.
+"""Measure the memory of a packed model at full size, loaded and generating, in a process of its own.
 
-What is counted is what is resident, mapped pages of the file included, above what the imports cost.
+Counted is resident memory, mapped pages of the file included, above that after the imports.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _work(folder: Path) -> dict[str, Any]:
 
 
 def memory_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [f"a packed model of {record['model_bytes'] / GIB:.2f} GiB, {record['arranged']} linears by a kernel"]
     lines += [
         f"{name:<10}{resident / GIB:5.2f} GiB resident after {record['seconds'][name]:.1f} s"

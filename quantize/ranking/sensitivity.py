@@ -34,7 +34,7 @@ from quantize.solvers.hqq import solve
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Codec
-from submission.model.families import architecture_of, read_config, tensors
+from submission.model.families import family_of, read_config, tensors
 from submission.model.forecast import resolve_codecs, role_matches
 from submission.model.ranking import RANKING
 from submission.progress import progress
@@ -139,7 +139,8 @@ def encode_swaps(
     codecs: layer -> name of a weight on the hub -> codec.
     """
     opened = read_checkpoint(checkpoint)
-    module_name = architecture_of(opened.config).module_name
+    family = family_of(opened.config)
+    paths = [family.module_name(stack.layers) for stack in family.stacks if stack.layers is not None]
     stacks: set[str] = set()
     by_layer: dict[int, dict[str, PackedLinear]] = {layer: {} for layer in codecs}
     with progress("sensitivity: other codecs", sum(map(len, codecs.values())), "weights") as tick:
@@ -147,15 +148,15 @@ def encode_swaps(
             for name, codec in named.items():
                 weight = read_tensor(opened.located[name], name)
                 parts = encode(name, weight, codec, functools.partial(solve, solver))
-                path = module_name(name).removesuffix(".weight")
+                path = family.module_name(name).removesuffix(".weight")
                 linear = model.get_submodule(path)
                 packed = PackedTensor(
                     codec, tuple(weight.shape), dtype=linear.weight.dtype, device=linear.weight.device
                 )
                 packed.load_state_dict({stored.removeprefix(f"{name}."): part for stored, part in parts.items()})
-                stack, _, within = path.partition(f".{layer}.")
+                stack = next(stack for stack in paths if path.startswith(f"{stack}.{layer}."))
                 stacks.add(stack)
-                by_layer[layer][within] = PackedLinear(packed, linear.bias)
+                by_layer[layer][path.removeprefix(f"{stack}.{layer}.")] = PackedLinear(packed, linear.bias)
                 tick(1)
     (stack,) = stacks
     return Swaps(stack=stack, by_layer=by_layer)

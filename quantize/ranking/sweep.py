@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from submission.runtime.loss import Batch, target_losses
+from submission.runtime.loss import TargetBatch, target_losses
 from submission.runtime.packed import PackedLinear
 from submission.runtime.quantizer import plain_layer
 
@@ -56,14 +56,14 @@ def replaced(module: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[None
 
 
 @torch.inference_mode()
-def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: Batch) -> torch.Tensor:
+def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: TargetBatch) -> torch.Tensor:
     """Return the summed loss of each utterance, float64 [1 + swapped layers, batch].
 
     The first row is the model's as it is; those with one layer swapped follow, by ascending number.
     """
     picked = [batch.pick(states) for states in last_states(model, swaps, batch.inputs)]
     losses = target_losses(model.get_output_embeddings(), torch.cat(picked), batch.ids.repeat(len(picked)))
-    return torch.stack([batch.add_up(part) for part in losses.view(len(picked), -1)])
+    return torch.stack([batch.sum_by_utterance(part) for part in losses.view(len(picked), -1)])
 
 
 def last_states(model: PreTrainedModel, swaps: Swaps, inputs: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:

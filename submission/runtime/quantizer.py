@@ -23,7 +23,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from submission.errors import UserError
 from submission.model.checkpoint import METHOD, parse_quantization, read_checkpoint
 from submission.model.codecs import Codec
-from submission.model.families import ARCHITECTURES
+from submission.model.families import FAMILIES
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 
 
@@ -70,7 +70,7 @@ class PackedQuantizer(HfQuantizer):
         if checkpoint_files:
             # transformers only warns of missing tensors, and fills them with what is in memory.
             read_checkpoint(Path(checkpoint_files[0]).parent)
-        module_name = ARCHITECTURES[model.config.model_type].module_name
+        module_name = FAMILIES[model.config.model_type].module_name
         for name, codec in self.quantization_config.by_weight().items():
             path = module_name(name).removesuffix(".weight")
             layer = model.get_submodule(path)

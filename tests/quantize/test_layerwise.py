@@ -11,7 +11,7 @@ from quantize.calibration.layerwise import LayerwiseModel
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.model.codecs import Affine
-from submission.model.families import architecture_of, read_config, tensors
+from submission.model.families import family_of, read_config, tensors
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
@@ -44,7 +44,7 @@ def ordinary(base, batches, watched) -> tuple[list[torch.Tensor], dict[str, list
     states: list[torch.Tensor] = []
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in watched}
     model.model.language_model.layers[-1].register_forward_hook(lambda module, args, out: states.append(out))
-    module_name = architecture_of(read_config(base)).module_name
+    module_name = family_of(read_config(base)).module_name
     for name in watched:
         module = model.get_submodule(module_name(name.removesuffix(".weight")))
         module.register_forward_pre_hook(lambda module, args, name=name: inputs[name].append(args[0]))

@@ -122,7 +122,7 @@ def test_one_sweep_gives_what_running_every_model_gives(ground, tmp_path, role, 
 def naive_sums(model, batch) -> torch.Tensor:
     with torch.inference_mode():
         logits = model(**batch.inputs, use_cache=False).logits[batch.rows, batch.positions]
-    return batch.add_up(torch.nn.functional.cross_entropy(logits, batch.ids, reduction="none"))
+    return batch.sum_by_utterance(torch.nn.functional.cross_entropy(logits, batch.ids, reduction="none"))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOpt
     def rate(utterances: Sequence[Utterance], audio: Decoded, keep: bool, limit: int, prepare: bool = False) -> Rate:
         made = Utterances(utterances, processor, audio, prompts, task.end_token, keep=keep)
         if keep:
-            made.hear_all(lambda amount: None)
+            made.extract_all(lambda amount: None)
         decode = (lambda: audio.decode(0, 1, lambda: None, lambda amount: None)) if prepare else (lambda: None)
         return _rate(made, options, limit, decode)
 

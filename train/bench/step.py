@@ -130,7 +130,7 @@ def _train(
         trainer.add_callback(clock)
         begun = time.perf_counter(), time.process_time()
         if loop == "ours":
-            trainer.train_dataset.hear_all(lambda amount: None)
+            trainer.train_dataset.extract_all(lambda amount: None)
         hearing, hearing_cpu = (
             (now - then) / steps for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True)
         )
