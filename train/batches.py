@@ -73,7 +73,7 @@ class PlannedBatches(Sampler[list[int]]):
 
 
 class Utterances(Dataset[Example]):
-    """Utterances as examples, made on access, in the data workers; audio features are computed once if they are kept."""
+    """Utterances as examples, made on access in the data workers; audio features may be computed once and kept."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Utterances(Dataset[Example]):
         example = encode(self.processor, self._features(u), self.prompts[u.target_lang], u.target, self.end_token)
         return example if index >= 0 else replace(example, prompt_tokens=len(example.input_ids))
 
-    def without_target(self, index: int) -> Example:
+    def prompt_only(self, index: int) -> Example:
         """Return an utterance's example without its target, as decoding gives it to the model."""
         u = self.utterances[index]
         return encode(self.processor, self._features(u), self.prompts[u.target_lang])

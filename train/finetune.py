@@ -78,7 +78,7 @@ class Task:
 
     model_name: str
     prompt: str
-    """With `{target_language}` and one <|AUDIO|>."""
+    """With `{target_language}`, and a place for the audio as the family expects it."""
     languages: dict[str, str]
     """Code of each target language -> its name in the prompt."""
     end_token: str

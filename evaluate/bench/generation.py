@@ -1,7 +1,7 @@
 """Measure tokens a second and memory at full size on a GPU: a packed model and a plain one of the same shape.
 
-Weights are random; those of the plain model are never written to disk. A rate is that of steps alone: the time of a long
-generation less that of a single token, which is the prompt's.
+Weights are random; those of the plain model are never written to disk. A rate is that of steps alone: the time of a
+long generation less that of a single token, which is the prompt's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time one token through a decoder layer's linears: packed codes against bfloat16 weights.
 
-This is the work of a step of generation for one hypothesis, at the full model's shapes. The linears of both models are larger
-than a processor's cache, so weights come from memory, as they do in a step through the whole model.
+This is the work of a step of generation for one hypothesis, at the full model's shapes. The linears of both models are
+larger than a processor's cache, so weights come from memory, as they do in a step through the whole model.
 """
 
 from __future__ import annotations

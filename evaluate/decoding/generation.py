@@ -93,7 +93,7 @@ def translator(
     options: DecodeOptions,
     end_token: str,
 ) -> Iterator[Translator]:
-    """Give the model the recipe's settings for a while: `generate` fills every gap in its arguments from the model's own.
+    """Set the recipe's settings on the model for a while: `generate` fills gaps in its arguments from the model's own.
 
     The published checkpoint's own settings sample and penalize repetition. Raises UserError for an unknown end token.
     """

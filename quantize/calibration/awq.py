@@ -1,11 +1,11 @@
 """AWQ: choose scales per input channel from activations, to be folded into the weights before they are packed.
 
 Activation-aware weight quantization (Lin et al. 2024) moves the quantization error to the channels that matter less.
-Here the model runs over a calibration set, layer by layer (`quantize.calibration.layerwise`); each smoothing group takes
-from it mean|x| per channel, over all positions that are no padding, and a sample of positions, on which scales are
-searched for (`quantize.calibration.scale_search`). Both are the original model's, as in the original method, so groups
-do not depend on each other: the rows of a weight that another group divides keep their codes (within the limits that
-`quantize.calibration.folding` states), and the groups' order does not matter.
+Here the model runs over a calibration set, layer by layer (`quantize.calibration.layerwise`); each smoothing group
+takes from it mean|x| per channel, over all positions that are no padding, and a sample of positions, on which scales
+are searched for (`quantize.calibration.scale_search`). Both are the original model's, as in the original method, so
+groups do not depend on each other: the rows of a weight that another group divides keep their codes (within the limits
+that `quantize.calibration.folding` states), and the groups' order does not matter.
 
 Cost at 7 billion weights, 20 exponents and 512 sampled positions: 1.4e11 weights solved and 1.5e14 operations for the
 products with the sample, besides one forward pass without the head, 1.3e13 operations per thousand positions of the

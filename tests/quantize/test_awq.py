@@ -148,7 +148,7 @@ def test_padding_is_not_observed():
 def test_a_model_that_computes_nothing_finite_is_refused_by_the_weight():
     observer = ActivationStatistics({"mlp.up": "text"}, CalibrationSet(batches=[{}], positions={"text": [[2]]}), seed=0)
     observer("mlp.up", 0, torch.tensor([[[1.0], [torch.inf]]]))
-    with pytest.raises(UserError, match="mlp.up: takes in numbers that are not finite"):
+    with pytest.raises(UserError, match="mlp.up: its inputs are not finite"):
         observer.take("mlp.up")
 
 
@@ -205,7 +205,7 @@ def test_a_smaller_number_is_part_of_a_larger_one_and_drawn_by_the_seed():
 
 
 def test_utterances_and_pairs_that_are_not_there_are_refused():
-    with pytest.raises(UserError, match="asks for 11 utterances, dev.jsonl has 10"):
+    with pytest.raises(UserError, match="requests 11 utterances, dev.jsonl has 10"):
         chosen(utterances=11)
     with pytest.raises(UserError, match="has no utterance of en-ja"):
         chosen(pairs=("en-de", "en-ja"))
@@ -389,7 +389,7 @@ def states(folder: Path) -> torch.Tensor:
 
 def test_too_many_utterances_are_refused_before_any_audio_is_read(base, data, tmp_path):
     (tmp_path / "dev.jsonl").write_bytes((data / "dev.jsonl").read_bytes())
-    with pytest.raises(UserError, match="asks for 11 utterances"):
+    with pytest.raises(UserError, match="requests 11 utterances"):
         calibrate(
             base,
             codecs_of(base),

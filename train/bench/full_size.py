@@ -1,7 +1,7 @@
 """Measure the training step at the size of the campaign's model on a GPU: speed, memory, share of the card's peak.
 
-None of that depends on the values of the weights, so they are random, made on the device from the configuration that ships
-with the program, and so are the utterances: all of one length, with as many tokens as real ones. The step is
+None of that depends on the values of the weights, so they are random, made on the device from the configuration that
+ships with the program, and so are the utterances: all of one length, with as many tokens as real ones. The step is
 fine-tuning's own but for the Trainer around it: the same model class, adapters, loss, optimizer, clipping and
 checkpointing of activations. Its floating-point operations are counted by torch as they are done, those that
 checkpointing repeats included, and compared with the rate that the card's maker states for bf16 without sparsity.

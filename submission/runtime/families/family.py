@@ -67,8 +67,8 @@ class FamilyRuntime:
     shortened_window: Callable[[PreTrainedModel], Window]
     """Loaded model, not sharded yet -> the window in which it takes what `shorten` returns, with the same results."""
     frozen_roles: tuple[str, ...]
-    """Roles of packable weights that LoRA leaves alone because they are no linears of their own: the embedding, and with
-    it a head that is tied to it."""
+    """Roles of packable weights that LoRA leaves alone because they are no linears of their own: the embedding, and
+    with it a head that is tied to it."""
     noise: Callable[[dict[str, Any], float, torch.Generator], AudioFeatures]
     """(configuration, seconds, generator) -> features of noise without a processor, for benchmarks at full size."""
     audio_token: Callable[[dict[str, Any]], int]
