@@ -60,7 +60,7 @@ def bench_step(
             "dequantized": nn.ModuleList(_packed(codec, shape, generator) for shape in shapes),
         }
         record["bits"][str(width)] = {
-            "arranged": prepack_linears(layers["packed"]),
+            "prepacked": prepack_linears(layers["packed"]),
             "rows": {str(count): _measure(layers, count, runs, generator) for count in rows},
         }
     return record

@@ -64,11 +64,11 @@ def end_token_id(processor: Any, end_token: str | None = None) -> int:
             f"end token {end_token!r} is {len(ids)} tokens, expected 1",
             "set the campaign's end token",
         )
-    return ids[0]
+    return int(ids[0])
 
 
 def check_waveform(processor: Any, waveform: np.ndarray, where: str = "audio") -> None:
-    """Raise UserError for audio that the model would misread in silence (see the module's docstring)."""
+    """Raise UserError for audio that the model would misread silently (see the module's docstring)."""
     if waveform.ndim != 1 or waveform.dtype != np.float32:
         raise UserError(
             where,
@@ -153,7 +153,7 @@ def build_inputs(
     """Return the model's inputs for a batch: left-padded for generation, right-padded with labels for training.
 
     waveforms: float32 [samples] each, 16 kHz, ±1; prompts: one each, as `render_prompt` gives them; targets: one
-    translation each, for training. names: what errors call the utterances. Tensors as in `collate`.
+    translation each, for training. names: of the utterances, for errors. Tensors as in `collate`.
     """
     if not (len(waveforms) == len(prompts) and (targets is None or len(targets) == len(waveforms))):
         raise ValueError("waveforms, prompts and targets differ in number")
@@ -162,5 +162,5 @@ def build_inputs(
         encode(processor, audio[i], prompt, targets[i] if targets is not None else None, end_token)
         for i, prompt in enumerate(prompts)
     ]
-    side = "left" if targets is None else "right"
+    side: Literal["left", "right"] = "left" if targets is None else "right"
     return collate(examples, processor.tokenizer.pad_token_id, side, labels=targets is not None)

@@ -314,7 +314,7 @@ def test_a_gpu_finds_the_errors_that_the_cpu_finds(base, data, made, tmp_path):
     assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
 
 
-def test_a_killed_calibration_goes_on_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
+def test_a_killed_calibration_resumes_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         searched = []
