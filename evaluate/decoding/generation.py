@@ -81,7 +81,7 @@ class Translator:
         example = encode(self.processor, features, self.prompt, text, self.end_token)
         batch = make_batch([example], self.processor.tokenizer.pad_token_id, self.model.device)
         states = self.model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-        losses = target_losses(self.model.get_output_embeddings(), batch.pick(states), batch.ids)
+        losses = target_losses(self.model, batch.pick(states), batch.ids)
         return -float(losses.double().mean())
 
 

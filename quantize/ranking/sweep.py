@@ -61,7 +61,7 @@ def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: TargetBatch) -> tor
     The first row is the model's as it is; those with one layer swapped follow, by ascending number.
     """
     picked = [batch.pick(states) for states in last_states(model, swaps, batch.inputs)]
-    losses = target_losses(model.get_output_embeddings(), torch.cat(picked), batch.ids.repeat(len(picked)))
+    losses = target_losses(model, torch.cat(picked), batch.ids.repeat(len(picked)))
     return torch.stack([batch.sum_by_utterance(part) for part in losses.view(len(picked), -1)])
 
 

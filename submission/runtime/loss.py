@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import PreTrainedModel
 
 from submission.progress import progress
 from submission.runtime.examples import form_batches
+from submission.runtime.families import RUNTIMES
 from submission.runtime.prompt import IGNORED, Example, collate
 
 LOGITS = 1 << 26
@@ -77,14 +77,15 @@ def make_batch(examples: Sequence[Example], pad_token_id: int, device: torch.dev
     return TargetBatch(inputs=inputs, rows=rows, positions=positions, ids=labels[rows, positions])
 
 
-def target_losses(head: nn.Module, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def target_losses(model: PreTrainedModel, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of each target token in nats, float32 [targets].
 
-    head: the LM head, plain or packed; states: [targets, width], as they enter it; ids: int64 [targets].
+    model: plain or packed; states: [targets, width], as they enter its head; ids: int64 [targets].
     """
-    step = max(1, LOGITS // head.out_features)
+    logits_of = RUNTIMES[model.config.model_type].logits
+    step = max(1, LOGITS // model.get_output_embeddings().out_features)
     losses = [
-        F.cross_entropy(head(states[i : i + step]).float(), ids[i : i + step], reduction="none")
+        F.cross_entropy(logits_of(model, states[i : i + step]).float(), ids[i : i + step], reduction="none")
         for i in range(0, len(ids), step)
     ]
     return torch.cat(losses) if losses else torch.zeros(0, device=states.device)
@@ -103,7 +104,7 @@ def measure_losses(
         for indices in form_batches(examples, batch_size):
             batch = make_batch([examples[index] for index in indices], pad_token_id, model.device)
             states = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-            losses = target_losses(model.get_output_embeddings(), batch.pick(states), batch.ids)
+            losses = target_losses(model, batch.pick(states), batch.ids)
             sums[indices] = batch.sum_by_utterance(losses)
             tick(len(indices))
     return Losses(sums=sums, tokens=target_tokens(examples))

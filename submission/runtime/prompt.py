@@ -137,7 +137,8 @@ def collate(examples: Sequence[Example], pad_token_id: int, side: Literal["left"
         target = begin + example.prompt_tokens
         targets[row, target : begin + length] = example.input_ids[example.prompt_tokens :]
     family = RUNTIMES[examples[0].audio.family]
-    batch = {"input_ids": ids, "attention_mask": mask} | family.collate_audio([example.audio for example in examples])
+    audio = family.collate_audio([example.audio for example in examples], ids)
+    batch = {"input_ids": ids, "attention_mask": mask} | audio
     return batch | {"labels": targets} if labels else batch
 
 

@@ -108,9 +108,9 @@ def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLi
     """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
     shape = tuple(layer.weight.shape)
     weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
-    if isinstance(layer, nn.Embedding):
+    if type(layer) is nn.Embedding:  # a class derived from it may do more than look up: scale, for instance
         return PackedEmbedding(weight)
-    if isinstance(layer, nn.Linear):
+    if type(layer) is nn.Linear:
         return PackedLinear(weight, layer.bias)
     raise TypeError(f"no packed counterpart of {type(layer).__name__}")
 

@@ -25,8 +25,10 @@ from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.loss import make_batch, measure_losses
 from submission.runtime.packed import PackedEmbedding, PackedLinear, prepack_linears
 from submission.runtime.prompt import build_inputs, collate, encode, extract_features, render_prompt, window_samples
+from submission.runtime.quantizer import packed_layer
 from submission.system.campaign import read_campaign
 from submission.system.recipe import DecodeOptions, FinetuneOptions, Override, QuantizeOptions
+from submission.text.corpus import Utterance
 from tests.support.family_page import code_blocks, load_module
 from tests.support.toy_model import ToySpeechForConditionalGeneration, register_with_transformers, write_checkpoint
 from train.batches import collate_targets, feature_bytes
@@ -141,6 +143,14 @@ def test_a_packed_model_saved_again_holds_the_tied_weight_once(packed, tmp_path)
     assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
 
 
+def test_a_derived_class_of_embedding_is_never_replaced_by_a_plain_look_up():
+    class Scaled(torch.nn.Embedding):
+        pass
+
+    with pytest.raises(TypeError, match="no packed counterpart of Scaled"):
+        packed_layer(Scaled(64, 64), Affine(bits=4, group_size=64), torch.float32)
+
+
 def test_the_dequantized_model_computes_the_same(packed):
     model, processor = load_model(packed, "float32")
     inputs = collate(examples(processor), processor.tokenizer.pad_token_id, "right", labels=False)
@@ -164,8 +174,6 @@ def test_a_batch_is_padded_and_the_audio_follows_the_text(packed):
 
 
 def test_features_to_keep_are_counted_by_length(packed):
-    from submission.text.corpus import Utterance
-
     _, processor = load_model(packed, "float32")
     fields = {"id": "a/0", "audio": "a.wav", "start": 0, "end": 5_000, "source": "", "target": "", "recording": "a.wav"}
     utterance = Utterance(**fields, source_lang="en", target_lang="de")

@@ -151,6 +151,18 @@ def test_an_unknown_model_is_refused():
         family_of({"model_type": "whisper"})
 
 
+def test_fewer_layers_change_nothing_else():
+    shallow = family_of(SMALL).with_layers(SMALL, 2)
+    assert shallow["text_config"] == SMALL["text_config"] | {"num_hidden_layers": 2}
+    assert shallow["audio_config"] == SMALL["audio_config"]
+    assert family_of(SMALL).with_layers(SMALL, 99) == SMALL
+
+
+def test_tokens_below_that_of_audio_are_ordinary():
+    assert family_of(SMALL).ordinary_tokens(SMALL) == 5
+    assert family_of(SMALL).ordinary_tokens({key: SMALL[key] for key in SMALL if key != "audio_token_index"}) == 200
+
+
 def test_the_dtype_is_read_under_its_old_and_its_new_name():
     assert stored_dtype({"torch_dtype": "bfloat16"}) == stored_dtype({"dtype": "bfloat16"}) == "BF16"
     with pytest.raises(UserError, match="dtype"):

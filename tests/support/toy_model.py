@@ -29,6 +29,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 WORDS = ("translate", "to", "German", "Chinese", "der", "Hund", "schläft", "die", "Katze", "ein", "Haus")
 FRAME_SAMPLES = 640
 VOCABULARY = 64
+LOGIT_CAP = 30.0
 
 
 class ToySpeechConfig(PreTrainedConfig):
@@ -125,7 +126,7 @@ class ToySpeechForConditionalGeneration(ToySpeechPreTrainedModel, GenerationMixi
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         output = self.model(input_ids, audio_frames, audio_frames_mask, **kwargs)
-        logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
+        logits = LOGIT_CAP * torch.tanh(self.lm_head(output.last_hidden_state[:, -logits_to_keep:]) / LOGIT_CAP)
         return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
 
 

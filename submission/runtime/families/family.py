@@ -32,6 +32,11 @@ class AudioFeatures:
     """Positions of the text stream that stand for the audio."""
 
 
+def head_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
+    """Return the outputs of a model's head, plain or packed."""
+    return model.get_output_embeddings()(states)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRuntime:
     """What training, calibration and decoding need of a family; one instance a family, in its own file.
@@ -44,7 +49,7 @@ class FamilyRuntime:
     """The `model_type`, as in `submission.model.families.FAMILIES`."""
     model_class: type[PreTrainedModel]
     """The class whose `from_pretrained` reads checkpoints and packed models of the family. Its `base_model` takes the
-    inputs and returns `last_hidden_state`, and `get_output_embeddings()` turns that into logits."""
+    inputs and returns `last_hidden_state`; `get_output_embeddings()` is the head."""
     processor_class: type[ProcessorMixin]
     """The class of the family's processors (no other family's), with a `tokenizer`."""
     window_samples: Callable[[Any], int]
@@ -59,8 +64,9 @@ class FamilyRuntime:
     """(processor, prompt, positions) -> the token ids of a rendered prompt with so many positions for the audio in
     place: where a marker in the prompt stands, or where the family's chat template puts them. UserError for a prompt in
     which the audio has no place."""
-    collate_audio: Callable[[Sequence[AudioFeatures]], Inputs]
-    """Features of a batch -> tensors with a batch dimension, padded, with the masks that the model takes."""
+    collate_audio: Callable[[Sequence[AudioFeatures], torch.Tensor], Inputs]
+    """(features of a batch, its padded input ids int64 [batch, tokens]) -> all that the model takes besides ids and
+    attention mask: audio tensors with a batch dimension, padded, their masks, and token types where it has them."""
     shorten: Callable[[Inputs], Inputs]
     """Collated inputs -> the same with audio features that end soon after the batch's longest audio; unchanged where
     they do already."""
@@ -73,3 +79,6 @@ class FamilyRuntime:
     """(configuration, seconds, generator) -> features of noise without a processor, for benchmarks at full size."""
     audio_token: Callable[[dict[str, Any]], int]
     """Configuration -> the id of the token that stands for one position of audio."""
+    logits: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = head_logits
+    """(loaded model, last hidden states [..., width]) -> logits [..., vocabulary], as the model's own forward returns
+    them: where it caps or scales what its head puts out, so does this."""

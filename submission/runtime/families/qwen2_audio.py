@@ -69,7 +69,7 @@ def prompt_ids(processor: Qwen2AudioProcessor, prompt: str, positions: int) -> l
     return processor.tokenizer(prompt.replace(token, token * positions))["input_ids"]
 
 
-def collate_audio(audio: Sequence[AudioFeatures]) -> Inputs:
+def collate_audio(audio: Sequence[AudioFeatures], input_ids: torch.Tensor) -> Inputs:
     """Return float32 [batch, mel bins, frames] and int32 [batch, frames]; every window has the same length."""
     return {name: torch.stack([features.tensors[name] for features in audio]) for name in (FEATURES, MASK)}
 
