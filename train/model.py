@@ -1,4 +1,4 @@
-"""The base model in fine-tuning: loss on the target tokens only, LoRA adapters by role."""
+"""Load the base model with LoRA adapters by role, and compute its loss on the target tokens alone."""
 
 from __future__ import annotations
 

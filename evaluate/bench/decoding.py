@@ -34,9 +34,9 @@ def bench_decoding(
 ) -> dict[str, Any]:
     """Return the seconds that a batch takes, by dtype, and how many times as fast the packed model is.
 
-    waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take
-    the same steps. Ours is what `decode` calls; plain is the library's `generate` on the same
-    inputs. Both run in turn; seconds are medians, the ratio that of neighbouring runs.
+    waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take the
+    same steps. Ours is what `decode` calls; plain is the library's `generate` on the same inputs. Both run in turn;
+    seconds are medians, the ratio that of neighbouring runs.
     """
     record: dict[str, Any] = {
         "batch_size": len(waveforms),

@@ -96,12 +96,12 @@ def calibrate(
     spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
     label = "audio features of the calibration set"
     examples = load_examples(chosen, data, processor, spoken, end_token, targets=options.targets, label=label)
-    reading = make_calibration_set(model, examples, processor.tokenizer.pad_token_id)
+    calibration_set = make_calibration_set(model, examples, processor.tokenizer.pad_token_id)
     del examples  # the batches have copies of all features
     journal = out / JOURNAL
     choices = choose_scales(
         model,
-        reading,
+        calibration_set,
         codecs,
         functools.partial(solve, solver),
         exponents=options.exponents,
@@ -110,7 +110,7 @@ def calibrate(
     )
     write_scales(out, all_scales(model, choices))
     calibration = {**asdict(options), "utterances": len(chosen), "solver": solver}
-    write_text(out / REPORT, canonical_json(report(model, reading, codecs, choices, calibration)))
+    write_text(out / REPORT, canonical_json(report(model, calibration_set, codecs, choices, calibration)))
     journal.unlink(missing_ok=True)
 
 
@@ -156,17 +156,19 @@ def make_calibration_set(model: LayerwiseModel, examples: Sequence[Example], pad
 class ActivationStatistics:
     """Collects from the inputs of linears the mean magnitude of each channel, and a sample of positions."""
 
-    def __init__(self, stacks: Mapping[str, str], reading: CalibrationSet, seed: int) -> None:
+    def __init__(self, stacks: Mapping[str, str], calibration_set: CalibrationSet, seed: int) -> None:
         """stacks: name of each observed weight -> its stack."""
         self._stacks = stacks
-        self._reading = reading
-        self._drawn = {name: draw_positions(reading.positions[name], f"{seed} {name}") for name in set(stacks.values())}
+        self._calibration_set = calibration_set
+        self._drawn = {
+            name: draw_positions(calibration_set.positions[name], f"{seed} {name}") for name in set(stacks.values())
+        }
         self._totals: dict[str, torch.Tensor] = {}
         self._samples: dict[str, list[torch.Tensor]] = {}
 
     def __call__(self, weight: str, batch: int, inputs: torch.Tensor) -> None:
         stack = self._stacks[weight]
-        lengths = torch.tensor(self._reading.positions[stack][batch], device=inputs.device)
+        lengths = torch.tensor(self._calibration_set.positions[stack][batch], device=inputs.device)
         kept = inputs[torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]].float()
         assert len(kept) == lengths.sum(), f"{weight}: its inputs are shorter than their positions"
         total = kept.abs().sum(dim=0, dtype=torch.float64)
@@ -180,7 +182,7 @@ class ActivationStatistics:
         """
         if weight not in self._totals:
             return None
-        mean = self._totals.pop(weight) / self._reading.count(self._stacks[weight])
+        mean = self._totals.pop(weight) / self._calibration_set.count(self._stacks[weight])
         if not torch.isfinite(mean).all():
             raise UserError(weight, "its inputs are not finite", "the model is damaged: train it again")
         return mean, torch.cat(self._samples.pop(weight))
@@ -197,7 +199,7 @@ def draw_positions(lengths: Sequence[Sequence[int]], seed: str) -> list[torch.Te
 
 def choose_scales(
     model: LayerwiseModel,
-    reading: CalibrationSet,
+    calibration_set: CalibrationSet,
     codecs: Mapping[str, Codec],
     solution_of: Solve,
     *,
@@ -213,9 +215,9 @@ def choose_scales(
     found = {name: ScaleChoice(**fields) for name, fields in read_journal(journal)}
     choices = {g.name: found[g.name] for g in groups if g.name in found}
     remaining = {g.targets[0]: g for g in groups if g.name not in choices}
-    observer = ActivationStatistics({target: g.stack for target, g in remaining.items()}, reading, seed)
+    observer = ActivationStatistics({target: g.stack for target, g in remaining.items()}, calibration_set, seed)
     with progress("calibrate", model.parts, "parts") as tick, journal.open("a", encoding="utf-8", newline="\n") as file:
-        for _ in model.run(reading.batches, list(remaining), observer) if remaining else ():
+        for _ in model.run(calibration_set.batches, list(remaining), observer) if remaining else ():
             for target, group in list(remaining.items()):
                 if (taken := observer.take(target)) is None:
                     continue
@@ -265,13 +267,13 @@ def all_scales(model: LayerwiseModel, choices: Mapping[str, ScaleChoice]) -> dic
 
 def report(
     model: LayerwiseModel,
-    reading: CalibrationSet,
+    calibration_set: CalibrationSet,
     codecs: Mapping[str, Codec],
     choices: Mapping[str, ScaleChoice],
     calibration: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the report of a calibration: its utterances and positions, and the errors of each group."""
-    positions = {stack.name: reading.count(stack.name) for stack in model.family.stacks}
+    positions = {stack.name: calibration_set.count(stack.name) for stack in model.family.stacks}
     sampled = {name: min(SAMPLED_POSITIONS, count) for name, count in positions.items()}
     groups = {}
     for name, choice in choices.items():

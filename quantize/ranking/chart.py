@@ -1,4 +1,4 @@
-"""The ranking of layers as a bar chart."""
+"""Draw the ranking of layers as a bar chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny, real Qwen2-Audio: the published architecture and processor classes at a few million parameters.
+"""Build the miniature: a tiny, real Qwen2-Audio of the published classes, with a few million parameters.
 
 The shape keeps what makes compression of the large model interesting: an untied language-model head, at least
 eight decoder layers to choose from, and widths that groups of 64 and 128 divide. It differs from the large

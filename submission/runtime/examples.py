@@ -1,6 +1,6 @@
-"""Utterances of a corpus as the examples that the model reads, and batches of them.
+"""Make examples, the model's inputs, from the utterances of a corpus, and form batches of them.
 
-For what measures a model on a corpus (loss, sensitivity, calibration): every utterance once, in the corpus's order,
+For all that measures a model on a corpus (loss, sensitivity, calibration): every utterance once, in the corpus's order,
 and batches whose composition depends on lengths alone.
 """
 

@@ -1,4 +1,4 @@
-"""From audio and text to the tensors that a model takes, the same way for training and for decoding.
+"""Make the tensors that a model takes from audio and text, the same way for training and for decoding.
 
 Every utterance goes through its family's processor (`submission.runtime.families`) alone and is padded afterwards, so
 that no value of it depends on its neighbours in the batch. Audio that the plain processor call would misread without a

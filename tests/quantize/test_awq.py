@@ -131,8 +131,8 @@ def test_a_weight_that_its_codec_cannot_store_is_refused_by_name():
 
 
 def test_padding_is_not_observed():
-    reading = CalibrationSet(batches=[{}, {}], positions={"text": [[3, 1], [2]]})
-    observer = ActivationStatistics({"w": "text"}, reading, seed=0)
+    calibration_set = CalibrationSet(batches=[{}, {}], positions={"text": [[3, 1], [2]]})
+    observer = ActivationStatistics({"w": "text"}, calibration_set, seed=0)
     assert observer.take("w") is None
     first = torch.full((2, 4, 5), torch.nan)
     first[0, :3], first[1, :1] = 2.0, -4.0

@@ -33,6 +33,17 @@ ALLOWED = {
     "submission/miniature/evaluation.py": "evaluates the miniature by the stock class, independent of the runtime",
 }
 
+# Data that names a family or its model, and why.
+DATA = {
+    "submission/campaigns/iwslt26.toml": "the organisers' base model, its family and its prompt",
+    "submission/campaigns/miniature.toml": "the miniature's base model, its family and its prompt",
+    "submission/model/families/Qwen2-Audio-7B.config.json": "the published configuration of the base model",
+    "submission/miniature/base/config.json": "the miniature's checkpoint",
+    "submission/miniature/base/processor_config.json": "the miniature's checkpoint",
+    "submission/miniature/base/tokenizer.json": "the miniature's checkpoint: its special tokens",
+    "submission/miniature/base/tokenizer_config.json": "the miniature's checkpoint: its special tokens",
+}
+
 FILES = sorted(
     path.relative_to(ROOT)
     for package in ("submission", "train", "quantize", "segment", "evaluate")
@@ -63,3 +74,12 @@ def test_only_a_familys_own_files_name_it(path, family):
 def test_each_exception_is_needed():
     for path in ALLOWED:
         assert any(re.search("|".join(NAMES.values()), name, re.IGNORECASE) for name in named(Path(path))), path
+
+
+def test_the_data_that_names_a_family_is_listed():
+    pattern = re.compile("|".join(NAMES.values()), re.IGNORECASE)
+    files = [path for end in ("toml", "json") for path in (ROOT / "submission").rglob(f"*.{end}")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    # Comments of a TOML file may speak of any model.
+    uncommented = {name: re.sub(r"(?m)^\s*#.*$", "", text) for name, text in texts.items()}
+    assert {name for name, text in uncommented.items() if pattern.search(text)} == DATA.keys()
