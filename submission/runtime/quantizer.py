@@ -118,8 +118,8 @@ def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLi
 def share_packed_weight(model: PreTrainedModel, tied: str, stored: str) -> None:
     """Let a linear use the packed weight of another layer, if that is packed; both by their paths, `….weight`.
 
-    transformers ties parameters by name once the weights are read; here it finds the parts of the one packed weight
-    under both names, so that they are neither read, initialized nor saved twice.
+    The two layers have one module as their weight, so its parts are read, counted and saved once. transformers' own tie
+    of the two is removed from the model: it knows parameters alone.
     """
     weight = model.get_submodule(stored.removesuffix(".weight")).weight
     if not isinstance(weight, PackedTensor):
