@@ -37,7 +37,7 @@ def awq(args: argparse.Namespace) -> None:
     if system.recipe.quantize.awq is None:
         raise UserError("quantize.awq", f"recipe {system.recipe.name} has no AWQ", "write a [quantize.awq] section")
     folder = stages.awq(system, store, stages.codecs_of(system, store))
-    print(awq_table(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
+    print(awq_table(json.loads((folder / "awq_report.json").read_text(encoding="utf-8"))))
     print(f"scales: {folder / 'scales.safetensors'}")
 
 

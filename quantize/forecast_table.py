@@ -124,7 +124,7 @@ def ranking_table(ranking: dict[str, Any]) -> str:
 
 
 def awq_table(report: dict[str, Any]) -> str:
-    """Return what AWQ chose, as report.json holds it, as a table: a line a group of weights that share a scale."""
+    """Return what AWQ chose, as awq_report.json holds it, as a table: a line a group of weights that share a scale."""
     rows = [("group", "exponent", "error before", "after", "change")]
     for name, group in report["groups"].items():
         before, after = (group["relative_error"][when] for when in ("before", "after"))

@@ -30,7 +30,7 @@ from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX
 from submission.model.codecs import Codec
-from submission.model.families import shipped_config, stored_dtype, tensors
+from submission.model.families import family_of, shipped_config, stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import Forecast, forecast
 from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
@@ -84,11 +84,10 @@ def rehearse(out: Path, recipe: str = SYSTEM, layers: int | None = None, keep: b
 
 def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return a configuration whose decoder and audio encoder have so many layers; UserError for none or too many."""
-    sections = {"audio_config": "encoder_layers", "text_config": "num_hidden_layers"}
     most = len({spec.layer for spec in tensors(config)} - {None})
     if not 1 <= layers <= most:
         raise UserError("--layers", f"expected 1 to {most}, got {layers}", "leave it out for the whole model")
-    return config | {name: config[name] | {key: layers} for name, key in sections.items()}
+    return family_of(config).with_layers(config, layers)
 
 
 def rehearse_config(

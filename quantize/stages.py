@@ -45,7 +45,7 @@ def sensitivity(system: System, store: Store) -> Path:
 
 
 def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
-    """Return the folder of the stage awq: scales.safetensors and report.json; codecs: what the weights will become."""
+    """Return the folder of the stage awq: scales and awq_report.json; codecs: what the weights will become."""
     checkpoint, corpus, data = _read(system, store)
 
     def make(out: Path) -> None:

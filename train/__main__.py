@@ -154,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
             turns = "how often the two take turns (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
-            full = "the step alone, of random weights at the size of Qwen2-Audio-7B, on the GPU there is"
+            full = "the step alone, of random weights at the size of the iwslt26 model, on the GPU there is"
             verb.add_argument("--full-size", action="store_true", help=full)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser

@@ -1,7 +1,7 @@
-"""The batches of a whole run, planned before it starts, and the utterances that fill them.
+"""Plan the batches of a whole training run before it starts, and make the examples that fill them.
 
 Because the plan is one list from the first step to the last, a resumed run only has to skip as many batches as were
-trained on; no sampler's state has to be brought back. Several processes share each planned batch among them, so that
+trained on; no sampler's state has to be restored. Several processes share each planned batch among them, so that
 a step means the same utterances however many there are.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import Qwen2AudioProcessor
 
-from submission.runtime.prompt import AudioFeatures, Example, collate, encode, extract_features, render_prompt
+from submission.runtime.families import RUNTIMES, runtime_of_processor
+from submission.runtime.families.family import AudioFeatures
+from submission.runtime.prompt import Example, collate, encode, extract_features, render_prompt
 from submission.text.corpus import Utterance
 from train.corpora.decoded_audio import Decoded
 
@@ -46,16 +48,16 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
 
 
 def share(batch: list[int], rank: int, processes: int) -> list[int]:
-    """Return what one of several processes takes of a batch: every index that many apart.
+    """Return the part of a batch that one of several processes takes: every index that many apart.
 
-    A process for which there is nothing left gets the first index with its bits inverted, which asks `Utterances` for
-    the example without labels: every process takes part in every step, and this one adds nothing to it.
+    A process for which there is nothing left gets the first index with its bits inverted, for which `Utterances`
+    returns the example without labels: every process takes part in every step, and this one adds nothing to it.
     """
     return batch[rank::processes] or [~batch[0]]
 
 
 class PlannedBatches(Sampler[list[int]]):
-    """A plan, or one process' share of it, as torch's DataLoader and accelerate want it."""
+    """A plan, or one process' share of it, as a sampler for torch's DataLoader and accelerate."""
 
     def __init__(self, batches: list[list[int]], batch_size: int, rank: int = 0, processes: int = 1) -> None:
         """batch_size: of the whole batch; rank: which of the processes this one is."""
@@ -71,18 +73,18 @@ class PlannedBatches(Sampler[list[int]]):
 
 
 class Utterances(Dataset[Example]):
-    """Utterances as examples, made where they are asked for: in the data workers; or heard once, if they are kept."""
+    """Utterances as examples, made on access in the data workers; audio features may be computed once and kept."""
 
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        processor: Qwen2AudioProcessor,
+        processor: Any,
         audio: Decoded,
         prompts: dict[str, str],
         end_token: str,
         keep: bool,
     ) -> None:
-        """audio: has the samples; prompts: language code -> rendered prompt; keep: hold all audio features."""
+        """audio: reads the samples; prompts: language code -> rendered prompt; keep: hold all audio features."""
         self.utterances = utterances
         self.processor = processor
         self.audio = audio
@@ -96,48 +98,44 @@ class Utterances(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         """Return an utterance's example; for an inverted index (see `share`) the same without labels."""
         u = self.utterances[index if index >= 0 else ~index]
-        example = encode(self.processor, self._heard(u), self.prompts[u.target_lang], u.target, self.end_token)
+        example = encode(self.processor, self._features(u), self.prompts[u.target_lang], u.target, self.end_token)
         return example if index >= 0 else replace(example, prompt_tokens=len(example.input_ids))
 
-    def asked(self, index: int) -> Example:
+    def prompt_only(self, index: int) -> Example:
         """Return an utterance's example without its target, as decoding gives it to the model."""
         u = self.utterances[index]
-        return encode(self.processor, self._heard(u), self.prompts[u.target_lang])
+        return encode(self.processor, self._features(u), self.prompts[u.target_lang])
 
-    def hear_all(self, tick: Callable[[float], None]) -> None:
-        """Compute the audio features that are kept, before a step has to wait for them."""
+    def extract_all(self, tick: Callable[[float], None]) -> None:
+        """Compute the audio features that are kept, so that no step waits for them."""
         for u in self.utterances:
-            self._heard(u)
+            self._features(u)
             tick(1)
 
-    def _heard(self, u: Utterance) -> AudioFeatures:
-        place = (u.audio, u.start, u.end)
-        if self.kept is not None and place in self.kept:
-            return self.kept[place]
-        heard = extract_features(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
+    def _features(self, u: Utterance) -> AudioFeatures:
+        stretch = (u.audio, u.start, u.end)
+        if self.kept is not None and stretch in self.kept:
+            return self.kept[stretch]
+        features = extract_features(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
         if self.kept is not None:
-            self.kept[place] = heard
-        return heard
+            self.kept[stretch] = features
+        return features
 
 
 def collate_targets(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Return a training batch whose audio features end soon after its longest audio.
 
-    Tensors as in submission.runtime.prompt.collate, but fewer frames: the encoder's convolutions look one frame past
-    the audio, two are kept, and the number is even because the encoder halves it.
+    Tensors as in submission.runtime.prompt.collate, but fewer frames where the family can do without (`shorten`).
     """
     batch = collate(examples, pad_token_id, "right", labels=True)
-    frames = int(batch["feature_attention_mask"].sum(dim=1).max()) + 2
-    for name in ("input_features", "feature_attention_mask"):
-        batch[name] = batch[name][..., : frames + frames % 2].contiguous()
-    return batch
+    return RUNTIMES[examples[0].audio.family].shorten(batch)
 
 
-def feature_bytes(utterances: Sequence[Utterance], processor: Qwen2AudioProcessor) -> int:
+def feature_bytes(utterances: Sequence[Utterance], processor: Any) -> int:
     """Return the memory that the audio features of all utterances take together."""
-    extractor = processor.feature_extractor
-    places = {(u.audio, u.start, u.end) for u in utterances}
-    return len(places) * 4 * extractor.feature_size * extractor.nb_max_frames
+    bytes_of = runtime_of_processor(processor).feature_bytes
+    stretches = {(u.audio, u.start, u.end) for u in utterances}
+    return sum(bytes_of(processor, end - start) for _, start, end in stretches)
 
 
 def render_prompts(template: str, languages: dict[str, str]) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Dev:
         tokenizer, end = processor.tokenizer, end_token_id(processor, self.utterances.end_token)
         references = [self.utterances.utterances[i].target for i in self.translated]
         longest = max(len(tokenizer.encode(text, add_special_tokens=False)) for text in references)
-        inputs = collate([self.utterances.asked(i) for i in batch], tokenizer.pad_token_id, "left", labels=False)
+        inputs = collate([self.utterances.prompt_only(i) for i in batch], tokenizer.pad_token_id, "left", labels=False)
         sequences = model.generate(
             **{name: tensor.to(model.device) for name, tensor in inputs.items()},
             do_sample=False,

@@ -78,7 +78,7 @@ class Task:
 
     model_name: str
     prompt: str
-    """With `{target_language}` and one <|AUDIO|>."""
+    """With `{target_language}`, and a place for the audio as the family expects it."""
     languages: dict[str, str]
     """Code of each target language -> its name in the prompt."""
     end_token: str
@@ -280,8 +280,8 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     heard, watched_heard = make(train), make(watched)
     if keep:
         with _shown("finetune: audio features", len(train) + len(watched), "utterances") as tick:
-            heard.hear_all(tick)
-            watched_heard.hear_all(tick)
+            heard.extract_all(tick)
+            watched_heard.extract_all(tick)
     batches = plan_batches([u.end - u.start for u in train], options.batch_size, options.epochs, options.seed)
     trainer = LoraTrainer(
         batches=PlannedBatches(batches, options.batch_size, state.process_index, state.num_processes),

@@ -1,6 +1,6 @@
-"""Adapters folded into the base: W + (alpha / rank) · B · A, tensor by tensor in the base's own files.
+"""Merge LoRA adapters into the base: W + (alpha / rank) · B · A, tensor by tensor in the base's own files.
 
-The files of the base are copied and only the bytes of adapted weights are written anew, so the merged checkpoint has
+The files of the base are copied and only the bytes of adapted weights are overwritten, so the merged checkpoint has
 the base's names, shards and layout, and memory holds one weight at a time, never a model. The sum is made in float32
 and rounded once to the weight's own dtype.
 """
@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
-from submission.model.families import architecture_of
+from submission.model.families import family_of
 from submission.progress import progress
 from submission.store.digests import canonical_json, sha256_file, write_text
 
@@ -27,11 +27,11 @@ COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
 PROVENANCE = "provenance.json"
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "fan_in_fan_out": False}
-"""What the configuration of an adapter must say for the formula above to hold."""
+"""Values in an adapter's configuration for which the formula above holds."""
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
-class Pair(NamedTuple):
+class LoraPair(NamedTuple):
     """Names of the two matrices of one adapter."""
 
     a: str
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 
 def read_scale(adapter: Path) -> float:
-    """Return alpha / rank of an adapter; UserError for a kind of adapter that is more than B · A."""
+    """Return alpha / rank of an adapter; UserError for an adapter that is not a plain B · A."""
     path = adapter / "adapter_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def read_scale(adapter: Path) -> float:
     return config["lora_alpha"] / config["r"]
 
 
-def pair_up(names: list[str], where: str) -> dict[str, Pair]:
+def pair_up(names: list[str], where: str) -> dict[str, LoraPair]:
     """Return module path in the loaded model -> its two matrices; UserError where a name is no part of a pair."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
@@ -65,7 +65,7 @@ def pair_up(names: list[str], where: str) -> dict[str, Pair]:
     for module, parts in found.items():
         if len(parts) != 2:
             raise UserError(f"{where}: {module}", f"has only lora_{next(iter(parts))}", "fine-tune again")
-    return {module: Pair(parts["A"], parts["B"]) for module, parts in found.items()}
+    return {module: LoraPair(parts["A"], parts["B"]) for module, parts in found.items()}
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
@@ -79,7 +79,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         raise UserError(str(base), "is a packed model", "merge into the checkpoint that it was packed from")
     scale = read_scale(adapter)
     path = adapter / "adapter_model.safetensors"
-    hub_name = architecture_of(checkpoint.config).hub_name
+    hub_name = family_of(checkpoint.config).hub_name
     with safe_open(path, framework="pt") as tensors:
         pairs = pair_up(list(tensors.keys()), str(path))
         adapted = {f"{hub_name(module)}.weight": pair for module, pair in pairs.items()}
@@ -101,9 +101,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 
 
 def write_provenance(tuned: Path, merged: Path) -> None:
-    """Write provenance.json into the merged checkpoint: base, data sample, seed and step of what was folded in.
+    """Write provenance.json into the merged checkpoint: base, data sample, seed and step of the merged adapter.
 
-    tuned: the folder of a fine-tuning, whose report.json says it. Nothing that loads the checkpoint reads the file.
+    tuned: the folder of a fine-tuning, whose report has these values. Nothing that loads the checkpoint reads the file.
     """
     report = json.loads((tuned / "report.json").read_text(encoding="utf-8"))
     origin = {

@@ -1,10 +1,9 @@
-"""The base model as fine-tuning sees it: loss on the target tokens only, adapters by role."""
+"""Load the base model with LoRA adapters by role, and compute its loss on the target tokens alone."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +11,34 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
-from transformers import Qwen2AudioForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from submission.errors import UserError
-from submission.model.families import architecture_of, read_config
+from submission.model.families import family_of, read_config
+from submission.runtime.families import runtime_of
 from submission.runtime.prompt import IGNORED
 from submission.store.digests import canonical_json, write_text
 from submission.system.recipe import FinetuneOptions
 from submission.system.schema import nearest
-
-NO_LINEAR = ("embedding",)
-"""Roles of weights that can be packed but are no linear, so LoRA as we merge it does not apply."""
 
 
 class TargetLoss:
     """Cross-entropy of the target tokens, with two costs of the stock forward left out and the same result.
 
     Logits are computed where there is a label and nowhere else: about one position in ten of a training sequence is
-    target, and logits of all of them are gigabytes a batch for a vocabulary of 156,032. The audio encoder runs over as
-    many frames as the longest audio of the batch has, not over its whole window, of which speech fills a fifth: its
-    attention is masked beyond the audio anyway.
-
-    Both are done from outside, on the stock model. (A subclass with another forward would be neater, but transformers
-    maps checkpoint names by class: the head of a subclass is silently left at random.)
+    target, and logits of all of them are gigabytes a batch for a vocabulary of 156,032. The audio encoder runs over the
+    frames of the batch's longest audio, not over its whole window, of which speech fills a fifth; how, the family knows
+    (`FamilyRuntime.shortened_window`). Both are done from outside, on the stock model.
     """
 
-    def __init__(self, model: Qwen2AudioForConditionalGeneration) -> None:
-        self._tower = model.model.audio_tower
-        self._positions = self._tower.embed_positions
-        self._table = self._positions.weight.detach().clone()  # the module's own may be sharded over devices later
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._window = runtime_of(model.config.to_dict()).shortened_window(model)
         self._wanted: torch.Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _select(self, head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (inputs[0][:, :-1][self._wanted],)
-
-    @contextmanager
-    def _window(self, features: torch.Tensor) -> Iterator[None]:
-        """Let the encoder take features of fewer frames than its window has."""
-        positions = features.shape[-1] // 2
-        self._table = self._table.to(features.device)
-        config, whole = self._tower.config, self._tower.config.max_source_positions
-        self._tower.embed_positions = _FirstRows(self._table[:positions])
-        config.max_source_positions = positions
-        try:
-            yield
-        finally:
-            self._tower.embed_positions = self._positions
-            config.max_source_positions = whole
 
     def __call__(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor, labels_in_step: Any = None
@@ -68,11 +46,11 @@ class TargetLoss:
         """Return the summed cross-entropy of the labels, divided by `labels_in_step`; None divides by their number.
 
         model: the one given at first, or a wrapper of it. labels: int64 [batch, tokens], -100 where there is no
-        target. inputs: all else that the model takes, the features shortened or not.
+        target. inputs: all else that the model takes, its audio features shortened or not.
         """
         self._wanted = labels[:, 1:] != IGNORED
         try:
-            with self._window(inputs["input_features"]):
+            with self._window(inputs):
                 logits = model(**inputs, use_cache=False).logits
         finally:
             wanted, self._wanted = self._wanted, None
@@ -80,24 +58,16 @@ class TargetLoss:
         return total / (wanted.sum() if labels_in_step is None else labels_in_step)
 
 
-class _FirstRows(torch.nn.Module):
-    """Stands in for the table of audio positions."""
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight, persistent=False)
-
-
 def target_modules(config: dict[str, Any], roles: Sequence[str]) -> dict[str, str]:
     """Return module path in the loaded model -> role, for every linear that the role prefixes name.
 
     config: a checkpoint's config.json. Raises UserError for a prefix that names no linear.
     """
-    architecture = architecture_of(config)
+    family, frozen = family_of(config), runtime_of(config).frozen_roles
     linears = {
-        architecture.module_name(spec.name.removesuffix(".weight")): spec.role
-        for spec in architecture.tensors(config)
-        if spec.packable and spec.role not in NO_LINEAR
+        family.module_name(spec.name.removesuffix(".weight")): spec.role
+        for spec in family.tensors(config)
+        if spec.packable and spec.role not in frozen
     }
     for prefix in roles:
         if not any(_below(role, prefix) for role in linears.values()):
@@ -118,8 +88,9 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
     The adapters' initial values come from torch's generator, which is seeded with options.seed here.
     """
     disable_progress_bar()
-    paths = target_modules(read_config(base), options.roles)
-    model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
+    config = read_config(base)
+    paths = target_modules(config, options.roles)
+    model, loading = runtime_of(config).model_class.from_pretrained(
         base,
         dtype=getattr(torch, options.dtype),
         # sdpa's backward on the CPU takes 2.7 times as long as plain attention.
@@ -135,7 +106,7 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
     return adapt(model, list(paths), options)
 
 
-def adapt(model: Qwen2AudioForConditionalGeneration, paths: Sequence[str], options: FinetuneOptions) -> PeftModel:
+def adapt(model: PreTrainedModel, paths: Sequence[str], options: FinetuneOptions) -> PeftModel:
     """Return a model, frozen, with fresh float32 adapters on the linears of these module paths."""
     config = LoraConfig(
         r=options.rank,
@@ -145,12 +116,12 @@ def adapt(model: Qwen2AudioForConditionalGeneration, paths: Sequence[str], optio
         bias="none",
     )
     with warnings.catch_warnings():
-        # peft 0.21 asks by the name that transformers 5.23 is giving up.
+        # peft 0.21 reads the attribute that transformers 5.23 deprecates.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         adapted = get_peft_model(model, config)
-    reached = sum(name.endswith(".lora_A.default.weight") for name, _ in adapted.named_parameters())
-    if reached != len(paths):
-        raise AssertionError(f"{reached} adapters on {len(paths)} linears")
+    adapters = sum(name.endswith(".lora_A.default.weight") for name, _ in adapted.named_parameters())
+    if adapters != len(paths):
+        raise AssertionError(f"{adapters} adapters on {len(paths)} linears")
     return adapted
 
 

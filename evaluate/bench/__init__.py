@@ -1,4 +1,4 @@
-"""Speed and memory of packed models at work beside plain ones, each pair in one run: ratios hold anywhere."""
+"""Speed and memory of packed models against plain ones, each pair in one run, so that ratios carry over."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _gpu(work: Path) -> dict[str, Any]:
 
 
 def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:
-    """Return what can be measured; the system's packed model and its checkpoint are what `decode` runs.
+    """Return the benchmarks; `decode` runs the system's packed model and its checkpoint.
 
-    only: what will be. Raises UserError, before anything is measured, where it needs what is not built.
+    only: those that will run. Raises UserError, before anything is measured, where it needs what is not built.
     """
     if not only or "decode" in only:
         store.need(system.stage("merge"))

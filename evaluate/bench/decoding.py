@@ -1,4 +1,4 @@
-"""Decoding with a packed model beside plain `generate` with the checkpoint that it was packed from."""
+"""Time decoding with a packed model against plain `generate` with the checkpoint that it was packed from."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def bench_decoding(
 ) -> dict[str, Any]:
     """Return the seconds that a batch takes, by dtype, and how many times as fast the packed model is.
 
-    waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take
-    the same steps. Ours is what `decode` calls; plain is the library's `generate` on the same
-    inputs. Both run in turn; seconds are medians, the ratio that of neighbouring runs.
+    waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take the
+    same steps. Ours is what `decode` calls; plain is the library's `generate` on the same inputs. Both run in turn;
+    seconds are medians, the ratio that of neighbouring runs.
     """
     record: dict[str, Any] = {
         "batch_size": len(waveforms),
@@ -89,14 +89,14 @@ def _packed(
     names = [str(number) for number in range(len(waveforms))]
 
     def work() -> None:
-        with translator(model, processor, prompt, options, end_token) as asked:
-            asked.answer(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+        with translator(model, processor, prompt, options, end_token) as prompted:
+            prompted.generate(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     return work
 
 
 def decoding_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [
         f"{record['batch_size']} segments a batch, {record['new_tokens']} tokens each, {record['threads']} threads, "
         f"medians of {record['runs']}"

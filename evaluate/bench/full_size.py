@@ -1,15 +1,14 @@
-"""A packed model of the competition's size whose weights mean nothing: what it takes to hold one and to run one."""
+"""Write a packed model of the campaign's size with random codes, for benchmarks of memory and speed."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from submission.model.checkpoint import WEIGHTS, config_text, packed_config
-from submission.model.families import shipped_config, stored_dtype, tensors
+from submission.model.families import family_of, shipped_config, stored_dtype, tensors
 from submission.model.forecast import Forecast, forecast, stored_parts
 from submission.model.safetensors_header import header_bytes, lay_out, tensor_bytes
 from submission.progress import progress
@@ -70,5 +69,5 @@ def random_prompt(config: dict[str, Any], rows: int, tokens: int) -> Any:
     """Return int64 [rows, tokens] of ordinary tokens."""
     import torch
 
-    most = min(config["text_config"]["vocab_size"], config.get("audio_token_index", math.inf))
-    return torch.randint(0, int(most), (rows, tokens), generator=torch.Generator().manual_seed(0))
+    most = family_of(config).ordinary_tokens(config)
+    return torch.randint(0, most, (rows, tokens), generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
-"""Tokens a second and memory at full size on a GPU: a packed model beside a plain one of the same shape.
+"""Measure tokens a second and memory at full size on a GPU: a packed model and a plain one of the same shape.
 
-Weights are random and the plain model's never touch a disk. A rate is that of steps alone: the time of a long
-generation less that of a single token, which is the prompt's.
+Weights are random; those of the plain model are never written to disk. A rate is that of steps alone: the time of a
+long generation less that of a single token, which is the prompt's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from transformers.initialization import no_init_weights
 from evaluate.bench.full_size import random_prompt
 from submission.model.checkpoint import read_checkpoint
 from submission.model.sizes import GIB
-from submission.runtime.loading import MODELS, load_weights
+from submission.runtime.families import runtime_of
+from submission.runtime.loading import load_weights
 from submission.runtime.packed import prepack_linears
 
 if TYPE_CHECKING:
@@ -74,13 +75,15 @@ def bench_generation(
 def _plain(folder: Path, device: str) -> PreTrainedModel:
     """Return the plain model of a packed one's shape, of random weights."""
     checkpoint = read_checkpoint(folder)
-    kind = MODELS[checkpoint.config["model_type"]]
-    config = kind.config_class.from_dict({k: v for k, v in checkpoint.config.items() if k != "quantization_config"})
+    model_class = runtime_of(checkpoint.config).model_class
+    config = model_class.config_class.from_dict(
+        {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
+    )
     default = torch.get_default_dtype()
     torch.set_default_dtype(DTYPE)
     try:
         with torch.device(device), no_init_weights():
-            model = kind(config)
+            model = model_class(config)
     finally:
         torch.set_default_dtype(default)
     with torch.no_grad():
@@ -121,7 +124,7 @@ def _finish(model: PreTrainedModel) -> None:
 
 
 def generation_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [record["device"]]
     for batch, ratio in record["ratios"].items():
         plain, packed = (record[name]["tokens_per_second"][batch] for name in ("plain", "packed"))

@@ -1,6 +1,6 @@
-"""Memory of a packed model at full size, loaded and at work, in a process of its own.
+"""Measure the memory of a packed model at full size, loaded and generating, in a process of its own.
 
-What is counted is what is resident, mapped pages of the file included, above what the imports cost.
+Counted is resident memory, mapped pages of the file included, above that after the imports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEW_TOKENS = 4
 
 
 def bench_memory(folder: Path) -> dict[str, Any]:
-    """Return the bytes that a packed model takes once it is loaded, once its codes are arranged, and after generating.
+    """Return the bytes that a packed model takes once loaded, once its codes are prepacked, and after generating.
 
     folder: a packed model; a tokenizer is not needed. One prompt of random tokens is read, longer than the kernels
     take, and a few are generated, so that every weight of the decoder has been used both ways; that runs in bfloat16
@@ -52,14 +52,14 @@ def _work(folder: Path) -> dict[str, Any]:
     model = load_weights(folder, torch.bfloat16)
     note("loaded")
     prepacked = prepack_linears(model)
-    note("arranged")
+    note("prepacked")
     settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0)
     with torch.inference_mode():
         prompt = random_prompt(model.config.to_dict(), 1, PROMPT_TOKENS)
         model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     note("generated")
     return {
-        "arranged": prepacked,
+        "prepacked": prepacked,
         "resident": resident,
         "seconds": seconds,
         "peak_bytes": peak_of_this_process() - before,
@@ -67,8 +67,8 @@ def _work(folder: Path) -> dict[str, Any]:
 
 
 def memory_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
-    lines = [f"a packed model of {record['model_bytes'] / GIB:.2f} GiB, {record['arranged']} linears by a kernel"]
+    """Return the figures as text."""
+    lines = [f"a packed model of {record['model_bytes'] / GIB:.2f} GiB, {record['prepacked']} linears by a kernel"]
     lines += [
         f"{name:<10}{resident / GIB:5.2f} GiB resident after {record['seconds'][name]:.1f} s"
         for name, resident in record["resident"].items()

@@ -1,7 +1,7 @@
-"""One token through a decoder layer's linears: codes multiplied as they lie, beside bfloat16 weights.
+"""Time one token through a decoder layer's linears: packed codes against bfloat16 weights.
 
-What a step of generation does for one hypothesis, at the full model's shapes. The linears of both models are larger
-than a processor's cache, so weights come from memory, as they do in a step through the whole model.
+This is the work of a step of generation for one hypothesis, at the full model's shapes. The linears of both models are
+larger than a processor's cache, so weights come from memory, as they do in a step through the whole model.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def bench_step(
             "dequantized": nn.ModuleList(_packed(codec, shape, generator) for shape in shapes),
         }
         record["bits"][str(width)] = {
-            "arranged": prepack_linears(layers["packed"]),
+            "prepacked": prepack_linears(layers["packed"]),
             "rows": {str(count): _measure(layers, count, runs, generator) for count in rows},
         }
     return record
@@ -107,7 +107,7 @@ def _packed(codec: Affine, shape: tuple[int, int], generator: torch.Generator) -
 
 
 def step_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [
         f"the {len(record['shapes'])} linears of a decoder layer, groups of {record['group_size']}, "
         f"{record['threads']} threads, medians of {record['runs']}"

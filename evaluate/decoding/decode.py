@@ -32,7 +32,7 @@ from submission.system.recipe import DecodeOptions
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
 if TYPE_CHECKING:
-    from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+    from transformers import PreTrainedModel, ProcessorMixin
 
 Piece = tuple[str, Segment]
 """A segment with its id."""
@@ -72,8 +72,8 @@ def real_time_factor(seconds: float, audio_seconds: float) -> str:
 
 
 def decode(
-    model: Qwen2AudioForConditionalGeneration,
-    processor: Qwen2AudioProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     segments: Sequence[Segment],
     recordings: Mapping[str, Path],
     prompt: str,
@@ -219,7 +219,7 @@ def decode_batch(
         read_slice(recordings[segment.recording], segment.start, min(segment.end, segment.start + window))
         for _, segment in heard
     ]
-    answers = asked.answer(waveforms, [name for name, _ in heard])
+    answers = asked.generate(waveforms, [name for name, _ in heard])
     for (name, segment), waveform, answer in zip(heard, waveforms, answers, strict=True):
         clipped = ["clipped"] if segment.end - segment.start > window else []
         hypothesis = make_hypothesis(name, answer.text, [*flags_of(answer, len(waveform) / SAMPLE_RATE), *clipped])

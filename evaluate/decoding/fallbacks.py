@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from evaluate.decoding.failures import FAILURES, REPEATING, failures
-from evaluate.decoding.generation import Answer, Translator
+from evaluate.decoding.generation import Generation, Translator
 from evaluate.decoding.hypotheses import Candidate, Hypothesis, Mend, flag_text
 from submission.runtime.prompt import extract_features, shortest_samples
 from submission.text.characters import plain_line
@@ -86,7 +86,7 @@ def choose(original: Candidate, tried: dict[str, Candidate]) -> str:
     return max(better, key=better.__getitem__, default="")
 
 
-def flags_of(answer: Answer, seconds: float) -> list[str]:
+def flags_of(answer: Generation, seconds: float) -> list[str]:
     """Return what is wrong with an answer to so much audio."""
     cut = [] if answer.ended else ["truncated"]
     return [*failures(plain_line(answer.text), answer.tokens, seconds), *cut]
@@ -95,7 +95,7 @@ def flags_of(answer: Answer, seconds: float) -> list[str]:
 # --- the attempts: each returns an answer, or None where it cannot help ---
 
 
-def _length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
+def _length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
     """Make a blank say something; favour the end of what goes on too long, more with each token."""
     seconds = len(waveform) / SAMPLE_RATE
     if "missed" in hypothesis.flags:
@@ -105,37 +105,37 @@ def _length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis
     return _answer(translator, waveform, hypothesis, exponential_decay_length_penalty=(start, END_GROWTH))
 
 
-def _no_repeat(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
+def _no_repeat(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
     if "missed" in hypothesis.flags:
         return None
     return _answer(translator, waveform, hypothesis, no_repeat_ngram_size=NO_REPEAT_NGRAM)
 
 
-def _penalty(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
+def _penalty(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
     if "missed" in hypothesis.flags:
         return None
     return _answer(translator, waveform, hypothesis, repetition_penalty=REPETITION_PENALTY)
 
 
-def _split(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
+def _split(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
     """Decode both sides of the quietest point near the middle, plainly."""
     middle = quietest(waveform)
     halves = (waveform[:middle], waveform[middle:])
     if min(map(len, halves)) < shortest_samples(translator.processor):
         return None
-    first, second = (translator.answer([half], [hypothesis.segment])[0] for half in halves)
-    return Answer(
+    first, second = (translator.generate([half], [hypothesis.segment])[0] for half in halves)
+    return Generation(
         text=join(plain_line(first.text), plain_line(second.text)),
         tokens=first.tokens + second.tokens,
         ended=first.ended and second.ended,
     )
 
 
-def _answer(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: object) -> Answer:
-    return translator.answer([waveform], [hypothesis.segment], **changed)[0]
+def _answer(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: object) -> Generation:
+    return translator.generate([waveform], [hypothesis.segment], **changed)[0]
 
 
-ATTEMPTS: dict[str, Callable[[Translator, np.ndarray, Hypothesis], Answer | None]] = {
+ATTEMPTS: dict[str, Callable[[Translator, np.ndarray, Hypothesis], Generation | None]] = {
     "length": _length,
     "no_repeat": _no_repeat,
     "penalty": _penalty,

@@ -1,4 +1,4 @@
-"""Asking the model: from waveforms to texts, with settings that are said here and nowhere else."""
+"""Generate texts from waveforms, with all settings of generation in one place."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from submission.runtime.families.family import AudioFeatures
 from submission.runtime.loss import make_batch, target_losses
-from submission.runtime.prompt import AudioFeatures, build_inputs, encode, end_token_id
+from submission.runtime.prompt import build_inputs, encode, end_token_id
 from submission.system.recipe import DecodeOptions
 
 if TYPE_CHECKING:
-    from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the model said to one waveform."""
+class Generation:
+    """The generated text of one waveform."""
 
     text: str
-    """As the tokenizer spells it: not yet one plain line."""
+    """As the tokenizer decodes it: not yet one plain line."""
     tokens: int
-    """How many tokens it took, the end token not counted."""
+    """Number of generated tokens, the end token not counted."""
     ended: bool
-    """Whether the model ended it, and not max_new_tokens."""
+    """Whether the model ended it by the end token, not max_new_tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translator:
-    """A model with what it is asked and how it answers."""
+    """A model with its prompt and its settings of generation."""
 
-    model: Qwen2AudioForConditionalGeneration
-    processor: Qwen2AudioProcessor
+    model: PreTrainedModel
+    processor: ProcessorMixin
     prompt: str
     """With the target language filled in."""
     end_token: str
     settings: GenerationConfig
 
-    def answer(
+    def generate(
         self, waveforms: Sequence[np.ndarray], names: Sequence[str], *, repetition_penalty: float = 1.0, **changed: Any
-    ) -> list[Answer]:
-        """Return the answers to waveforms, float32 [samples] each, decoded as one batch.
+    ) -> list[Generation]:
+        """Return the generations for waveforms, float32 [samples] each, decoded as one batch.
 
-        names: what errors call them. repetition_penalty: on tokens of the answer alone; the library's own setting of
-        that name counts those of the prompt too. changed: what differs from the settings.
+        names: of the utterances, for errors. repetition_penalty: on generated tokens alone; the library's own setting
+        of that name counts those of the prompt too. changed: settings that differ for this call.
         """
         inputs = build_inputs(self.processor, waveforms, [self.prompt] * len(waveforms), names=names)
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
@@ -63,38 +64,38 @@ class Translator:
             sequences = self.model.generate(**inputs, generation_config=settings, logits_processor=penalties)
         return [self._until_end(tokens) for tokens in sequences[:, width:].tolist()]
 
-    def _until_end(self, tokens: list[int]) -> Answer:
+    def _until_end(self, tokens: list[int]) -> Generation:
         end = self.settings.eos_token_id
         ended = end in tokens
-        spoken = tokens[: tokens.index(end)] if ended else tokens
-        text = self.processor.tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text=text, tokens=len(spoken), ended=ended)
+        generated = tokens[: tokens.index(end)] if ended else tokens
+        text = self.processor.tokenizer.decode(generated, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Generation(text=text, tokens=len(generated), ended=ended)
 
     @torch.inference_mode()
-    def score(self, heard: AudioFeatures, text: str) -> float:
+    def score(self, features: AudioFeatures, text: str) -> float:
         """Return the mean log-probability per token, in nats, of a text and the end token after it.
 
         The model reads audio, prompt and text, teacher-forced, without any constraint; the text's tokens are those that
-        the tokenizer makes of it, whatever it was generated as. No text is the end token alone.
+        the tokenizer makes of it, whatever tokens it was generated as. An empty text is the end token alone.
         """
-        example = encode(self.processor, heard, self.prompt, text, self.end_token)
+        example = encode(self.processor, features, self.prompt, text, self.end_token)
         batch = make_batch([example], self.processor.tokenizer.pad_token_id, self.model.device)
         states = self.model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-        losses = target_losses(self.model.get_output_embeddings(), batch.pick(states), batch.ids)
+        losses = target_losses(self.model, batch.pick(states), batch.ids)
         return -float(losses.double().mean())
 
 
 @contextmanager
 def translator(
-    model: Qwen2AudioForConditionalGeneration,
-    processor: Qwen2AudioProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     prompt: str,
     options: DecodeOptions,
     end_token: str,
 ) -> Iterator[Translator]:
-    """Lend the model the recipe's settings: `generate` fills every gap in what it is given from the model's own.
+    """Set the recipe's settings on the model for a while: `generate` fills gaps in its arguments from the model's own.
 
-    The published checkpoint's own sample, and penalize repetition. Raises UserError for an unknown end token.
+    The published checkpoint's own settings sample and penalize repetition. Raises UserError for an unknown end token.
     """
     settings = generation_settings(processor, options, end_token)
     own, training = model.generation_config, model.training
@@ -107,8 +108,8 @@ def translator(
         model.train(training)
 
 
-def generation_settings(processor: Qwen2AudioProcessor, options: DecodeOptions, end_token: str) -> GenerationConfig:
-    """Return all that generation may know; what is not said here is the library's default, not the checkpoint's."""
+def generation_settings(processor: ProcessorMixin, options: DecodeOptions, end_token: str) -> GenerationConfig:
+    """Return all settings of generation; what is not set here has the library's default, not the checkpoint's."""
     return GenerationConfig(
         do_sample=False,
         num_beams=options.num_beams,

@@ -105,13 +105,13 @@ def _load(folder: Path) -> dict[str, float]:
     import torch
     from transformers.utils import logging
 
-    from submission.runtime.loading import MODELS
+    from submission.runtime.families import runtime_of
 
     logging.disable_progress_bar()
-    kind = read_checkpoint(folder).config["model_type"]
+    model_class = runtime_of(read_checkpoint(folder).config).model_class
     before = resident_bytes()
     started, worked = time.perf_counter(), time.process_time()
-    model = MODELS[kind].from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+    model = model_class.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
     mapped = time.perf_counter() - started
     for tensor in model.state_dict().values():
         _read(tensor)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, Qwen2AudioProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from quantize.ranking.sensitivity import encode_swaps, pack_base, swapped_codecs
 from quantize.ranking.sweep import Swaps, sweep_batch
@@ -103,7 +103,7 @@ def _sweep_naively(
     return torch.stack(rows)
 
 
-def _examples(processor: Qwen2AudioProcessor, utterances: int, seed: int) -> list[Example]:
+def _examples(processor: ProcessorMixin, utterances: int, seed: int) -> list[Example]:
     rng = np.random.default_rng(seed)
     ordinary = len(processor.tokenizer) - len(processor.tokenizer.all_special_ids)
     examples = []

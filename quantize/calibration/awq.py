@@ -1,11 +1,11 @@
-"""AWQ: scales per input channel, taken from activations, folded into the weights before they are packed.
+"""AWQ: choose scales per input channel from activations, to be folded into the weights before they are packed.
 
-Activation-aware weight quantization (Lin et al. 2024) lets what quantization loses fall on the channels that matter
-less. Here the model reads a calibration set, layer by layer (`quantize.calibration.layerwise`); each smoothing group takes from it
-mean|x| per channel, over all positions that are no padding, and a sample of positions, on which scales are searched for
-(`quantize.calibration.scale_search`). Both are the original model's, as in the original method, so groups do not depend on each other:
-the rows of a weight that another group divides keep their codes (`quantize.calibration.folding` says within what), and the groups'
-order does not matter.
+Activation-aware weight quantization (Lin et al. 2024) moves the quantization error to the channels that matter less.
+Here the model runs over a calibration set, layer by layer (`quantize.calibration.layerwise`); each smoothing group
+takes from it mean|x| per channel, over all positions that are no padding, and a sample of positions, on which scales
+are searched for (`quantize.calibration.scale_search`). Both are the original model's, as in the original method, so
+groups do not depend on each other: the rows of a weight that another group divides keep their codes (within the limits
+that `quantize.calibration.folding` states), and the groups' order does not matter.
 
 Cost at 7 billion weights, 20 exponents and 512 sampled positions: 1.4e11 weights solved and 1.5e14 operations for the
 products with the sample, besides one forward pass without the head, 1.3e13 operations per thousand positions of the
@@ -27,7 +27,7 @@ import torch
 
 from quantize.calibration.folding import write_scales
 from quantize.calibration.layerwise import LayerwiseModel
-from quantize.calibration.scale_search import Choice, search
+from quantize.calibration.scale_search import ScaleChoice, search
 from quantize.packing.pack import read_tensor
 from quantize.solvers.hqq import solve
 from submission.errors import UserError
@@ -48,15 +48,17 @@ SAMPLED_POSITIONS = 512
 
 BATCH_SIZE = 8
 DTYPE = torch.float32
-"""What activations are computed in."""
+"""Dtype in which activations are computed."""
+
+REPORT = "awq_report.json"
 
 JOURNAL = "groups.jsonl"
-"""Beside the results while they are made: which groups are done."""
+"""Beside the results while they are made: the groups that are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What the model reads to be calibrated."""
+class CalibrationSet:
+    """Inputs of the model for calibration."""
 
     batches: list[dict[str, torch.Tensor]]
     """As `collate` makes them, padded on the right."""
@@ -80,10 +82,10 @@ def calibrate(
     end_token: str,
     device: str = "cpu",
 ) -> None:
-    """Fill `out` with what the stage awq makes of a checkpoint: scales.safetensors and report.json.
+    """Fill `out` with the artifact of the stage awq: scales.safetensors and awq_report.json.
 
     codecs: weight name on the hub -> what it will be packed with; corpus: the folder with dev.jsonl, whose audio paths
-    are relative to `data`; prompts: pair -> what the model is told. A killed run's `out` is gone on with: groups that
+    are relative to `data`; prompts: pair -> rendered prompt. A killed run resumes from its `out`: groups that
     are done are not searched again. The same arguments give the same bytes.
     Raises UserError, before any audio is read, for a checkpoint that is incomplete or packed, and for more utterances
     than the dev set has.
@@ -92,14 +94,14 @@ def calibrate(
     chosen = choose_utterances(read_corpus(corpus / "dev.jsonl"), options, str(corpus / "dev.jsonl"))
     processor = load_processor(checkpoint)
     spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
-    label = "hear the calibration set"
+    label = "audio features of the calibration set"
     examples = load_examples(chosen, data, processor, spoken, end_token, targets=options.targets, label=label)
-    reading = read(model, examples, processor.tokenizer.pad_token_id)
-    del examples  # the batches have copies of all that was heard
+    calibration_set = make_calibration_set(model, examples, processor.tokenizer.pad_token_id)
+    del examples  # the batches have copies of all features
     journal = out / JOURNAL
     choices = choose_scales(
         model,
-        reading,
+        calibration_set,
         codecs,
         functools.partial(solve, solver),
         exponents=options.exponents,
@@ -108,12 +110,12 @@ def calibrate(
     )
     write_scales(out, all_scales(model, choices))
     calibration = {**asdict(options), "utterances": len(chosen), "solver": solver}
-    write_text(out / "report.json", canonical_json(report(model, reading, codecs, choices, calibration)))
+    write_text(out / REPORT, canonical_json(report(model, calibration_set, codecs, choices, calibration)))
     journal.unlink(missing_ok=True)
 
 
 def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, where: str) -> list[Utterance]:
-    """Return what the model is calibrated on, in the corpus's order: each stretch of audio once.
+    """Return the utterances to calibrate on, in the corpus's order: each stretch of audio once.
 
     Each takes the translation of one of the pairs, in turn (of the next one that it has). A smaller number of
     utterances is part of a larger one. Raises UserError where a pair or that number is not there.
@@ -127,7 +129,7 @@ def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, wher
         if not any(pair in translations for translations in places.values()):
             raise UserError(where, f"has no utterance of {pair}", "leave the pair out of quantize.awq.pairs")
     if options.utterances > len(places):
-        what = f"asks for {options.utterances} utterances, {where} has {len(places)}"
+        what = f"requests {options.utterances} utterances, {where} has {len(places)}"
         raise UserError("quantize.awq.utterances", what, "write 0 for all there are")
     order = list(range(len(places)))
     random.Random(f"{options.seed}").shuffle(order)
@@ -139,50 +141,50 @@ def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, wher
     return chosen
 
 
-def read(model: LayerwiseModel, examples: Sequence[Example], pad_token_id: int) -> Reading:
+def make_calibration_set(model: LayerwiseModel, examples: Sequence[Example], pad_token_id: int) -> CalibrationSet:
     """Return examples in batches, with how much of each row is no padding in each stack."""
     batches = [[examples[index] for index in batch] for batch in form_batches(examples, BATCH_SIZE)]
-    return Reading(
+    return CalibrationSet(
         batches=[collate(batch, pad_token_id, "right", labels=False) for batch in batches],
         positions={
-            stack.name: [
-                [stack.positions(int(e.audio.feature_mask.sum()), len(e.input_ids)) for e in batch] for batch in batches
-            ]
-            for stack in model.architecture.stacks
+            stack.name: [[stack.positions(e.audio.frames, len(e.input_ids)) for e in batch] for batch in batches]
+            for stack in model.family.stacks
         },
     )
 
 
-class Observer:
-    """Takes from what linears take in: the mean magnitude of each channel, and a sample of positions."""
+class ActivationStatistics:
+    """Collects from the inputs of linears the mean magnitude of each channel, and a sample of positions."""
 
-    def __init__(self, stacks: Mapping[str, str], reading: Reading, seed: int) -> None:
-        """stacks: name of each watched weight -> its stack."""
+    def __init__(self, stacks: Mapping[str, str], calibration_set: CalibrationSet, seed: int) -> None:
+        """stacks: name of each observed weight -> its stack."""
         self._stacks = stacks
-        self._reading = reading
-        self._drawn = {name: draw_positions(reading.positions[name], f"{seed} {name}") for name in set(stacks.values())}
+        self._calibration_set = calibration_set
+        self._drawn = {
+            name: draw_positions(calibration_set.positions[name], f"{seed} {name}") for name in set(stacks.values())
+        }
         self._totals: dict[str, torch.Tensor] = {}
         self._samples: dict[str, list[torch.Tensor]] = {}
 
     def __call__(self, weight: str, batch: int, inputs: torch.Tensor) -> None:
         stack = self._stacks[weight]
-        lengths = torch.tensor(self._reading.positions[stack][batch], device=inputs.device)
-        heard = inputs[torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]].float()
-        assert len(heard) == lengths.sum(), f"{weight}: its inputs are shorter than their positions"
-        total = heard.abs().sum(dim=0, dtype=torch.float64)
+        lengths = torch.tensor(self._calibration_set.positions[stack][batch], device=inputs.device)
+        kept = inputs[torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]].float()
+        assert len(kept) == lengths.sum(), f"{weight}: its inputs are shorter than their positions"
+        total = kept.abs().sum(dim=0, dtype=torch.float64)
         self._totals[weight] = self._totals.get(weight, 0) + total
-        self._samples.setdefault(weight, []).append(heard[self._drawn[stack][batch].to(inputs.device)])
+        self._samples.setdefault(weight, []).append(kept[self._drawn[stack][batch].to(inputs.device)])
 
     def take(self, weight: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return (mean magnitudes, float64 [channels]; sample, float32 [positions, channels]) and forget them.
 
-        None where the weight has not been shown anything yet. UserError for inputs that are not finite.
+        None where the weight had no inputs yet. UserError for inputs that are not finite.
         """
         if weight not in self._totals:
             return None
-        mean = self._totals.pop(weight) / self._reading.count(self._stacks[weight])
+        mean = self._totals.pop(weight) / self._calibration_set.count(self._stacks[weight])
         if not torch.isfinite(mean).all():
-            raise UserError(weight, "takes in numbers that are not finite", "the model is damaged: train it again")
+            raise UserError(weight, "its inputs are not finite", "the model is damaged: train it again")
         return mean, torch.cat(self._samples.pop(weight))
 
 
@@ -197,42 +199,42 @@ def draw_positions(lengths: Sequence[Sequence[int]], seed: str) -> list[torch.Te
 
 def choose_scales(
     model: LayerwiseModel,
-    reading: Reading,
+    calibration_set: CalibrationSet,
     codecs: Mapping[str, Codec],
     solution_of: Solve,
     *,
     exponents: int,
     seed: int,
     journal: Path,
-) -> dict[str, Choice]:
-    """Return what was found for every smoothing group of which a codec packs a target, by the group's name.
+) -> dict[str, ScaleChoice]:
+    """Return the choice for every smoothing group of which a codec packs a target, by the group's name.
 
-    journal: a file that notes each group as it is done; what an earlier run noted there is taken over.
+    journal: a file that records each finished group; those that an earlier run recorded are not searched again.
     """
     groups = [g for g in _groups(model) if any(target in codecs for target in g.targets)]
-    found = {name: Choice(**fields) for name, fields in read_journal(journal)}
+    found = {name: ScaleChoice(**fields) for name, fields in read_journal(journal)}
     choices = {g.name: found[g.name] for g in groups if g.name in found}
-    waiting = {g.targets[0]: g for g in groups if g.name not in choices}
-    observer = Observer({target: g.stack for target, g in waiting.items()}, reading, seed)
+    remaining = {g.targets[0]: g for g in groups if g.name not in choices}
+    observer = ActivationStatistics({target: g.stack for target, g in remaining.items()}, calibration_set, seed)
     with progress("calibrate", model.parts, "parts") as tick, journal.open("a", encoding="utf-8", newline="\n") as file:
-        for _ in model.run(reading.batches, list(waiting), observer) if waiting else ():
-            for target, group in list(waiting.items()):
+        for _ in model.run(calibration_set.batches, list(remaining), observer) if remaining else ():
+            for target, group in list(remaining.items()):
                 if (taken := observer.take(target)) is None:
                     continue
                 choice = _search_group(model, group, *taken, codecs, solution_of, exponents)
                 file.write(json.dumps([group.name, asdict(choice)], sort_keys=True) + "\n")
                 file.flush()
                 choices[group.name] = choice
-                del waiting[target]
+                del remaining[target]
             tick(1)
-            if not waiting:
+            if not remaining:
                 break
-    assert not waiting, f"{sorted(waiting)[:1]} was not reached"
+    assert not remaining, f"{sorted(remaining)[:1]} was not reached"
     return {g.name: choices[g.name] for g in groups}
 
 
 def _groups(model: LayerwiseModel) -> list[SmoothingGroup]:
-    return model.architecture.smoothing_groups(model.checkpoint.config)
+    return model.family.smoothing_groups(model.checkpoint.config)
 
 
 def _search_group(
@@ -243,8 +245,8 @@ def _search_group(
     codecs: Mapping[str, Codec],
     solution_of: Solve,
     exponents: int,
-) -> Choice:
-    """Return what is best for one group, whose weights are read from the checkpoint, one at a time."""
+) -> ScaleChoice:
+    """Return the best scales for one group, whose weights are read from the checkpoint, one at a time."""
 
     def tensor(name: str) -> torch.Tensor:
         return read_tensor(model.checkpoint.located[name], name).to(model.device)
@@ -254,8 +256,8 @@ def _search_group(
     return search(mean, sample, sources, targets, solution_of, exponents)
 
 
-def all_scales(model: LayerwiseModel, choices: Mapping[str, Choice]) -> dict[str, torch.Tensor]:
-    """Return the effective scales of every group of the architecture, ones where none were chosen."""
+def all_scales(model: LayerwiseModel, choices: Mapping[str, ScaleChoice]) -> dict[str, torch.Tensor]:
+    """Return the effective scales of every group of the model, ones where none were chosen."""
     shapes = {spec.name: spec.shape for spec in tensors(model.checkpoint.config)}
     return {
         g.name: torch.tensor(choices[g.name].scales) if g.name in choices else torch.ones(shapes[g.sources[0]][0])
@@ -265,13 +267,13 @@ def all_scales(model: LayerwiseModel, choices: Mapping[str, Choice]) -> dict[str
 
 def report(
     model: LayerwiseModel,
-    reading: Reading,
+    calibration_set: CalibrationSet,
     codecs: Mapping[str, Codec],
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, ScaleChoice],
     calibration: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what a person may ask of a calibration: what was read, and what each group gained."""
-    positions = {stack.name: reading.count(stack.name) for stack in model.architecture.stacks}
+    """Return the report of a calibration: its utterances and positions, and the errors of each group."""
+    positions = {stack.name: calibration_set.count(stack.name) for stack in model.family.stacks}
     sampled = {name: min(SAMPLED_POSITIONS, count) for name, count in positions.items()}
     groups = {}
     for name, choice in choices.items():

@@ -1,14 +1,14 @@
-"""Folding: factors per channel move from one tensor into the next, and the model stays what it was.
+"""Folding: move factors per channel from one tensor into the next without changing the model's function.
 
 In every smoothing group (`submission.model.families`) the source's output channels are divided by s and the targets'
 input columns multiplied by s. What is packed comes back in float32 and is rounded by its codec alone. What is kept
-stays in the checkpoint's dtype, and there division rounds; so that nothing is lost for it, s is *effective*: the factor
-that was really taken out, w / round(w / s) of a norm's weight w. `effective_scales` finds it where scales are chosen;
+stays in the checkpoint's dtype, and there division rounds; so that the product is exact, s is *effective*: the factor
+that was really divided out, w / round(w / s) of a norm's weight w. `effective_scales` finds it where scales are chosen;
 dividing by it gives the rounded weight again. A norm's bias has no such freedom and is off by its dtype's rounding.
 
 A weight may be a target in its columns and a source in its rows (up_proj). The two hardly disturb each other: codes,
-scales and zero-points are found along rows, so a row times a number that is not far from 1 (`quantize.calibration.scale_search` keeps
-within 16) has the same codes, and the next weight's columns undo the number.
+scales and zero-points are found along rows, so a row times a number that is not far from 1
+(`quantize.calibration.scale_search` keeps within 16) has the same codes, and the next weight's columns undo the number.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 from safetensors.torch import load_file
 
 from submission.errors import UserError
-from submission.model.families import architecture_of, tensors
+from submission.model.families import family_of, tensors
 from submission.model.families.smoothing import SmoothingGroup
 from submission.model.safetensors_header import header_bytes, lay_out, read_header
 from submission.store.digests import write_bytes
 
 SCALES = "scales.safetensors"
-"""Group name -> float32 [channels], every group of the architecture: ones where nothing moves."""
+"""Group name -> float32 [channels], every group of the family: ones where nothing moves."""
 
 AGAIN = "calibrate again, from the checkpoint that is to be packed"
 
@@ -43,7 +43,7 @@ class Folding:
         Raises UserError, beginning with `where`, for groups that are missing or unknown and for scales of another
         length or dtype, or that are not positive and finite.
         """
-        groups = architecture_of(config).smoothing_groups(config)
+        groups = family_of(config).smoothing_groups(config)
         _check(scales, groups, config, where)
         self._packed = frozenset(packed)
         self._rows = {name: scales[group.name] for group in groups for name in group.sources}
@@ -51,9 +51,9 @@ class Folding:
 
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any], packed: Collection[str]) -> Folding:
-        """Return what the calibration in this folder found for a model of this configuration; UserError as above."""
+        """Return the folding with the scales that a calibration wrote into this folder; UserError as above."""
         path = folder / SCALES
-        read_header(path)  # names what is wrong with a file that is none
+        read_header(path)  # its error says what is wrong with a damaged file
         return cls(load_file(path), config, packed, str(path))
 
     def fold(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

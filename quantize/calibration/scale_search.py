@@ -1,9 +1,9 @@
-"""The search for one smoothing group's scales, on the error of the very codes that will be stored.
+"""Search for one smoothing group's scales, by the error of the codes that will be stored.
 
-Columns of a weight are multiplied by s = mean|x| ** exponent, per channel, normalised to sqrt(max * min) = 1, and what
-feeds them is divided by s: columns that meet large inputs get finer steps. Of a grid of exponents from 0 (nothing
+Columns of a weight are multiplied by s = mean|x| ** exponent, per channel, normalised to sqrt(max * min) = 1, and the
+group's sources are divided by s: columns with large inputs get finer steps. Of a grid of exponents from 0 (nothing
 moves) to below 1 the one with the least squared error of the group's outputs is taken. Every candidate goes through the
-recipe's codec and solver, with the scales that survive rounding (`quantize.calibration.folding.effective_scales`).
+recipe's codec and solver, with the scales that remain after rounding (`quantize.calibration.folding.effective_scales`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from submission.model.codecs import Codec
 from submission.model.codecs.codec import Solve
 
 SCALE_LIMIT = 16.0
-"""Scales are kept within it and its inverse. Rows of a weight are divided by them, and solvers know absolute bounds
+"""Scales are kept within it and its inverse. Rows of a weight are divided by them, and solvers have absolute bounds
 (scales of at least 5e-5, errors that hqq's shrinkage takes up): at 3 and 4 bits, rows of ordinary weights keep their
 codes when divided by 16, and lose them from 128 on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What was found for one smoothing group."""
+class ScaleChoice:
+    """The scales of one smoothing group and the errors without and with them."""
 
     exponent: float
     before: dict[str, float]
@@ -45,7 +45,7 @@ def search(
     targets: Iterable[tuple[str, torch.Tensor, Codec]],
     solution_of: Solve,
     exponents: int,
-) -> Choice:
+) -> ScaleChoice:
     """Return the exponent of the grid i / exponents with the least error, summed over targets, and its scales.
 
     mean: magnitudes, float64 [channels]; sample: inputs, float32 [positions, channels]; sources: as in
@@ -58,7 +58,7 @@ def search(
     }
     sums = [math.fsum(column) for column in zip(*errors.values(), strict=True)]
     best = sums.index(min(sums))
-    return Choice(
+    return ScaleChoice(
         exponent=grid[best],
         before={name: row[0] for name, row in errors.items()},
         after={name: row[best] for name, row in errors.items()},
@@ -67,7 +67,7 @@ def search(
 
 
 def scales_of(mean: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Return float32 [channels]: mean ** exponent with sqrt(max * min) = 1; 1 where nothing ever comes in."""
+    """Return float32 [channels]: mean ** exponent with sqrt(max * min) = 1; 1 where all inputs are zero."""
     scales, alive = torch.ones_like(mean), mean > 0
     if alive.any():
         powers = mean[alive].pow(exponent)
@@ -85,7 +85,7 @@ def output_errors(
 ) -> list[float]:
     """Return ||(Q(W s) / s - W) x||^2 / ||W x||^2 for each candidate s, summed over the sample's positions x.
 
-    Q is what the codec stores and gives back; a candidate that it cannot store has an infinite error, and where it
+    Q is encoding and decoding by the codec; a candidate that it cannot store has an infinite error, and where it
     cannot store the weight itself, UserError says so. weight: float32 [rows, channels], name: what errors call it.
     """
     power = float((sample @ weight.T).square().sum(dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""The ranking of layers as a bar chart."""
+"""Draw the ranking of layers as a bar chart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from submission.model.codecs import parse_codec
 
 BLUE, ORANGE = "#0072B2", "#E69F00"
-"""Told apart without colour vision too (Okabe and Ito 2008)."""
+"""Distinguishable without colour vision too (Okabe and Ito 2008)."""
 
 DOTS_PER_INCH = 150
 

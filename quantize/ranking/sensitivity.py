@@ -1,15 +1,15 @@
-"""Which layers bear a coarser codec: the change of loss when each in turn is stored with it (Diet-KIT, section 4.4).
+"""Rank layers by the change of loss when each in turn is stored with a coarser codec (Diet-KIT, section 4.4).
 
 The base is the system whose weights are stored by the recipe's rules, without any override. Against it, teacher-forced
-cross-entropy per target token over the whole dev set, of every pair, with one layer after the other stored as the
-ranked override says; `quantize.ranking.sweep` does all of them in one run. Swapped weights are quantized from the checkpoint's
-own, as in the system that will be packed, not from those of the base.
+cross-entropy per target token over the whole dev set, of every pair, is taken with one layer after the other stored as
+the ranked override says; `quantize.ranking.sweep` does all of them in one run. Swapped weights are quantized from the
+checkpoint's own, as in the system that will be packed, not from those of the base.
 
-The base is packed by the code that packs systems, into a scratch folder below `out` that is removed at the end: so
-what is measured is what would be shipped, nothing of full size is ever in memory, and packing resumes too.
+The base is packed by the code that packs systems, into a scratch folder below `out` that is removed at the end: what is
+measured is what would be shipped, nothing of full size is ever in memory, and packing resumes too.
 
-A journal keeps the sums of every finished batch. Under `torchrun` or `accelerate launch`, processes share the batches:
-each calls `analyse` with the same folder, keeps a journal of its own there, and the first one merges them.
+A journal records the sums of every finished batch. Under `torchrun` or `accelerate launch`, processes share the
+batches: each calls `analyse` with the same folder, keeps a journal of its own there, and the first one merges them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quantize.solvers.hqq import solve
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Codec
-from submission.model.families import architecture_of, read_config, tensors
+from submission.model.families import family_of, read_config, tensors
 from submission.model.forecast import resolve_codecs, role_matches
 from submission.model.ranking import RANKING
 from submission.progress import progress
@@ -67,13 +67,13 @@ def analyse(
     device: str | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> None:
-    """Fill `out` with ranking.json, sensitivity.svg and sensitivity.png; go on with what a killed run left there.
+    """Fill `out` with ranking.json, sensitivity.svg and sensitivity.png; a killed run resumes there.
 
     checkpoint: at full precision; corpus: the folder that holds dev.jsonl; data: what its audio paths are relative to.
     options: their rules are the base, their override by sensitivity is what is tried. prompts: pair -> rendered prompt.
     dtype: what the model computes in. device: where; None takes a GPU if there is one.
     Raises UserError, before any weight is read, for a role that is in no layer, an override that changes nothing, and a
-    pair of which the dev set has less than two utterances.
+    pair of which the dev set has fewer than two utterances.
     """
     codecs = swapped_codecs(read_config(checkpoint), options)
     utterances = read_corpus(corpus / DEV)
@@ -82,9 +82,9 @@ def analyse(
         if launch.rank == 0:
             pack_base(checkpoint, out / SCRATCH, options)
         launch.barrier()
-        spoken = {_target_of(pair): prompt for pair, prompt in prompts.items()}
+        by_language = {_target_of(pair): prompt for pair, prompt in prompts.items()}
         processor = load_processor(checkpoint)
-        examples = load_examples(utterances, data, processor, spoken, end_token, label="sensitivity: dev set")
+        examples = load_examples(utterances, data, processor, by_language, end_token, label="sensitivity: dev set")
         batches = form_batches(examples, batch_size)
         head = {"batch_size": batch_size, "layers": sorted(codecs), "utterances": len(utterances)}
 
@@ -96,7 +96,7 @@ def analyse(
         launch.barrier()
         if launch.rank == 0:
             sums = _merge(_read_journals(out, head), batches, len(codecs))
-            figures = rank_layers(sums, target_tokens(examples), pairs, _places(utterances), sorted(codecs))
+            figures = rank_layers(sums, target_tokens(examples), pairs, _stretches(utterances), sorted(codecs))
             _finish(out, _describe(options, dtype) | figures)
 
 
@@ -106,7 +106,7 @@ def swapped_codecs(config: dict[str, Any], options: QuantizeOptions) -> dict[int
     Raises UserError where the role is in no layer, or has the override's codec already.
     """
     ranked = options.ranked
-    assert ranked is not None, "a recipe without a ranked override ranks nothing"
+    assert ranked is not None, "the recipe has no ranked override"
     base = resolve_codecs(config, options.codecs)
     # Refuses what is in no layer.
     resolve_codecs(config, options.codecs, [Override(role=ranked.role, layers="first", count=1, codec=ranked.codec)])
@@ -124,7 +124,7 @@ def swapped_codecs(config: dict[str, Any], options: QuantizeOptions) -> dict[int
 
 
 def pack_base(checkpoint: Path, scratch: Path, options: QuantizeOptions) -> Path:
-    """Return the folder of the packed model of the rules alone, `scratch`/model; a killed run's is gone on with."""
+    """Return the folder of the packed model of the rules alone, `scratch`/model; a killed run resumes there."""
     (scratch / "model").mkdir(parents=True, exist_ok=True)
     codecs = resolve_codecs(read_config(checkpoint), options.codecs)
     pack_checkpoint(checkpoint, scratch / "model", codecs, solver=options.solver, journal=scratch / "packed.jsonl")
@@ -134,12 +134,13 @@ def pack_base(checkpoint: Path, scratch: Path, options: QuantizeOptions) -> Path
 def encode_swaps(
     checkpoint: Path, model: PreTrainedModel, codecs: Mapping[int, Mapping[str, Codec]], solver: str
 ) -> Swaps:
-    """Return the layers of a loaded model as they are to be tried, packed, from the checkpoint's own weights.
+    """Return the layers of a loaded model to try, packed, from the checkpoint's own weights.
 
     codecs: layer -> name of a weight on the hub -> codec.
     """
     opened = read_checkpoint(checkpoint)
-    module_name = architecture_of(opened.config).module_name
+    family = family_of(opened.config)
+    paths = [family.module_name(stack.layers) for stack in family.stacks if stack.layers is not None]
     stacks: set[str] = set()
     by_layer: dict[int, dict[str, PackedLinear]] = {layer: {} for layer in codecs}
     with progress("sensitivity: other codecs", sum(map(len, codecs.values())), "weights") as tick:
@@ -147,15 +148,15 @@ def encode_swaps(
             for name, codec in named.items():
                 weight = read_tensor(opened.located[name], name)
                 parts = encode(name, weight, codec, functools.partial(solve, solver))
-                path = module_name(name).removesuffix(".weight")
+                path = family.module_name(name).removesuffix(".weight")
                 linear = model.get_submodule(path)
                 packed = PackedTensor(
                     codec, tuple(weight.shape), dtype=linear.weight.dtype, device=linear.weight.device
                 )
                 packed.load_state_dict({stored.removeprefix(f"{name}."): part for stored, part in parts.items()})
-                stack, _, within = path.partition(f".{layer}.")
+                stack = next(stack for stack in paths if path.startswith(f"{stack}.{layer}."))
                 stacks.add(stack)
-                by_layer[layer][within] = PackedLinear(packed, linear.bias)
+                by_layer[layer][path.removeprefix(f"{stack}.{layer}.")] = PackedLinear(packed, linear.bias)
                 tick(1)
     (stack,) = stacks
     return Swaps(stack=stack, by_layer=by_layer)
@@ -165,20 +166,20 @@ def rank_layers(
     sums: torch.Tensor,
     tokens: torch.Tensor,
     pairs: Sequence[str],
-    places: Sequence[int],
+    stretches: Sequence[int],
     layers: Sequence[int],
 ) -> dict[str, Any]:
-    """Return what the ranking says, as JSON values: base loss, change of loss of each layer, and their order.
+    """Return the ranking as JSON values: base loss, change of loss of each layer, and their order.
 
     sums: float64 [1 + layers, utterances], the base's first; tokens: int64 [utterances]; pairs: each utterance's;
-    places: the number of the stretch of audio that each utterance translates, from 0.
+    stretches: the number of the stretch of audio that each utterance translates, from 0.
     The mean is over the pairs, each with the same weight. Utterances of one stretch of audio are not independent of
     each other, so their residuals are added before the mean's standard error is taken.
     Raises UserError for a loss that is not finite.
     """
     figures = []
     for row, values in enumerate([sums[0], *(sums[1:] - sums[0])]):
-        figures.append(_figures(values, tokens, pairs, places))
+        figures.append(_figures(values, tokens, pairs, stretches))
         if not math.isfinite(figures[-1]["mean"]["value"]):
             where = f"sensitivity: layer {layers[row - 1]}" if row else "sensitivity: base"
             raise UserError(where, "its loss is not finite", "let the model compute in another dtype (decode.dtype)")
@@ -195,15 +196,17 @@ def rank_layers(
     }
 
 
-def _figures(values: torch.Tensor, tokens: torch.Tensor, pairs: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
+def _figures(
+    values: torch.Tensor, tokens: torch.Tensor, pairs: Sequence[str], stretches: Sequence[int]
+) -> dict[str, Any]:
     """Return the figure per target token with its standard error: of each pair and of their mean."""
     names, figures = sorted(set(pairs)), {}
-    together = torch.zeros(max(places) + 1, dtype=torch.float64)
+    together = torch.zeros(max(stretches) + 1, dtype=torch.float64)
     for name in names:
         mask = torch.tensor([pair == name for pair in pairs])
         value, residuals = ratio(values[mask], tokens[mask])
         figures[name] = {"value": value, "standard_error": standard_error(residuals)}
-        together.index_add_(0, torch.tensor(places)[mask], residuals / len(names))
+        together.index_add_(0, torch.tensor(stretches)[mask], residuals / len(names))
     mean = sum(figure["value"] for figure in figures.values()) / len(names)
     return {"pairs": figures, "mean": {"value": mean, "standard_error": standard_error(together)}}
 
@@ -238,7 +241,7 @@ def _target_of(pair: str) -> str:
     return pair.rpartition("-")[2]
 
 
-def _places(utterances: Sequence[Utterance]) -> list[int]:
+def _stretches(utterances: Sequence[Utterance]) -> list[int]:
     """Return for each utterance the number of its stretch of audio, in the order in which they come first."""
     numbers: dict[tuple[str, int, int], int] = {}
     return [numbers.setdefault((u.audio, u.start, u.end), len(numbers)) for u in utterances]
@@ -254,7 +257,7 @@ def _sweep_share(
     load: Callable[[], tuple[PreTrainedModel, Swaps]],
 ) -> None:
     """Sweep this process's share of the batches, but for those that a journal has; load: called if any are left."""
-    # The share does not depend on what the others have done by now, so that no batch is nobody's.
+    # The share does not depend on what the others have done by now, so that every batch has a process.
     done = _read_journals(out, head).keys()
     left = [number for number in range(len(batches))[launch.rank :: launch.processes] if number not in done]
     with _journal(out, launch.rank, head) as note:
@@ -273,7 +276,7 @@ def _sweep_share(
 
 @contextmanager
 def _journal(out: Path, rank: int, head: dict[str, Any]) -> Iterator[Callable[[int, torch.Tensor], None]]:
-    """Open a process's journal; yield the function that notes a batch's sums, [1 + layers, utterances]."""
+    """Open a process's journal; yield the function that records a batch's sums, [1 + layers, utterances]."""
     path = out / f"losses.{rank}.jsonl"
     if read_journal(path)[:1] != [head]:
         write_text(path, json.dumps(head, sort_keys=True) + "\n")
@@ -287,7 +290,7 @@ def _journal(out: Path, rank: int, head: dict[str, Any]) -> Iterator[Callable[[i
 
 
 def _read_journals(out: Path, head: dict[str, Any]) -> dict[int, list[list[float]]]:
-    """Return batch number -> its sums, of every journal of the same work."""
+    """Return batch number -> its sums, of every journal with the same head."""
     journals = [read_journal(path) for path in sorted(out.glob("losses.*.jsonl"))]
     return {number: sums for lines in journals if lines[:1] == [head] for number, sums in lines[1:]}
 
@@ -301,15 +304,12 @@ def _merge(noted: Mapping[int, list[list[float]]], batches: Sequence[Sequence[in
 
 
 def _finish(out: Path, ranking: dict[str, Any]) -> None:
-    """Write the artifact and remove what only the work needed."""
+    """Write the artifact and remove intermediate files."""
     write_text(out / RANKING, canonical_json(ranking))
     draw_ranking(ranking, out)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     for path in out.glob("losses.*.jsonl"):
         path.unlink()
-
-
-# --- where it runs ---
 
 
 def _device() -> str:

@@ -1,15 +1,14 @@
-"""One run of a model that is also the runs in which one of its layers is stored otherwise, each layer in turn.
+"""Compute the losses of a model with each of its layers in turn swapped for another version, in one run.
 
 What enters a layer does not depend on how that layer is stored. So the model runs once, with a fork at every layer:
-the layer's swapped twin reads what the layer reads, and what comes out of it goes on beside the model's own hidden
-states through the layers above. L layers cost L + L (L + 1) / 2 runs of a layer where L + 1 whole models cost
-L (L + 1), and whatever lies before the layers (the audio encoder, the embedding, masks) runs once in place of L + 1
-times. Packed weights are unpacked once per layer for all that passes through it.
+the layer's swapped version gets the same inputs, and its output passes through the layers above beside the model's own
+hidden states. L layers cost L + L (L + 1) / 2 runs of a layer where L + 1 whole models cost L (L + 1), and the part
+before the layers (audio, embedding, masks) runs once in place of L + 1 times. Packed weights are unpacked once per
+layer.
 
-Layers are found by the modules that the model calls and are given what the model gives them, so this knows no
-architecture; it takes the layers to return their hidden states alone, as those of transformers 5 do. The price is
-memory: at the last layer there is a fork for each layer, with 32 layers 4096 wide in bfloat16 262 kB a token of the
-batch in all.
+Layers are called by the model's own forward with its own arguments, so this depends on no family; it requires that
+layers return their hidden states alone, as those of transformers 5 do. The price is memory: at the last layer there is
+a fork for each layer, with 32 layers 4096 wide in bfloat16 262 kB a token of the batch in all.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from submission.runtime.loss import Batch, target_losses
+from submission.runtime.loss import TargetBatch, target_losses
 from submission.runtime.packed import PackedLinear
 from submission.runtime.quantizer import plain_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swaps:
-    """Layers as they are to be tried."""
+    """The swapped versions of layers."""
 
     stack: str
     """Path of the list of layers in the loaded model, `model.language_model.layers`."""
     by_layer: dict[int, dict[str, PackedLinear]]
-    """Layer number -> path within the layer, `mlp.up_proj` -> what takes its place."""
+    """Layer number -> path within the layer, `mlp.up_proj` -> its replacement."""
 
     def apply(self, model: PreTrainedModel, layer: int) -> Any:
-        """Return the context in which one layer of the model is swapped: what a sweep is compared with."""
+        """Return the context in which one layer of the model is swapped, as a reference for a sweep."""
         return replaced(model, {f"{self.stack}.{layer}.{path}": part for path, part in self.by_layer[layer].items()})
 
 
@@ -56,14 +55,14 @@ def replaced(module: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[None
 
 
 @torch.inference_mode()
-def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: Batch) -> torch.Tensor:
+def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: TargetBatch) -> torch.Tensor:
     """Return the summed loss of each utterance, float64 [1 + swapped layers, batch].
 
     The first row is the model's as it is; those with one layer swapped follow, by ascending number.
     """
     picked = [batch.pick(states) for states in last_states(model, swaps, batch.inputs)]
-    losses = target_losses(model.get_output_embeddings(), torch.cat(picked), batch.ids.repeat(len(picked)))
-    return torch.stack([batch.add_up(part) for part in losses.view(len(picked), -1)])
+    losses = target_losses(model, torch.cat(picked), batch.ids.repeat(len(picked)))
+    return torch.stack([batch.sum_by_utterance(part) for part in losses.view(len(picked), -1)])
 
 
 def last_states(model: PreTrainedModel, swaps: Swaps, inputs: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -85,7 +84,7 @@ def last_states(model: PreTrainedModel, swaps: Swaps, inputs: dict[str, torch.Te
     within = any(module is layers for module in decoder.modules())
     for number in sorted(forks):
         stack = nn.ModuleList(_Kept(layer, forks[number]) for layer in layers)
-        # What follows the layers is run by the model too: it finds the hidden states where its layers were.
+        # The model also runs the part after the layers, on the hidden states that the stand-ins return.
         with replaced(model, {swaps.stack: stack}):
             output = decoder(*args, **kwargs) if within else model.base_model(**inputs, use_cache=False)
         yield output.last_hidden_state
@@ -93,7 +92,7 @@ def last_states(model: PreTrainedModel, swaps: Swaps, inputs: dict[str, torch.Te
 
 
 class _StandIn(nn.Module):
-    """Takes a layer's place in its stack; what is asked of the layer is answered by it."""
+    """Replaces a layer in its stack; attributes are those of the layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class _StandIn(nn.Module):
 
 
 class _Fork(_StandIn):
-    """A layer that also takes the forks below it a layer further, and adds its own."""
+    """A layer that also runs on the forks of the layers below, and adds its own fork."""
 
     def __init__(
         self, layer: nn.Module, forks: dict[int, torch.Tensor], number: int, swap: dict[str, PackedLinear] | None
@@ -133,7 +132,7 @@ class _Fork(_StandIn):
 
 
 class _Kept(_StandIn):
-    """A layer that has run already: whatever comes in, the same hidden states come out."""
+    """A layer whose output is known: returns the same hidden states for any input."""
 
     def __init__(self, layer: nn.Module, states: torch.Tensor) -> None:
         super().__init__(layer)

@@ -1,4 +1,4 @@
-"""A tiny, real Qwen2-Audio: the published architecture and processor classes at a few million parameters.
+"""Build the miniature: a tiny, real Qwen2-Audio of the published classes, with a few million parameters.
 
 The shape keeps what makes compression of the large model interesting: an untied language-model head, at least
 eight decoder layers to choose from, and widths that groups of 64 and 128 divide. It differs from the large
@@ -76,7 +76,7 @@ class Shape:
     mel_bins: int = 80
     """Bands of the log-mel spectrogram."""
     window_seconds: int = 8
-    """The longest audio that the encoder takes; longer audio is cut by the processor."""
+    """The longest audio that the encoder takes; longer audio is truncated by the processor."""
 
     def __post_init__(self) -> None:
         for field in ("vocabulary", "hidden", "intermediate", "audio_width", "audio_intermediate"):
@@ -218,7 +218,7 @@ def build_model(config: Qwen2AudioConfig, seed: int) -> Qwen2AudioForConditional
     """Return a model with random float32 weights, from `seed` alone, and sinusoidal audio positions.
 
     The convolutions start as He et al. (2015) have it: with the library's small numbers the positions, whose amplitude
-    is fixed, drown the sound, and learning to listen takes half as long again.
+    is fixed, dominate the audio, and training takes half as long again.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

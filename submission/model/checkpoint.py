@@ -13,7 +13,7 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.model.codecs import Codec, parse_codec
-from submission.model.families import DTYPES, architecture_of, read_config, tensors
+from submission.model.families import DTYPES, family_of, read_config, tensors
 from submission.model.safetensors_header import read_header
 
 WEIGHTS = "model.safetensors"
@@ -141,7 +141,7 @@ def _expected(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str, tup
 
 def _locate(folder: Path, config: dict[str, Any]) -> dict[str, Located]:
     """Return every tensor in a folder's files, by its name on the hub."""
-    hub_name = architecture_of(config).hub_name
+    hub_name = family_of(config).hub_name
     located: dict[str, Located] = {}
     for path in weight_files(folder):
         infos, _, start = read_header(path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from submission.errors import UserError
 from submission.model.checkpoint import config_text, packed_config
 from submission.model.codecs import Codec
-from submission.model.families import architecture_of, stored_dtype, tensors
+from submission.model.families import family_of, stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.safetensors_header import header_bytes, tensor_bytes
 from submission.system.schema import nearest
@@ -129,7 +129,7 @@ def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, C
         )
     return Forecast(
         config=config,
-        roles=tuple(rows[role] for role in architecture_of(config).roles if role in rows),
+        roles=tuple(rows[role] for role in family_of(config).roles if role in rows),
         codecs=codecs,
         header_bytes=len(header_bytes(layout)),
         config_bytes=len(config_text(packed_config(config, codecs)).encode("utf-8")),

@@ -1,9 +1,9 @@
-"""Recordings in: float32 mono at 16 kHz, cut by integer samples.
+"""Read recordings as float32 mono at 16 kHz, sliced by integer samples.
 
 soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Of several
-channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality and cut
-afterwards: a slice is the same samples however it is asked for. Files are decoded and resampled block by block, so that
-no more than the result is ever in memory.
+channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality and sliced
+afterwards: a slice has the same samples however it is requested. Files are decoded and resampled block by block, so
+that no more than the result is ever in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK_FRAMES = 1 << 20
 
 
 class _Header(NamedTuple):
-    """What a file's header says and can be trusted in."""
+    """Length and rate from a file's header, where they are exact."""
 
     frames: int
     rate: int
@@ -58,7 +58,7 @@ def _to_16_khz(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
 
 
 def _exact_header(path: Path) -> _Header | None:
-    """Return a file's length and rate, or None where its length or its seeking are not to be trusted."""
+    """Return a file's length and rate, or None where its length or its seeking may be inexact."""
     try:
         info = soundfile.info(str(path))
     except soundfile.SoundFileError:
@@ -70,7 +70,7 @@ def _decode_by_soundfile(path: Path) -> np.ndarray:
     """Return the first channel, float32 [samples] at 16 kHz."""
 
     def first_channel(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        # Not file.blocks(): of a file that is cut off it gives as many frames as the header says.
+        # Not file.blocks(): of a truncated file it returns as many frames as the header says.
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             yield np.ascontiguousarray(block[:, 0])
 
@@ -85,7 +85,7 @@ def _decode_by_av(path: Path) -> np.ndarray:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)  # the sample format only
-        frames = itertools.chain(container.decode(stream), [None])  # None: what the resampler holds back
+        frames = itertools.chain(container.decode(stream), [None])  # None: flushes the resampler
         blocks = (np.ascontiguousarray(out.to_ndarray()[0]) for frame in frames for out in planar.resample(frame))
         return _to_16_khz(blocks, stream.rate)
 
@@ -105,7 +105,7 @@ def _decode(path: Path) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _decoded_once(path: Path, size_bytes: int, modified_ns: int) -> np.ndarray:
-    """Keep the last recording that had to be decoded whole, so that its slices do not decode it again."""
+    """Cache the last recording that had to be decoded whole, so that its slices do not decode it again."""
     samples = _decode(path)
     samples.flags.writeable = False
     return samples
@@ -135,7 +135,7 @@ def duration_samples(path: Path) -> int:
 
 
 def seeks(path: Path) -> bool:
-    """Say whether `read_slice` reads only what it is asked for; if not, it decodes the whole, and keeps one file's."""
+    """Say whether `read_slice` reads only the slice; if not, it decodes the whole file and caches the last one."""
     _need_file(path)
     header = _exact_header(path)
     return header is not None and header.rate == SAMPLE_RATE
@@ -169,8 +169,8 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
         channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         what = f"cannot be decoded from sample {start} to {stop} ({error})"
-        raise UserError(str(path), what, "it may be cut off or damaged: get it again") from error
+        raise UserError(str(path), what, "it may be truncated or damaged: get it again") from error
     if len(channels) < stop - start:
         what = f"holds {len(channels)} of the samples {start} to {stop} that its header promises"
-        raise UserError(str(path), what, "it may be cut off or damaged: get it again")
+        raise UserError(str(path), what, "it may be truncated or damaged: get it again")
     return np.ascontiguousarray(channels[:, 0])

@@ -1,6 +1,6 @@
-"""Utterances of a corpus as the examples that the model reads, and batches of them.
+"""Make examples, the model's inputs, from the utterances of a corpus, and form batches of them.
 
-For what measures a model on a corpus (loss, sensitivity, calibration): every utterance once, in the corpus's order,
+For all that measures a model on a corpus (loss, sensitivity, calibration): every utterance once, in the corpus's order,
 and batches whose composition depends on lengths alone.
 """
 
@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from transformers import Qwen2AudioProcessor
+from typing import Any
 
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import read_slice
-from submission.runtime.prompt import AudioFeatures, Example, encode, end_token_id, extract_features
+from submission.runtime.families.family import AudioFeatures
+from submission.runtime.prompt import Example, encode, end_token_id, extract_features
 from submission.text.corpus import Utterance
 
 
 def load_examples(
     utterances: Sequence[Utterance],
     data: Path,
-    processor: Qwen2AudioProcessor,
+    processor: Any,
     prompts: Mapping[str, str],
     end_token: str,
     *,
@@ -30,25 +30,26 @@ def load_examples(
 ) -> list[Example]:
     """Return one example an utterance, in order.
 
-    Utterances of the same stretch of audio (one a target language) share what was heard of it.
+    Utterances of the same stretch of audio (one a target language) share its features.
     data: the folder that their audio paths are relative to; prompts: target language code -> rendered prompt;
-    targets: whether the translation and the end token follow the prompt; label: what the progress is called.
-    Raises UserError for a language without a prompt, before any audio is read, and for audio that `extract_features` refuses.
+    targets: whether the translation and the end token follow the prompt; label: the name on the progress line.
+    Raises UserError for a language without a prompt, before any audio is read, and for audio that `extract_features`
+    refuses.
     """
     end_token_id(processor, end_token)
     for u in utterances:
         if u.target_lang not in prompts:
             what = f"its target language {u.target_lang!r} has no prompt, only {sorted(prompts)} have"
             raise UserError(f"utterance {u.id}", what, "leave it out, or add the pair to the campaign")
-    heard: dict[tuple[str, int, int], AudioFeatures] = {}
+    features: dict[tuple[str, int, int], AudioFeatures] = {}
     examples = []
     with progress(label, len(utterances), "utterances") as tick:
         for u in utterances:
-            place = (u.audio, u.start, u.end)
-            if place not in heard:
-                heard[place] = extract_features(processor, read_slice(data / u.audio, u.start, u.end), u.id)
+            stretch = (u.audio, u.start, u.end)
+            if stretch not in features:
+                features[stretch] = extract_features(processor, read_slice(data / u.audio, u.start, u.end), u.id)
             target = u.target if targets else None
-            examples.append(encode(processor, heard[place], prompts[u.target_lang], target, end_token))
+            examples.append(encode(processor, features[stretch], prompts[u.target_lang], target, end_token))
             tick(1)
     return examples
 

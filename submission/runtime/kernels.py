@@ -165,7 +165,7 @@ class Prepacked:
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return [..., rows]."""
-        flat = inputs.reshape(-1, self.shape[1])
+        flat = inputs.reshape(-1, self.shape[1]).contiguous()  # a slice of positions is not
         outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
         return outputs.view(*inputs.shape[:-1], self.shape[0])
 

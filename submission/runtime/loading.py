@@ -1,4 +1,4 @@
-"""Load a model folder, plain or packed, offline and in full, or say by name what is wrong with it."""
+"""Load a model folder, plain or packed, offline and in full; errors name what is missing or wrong."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2AudioForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
+from submission.runtime.families import runtime_of
 from submission.runtime.packed import plain_bytes, prepack_linears
 from submission.runtime.quantizer import register
-
-MODELS = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
-"""The library's class for each architecture."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SMALL_BYTES = 256 << 20
-"""What packed layers may take as plain ones before memory is what counts."""
+"""Up to this size packed layers may become plain ones, since memory does not matter."""
 
-# transformers makes an empty tokenizer, which reads nothing, where the files of one are missing.
+# transformers makes an empty tokenizer, of no use, where the files of one are missing.
 PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json"),
     "feature extractor": ("processor_config.json", "preprocessor_config.json"),
@@ -49,7 +47,7 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
     if not isinstance(wanted, torch.dtype):
         raise UserError("dtype", f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
     with _without_bars():
-        model = MODELS[checkpoint.config["model_type"]].from_pretrained(
+        model = runtime_of(checkpoint.config).model_class.from_pretrained(
             folder, dtype=wanted, local_files_only=True, trust_remote_code=False
         )
     return model.to(device).eval()
@@ -84,7 +82,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Silence the library's bar for tensors read: a packed model is read in a moment."""
+    """Silence the library's bar for tensors read: a packed model is read in no time."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

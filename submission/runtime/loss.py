@@ -1,6 +1,6 @@
-"""Teacher-forced cross-entropy per target token, as sums over utterances, and how certain it is.
+"""Compute teacher-forced cross-entropy per target token, as sums over utterances, with its standard error.
 
-The model reads audio, prompt and reference translation; what counts is how likely it finds each token of the
+The model reads audio, prompt and reference translation; the loss is that of each token of the
 translation and the end token after it. Only the states that predict these go through the head: over a vocabulary of
 156,032 the logits of all positions of a batch would take gigabytes.
 
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import PreTrainedModel
 
 from submission.progress import progress
 from submission.runtime.examples import form_batches
+from submission.runtime.families import RUNTIMES
 from submission.runtime.prompt import IGNORED, Example, collate
 
 LOGITS = 1 << 26
@@ -29,7 +29,7 @@ LOGITS = 1 << 26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """What a model loses on each utterance of a corpus."""
+    """The loss of a model on each utterance of a corpus."""
 
     sums: torch.Tensor
     """float64 [utterances]: negative log-likelihood of the target, in nats."""
@@ -46,11 +46,11 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A right-padded batch and where in it something is to be predicted."""
+class TargetBatch:
+    """A right-padded batch and the positions of its target tokens."""
 
     inputs: dict[str, torch.Tensor]
-    """What the model reads, without labels."""
+    """Inputs of the model, without labels."""
     rows: torch.Tensor
     """int64 [targets]: the utterance of each target token within the batch."""
     positions: torch.Tensor
@@ -60,31 +60,32 @@ class Batch:
 
     def pick(self, states: torch.Tensor) -> torch.Tensor:
         """Return the states that predict targets, [targets, width], of all, [batch, tokens, width]."""
-        assert states.shape[:2] == self.inputs["input_ids"].shape, "the model moved its positions"
+        assert states.shape[:2] == self.inputs["input_ids"].shape, "the model has other positions than its input ids"
         return states[self.rows, self.positions]
 
-    def add_up(self, losses: torch.Tensor) -> torch.Tensor:
+    def sum_by_utterance(self, losses: torch.Tensor) -> torch.Tensor:
         """Return the sum over each utterance, float64 [batch], of losses [targets], in the same order anywhere."""
         sums = torch.zeros(len(self.inputs["input_ids"]), dtype=torch.float64)
         return sums.index_add_(0, self.rows.cpu(), losses.double().cpu())
 
 
-def make_batch(examples: Sequence[Example], pad_token_id: int, device: torch.device | str) -> Batch:
+def make_batch(examples: Sequence[Example], pad_token_id: int, device: torch.device | str) -> TargetBatch:
     """Return examples with their targets as one batch on a device."""
     inputs = {name: part.to(device) for name, part in collate(examples, pad_token_id, "right", labels=True).items()}
     labels = inputs.pop("labels")[:, 1:]
     rows, positions = (labels != IGNORED).nonzero(as_tuple=True)
-    return Batch(inputs=inputs, rows=rows, positions=positions, ids=labels[rows, positions])
+    return TargetBatch(inputs=inputs, rows=rows, positions=positions, ids=labels[rows, positions])
 
 
-def target_losses(head: nn.Module, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def target_losses(model: PreTrainedModel, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of each target token in nats, float32 [targets].
 
-    head: the LM head, plain or packed; states: [targets, width], as they enter it; ids: int64 [targets].
+    model: plain or packed; states: [targets, width], as they enter its head; ids: int64 [targets].
     """
-    step = max(1, LOGITS // head.out_features)
+    logits_of = RUNTIMES[model.config.model_type].logits
+    step = max(1, LOGITS // model.get_output_embeddings().out_features)
     losses = [
-        F.cross_entropy(head(states[i : i + step]).float(), ids[i : i + step], reduction="none")
+        F.cross_entropy(logits_of(model, states[i : i + step]).float(), ids[i : i + step], reduction="none")
         for i in range(0, len(ids), step)
     ]
     return torch.cat(losses) if losses else torch.zeros(0, device=states.device)
@@ -94,17 +95,17 @@ def target_losses(head: nn.Module, states: torch.Tensor, ids: torch.Tensor) -> t
 def measure_losses(
     model: PreTrainedModel, examples: Sequence[Example], pad_token_id: int, *, batch_size: int, label: str
 ) -> Losses:
-    """Return what a model, plain or packed, loses on examples with targets, in their order.
+    """Return the loss of a model, plain or packed, on examples with targets, in their order.
 
-    batch_size changes the speed and, but for rounding, not the result; label: what the progress is called.
+    batch_size changes the speed and, but for rounding, not the result; label: the name on the progress line.
     """
     sums = torch.zeros(len(examples), dtype=torch.float64)
     with progress(label, len(examples), "utterances") as tick:
         for indices in form_batches(examples, batch_size):
             batch = make_batch([examples[index] for index in indices], pad_token_id, model.device)
             states = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-            losses = target_losses(model.get_output_embeddings(), batch.pick(states), batch.ids)
-            sums[indices] = batch.add_up(losses)
+            losses = target_losses(model, batch.pick(states), batch.ids)
+            sums[indices] = batch.sum_by_utterance(losses)
             tick(len(indices))
     return Losses(sums=sums, tokens=target_tokens(examples))
 
@@ -120,7 +121,7 @@ def mean_loss(losses: Losses) -> Estimate:
 
 
 def difference(changed: Losses, base: Losses) -> Estimate:
-    """Return how much more `changed` loses per target token than `base`, paired by utterance.
+    """Return the loss per target token of `changed` less that of `base`, paired by utterance.
 
     Raises ValueError where the two are not of the same utterances.
     """
@@ -135,7 +136,7 @@ def _estimate(sums: torch.Tensor, tokens: torch.Tensor) -> Estimate:
 
 
 def ratio(sums: torch.Tensor, tokens: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Return the sum of sums over the sum of tokens, r, and what each utterance adds to its error.
+    """Return the sum of sums over the sum of tokens, r, and the contribution of each utterance to its error.
 
     sums: float64 [utterances]; tokens: int64 [utterances]. The residuals, float64 [utterances], are
     (sums - r * tokens) / sum of tokens; those of several ratios over the same utterances may be added or averaged

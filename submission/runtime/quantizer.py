@@ -23,7 +23,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from submission.errors import UserError
 from submission.model.checkpoint import METHOD, parse_quantization, read_checkpoint
 from submission.model.codecs import Codec
-from submission.model.families import ARCHITECTURES
+from submission.model.families import FAMILIES
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 
 
@@ -70,11 +70,13 @@ class PackedQuantizer(HfQuantizer):
         if checkpoint_files:
             # transformers only warns of missing tensors, and fills them with what is in memory.
             read_checkpoint(Path(checkpoint_files[0]).parent)
-        module_name = ARCHITECTURES[model.config.model_type].module_name
+        family = FAMILIES[model.config.model_type]
         for name, codec in self.quantization_config.by_weight().items():
-            path = module_name(name).removesuffix(".weight")
+            path = family.module_name(name).removesuffix(".weight")
             layer = model.get_submodule(path)
             model.set_submodule(path, packed_layer(layer, codec, dtype or torch.get_default_dtype()))
+        for tied, stored in family.tied_weights(model.config.to_dict()).items():
+            share_packed_weight(model, family.module_name(tied), family.module_name(stored))
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         for name, module in model.named_modules():
@@ -106,11 +108,25 @@ def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLi
     """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
     shape = tuple(layer.weight.shape)
     weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
-    if isinstance(layer, nn.Embedding):
+    if type(layer) is nn.Embedding:  # a class derived from it may do more than look up: scale, for instance
         return PackedEmbedding(weight)
-    if isinstance(layer, nn.Linear):
+    if type(layer) is nn.Linear:
         return PackedLinear(weight, layer.bias)
     raise TypeError(f"no packed counterpart of {type(layer).__name__}")
+
+
+def share_packed_weight(model: PreTrainedModel, tied: str, stored: str) -> None:
+    """Let a linear use the packed weight of another layer, if that is packed; both by their paths, `….weight`.
+
+    The two layers have one module as their weight, so its parts are read, counted and saved once. transformers' own tie
+    of the two is removed from the model: it knows parameters alone.
+    """
+    weight = model.get_submodule(stored.removesuffix(".weight")).weight
+    if not isinstance(weight, PackedTensor):
+        return
+    path = tied.removesuffix(".weight")
+    model.set_submodule(path, PackedLinear(weight, model.get_submodule(path).bias))
+    del model.all_tied_weights_keys[tied]
 
 
 def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn.Linear | nn.Embedding:

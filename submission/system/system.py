@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
-from submission.model.families import ARCHITECTURES
+from submission.model.families import FAMILIES
 from submission.model.forecast import EVERY, LINEARS
 from submission.store.digests import sha256_text
 from submission.store.store import Stage, Store
@@ -43,7 +43,7 @@ REVISIONS = {
     "finetune": 2,
     "merge": 2,
     "sensitivity": 1,
-    "awq": 1,
+    "awq": 2,
     "quantize": 2,
     "segment": 2,
     "decode": 3,
@@ -341,10 +341,10 @@ def _check(campaign: Campaign, recipe: Recipe) -> None:
     if recipe.upload.condition == "constrained" and any(not s.is_acl6060 for s in recipe.corpus.sources):
         what = "constrained means ACL 60/60 alone, and corpus.sources names others"
         raise UserError(f"{file}: upload.condition", what, 'write condition = "unconstrained"')
-    if campaign.model.architecture not in ARCHITECTURES:
-        fix = nearest(campaign.model.architecture, ARCHITECTURES)
+    if campaign.model.architecture not in FAMILIES:
+        fix = nearest(campaign.model.architecture, FAMILIES)
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)
-    roles = ARCHITECTURES[campaign.model.architecture].roles
+    roles = FAMILIES[campaign.model.architecture].roles
     prefixes = {role[:end] for role in roles for end, c in enumerate(role + ".") if c == "."}
     named = {
         "finetune.roles": recipe.finetune.roles,

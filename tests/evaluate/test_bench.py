@@ -46,7 +46,7 @@ def test_a_step_of_every_width_is_measured():
     record = bench_step([(128, 256), (64, 128)], rows=(1, 32), runs=2)
     assert list(record["bits"]) == ["4", "3", "2"]
     for found in record["bits"].values():
-        assert found["arranged"] == 2
+        assert found["prepacked"] == 2
         for part in found["rows"].values():
             assert all(part[name] > 0 for name in ("bfloat16_ms", "packed_ms", "dequantized_ms", "ratio"))
     assert step_text(record).count("times as fast") == 6
@@ -69,12 +69,12 @@ def test_the_model_of_full_size_is_the_competitions():
     assert cast.total_bytes < 4 << 30
 
 
-def test_memory_is_measured_loaded_arranged_and_at_work(random_model):
+def test_memory_is_measured_loaded_prepacked_and_at_work(random_model):
     record = bench_memory(random_model)
-    assert list(record["resident"]) == ["loaded", "arranged", "generated"]
-    assert record["arranged"] > 10
+    assert list(record["resident"]) == ["loaded", "prepacked", "generated"]
+    assert record["prepacked"] > 10
     assert record["peak_bytes"] >= record["resident_bytes"] == max(record["resident"].values()) > 0
-    assert "arranged" in memory_text(record)
+    assert "prepacked" in memory_text(record)
 
 
 def test_generation_is_measured_on_any_device(random_model):

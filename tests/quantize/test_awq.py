@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from quantize.calibration import awq
-from quantize.calibration.awq import JOURNAL, Observer, Reading, calibrate, choose_utterances, draw_positions
+from quantize.calibration.awq import (
+    JOURNAL,
+    ActivationStatistics,
+    CalibrationSet,
+    calibrate,
+    choose_utterances,
+    draw_positions,
+)
 from quantize.calibration.folding import SCALES, Folding
 from quantize.calibration.scale_search import SCALE_LIMIT, output_errors, scales_of, search
 from quantize.packing.pack import pack_checkpoint
@@ -23,7 +30,7 @@ from quantize.solvers.hqq import solve
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.model.codecs import Affine
-from submission.model.families import architecture_of, read_config
+from submission.model.families import family_of, read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
 from submission.runtime.prompt import build_inputs, render_prompt
@@ -124,8 +131,8 @@ def test_a_weight_that_its_codec_cannot_store_is_refused_by_name():
 
 
 def test_padding_is_not_observed():
-    reading = Reading(batches=[{}, {}], positions={"text": [[3, 1], [2]]})
-    observer = Observer({"w": "text"}, reading, seed=0)
+    calibration_set = CalibrationSet(batches=[{}, {}], positions={"text": [[3, 1], [2]]})
+    observer = ActivationStatistics({"w": "text"}, calibration_set, seed=0)
     assert observer.take("w") is None
     first = torch.full((2, 4, 5), torch.nan)
     first[0, :3], first[1, :1] = 2.0, -4.0
@@ -139,9 +146,9 @@ def test_padding_is_not_observed():
 
 
 def test_a_model_that_computes_nothing_finite_is_refused_by_the_weight():
-    observer = Observer({"mlp.up": "text"}, Reading(batches=[{}], positions={"text": [[2]]}), seed=0)
+    observer = ActivationStatistics({"mlp.up": "text"}, CalibrationSet(batches=[{}], positions={"text": [[2]]}), seed=0)
     observer("mlp.up", 0, torch.tensor([[[1.0], [torch.inf]]]))
-    with pytest.raises(UserError, match="mlp.up: takes in numbers that are not finite"):
+    with pytest.raises(UserError, match="mlp.up: its inputs are not finite"):
         observer.take("mlp.up")
 
 
@@ -198,7 +205,7 @@ def test_a_smaller_number_is_part_of_a_larger_one_and_drawn_by_the_seed():
 
 
 def test_utterances_and_pairs_that_are_not_there_are_refused():
-    with pytest.raises(UserError, match="asks for 11 utterances, dev.jsonl has 10"):
+    with pytest.raises(UserError, match="requests 11 utterances, dev.jsonl has 10"):
         chosen(utterances=11)
     with pytest.raises(UserError, match="has no utterance of en-ja"):
         chosen(pairs=("en-de", "en-ja"))
@@ -251,7 +258,7 @@ def run(
         end_token="<|im_end|>",
         device=device,
     )
-    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return json.loads((out / "awq_report.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -262,9 +269,9 @@ def made(base, data, tmp_path_factory) -> Path:
 
 
 def test_every_group_is_searched_and_none_gets_worse(base, made):
-    report = json.loads((made / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((made / "awq_report.json").read_text(encoding="utf-8"))
     config = read_config(base)
-    groups = architecture_of(config).smoothing_groups(config)
+    groups = family_of(config).smoothing_groups(config)
     assert set(report["groups"]) == {group.name for group in groups} and report["unscaled"] == []
     for group in groups:
         entry = report["groups"][group.name]
@@ -275,7 +282,7 @@ def test_every_group_is_searched_and_none_gets_worse(base, made):
 
 
 def test_the_report_says_what_was_read(made):
-    read = json.loads((made / "report.json").read_text(encoding="utf-8"))["calibration"]
+    read = json.loads((made / "awq_report.json").read_text(encoding="utf-8"))["calibration"]
     assert (read["pairs"], read["targets"], read["utterances"]) == (["en-de", "en-zh"], False, 10)
     # One second is 50 frames, 25 positions of the encoder, 12 of the projector; the prompt's text is besides.
     assert read["positions"]["audio"] == 250 and read["positions"]["projector"] == 120
@@ -293,12 +300,12 @@ def test_targets_are_read_where_the_recipe_says_so(base, data, made, tmp_path):
 def test_calibrating_twice_gives_the_same_bytes(base, data, made, tmp_path):
     run(base, data, tmp_path / "again")
     assert tree_digest(tmp_path / "again") == tree_digest(made)
-    assert sorted(path.name for path in made.iterdir()) == ["report.json", SCALES]
+    assert sorted(path.name for path in made.iterdir()) == ["awq_report.json", SCALES]
 
 
 @pytest.mark.gpu
 def test_a_gpu_finds_the_errors_that_the_cpu_finds(base, data, made, tmp_path):
-    ours = json.loads((made / "report.json").read_text(encoding="utf-8"))["groups"]
+    ours = json.loads((made / "awq_report.json").read_text(encoding="utf-8"))["groups"]
     theirs = run(base, data, tmp_path / "once", device="cuda")["groups"]
     for name, group in ours.items():
         # Of exponents that do equally well either may win; the errors are the same.
@@ -307,7 +314,7 @@ def test_a_gpu_finds_the_errors_that_the_cpu_finds(base, data, made, tmp_path):
     assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
 
 
-def test_a_killed_calibration_goes_on_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
+def test_a_killed_calibration_resumes_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         searched = []
@@ -382,7 +389,7 @@ def states(folder: Path) -> torch.Tensor:
 
 def test_too_many_utterances_are_refused_before_any_audio_is_read(base, data, tmp_path):
     (tmp_path / "dev.jsonl").write_bytes((data / "dev.jsonl").read_bytes())
-    with pytest.raises(UserError, match="asks for 11 utterances"):
+    with pytest.raises(UserError, match="requests 11 utterances"):
         calibrate(
             base,
             codecs_of(base),

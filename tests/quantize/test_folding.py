@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from quantize.calibration.folding import SCALES, Folding, divide_channels, effective_scales, write_scales
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.model.families import architecture_of, read_config, tensors
+from submission.model.families import family_of, read_config, tensors
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
 
@@ -40,7 +40,7 @@ def base(tmp_path_factory) -> Path:
 
 def groups_of(folder: Path):
     config = read_config(folder)
-    return architecture_of(config).smoothing_groups(config)
+    return family_of(config).smoothing_groups(config)
 
 
 def draw_scales(folder: Path, *, powers_of_two: bool) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from quantize.calibration.layerwise import LayerwiseModel
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.model.codecs import Affine
-from submission.model.families import architecture_of, read_config, tensors
+from submission.model.families import family_of, read_config, tensors
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
@@ -38,14 +38,14 @@ def batches(base) -> list[dict[str, torch.Tensor]]:
     return made
 
 
-def ordinary(base, batches, watched) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
-    """(What the last decoder layer puts out, what the watched weights' linears take in) in the library's forward."""
+def ordinary(base, batches, observed) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
+    """(Outputs of the last decoder layer, inputs of the observed weights' linears) in the library's forward."""
     model, _ = load_model(base, "float32")
     states: list[torch.Tensor] = []
-    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in watched}
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in observed}
     model.model.language_model.layers[-1].register_forward_hook(lambda module, args, out: states.append(out))
-    module_name = architecture_of(read_config(base)).module_name
-    for name in watched:
+    module_name = family_of(read_config(base)).module_name
+    for name in observed:
         module = model.get_submodule(module_name(name.removesuffix(".weight")))
         module.register_forward_pre_hook(lambda module, args, name=name: inputs[name].append(args[0]))
     with torch.no_grad():
@@ -60,19 +60,21 @@ def nothing(weight: str, batch: int, inputs: torch.Tensor) -> None:
 
 def test_the_states_and_every_linears_input_are_those_of_the_ordinary_forward(base, batches):
     specs = [s for s in tensors(read_config(base)) if s.packable and s.role not in ("embedding", "lm_head")]
-    watched = [spec.name for spec in specs]
-    states, inputs = ordinary(base, batches, watched)
-    seen: dict[str, dict[int, torch.Tensor]] = {name: {} for name in watched}
+    observed = [spec.name for spec in specs]
+    states, inputs = ordinary(base, batches, observed)
+    received: dict[str, dict[int, torch.Tensor]] = {name: {} for name in observed}
     model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
-    ran = list(model.run(batches, watched, lambda weight, batch, inputs: seen[weight].update({batch: inputs.clone()})))
-    assert [(part.stack, part.layer) for part in ran] == [
+    outputs = list(
+        model.run(batches, observed, lambda weight, batch, inputs: received[weight].update({batch: inputs.clone()}))
+    )
+    assert [(part.stack, part.layer) for part in outputs] == [
         *(("audio", layer) for layer in (None, 0, 1)),
         *(("text", layer) for layer in (None, 0, 1)),
     ]
-    assert len(ran) == model.parts
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(ran[-1].states, states, strict=True))
-    for name in watched:
-        assert all(torch.equal(seen[name][batch], inputs[name][batch]) for batch in range(len(batches))), name
+    assert len(outputs) == model.parts
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(outputs[-1].states, states, strict=True))
+    for name in observed:
+        assert all(torch.equal(received[name][batch], inputs[name][batch]) for batch in range(len(batches))), name
 
 
 def layer_parameters(base: Path, stack: str, layer: int) -> int:
@@ -84,31 +86,31 @@ def layer_parameters(base: Path, stack: str, layer: int) -> int:
 def test_never_more_than_one_layer_has_its_weights(base, batches):
     model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
     loaded: list[int] = []
-    watched = [f"audio_tower.layers.{n}.fc1.weight" for n in range(2)]
-    watched += [f"language_model.model.layers.{n}.mlp.up_proj.weight" for n in range(2)]
-    for part in model.run(batches, watched, lambda *shown: loaded.append(model.loaded_parameters())):
+    observed = [f"audio_tower.layers.{n}.fc1.weight" for n in range(2)]
+    observed += [f"language_model.model.layers.{n}.mlp.up_proj.weight" for n in range(2)]
+    for part in model.run(batches, observed, lambda *shown: loaded.append(model.loaded_parameters())):
         if part.layer is not None:
             assert loaded == [layer_parameters(base, part.stack, part.layer)] * len(batches)
         assert model.loaded_parameters() == 0
         loaded.clear()
 
 
-def test_whoever_has_seen_enough_may_stop_and_begin_again(base, batches):
+def test_a_run_may_be_stopped_early_and_started_again(base, batches):
     model = LayerwiseModel(base, dtype=torch.float32, device="cpu")
-    seen: list[int] = []
-    for _ in model.run(batches, [PROJECTOR], lambda weight, batch, inputs: seen.append(batch)):
-        if seen:
+    received: list[int] = []
+    for _ in model.run(batches, [PROJECTOR], lambda weight, batch, inputs: received.append(batch)):
+        if received:
             break
-    assert seen == [0, 1] and model.loaded_parameters() == 0
+    assert received == [0, 1] and model.loaded_parameters() == 0
     first, second = ([part.states[0].clone() for part in model.run(batches, [], nothing)] for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)) and seen == [0, 1]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)) and received == [0, 1]
 
 
-def test_states_are_kept_in_the_dtype_that_is_computed_in(base, batches):
+def test_states_have_the_dtype_of_the_computation(base, batches):
     model = LayerwiseModel(base, dtype=torch.bfloat16, device="cpu")
-    seen = []
-    parts = list(model.run(batches[1:], [LAST], lambda weight, batch, inputs: seen.append(inputs.dtype)))
-    assert parts[-1].states[0].dtype == torch.bfloat16 and seen == [torch.bfloat16]
+    received = []
+    parts = list(model.run(batches[1:], [LAST], lambda weight, batch, inputs: received.append(inputs.dtype)))
+    assert parts[-1].states[0].dtype == torch.bfloat16 and received == [torch.bfloat16]
 
 
 def test_a_packed_model_is_refused(base, tmp_path):

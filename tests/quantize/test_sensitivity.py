@@ -122,7 +122,7 @@ def test_one_sweep_gives_what_running_every_model_gives(ground, tmp_path, role, 
 def naive_sums(model, batch) -> torch.Tensor:
     with torch.inference_mode():
         logits = model(**batch.inputs, use_cache=False).logits[batch.rows, batch.positions]
-    return batch.add_up(torch.nn.functional.cross_entropy(logits, batch.ids, reduction="none"))
+    return batch.sum_by_utterance(torch.nn.functional.cross_entropy(logits, batch.ids, reduction="none"))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_analysis_goes_on_and_gives_the_same_bytes(ground, tmp_path, monkeypatch):
+def test_a_killed_analysis_resumes_and_gives_the_same_bytes(ground, tmp_path, monkeypatch):
     ground.analyse(tmp_path / "whole")
     swept = []
 
@@ -237,7 +237,7 @@ def test_a_killed_analysis_goes_on_and_gives_the_same_bytes(ground, tmp_path, mo
     assert tree_digest(tmp_path / "out") == tree_digest(tmp_path / "whole")
 
 
-def test_a_journal_of_other_batches_is_not_gone_on_with(ground, ranking, tmp_path, monkeypatch):
+def test_a_journal_of_other_batches_is_not_resumed(ground, ranking, tmp_path, monkeypatch):
     def kill(model, swaps, batch):
         raise Killed
 

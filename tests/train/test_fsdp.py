@@ -108,7 +108,7 @@ def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
     [
         ({"FSDP_VERSION": "1"}, "FSDP version 1.*set fsdp_version to 2"),
         ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, "SHARDED_STATE_DICT.*set fsdp_state_dict_type to FULL"),
-        ({"FSDP_STATE_DICT_TYPE": ""}, "asks for nothing.*set fsdp_state_dict_type to FULL"),
+        ({"FSDP_STATE_DICT_TYPE": ""}, "requests nothing.*set fsdp_state_dict_type to FULL"),
     ],
 )
 def test_an_fsdp_that_would_not_save_adapters_whole_is_refused(change: dict[str, str], message: str) -> None:

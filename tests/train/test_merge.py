@@ -11,7 +11,7 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX, read_checkpoint
-from submission.model.families import ARCHITECTURES
+from submission.model.families import FAMILIES
 from submission.runtime.prompt import build_inputs, render_prompt
 from submission.store.digests import tree_digest
 from tests.train.ground import TASK, Ground, options
@@ -71,7 +71,7 @@ def test_a_bf16_weight_is_the_float32_sum_rounded_once(ground: Ground, adapter: 
     merge_adapter(ground.base, adapter, tmp_path / "out")
     before, after = (load_file(folder / "model.safetensors") for folder in (ground.base, tmp_path / "out"))
     lora = load_file(adapter / "adapter_model.safetensors")
-    module_name = ARCHITECTURES["qwen2_audio"].module_name
+    module_name = FAMILIES["qwen2_audio"].module_name
     adapted = 0
     for name, weight in before.items():
         module = f"base_model.model.{module_name(name.removesuffix('.weight'))}"

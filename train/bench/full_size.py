@@ -1,10 +1,10 @@
-"""The training step at Qwen2-Audio-7B's size, on a GPU: how fast, in how much memory, how near the card's peak.
+"""Measure the training step at the size of the campaign's model on a GPU: speed, memory, share of the card's peak.
 
-None of that depends on what the weights mean, so they are random, made on the device from the configuration that ships
-with the program, and so are the utterances: alike in length, with as many tokens as real ones. The step is
+None of that depends on the values of the weights, so they are random, made on the device from the configuration that
+ships with the program, and so are the utterances: all of one length, with as many tokens as real ones. The step is
 fine-tuning's own but for the Trainer around it: the same model class, adapters, loss, optimizer, clipping and
 checkpointing of activations. Its floating-point operations are counted by torch as they are done, those that
-checkpointing repeats included, and held against what the card's maker states for bf16 without sparsity.
+checkpointing repeats included, and compared with the rate that the card's maker states for bf16 without sparsity.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import PreTrainedModel
 
 from submission.errors import UserError
-from submission.model.families import shipped_config
-from submission.runtime.prompt import AudioFeatures, Example
+from submission.model.families import family_of, shipped_config
+from submission.runtime.families import runtime_of
+from submission.runtime.prompt import Example
 from submission.store.store import peak_bytes
+from submission.system.campaign import read_campaign
 from submission.system.recipe import FinetuneOptions
 from train.batches import collate_targets
 from train.bench.step import WARM_UP_STEPS
 from train.model import TargetLoss, adapt, target_modules
 
-MODEL = "Qwen2-Audio-7B"
+CAMPAIGN = "iwslt26"
 SPEECH_SECONDS = 6.3
-"""What an utterance of the paper's German sample has in the mean."""
+"""Mean length of an utterance in the paper's German sample."""
 PROMPT_TOKENS, TARGET_TOKENS = 12, 32
-"""About what the campaign's prompt and a sentence of sixteen German words come to."""
-FRAMES_PER_SECOND = 100
+"""About the tokens of the campaign's prompt and of a sentence of sixteen German words."""
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -50,26 +51,30 @@ def peak_flops(card: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if all(word in card for word in name.split())), None)
 
 
-def make_batch(config: Qwen2AudioConfig, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Return a training batch of noise and random tokens, tensors as in train.batches.collate_targets."""
-    audio, vocabulary = config.audio_config, config.audio_token_id
-    window = 2 * audio.max_source_positions
-    frames = min(window, round(SPEECH_SECONDS * FRAMES_PER_SECOND))
-    positions = (((frames - 1) // 2 + 1) - 2) // 2 + 1
-    mask = (torch.arange(window) < frames).to(torch.int32)
+def make_batch(config: dict[str, Any], size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Return a training batch of noise and random tokens, tensors as in train.batches.collate_targets.
+
+    config: a checkpoint's config.json.
+    """
+    runtime, vocabulary = runtime_of(config), family_of(config).ordinary_tokens(config)
 
     def text(tokens: int) -> torch.Tensor:
         return torch.randint(0, vocabulary, (tokens,), generator=generator)
 
     def example() -> Example:
-        features = torch.randn(audio.num_mel_bins, window, generator=generator)
-        heard = AudioFeatures(features=features, feature_mask=mask, positions=positions)
-        expanded = torch.full((positions,), config.audio_token_id)
+        audio = runtime.noise(config, SPEECH_SECONDS, generator)
+        expanded = torch.full((audio.positions,), runtime.audio_token(config))
         prompt = torch.cat([text(PROMPT_TOKENS // 2), expanded, text(PROMPT_TOKENS - PROMPT_TOKENS // 2)])
         ids = torch.cat([prompt, text(TARGET_TOKENS)])
-        return Example(audio=heard, input_ids=ids, prompt_tokens=len(prompt))
+        return Example(audio=audio, input_ids=ids, prompt_tokens=len(prompt))
 
     return collate_targets([example() for _ in range(size)], pad_token_id=0)
+
+
+def _random_model(config: dict[str, Any], **arguments: Any) -> PreTrainedModel:
+    """Return a model of a configuration, as torch's default device makes it."""
+    model_class = runtime_of(config).model_class
+    return model_class._from_config(model_class.config_class.from_dict(config), **arguments)
 
 
 def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.device) -> torch.nn.Module:
@@ -79,8 +84,8 @@ def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.d
     """
     torch.manual_seed(options.seed)
     with torch.device(device):
-        base = Qwen2AudioForConditionalGeneration._from_config(
-            Qwen2AudioConfig.from_dict(config),
+        base = _random_model(
+            config,
             dtype=getattr(torch, options.dtype),
             attn_implementation="sdpa" if device.type == "cuda" else "eager",
         )
@@ -130,21 +135,22 @@ def bench_full_size(options: FinetuneOptions, *, steps: int) -> dict[str, Any]:
 
     Raises UserError where there is no GPU, or one too small for the weights.
     """
-    config = shipped_config(MODEL)
-    assert config is not None
+    model_name = read_campaign(CAMPAIGN).model.name
+    config = shipped_config(model_name)
+    assert config is not None, f"no configuration of {model_name} ships"
     where = "train bench --full-size"
     if not torch.cuda.is_available():
-        what = f"no GPU here: a step of {MODEL} is measured on CUDA, and torch sees none"
+        what = f"no GPU here: a step of {model_name} is measured on CUDA, and torch sees none"
         raise UserError(where, what, "run it where `torch.cuda.is_available()`, or leave --full-size out")
     device, card = torch.device("cuda"), torch.cuda.get_device_name()
     with torch.device("meta"):
-        whole = Qwen2AudioForConditionalGeneration._from_config(Qwen2AudioConfig.from_dict(config))
+        whole = _random_model(config)
     size = sum(p.numel() for p in whole.parameters())
     free, _ = torch.cuda.mem_get_info()
     if free < (needed := size * getattr(torch, options.dtype).itemsize):
         what = f"{card} has {free / 2**30:.1f} GiB free, the weights alone take {needed / 2**30:.1f}"
         raise UserError(where, what, "free it, or take a larger one")
-    batch = make_batch(Qwen2AudioConfig.from_dict(config), options.batch_size, torch.Generator().manual_seed(0))
+    batch = make_batch(config, options.batch_size, torch.Generator().manual_seed(0))
     tokens = int(batch["attention_mask"].sum())
     found = time_steps(make_model(config, options, device), batch, options, steps, device)
     rate, peak = found["flops_per_step"] / found["seconds_per_step"], peak_flops(card)

@@ -1,9 +1,9 @@
-"""Whether the input keeps up with the step: batches made by one process, which is what one data worker does.
+"""Measure whether the input is faster than the step: batches made by one process, as one data worker does.
 
 Four ways: from the corpus' own files; with the features kept; and, the corpus' clips joined to speeches of minutes in
 AAC, as Europarl-ST has them, from speeches that are decoded once and from speeches that are decoded for each utterance.
-Decoding once is counted in, as if the run had one epoch. Each is timed by the clock and in CPU time, which other work
-on the machine disturbs less.
+Decoding once is counted in, as if the run had one epoch. Each is measured in wall time and in CPU time, which other
+load on the machine affects less.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOpt
     def rate(utterances: Sequence[Utterance], audio: Decoded, keep: bool, limit: int, prepare: bool = False) -> Rate:
         made = Utterances(utterances, processor, audio, prompts, task.end_token, keep=keep)
         if keep:
-            made.hear_all(lambda amount: None)
+            made.extract_all(lambda amount: None)
         decode = (lambda: audio.decode(0, 1, lambda: None, lambda amount: None)) if prepare else (lambda: None)
         return _rate(made, options, limit, decode)
 
@@ -122,10 +122,10 @@ def bench_input(
     batches: int,
     consumed: Rate,
 ) -> dict[str, Any]:
-    """Return the utterances/s of the input alone, in one process, and how many times what the step consumes that is.
+    """Return the utterances/s of the input alone, in one process, and their ratio to what the step consumes.
 
-    from_files: decode, features, tokens, padding, as a data worker does it for corpora too large to keep; kept: what
-    is left to do in the step where the features are kept; m4a: from speeches that are decoded once, that counted in;
+    from_files: decode, features, tokens, padding, as a data worker does it for corpora too large to keep; kept: the
+    work that is left where the features are kept; m4a: from speeches that are decoded once, that counted in;
     m4a_whole: from the same speeches, each decoded for each utterance. consumed: by our step, of `bench_step`.
     """
     rates = alone(_feed, base, corpus, data, task, options, batches)

@@ -1,11 +1,11 @@
-"""What a training step costs, against a plain loop of peft and transformers.Trainer.
+"""Measure time and memory of a training step, against a plain loop of peft and transformers.Trainer.
 
-The plain loop is what one writes first: the processor called on the texts and audios of a batch in the collator, with
+The plain loop is the usual first version: the processor called on the texts and audios of a batch in the collator, with
 its own padding; random batches; the model's own loss over every position. Both get the same base, adapters, utterances,
 precision, batch size and number of steps. Each run is a process of its own, so that its peak memory is its own, and the
-two take turns, so that what else the machine does meets both; rates are medians over the turns. Ours computes the audio
-features before the first step where they are few enough to be kept, the plain loop in the step: the time that it takes
-for the utterances of the timed steps is added to ours.
+two take turns, so that other load on the machine affects both; rates are medians over the turns. Ours computes the
+audio features before the first step where they are few enough to be kept, the plain loop in the step: the time that it
+takes for the utterances of the timed steps is added to ours.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WARM_UP_STEPS = 2
 
 
 class _Clock(TrainerCallback):
-    """When each step ended, by the clock and in CPU time; the loading of its batch is part of a step."""
+    """Record when each step ended, in wall and CPU time; the loading of its batch is part of a step."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, float]] = []
@@ -72,17 +72,17 @@ def _our_trainer(
 ) -> Trainer:
     processor = load_processor(base)
     prompts = render_prompts(task.prompt, task.languages)
-    heard = Utterances(utterances, processor, Decoded(data, folder), prompts, task.end_token, keep=True)
+    examples = Utterances(utterances, processor, Decoded(data, folder), prompts, task.end_token, keep=True)
     lengths = [u.end - u.start for u in utterances]
     epochs = 1 + steps * options.batch_size // len(utterances)
     batches = plan_batches(lengths, options.batch_size, epochs, options.seed)
     return LoraTrainer(
         batches=PlannedBatches(batches, options.batch_size),
-        dev=Dev(heard, options.batch_size, 0, 0),
+        dev=Dev(examples, options.batch_size, 0, 0),
         base_name=task.model_name,
         model=load_adapted(base, options),
         args=_settings(options, folder, steps),
-        train_dataset=heard,
+        train_dataset=examples,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
 
@@ -120,7 +120,7 @@ LOOPS: dict[str, Callable[..., Trainer]] = {"ours": _our_trainer, "plain": _plai
 def _train(
     loop: str, base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, steps: int
 ) -> dict[str, float]:
-    """Return what some steps of one loop took; meant for a process of its own."""
+    """Return the cost of some steps of one loop; meant for a process of its own."""
     utterances = read_corpus(corpus / "train.jsonl")
     utterances = random.Random(options.seed).sample(utterances, min(len(utterances), steps * options.batch_size))
     clock = _Clock()
@@ -130,22 +130,22 @@ def _train(
         trainer.add_callback(clock)
         begun = time.perf_counter(), time.process_time()
         if loop == "ours":
-            trainer.train_dataset.hear_all(lambda amount: None)
-        hearing, hearing_cpu = (
+            trainer.train_dataset.extract_all(lambda amount: None)
+        features, features_cpu = (
             (now - then) / steps for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True)
         )
         trainer.train()
     wall, cpu = clock.per_step()
     return {
-        "utterances_per_second": options.batch_size / (wall + hearing),
-        "cpu_seconds_per_step": cpu + hearing_cpu,
-        "of_which_features_cpu_seconds": hearing_cpu,
+        "utterances_per_second": options.batch_size / (wall + features),
+        "cpu_seconds_per_step": cpu + features_cpu,
+        "of_which_features_cpu_seconds": features_cpu,
         "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes(),
     }
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function gives in a fresh process."""
+    """Return the result of a function in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 

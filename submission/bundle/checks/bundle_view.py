@@ -14,7 +14,7 @@ from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES, Folder
 from submission.bundle.description import Facts, derive_facts, parameter_count
 from submission.bundle.manifest import NAME, RECIPE_FILE
 from submission.errors import UserError
-from submission.model.families import ARCHITECTURES, read_config, shipped_config
+from submission.model.families import FAMILIES, read_config, shipped_config
 from submission.progress import progress
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
@@ -73,7 +73,7 @@ class BundleView(Folder):
     def base_sizes(self) -> dict[str, int] | None:
         """The sizes of the campaign's base model, or None for one that does not ship."""
         config = self._base_config
-        return None if config is None else ARCHITECTURES[self.campaign.model.architecture].sizes(config)
+        return None if config is None else FAMILIES[self.campaign.model.architecture].sizes(config)
 
     @property
     def base_parameters(self) -> int | None:
@@ -92,7 +92,7 @@ class BundleView(Folder):
             return None
         if self.config.get("model_type") != self.campaign.model.architecture:
             return None
-        return ARCHITECTURES[self.campaign.model.architecture].sizes(self.config)
+        return FAMILIES[self.campaign.model.architecture].sizes(self.config)
 
     @cached_property
     def headers(self) -> dict[str, Header | BadHeader]:

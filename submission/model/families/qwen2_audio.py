@@ -2,7 +2,7 @@
 
 Three names for one tensor: the hub's (`language_model.model.layers.0.…`, which `save_pretrained` still
 writes), the loaded model's in transformers 5 (`model.language_model.layers.0.…`), and the role (`mlp.up`).
-The house speaks the hub's names in files and roles in recipes.
+Files use the hub's names, recipes use roles.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from submission.errors import UserError
+from submission.model.families.family import Family
 from submission.model.families.smoothing import SmoothingGroup, Stack
 from submission.model.families.tensors import TensorSpec
 
@@ -207,13 +208,13 @@ def _encoded(frames: int) -> int:
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     given = config.get(name) or {}
     if not isinstance(given, dict):
-        raise UserError(f"config.json: {name}", f"expected an object, got {given!r}", "mend the configuration")
+        raise UserError(f"config.json: {name}", f"expected an object, got {given!r}", "correct the configuration")
     section = DEFAULTS[name] | {key: value for key, value in given.items() if value is not None}
     if given.get("num_key_value_heads", 0) is None:
         section["num_key_value_heads"] = section["num_attention_heads"]
     for key in DEFAULTS[name]:
         if type(section[key]) is not int or section[key] < 1:
-            raise UserError(f"config.json: {name}.{key}", f"expected a size, got {section[key]!r}", "mend the value")
+            raise UserError(f"config.json: {name}.{key}", f"expected a size, got {section[key]!r}", "correct the value")
     return section
 
 
@@ -279,3 +280,33 @@ def _text_shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (width,)
     shapes["language_model.model.norm.weight"] = (width,)
     return shapes | _linear("language_model.lm_head", text["vocab_size"], width, bias=False)
+
+
+def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Return a configuration whose audio encoder and decoder have at most so many layers each."""
+    counts = {"audio_config": "encoder_layers", "text_config": "num_hidden_layers"}
+    sections = {name: _section(config, name) for name in counts}
+    return config | {
+        name: config.get(name, {}) | {key: min(layers, sections[name][key])} for name, key in counts.items()
+    }
+
+
+def ordinary_tokens(config: dict[str, Any]) -> int:
+    """Return the number of token ids before the audio token, or all where the configuration names none."""
+    vocabulary = _section(config, "text_config")["vocab_size"]
+    return min(vocabulary, config.get("audio_token_index", vocabulary))
+
+
+FAMILY = Family(
+    name="qwen2_audio",
+    roles=ROLES,
+    tensors=tensors,
+    sizes=sizes,
+    role_of=role_of,
+    hub_name=hub_name,
+    module_name=module_name,
+    stacks=STACKS,
+    smoothing_groups=smoothing_groups,
+    with_layers=with_layers,
+    ordinary_tokens=ordinary_tokens,
+)

@@ -1,6 +1,6 @@
 """Smoothing groups: where a factor per channel can move from one tensor into the next without changing the model.
 
-What a tensor puts out per channel, divided by s, is what the next ones take in per column, multiplied by s: a norm and
+What a tensor outputs per channel, divided by s, is what the next ones take in per column, multiplied by s: a norm and
 the linears that read it, or two linears with nothing between them but what commutes with a factor (attention's sums
 over positions, the product with an activated gate). Quantization that looks at activations (AWQ) chooses s.
 """
@@ -38,4 +38,5 @@ class Stack:
     layers: str | None
     """Name on the hub of the list of its layers, `audio_tower.layers`; None where it has none."""
     positions: Callable[[int, int], int]
-    """(mel frames, tokens) of an utterance -> how many positions it has here; padding follows them."""
+    """(audio frames, tokens) of an utterance -> how many positions it has here; padding follows them. Frames are those
+    of the family's features (`AudioFeatures.frames`)."""

@@ -1,4 +1,4 @@
-"""One tensor of an architecture."""
+"""The specification of one tensor: name, shape, role."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from submission.errors import UserError
-from submission.model.families import architecture_of, read_config, shipped_config, stored_dtype, tensors
+from submission.model.families import family_of, read_config, shipped_config, stored_dtype, tensors
 from submission.model.families.qwen2_audio import ROLES, hub_name, module_name, role_of
 
 SMALL = {
@@ -88,7 +88,7 @@ def test_layers_are_numbered_within_their_stack():
 @pytest.mark.parametrize("config", [SMALL, shipped_config("Qwen2-Audio-7B")], ids=["small", "Qwen2-Audio-7B"])
 def test_a_factor_fits_everything_that_its_smoothing_group_names(config):
     shapes = {spec.name: spec for spec in tensors(config)}
-    groups = architecture_of(config).smoothing_groups(config)
+    groups = family_of(config).smoothing_groups(config)
     for group in groups:
         channels = shapes[group.sources[0]].shape[0]
         assert all(shapes[name].shape[0] == channels for name in group.sources), group.name
@@ -99,8 +99,8 @@ def test_a_factor_fits_everything_that_its_smoothing_group_names(config):
 
 
 def test_smoothing_groups_come_in_the_order_of_activations():
-    groups = architecture_of(SMALL).smoothing_groups(SMALL)
-    stacks = [stack.name for stack in architecture_of(SMALL).stacks]
+    groups = family_of(SMALL).smoothing_groups(SMALL)
+    stacks = [stack.name for stack in family_of(SMALL).stacks]
     places = [(stacks.index(group.stack), group.layer or 0) for group in groups]
     assert places == sorted(places) and len({group.name for group in groups}) == len(groups)
     audio = [group.name for group in groups if group.stack == "audio" and group.layer == 1]
@@ -112,7 +112,7 @@ def test_smoothing_groups_come_in_the_order_of_activations():
 def test_attentions_output_is_a_target_only_where_no_heads_share_their_values():
     alike = {**SMALL, "text_config": {**SMALL["text_config"], "num_key_value_heads": 6}}
     outputs = [
-        {target for group in architecture_of(c).smoothing_groups(c) for target in group.targets if "o_proj" in target}
+        {target for group in family_of(c).smoothing_groups(c) for target in group.targets if "o_proj" in target}
         for c in (SMALL, alike)
     ]
     assert not outputs[0]
@@ -122,7 +122,7 @@ def test_attentions_output_is_a_target_only_where_no_heads_share_their_values():
 def test_positions_are_those_of_the_librarys_encoder():
     torch = pytest.importorskip("torch")
     encoder = pytest.importorskip("transformers").Qwen2AudioEncoder._get_feat_extract_output_lengths
-    audio, projector, text = architecture_of(SMALL).stacks
+    audio, projector, text = family_of(SMALL).stacks
     for frames in (7, 8, 9, 10, 11, 399, 400, 3000):
         encoded, pooled = (int(n) for n in encoder(None, torch.tensor(frames)))
         assert (audio.positions(frames, 50), projector.positions(frames, 50)) == (encoded, pooled)
@@ -148,7 +148,19 @@ def test_a_size_that_is_none_is_refused_by_name():
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(UserError, match="unknown model 'whisper'; known: qwen2_audio"):
-        architecture_of({"model_type": "whisper"})
+        family_of({"model_type": "whisper"})
+
+
+def test_fewer_layers_change_nothing_else():
+    shallow = family_of(SMALL).with_layers(SMALL, 2)
+    assert shallow["text_config"] == SMALL["text_config"] | {"num_hidden_layers": 2}
+    assert shallow["audio_config"] == SMALL["audio_config"]
+    assert family_of(SMALL).with_layers(SMALL, 99) == SMALL
+
+
+def test_tokens_below_that_of_audio_are_ordinary():
+    assert family_of(SMALL).ordinary_tokens(SMALL) == 5
+    assert family_of(SMALL).ordinary_tokens({key: SMALL[key] for key in SMALL if key != "audio_token_index"}) == 200
 
 
 def test_the_dtype_is_read_under_its_old_and_its_new_name():

@@ -1,0 +1,53 @@
+"""The interface of a model family's shapes: what the rest of the program may ask, by arithmetic on a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from submission.model.families.smoothing import SmoothingGroup, Stack
+from submission.model.families.tensors import TensorSpec
+
+
+def no_tied_weights(config: dict[str, Any]) -> dict[str, str]:
+    """Return no tied weights: every weight of the loaded model is stored by its own name."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A kind of model as its configuration describes it; needs the standard library only.
+
+    A configuration is the parsed `config.json` of a checkpoint. Functions raise UserError for one that does not add up.
+    The model class, audio features and prompt are in the family's second file (`submission.runtime.families`).
+    """
+
+    name: str
+    """The `model_type` of its configurations."""
+    roles: tuple[str, ...]
+    """Every role that occurs, in the order in which tables show them."""
+    tensors: Callable[[dict[str, Any]], list[TensorSpec]]
+    """Configuration -> every tensor that a checkpoint stores, in the model's order. Each layer has its own shapes; of
+    weights that share their numbers (`tied_weights`) the stored one alone is listed."""
+    sizes: Callable[[dict[str, Any]], dict[str, int]]
+    """Configuration -> "section.key" -> size, of everything that shapes a tensor, also where it is silent."""
+    role_of: Callable[[str], str]
+    """Name of a tensor on the hub -> its role; KeyError for a name that is none."""
+    hub_name: Callable[[str], str]
+    """Name of a tensor in a file or in a loaded model -> its name on the hub."""
+    module_name: Callable[[str], str]
+    """Name of a tensor or module on the hub -> its path in the loaded transformers model."""
+    stacks: tuple[Stack, ...]
+    """Parts of the model in the order in which activations reach them."""
+    smoothing_groups: Callable[[dict[str, Any]], list[SmoothingGroup]]
+    """Configuration -> tensors between which a factor per channel can move, in the same order."""
+    with_layers: Callable[[dict[str, Any], int], dict[str, Any]]
+    """(configuration, n) -> the configuration whose stacks have at most n layers each, all else unchanged."""
+    ordinary_tokens: Callable[[dict[str, Any]], int]
+    """Configuration -> n: token ids below n are plain text, none of them stands for audio."""
+    tied_weights: Callable[[dict[str, Any]], dict[str, str]] = no_tied_weights
+    """Configuration -> weight of the loaded model that no checkpoint stores -> the stored weight whose numbers it
+    shares, both by their names on the hub: a head tied to the embedding."""
+    droppable_roles: tuple[str, ...] = ()
+    """Roles whose tensors a system for speech may leave out of its model."""

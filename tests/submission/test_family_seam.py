@@ -1,0 +1,85 @@
+"""No module names a model family but the family's own two files; held by reading the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# What only a family's own files may name: classes, the model type, tensors, features, sections and special tokens.
+NAMES = {
+    "qwen2_audio": (
+        r"qwen2_?audio|qwen2-audio|\bqwen2\b|audio_tower|multi_modal_projector|language_model"
+        r"|input_features|feature_attention_mask|audio_config|text_config|audio_token_index|<\|AUDIO\|>"
+        r"|max_source_positions|n_mel|nb_max_frames|hop_length"
+    ),
+}
+
+OWN = {name: {f"submission/{side}/families/{name}.py" for side in ("model", "runtime")} for name in NAMES}
+
+# Where else a family is named, and why.
+ALLOWED = {
+    "submission/model/families/__init__.py": "its line in FAMILIES",
+    "submission/runtime/families/__init__.py": "its line in RUNTIMES",
+    "submission/miniature/model.py": "builds the miniature's model, which is one of the family",
+    "submission/miniature/forge.py": "trains the miniature from scratch, encoder and decoder by their parts",
+    "submission/miniature/training.py": "computes the miniature's training loss, with the encoder's pieces of its own",
+    "submission/miniature/curriculum.py": "extracts the features that the miniature is trained on",
+    "submission/miniature/evaluation.py": "evaluates the miniature by the stock class, independent of the runtime",
+}
+
+# Data that names a family or its model, and why.
+DATA = {
+    "submission/campaigns/iwslt26.toml": "the organisers' base model, its family and its prompt",
+    "submission/campaigns/miniature.toml": "the miniature's base model, its family and its prompt",
+    "submission/model/families/Qwen2-Audio-7B.config.json": "the published configuration of the base model",
+    "submission/miniature/base/config.json": "the miniature's checkpoint",
+    "submission/miniature/base/processor_config.json": "the miniature's checkpoint",
+    "submission/miniature/base/tokenizer.json": "the miniature's checkpoint: its special tokens",
+    "submission/miniature/base/tokenizer_config.json": "the miniature's checkpoint: its special tokens",
+}
+
+FILES = sorted(
+    path.relative_to(ROOT)
+    for package in ("submission", "train", "quantize", "segment", "evaluate")
+    for path in (ROOT / package).rglob("*.py")
+)
+
+
+def named(path: Path) -> Iterator[str]:
+    """Yield every identifier and string constant of a source but its docstrings."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+        for field in ("id", "attr", "name", "arg", "module"):
+            if isinstance(value := getattr(node, field, None), str):
+                yield value
+
+
+@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("path", FILES, ids=Path.as_posix)
+def test_only_a_familys_own_files_name_it(path, family):
+    found = {name for name in named(path) if re.search(NAMES[family], name, re.IGNORECASE)}
+    if path.as_posix() not in OWN[family] | ALLOWED.keys():
+        assert not found, f"{path} names the family {family}: {sorted(found)}"
+
+
+def test_each_exception_is_needed():
+    for path in ALLOWED:
+        assert any(re.search("|".join(NAMES.values()), name, re.IGNORECASE) for name in named(Path(path))), path
+
+
+def test_the_data_that_names_a_family_is_listed():
+    pattern = re.compile("|".join(NAMES.values()), re.IGNORECASE)
+    files = [path for end in ("toml", "json") for path in (ROOT / "submission").rglob(f"*.{end}")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    # Comments of a TOML file may speak of any model.
+    uncommented = {name: re.sub(r"(?m)^\s*#.*$", "", text) for name, text in texts.items()}
+    assert {name for name, text in uncommented.items() if pattern.search(text)} == DATA.keys()
