@@ -42,7 +42,7 @@ def awq(args: argparse.Namespace) -> None:
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model), report.json.
+    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model), packing_report.json.
 
     Where layers are chosen by sensitivity, sensitivity.svg and .png show which. The ranking of layers and the
     calibration of AWQ are built before it where the recipe asks for them.

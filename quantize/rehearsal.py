@@ -222,7 +222,7 @@ def is_made(path: Path, shard: Shard) -> bool:
     if not path.is_file() or path.stat().st_size != file_bytes(shard.layout):
         return False
     try:
-        return read_header(path)[0] == lay_out(shard.layout)
+        return read_header(path).tensors == lay_out(shard.layout)
     except UserError:  # of this size, and no safetensors file: made anew
         return False
 

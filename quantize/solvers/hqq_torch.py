@@ -1,4 +1,4 @@
-"""The solvers in torch's own operations, for weights that lie on a GPU; the same algorithms as `kernels.py`.
+"""Run hqq and alternating least squares in torch's own operations, on a GPU; the algorithms are those of `hqq_kernels`.
 
 Every pass goes over the whole weight, as in hqq, and in float32 (hqq takes float16 on a GPU).
 """
@@ -13,7 +13,7 @@ Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def solve_pieces(weight: torch.Tensor, group_size: int, top: int, *, round_zero: bool, iterations: int) -> Parts:
-    """Return codes, scale and zero-point of a weight by hqq's iteration, as `kernels.solve_groups` does."""
+    """Return codes, scale and zero-point of a weight by hqq's iteration, as `hqq_kernels.solve_groups` does."""
     whole = weight.shape[1] - weight.shape[1] % group_size
     pieces = [(weight[:, :whole], group_size), (weight[:, whole:], weight.shape[1] - whole)]
     solved = [_solve(piece, width, top, round_zero, iterations) for piece, width in pieces if piece.shape[1]]
@@ -58,7 +58,7 @@ def _shrunk(errors: torch.Tensor) -> torch.Tensor:
 
 
 def refit_pieces(weight: torch.Tensor, group_size: int, top: int, scale: torch.Tensor, zero: torch.Tensor) -> Parts:
-    """Return codes, scale and zero-point after alternating least squares, as `kernels.refit_groups` does."""
+    """Return codes, scale and zero-point after alternating least squares, as `hqq_kernels.refit_groups` does."""
     whole = weight.shape[1] // group_size
     columns = whole * group_size
     pieces = [

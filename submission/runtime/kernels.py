@@ -22,18 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.affine import Affine
-from submission.model.codecs.bitstream import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
+    from submission.model.codecs.codec import GroupedCodes
 
 KERNEL_DTYPE = torch.bfloat16
 """Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
 
 GROUP_SIZES = (32, 64, 128, 256)
-PREPACKED_PART = "codes"
-"""The part of an affine weight whose place an arranged one takes."""
-
 BITS = 4
 MIDDLE = 8
 
@@ -42,7 +39,7 @@ CACHE_ELEMENTS = 1 << 19
 
 
 class Kernel(Protocol):
-    """A product with 4-bit codes. All of them are stateless: what they need is in an `Prepacked` weight."""
+    """A product with 4-bit codes. All of them are stateless: what they need is in a `Prepacked` weight."""
 
     device: str
     """Type of device that it runs on."""
@@ -134,12 +131,14 @@ class Layout:
 class Prepacked:
     """A weight [rows, columns] whose codes lie as a kernel wants them."""
 
-    def __init__(self, kernel: Kernel, layout: Layout, codec: Affine, parts: Mapping[str, Tensor], columns: int):
+    def __init__(
+        self, kernel: Kernel, layout: Layout, codec: GroupedCodes, parts: Mapping[str, Tensor], columns: int
+    ) -> None:
         """Take the parts of a weight; codes that are 4 bits wide are arranged in the memory where they lie."""
-        codes = parts[PREPACKED_PART]
+        codes = parts[codec.codes_part]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
-        self.others = {name: part for name, part in parts.items() if name != PREPACKED_PART}
+        self.others = {name: part for name, part in parts.items() if name != codec.codes_part}
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
         """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
@@ -147,7 +146,7 @@ class Prepacked:
         whole = (len(codes), columns // 2)
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
-            self.codes[rows] = layout.prepack(unpack_codes(codes[rows], codec.bits, columns) + self.shift)
+            self.codes[rows] = layout.prepack(codec.unpack(codes[rows], columns) + self.shift)
 
     def _blocks(self, begin: int, end: int) -> Iterator[slice]:
         """Yield slices of rows, whole tiles, that are worked on at a time."""
@@ -190,11 +189,11 @@ class Prepacked:
     def parts(self) -> dict[str, Tensor]:
         """What the codec stores, by suffix, its codes in their own order again."""
         codes = torch.cat([self._packed(rows) for rows in self._blocks(0, self.shape[0])])
-        return {PREPACKED_PART: codes, **self.others}
+        return {self.codec.codes_part: codes, **self.others}
 
     def _packed(self, rows: slice) -> Tensor:
         codes = (self.layout.codes(self.codes[rows]) - self.shift).transpose(1, 2).contiguous()
-        return pack_codes(codes.view(-1, self.shape[1]), self.codec.bits)
+        return self.codec.pack(codes.view(-1, self.shape[1]))
 
 
 def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
@@ -202,16 +201,15 @@ def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacke
 
     Codes that are 4 bits wide are arranged in the memory where they lie.
     """
-    codes = parts.get(PREPACKED_PART)
-    kernel = KERNELS.get(codes.device.type) if codes is not None else None
-    if kernel is None or not isinstance(codec, Affine) or codec.bits > BITS:
+    grouped = codec.grouped_codes()
+    if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
         return None
-    if codec.group_size not in GROUP_SIZES or columns % codec.group_size:
+    codes = parts[grouped.codes_part]
+    kernel = KERNELS.get(codes.device.type)
+    layout = proved_layout(kernel, codes.device) if kernel is not None else None
+    if kernel is None or layout is None or not layout.fits((len(codes), columns)):
         return None
-    layout = proved_layout(kernel, codes.device)
-    if layout is None or not layout.fits((len(codes), columns)):
-        return None
-    return Prepacked(kernel, layout, codec, parts, columns)
+    return Prepacked(kernel, layout, grouped, parts, columns)
 
 
 @functools.cache
@@ -255,6 +253,6 @@ def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
     }
     parts = {name: part.to(device) for name, part in parts.items()}
     inputs = torch.randn(5, columns, generator=generator).to(device, KERNEL_DTYPE)
-    expected = F.linear(inputs.float(), codec.decode(parts, columns, torch.float32))
+    expected = F.linear(inputs.float(), codec.decode(parts, (rows, columns), torch.float32))
     outputs = Prepacked(kernel, layout, codec, parts, columns).multiply(inputs).float()
     return bool((outputs - expected).norm() < 0.02 * expected.norm())

@@ -7,7 +7,7 @@ is for. `prepack` prepares the linears of a model for the device's own kernel, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,18 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from submission.model.codecs import Codec
-from submission.runtime.kernels import KERNEL_DTYPE, PREPACKED_PART, Prepacked, prepack
-
-STORED_DTYPES = {
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-}
-"""Dtypes that the parts of a codec may have, by their name in a safetensors header."""
+from submission.model.codecs.dtypes import torch_dtype
+from submission.runtime.kernels import KERNEL_DTYPE, Prepacked, prepack
 
 LINEAR_ELEMENTS = 1 << 26
 """Weights that a linear holds dequantized at a time: 128 MiB in bfloat16. Only an LM head has more."""
@@ -46,7 +36,7 @@ class PackedTensor(nn.Module):
         self.dtype = dtype
         self.prepacked: Prepacked | None = None
         for name, (kind, part_shape) in codec.parts(tuple(shape)).items():
-            self.register_buffer(name, torch.empty(part_shape, dtype=STORED_DTYPES[kind], device=device))
+            self.register_buffer(name, torch.empty(part_shape, dtype=torch_dtype(kind), device=device))
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:
@@ -61,17 +51,24 @@ class PackedTensor(nn.Module):
         """Return the weight in dtype, or some of its rows: a slice, or int64 [n] of row numbers."""
         if self.prepacked is not None and not isinstance(rows, torch.Tensor):
             return self.prepacked.dequantize(dtype, slice(None) if rows is None else rows)
-        parts = self.parts
-        if rows is not None:
-            parts = {name: part[rows] for name, part in parts.items()}
-        return self.codec.decode(parts, self.shape[1], dtype)
+        return self.codec.decode(self.parts, self.shape, dtype, rows)
+
+    def blocks(self, dtype: torch.dtype, elements: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the weight in blocks of whole rows, about `elements` weights each: which rows, and these in dtype."""
+        if self.prepacked is None:
+            yield from self.codec.blocks(self.parts, self.shape, dtype, elements)
+            return
+        step = max(1, elements // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, min(start + step, self.shape[0]))
+            yield rows, self.prepacked.dequantize(dtype, rows)
 
     def prepack(self) -> bool:
         """Lay the codes as the device's kernel wants them; say whether there is one. Casts and moves undo it."""
         if self.prepacked is None and self.dtype == KERNEL_DTYPE:
             self.prepacked = prepack(self.codec, self.parts, self.shape[1])
             if self.prepacked is not None:
-                self._buffers[PREPACKED_PART] = None
+                self._buffers[self.prepacked.codec.codes_part] = None
         return self.prepacked is not None
 
     def _restore(self) -> None:
@@ -116,14 +113,12 @@ class PackedLinear(nn.Module):
         if prepacked is not None and prepacked.supports(inputs):
             outputs = prepacked.multiply(inputs)
             return outputs if self.bias is None else outputs + self.bias
-        step = max(1, LINEAR_ELEMENTS // self.in_features)
-        if self.out_features <= step:
+        if self.weight.shape.numel() <= LINEAR_ELEMENTS:
             return F.linear(inputs, self.weight.dequantize(inputs.dtype), self.bias)
         outputs = []
-        for start in range(0, self.out_features, step):
-            rows = slice(start, start + step)
-            bias = None if self.bias is None else self.bias[rows]
-            outputs.append(F.linear(inputs, self.weight.dequantize(inputs.dtype, rows), bias))
+        for rows, weight in self.weight.blocks(inputs.dtype, LINEAR_ELEMENTS):
+            outputs.append(F.linear(inputs, weight, None if self.bias is None else self.bias[rows]))
+            del weight  # before the next block is decoded
         return torch.cat(outputs, dim=-1)
 
 

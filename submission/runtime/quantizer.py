@@ -81,7 +81,7 @@ class PackedQuantizer(HfQuantizer):
             if not isinstance(module, PackedTensor):
                 continue
             try:
-                module.codec.check(module.parts, module.shape[1])
+                module.codec.check(module.parts, module.shape)
             except ValueError as error:
                 part, _, what = str(error).partition(": ")
                 raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again") from error

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
+from submission.model.codecs.dtypes import TORCH_NAMES, torch_dtype
 from submission.model.safetensors_header import DTYPE_BYTES, file_bytes, header_bytes, lay_out, read_header
 
 TENSORS = {
@@ -31,10 +32,10 @@ def broken(path: Path, old: bytes, new: bytes) -> Path:
 
 
 def test_a_header_is_read_back_as_it_was_laid_out(tmp_path):
-    infos, metadata, start = read_header(write(tmp_path / "x.safetensors"))
-    assert infos == lay_out(TENSORS)
-    assert metadata == {"format": "pt"}
-    assert start == len(header_bytes(TENSORS)) and start % 8 == 0
+    header = read_header(write(tmp_path / "x.safetensors"))
+    assert header.tensors == lay_out(TENSORS)
+    assert header.metadata == {"format": "pt"}
+    assert header.data_offset == len(header_bytes(TENSORS)) and header.data_offset % 8 == 0
 
 
 def test_wide_dtypes_come_first_so_that_every_tensor_is_aligned():
@@ -45,26 +46,12 @@ def test_wide_dtypes_come_first_so_that_every_tensor_is_aligned():
 def test_the_header_equals_the_librarys_for_every_dtype(tmp_path):
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
-    dtypes = {
-        "BOOL": torch.bool,
-        "U8": torch.uint8,
-        "I8": torch.int8,
-        "I16": torch.int16,
-        "U16": torch.uint16,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "I32": torch.int32,
-        "U32": torch.uint32,
-        "F32": torch.float32,
-        "F64": torch.float64,
-        "I64": torch.int64,
-        "U64": torch.uint64,
-    }
-    assert set(dtypes) == set(DTYPE_BYTES)
-    names = [f"{stem}.{dtype}" for stem in ("b", "a10", "a9", "ä") for dtype in dtypes]
+    assert set(TORCH_NAMES) == set(DTYPE_BYTES)
+    assert all(torch_dtype(name).itemsize == size for name, size in DTYPE_BYTES.items())
+    names = [f"{stem}.{dtype}" for stem in ("b", "a10", "a9", "ä") for dtype in TORCH_NAMES]
     path = tmp_path / "library.safetensors"
     save_file(
-        {name: torch.zeros((2, 3), dtype=dtypes[name.rsplit(".")[-1]]) for name in names},
+        {name: torch.zeros((2, 3), dtype=torch_dtype(name.rsplit(".")[-1])) for name in names},
         path,
         metadata={"format": "pt"},
     )
@@ -83,7 +70,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
 def test_bytes_after_the_last_tensor_are_refused(tmp_path):
     path = write(tmp_path / "x.safetensors")
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(UserError, match="its header promises"):
+    with pytest.raises(UserError, match="its tensors take 37 bytes, the file holds 38"):
         read_header(path)
 
 
@@ -93,12 +80,12 @@ def test_an_unknown_dtype_is_refused_by_name(tmp_path):
 
 
 def test_a_shape_that_contradicts_its_bytes_is_refused(tmp_path):
-    with pytest.raises(UserError, match="b.codes: .*takes 18 bytes, the header gives 15"):
+    with pytest.raises(UserError, match="b.codes: .*takes 18 bytes, its offsets give it 15"):
         read_header(broken(tmp_path / "x.safetensors", b"[3,5]", b"[3,6]"))
 
 
 def test_overlapping_tensors_are_refused(tmp_path):
-    with pytest.raises(UserError, match="b.scale: begins at byte 14, expected 16"):
+    with pytest.raises(UserError, match="b.scale: overlaps the tensor before it: begins at byte 14, expected 16"):
         read_header(broken(tmp_path / "x.safetensors", b"[16,22]", b"[14,20]"))
 
 
