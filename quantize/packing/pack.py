@@ -1,8 +1,8 @@
 """Pack a checkpoint, one tensor at a time: the whole model is never in memory.
 
 Every tensor's place in the new file is known before the first byte is read, since it follows from shapes alone
-(`submission.model.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to its
-place at once. A tensor is packed or kept as it is; one that can be neither is refused before the first is written.
+(`submission.model.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to
+its place at once. A tensor is packed or kept as it is; one that can be neither is refused before the first is written.
 """
 
 from __future__ import annotations

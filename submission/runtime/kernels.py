@@ -1,13 +1,13 @@
-"""Products of activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
+"""Multiply activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
 
 They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations. Their
 weight is `(code - 8) * scale + offset`; ours is `(code - zero) * scale`, so the offset is `(8 - zero) * scale`. Scale
 and offset are rounded to bfloat16, as weights are where they are dequantized, and sums are float32.
 
-A kernel wants its codes in an order of its own, which torch does not document and which differs between processors. So
-the order is learned here, from what the kernel makes of known codes, and proved by a product with random ones; a kernel
-that fails is not used on that machine. An order that is known can be read back: the codes are kept in
-that order alone, and long inputs, for which a kernel is slower than a plain product, dequantize from there.
+A kernel needs its codes in an order of its own, which torch does not document and which differs between processors. So
+the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
+is not used on that machine. Prepacked codes can be read back: they are kept in that order alone, and long inputs, for
+which a kernel is slower than a plain product, are multiplied with the weight that is dequantized from there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BITS = 4
 MIDDLE = 8
 
 CACHE_ELEMENTS = 1 << 19
-"""Codes that change their order at a time on a CPU, so that the passes stay in its cache."""
+"""Codes that are reordered at a time on a CPU, so that the passes stay in its cache."""
 
 
 class Kernel(Protocol):
@@ -44,7 +44,7 @@ class Kernel(Protocol):
     device: str
     """Type of device that it runs on."""
     tiles: tuple[tuple[int, int], ...]
-    """Rows and columns of the tiles that codes may be arranged in; the first that proves right is."""
+    """Rows and columns of the tiles that codes may be ordered in; the first that is verified is used."""
     most_rows: int
     """Rows of activations up to which it is faster than dequantizing and multiplying."""
 
@@ -93,8 +93,8 @@ KERNELS: dict[str, Kernel] = {kernel.device: kernel for kernel in (CPUKernel(), 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """How a kernel arranges codes: tile by tile along the rows, two codes a byte, those of a tile in a fixed order."""
+class TileLayout:
+    """The order of a kernel's codes: tile by tile along the rows, two per byte, those of a tile in a fixed order."""
 
     rows: int
     """Of a tile."""
@@ -120,7 +120,7 @@ class Layout:
         return (high << BITS | low).view(rows, columns // 2)
 
     def codes(self, prepacked: Tensor) -> Tensor:
-        """Return what was arranged as uint8 [tiles along the rows, columns, rows of a tile]."""
+        """Return prepacked codes as uint8 [tiles along the rows, columns, rows of a tile]."""
         tiles = prepacked.view(-1, self.rows * self.columns // 2)
         nibbles = torch.cat([tiles & 0xF, tiles >> BITS], dim=1)
         if self.order is not None:
@@ -129,12 +129,12 @@ class Layout:
 
 
 class Prepacked:
-    """A weight [rows, columns] whose codes lie as a kernel wants them."""
+    """A weight [rows, columns] whose codes are in a kernel's order."""
 
     def __init__(
-        self, kernel: Kernel, layout: Layout, codec: GroupedCodes, parts: Mapping[str, Tensor], columns: int
+        self, kernel: Kernel, layout: TileLayout, codec: GroupedCodes, parts: Mapping[str, Tensor], columns: int
     ) -> None:
-        """Take the parts of a weight; codes that are 4 bits wide are arranged in the memory where they lie."""
+        """Take the parts of a weight; 4-bit codes are prepacked in place."""
         codes = parts[codec.codes_part]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
@@ -155,7 +155,7 @@ class Prepacked:
         return (slice(start, min(start + step, end)) for start in range(begin, end, step))
 
     def supports(self, inputs: Tensor) -> bool:
-        """Say whether the kernel multiplies these inputs [..., columns], and sooner than a plain product would."""
+        """Return whether the kernel multiplies these inputs [..., columns] faster than a plain product."""
         return (
             inputs.dtype == KERNEL_DTYPE
             and inputs.numel() <= self.kernel.most_rows * self.shape[1]
@@ -197,9 +197,9 @@ class Prepacked:
 
 
 def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
-    """Return a weight arranged for its device's kernel, or None where there is none that takes it.
+    """Return a weight prepacked for its device's kernel, or None where no kernel supports it.
 
-    Codes that are 4 bits wide are arranged in the memory where they lie.
+    4-bit codes are prepacked in place.
     """
     grouped = codec.grouped_codes()
     if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
@@ -213,8 +213,8 @@ def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacke
 
 
 @functools.cache
-def proved_layout(kernel: Kernel, device: torch.device) -> Layout | None:
-    """Return how a kernel arranges codes on this machine, or None where it does not run or does not compute right."""
+def proved_layout(kernel: Kernel, device: torch.device) -> TileLayout | None:
+    """Return the order of a kernel's codes on this machine; None where it does not run or computes wrong products."""
     for rows, columns in kernel.tiles:
         try:
             layout = _learn(kernel, rows, columns, device)
@@ -225,7 +225,7 @@ def proved_layout(kernel: Kernel, device: torch.device) -> Layout | None:
     return None
 
 
-def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Layout | None:
+def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> TileLayout | None:
     """Return the order within a tile of this size; None where tiles have another."""
     size = rows * columns
     places = torch.arange(size, device=device).view(columns, rows).t()
@@ -237,11 +237,11 @@ def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Lay
     order, natural = found.argsort(), torch.arange(size, device=device)
     if not torch.equal(found[order], natural):
         return None
-    return Layout(rows, columns, None if torch.equal(order, natural) else order)
+    return TileLayout(rows, columns, None if torch.equal(order, natural) else order)
 
 
-def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
-    """Say whether a product with random codes is that of the dequantized weight."""
+def _is_right(kernel: Kernel, layout: TileLayout, device: torch.device) -> bool:
+    """Return whether a product with random codes is that of the dequantized weight."""
     generator = torch.Generator().manual_seed(0)
     codec = Affine(bits=BITS, group_size=GROUP_SIZES[1])
     rows, columns = 3 * layout.rows, 2 * max(layout.columns, codec.group_size)

@@ -1,8 +1,8 @@
-"""Packed layers: weights that stay codes in memory and are unpacked while they are used.
+"""Layers whose weights stay codes in memory and are decoded while they are used.
 
-A linear is dequantized whole (the head in row blocks) for each call and forgotten again; an embedding unpacks the
-rows that are looked up. What the parts of a weight hold, its codec knows. Nothing is cached: memory is what packing
-is for. `prepack` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
+A linear is dequantized whole (the head in row blocks) for each call; an embedding decodes the rows that are looked up.
+Only the codec knows what the parts of a weight hold. Nothing is cached: packing is there to save memory.
+`prepack_linears` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PackedTensor(nn.Module):
     """A weight [rows, columns] as a codec stores it; takes the place of the `weight` parameter of a layer.
 
     Its state is the codec's parts with the dtypes of the file. Casting the model changes `dtype`, in which the weight
-    is handed out, and never the stored parts.
+    is returned, and never the stored parts.
     """
 
     def __init__(self, codec: Codec, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device | str) -> None:
@@ -64,7 +64,7 @@ class PackedTensor(nn.Module):
             yield rows, self.prepacked.dequantize(dtype, rows)
 
     def prepack(self) -> bool:
-        """Lay the codes as the device's kernel wants them; say whether there is one. Casts and moves undo it."""
+        """Order the codes for the device's kernel; return whether there is one. Casts and moves undo it."""
         if self.prepacked is None and self.dtype == KERNEL_DTYPE:
             self.prepacked = prepack(self.codec, self.parts, self.shape[1])
             if self.prepacked is not None:
@@ -137,17 +137,16 @@ class PackedEmbedding(nn.Module):
 
 
 def prepack_linears(model: nn.Module) -> int:
-    """Prepare every linear that a kernel of its device takes, once; return how many these are.
+    """Prepack every linear that a kernel of its device supports, once; return how many these are.
 
-    From then on short inputs in bfloat16 are multiplied with the codes themselves. To be called where inference
-    begins, on the device where it will be. 4-bit codes are arranged in the memory where they lie; of narrower ones a
-    4-bit copy takes their place.
+    Afterwards short inputs in bfloat16 are multiplied with the codes themselves. Call it right before inference, on the
+    device of inference. 4-bit codes are prepacked in place; narrower ones are replaced by a 4-bit copy.
     """
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
     return sum(linear.weight.prepack() for linear in linears)
 
 
 def plain_bytes(model: nn.Module) -> int:
-    """Return the bytes that a model's packed weights would take as plain ones, in the dtypes they are handed out in."""
+    """Return the bytes that a model's packed weights would take as plain ones in their dtypes."""
     weights = [module for module in model.modules() if isinstance(module, PackedTensor)]
     return sum(weight.shape.numel() * weight.dtype.itemsize for weight in weights)

@@ -1,6 +1,6 @@
-"""How stock `from_pretrained` comes to load a packed model: its quantization method, told to transformers.
+"""Register the quantization method `packed` with transformers, so that stock `from_pretrained` loads packed models.
 
-A packed model's `config.json` says `quant_method: packed`; transformers looks that up, asks the quantizer below to
+A packed model's `config.json` says `quant_method: packed`; transformers looks that up, calls the quantizer below to
 put packed layers into the empty model, and reads the file's tensors straight into them.
 """
 
@@ -51,7 +51,7 @@ class PackedConfig(QuantizationConfigMixin):
 
 
 class PackedQuantizer(HfQuantizer):
-    """Put packed layers into a model before its weights are read, and hold what was read."""
+    """Put packed layers into a model before its weights are read, and check the weights afterwards."""
 
     requires_calibration = True  # packing is `python -m quantize pack`, never a side effect of loading
 
@@ -88,7 +88,7 @@ class PackedQuantizer(HfQuantizer):
         return model
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
-        """Serve `model.dequantize()`: the same weights as plain layers, for who has the memory and wants speed."""
+        """Serve `model.dequantize()`: the same weights as plain layers, which take more memory and are faster."""
         for name, layer in list(model.named_modules()):
             if isinstance(layer, (PackedLinear, PackedEmbedding)):
                 model.set_submodule(name, plain_layer(layer, dtype or layer.weight.dtype))
@@ -126,7 +126,7 @@ def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn
 
 
 def register() -> None:
-    """Tell transformers of the method, once per process."""
+    """Register the method with transformers, once per process."""
     if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         register_quantization_config(METHOD)(PackedConfig)
         register_quantizer(METHOD)(PackedQuantizer)

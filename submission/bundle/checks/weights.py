@@ -1,4 +1,4 @@
-"""CFG and WEI: the model folder. Is it loadable, is it data only, is it what its configuration says?"""
+"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and is what its configuration says."""
 
 from __future__ import annotations
 
