@@ -28,7 +28,7 @@ from submission.model.checkpoint import (
     read_checkpoint,
     weight_files,
 )
-from submission.model.codecs import Codec
+from submission.model.codecs import Codec, codec_parts
 from submission.model.codecs.dtypes import torch_dtype
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
@@ -183,11 +183,16 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
 
 def encode(name: str, weight: torch.Tensor, codec: Codec, solve_for: SolveFor) -> dict[str, torch.Tensor]:
     """Return stored name -> tensor of a weight, float [rows, columns]; UserError where the codec cannot store it."""
+    declared = codec_parts(name, codec, tuple(weight.shape))
     try:
         parts = codec.encode(weight, solve_for(name, codec))
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(name, what, fix) from error
+    # Offsets in the file follow from what is declared: a part of another size would overwrite the next tensor.
+    expected = {suffix: (torch_dtype(dtype), torch.Size(shape)) for suffix, (dtype, shape) in declared.items()}
+    encoded = {suffix: (part.dtype, part.shape) for suffix, part in parts.items()}
+    assert encoded == expected, f"{codec.name} stores {encoded} of {name}, and declares {expected}"
     return {f"{name}.{suffix}": part for suffix, part in parts.items()}
 
 

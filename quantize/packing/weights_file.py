@@ -35,7 +35,7 @@ class WeightsFile:
     def write(self, parts: Mapping[str, torch.Tensor]) -> None:
         """Write tensors, by their stored names, to their places."""
         for name, part in parts.items():
-            data = part.contiguous().view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
+            data = part.contiguous().view(-1).view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
             self.file.seek(self.begin[name])
             self.file.write(data.data)
 
@@ -56,7 +56,7 @@ def open_weights(
     """Open the file for these tensors, name -> (dtype, shape), as a killed run of the same layout left it, or empty."""
     head = header_bytes(stored)
     begun = journal is not None and journal.is_file() and path.is_file() and _begins_with(path, head)
-    done = dict(read_journal(journal)) if begun else {}
+    done = dict(read_journal(journal)) if journal is not None and begun else {}
     if journal is not None and not begun:
         journal.unlink(missing_ok=True)  # before the file is written again: a journal never lists more than there is
     with ExitStack() as stack:

@@ -74,12 +74,13 @@ def _refit(weight: torch.Tensor, width: int, top: int, scale: torch.Tensor, zero
     values = weight.reshape(-1, width).float()
     shape = scale.shape
     given, origin = scale.reshape(-1, 1), zero.reshape(-1, 1)
-    best = (_codes(values, 1 / given, origin, top), given, origin)
+    best: Parts = (_codes(values, 1 / given, origin, top), given, origin)
     least = _squared_errors(values, *best)
     for start in STARTS:
         *found, errors = _least_squares(values, given * start, top / 2 - (top / 2 - origin) / start, top)
         better = (errors < least) & (found[1] * float(MOST_STEPS) >= 1)
-        best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))
+        codes, scale, zero = (torch.where(better, new, old) for new, old in zip(found, best, strict=True))
+        best = (codes, scale, zero)
         least = torch.where(better, errors, least)
     codes, scale, zero = best
     return codes.to(torch.uint8).view(weight.shape), scale.view(shape), zero.view(shape)

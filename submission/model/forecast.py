@@ -113,7 +113,8 @@ def forecast(
 
 def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
     """Return the forecast for codecs already resolved; specs: the tensors of this configuration."""
-    dtype, layout = stored_dtype(config), {}
+    dtype = stored_dtype(config)
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     rows: dict[str, RoleBytes] = {}
     for spec in specs:
         parts = stored_parts(spec, codecs.get(spec.name), dtype)

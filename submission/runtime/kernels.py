@@ -48,6 +48,8 @@ class Kernel(Protocol):
     most_rows: int
     """Rows of activations up to which it is faster than dequantizing and multiplying."""
 
+    def __hash__(self) -> int: ...
+
     def prepack(self, codes: Tensor) -> Tensor:
         """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape."""
 
@@ -63,7 +65,7 @@ class CPUKernel:
     """torch's kernel for x86 and ARM. Measured on two cores with AVX-512 (docs/inference.md)."""
 
     device = "cpu"
-    tiles = ((64, 1), (32, 1), (16, 1))
+    tiles: tuple[tuple[int, int], ...] = ((64, 1), (32, 1), (16, 1))
     most_rows = 192
 
     def prepack(self, codes: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class CUDAKernel:
     """tinygemm, which torch brings along. Where it stops being faster has not been measured."""
 
     device = "cuda"
-    tiles = ((8, 128),)
+    tiles: tuple[tuple[int, int], ...] = ((8, 128),)
     most_rows = 32
 
     def prepack(self, codes: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class PackedTensor(nn.Module):
     is returned, and never the stored parts.
     """
 
-    def __init__(self, codec: Codec, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(self, codec: Codec, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str) -> None:
         super().__init__()
         self.codec = codec
         self.shape = torch.Size(shape)
@@ -41,7 +41,9 @@ class PackedTensor(nn.Module):
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """What is stored, by suffix."""
-        return self.prepacked.parts if self.prepacked is not None else dict(self._buffers)  # type: ignore[return-value]
+        if self.prepacked is not None:
+            return self.prepacked.parts
+        return {name: part for name, part in self._buffers.items() if part is not None}
 
     @property
     def device(self) -> torch.device:
@@ -90,8 +92,9 @@ class PackedTensor(nn.Module):
         super()._apply(fn, recurse)
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=device)).dtype
         for name, before in stored.items():
-            if self._buffers[name].dtype != before.dtype:
-                self._buffers[name] = before.to(self._buffers[name].device)
+            after = self._buffers[name]
+            if after is not None and after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
         return self
 
     def extra_repr(self) -> str:
@@ -115,11 +118,11 @@ class PackedLinear(nn.Module):
             return outputs if self.bias is None else outputs + self.bias
         if self.weight.shape.numel() <= LINEAR_ELEMENTS:
             return F.linear(inputs, self.weight.dequantize(inputs.dtype), self.bias)
-        outputs = []
+        blocks = []
         for rows, weight in self.weight.blocks(inputs.dtype, LINEAR_ELEMENTS):
-            outputs.append(F.linear(inputs, weight, None if self.bias is None else self.bias[rows]))
+            blocks.append(F.linear(inputs, weight, None if self.bias is None else self.bias[rows]))
             del weight  # before the next block is decoded
-        return torch.cat(outputs, dim=-1)
+        return torch.cat(blocks, dim=-1)
 
 
 class PackedEmbedding(nn.Module):

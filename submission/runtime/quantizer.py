@@ -31,7 +31,7 @@ class PackedConfig(QuantizationConfigMixin):
     """The `quantization_config` of a packed model's `config.json`, kept as it is written there."""
 
     def __init__(self, *, version: int, codecs: dict[str, Any], weights: dict[str, str]) -> None:
-        self.quant_method = METHOD
+        self.quant_method = METHOD  # type: ignore[assignment]  # a method that transformers does not list
         self.version = version
         self.codecs = codecs
         self.weights = weights
@@ -71,6 +71,7 @@ class PackedQuantizer(HfQuantizer):
             # transformers only warns of missing tensors, and fills them with what is in memory.
             read_checkpoint(Path(checkpoint_files[0]).parent)
         module_name = ARCHITECTURES[model.config.model_type].module_name
+        assert isinstance(self.quantization_config, PackedConfig)
         for name, codec in self.quantization_config.by_weight().items():
             path = module_name(name).removesuffix(".weight")
             layer = model.get_submodule(path)
@@ -104,13 +105,10 @@ class PackedQuantizer(HfQuantizer):
 
 def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
     """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
-    shape = tuple(layer.weight.shape)
-    weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
-    if isinstance(layer, nn.Embedding):
-        return PackedEmbedding(weight)
-    if isinstance(layer, nn.Linear):
-        return PackedLinear(weight, layer.bias)
-    raise TypeError(f"no packed counterpart of {type(layer).__name__}")
+    if not isinstance(layer, (nn.Linear, nn.Embedding)):
+        raise TypeError(f"no packed counterpart of {type(layer).__name__}")
+    weight = PackedTensor(codec, tuple(layer.weight.shape), dtype=dtype, device=layer.weight.device)
+    return PackedEmbedding(weight) if isinstance(layer, nn.Embedding) else PackedLinear(weight, layer.bias)
 
 
 def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn.Linear | nn.Embedding:
@@ -120,7 +118,8 @@ def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn
         plain: nn.Linear | nn.Embedding = nn.Embedding(rows, columns, device="meta")
     else:
         plain = nn.Linear(columns, rows, bias=layer.bias is not None, device="meta")
-        plain.bias = layer.bias
+        if layer.bias is not None:
+            plain.bias = layer.bias
     plain.weight = nn.Parameter(layer.weight.dequantize(dtype), requires_grad=False)
     return plain
 

@@ -137,6 +137,17 @@ def test_a_budget_that_holds_no_part_is_refused_by_name(base, codecs, tmp_path):
         pack_checkpoint(base, tmp_path, codecs | {UP: codecs[UP].allotted(10)}, solver="hqq")
 
 
+def test_a_codec_that_stores_other_parts_than_it_declares_is_refused(base, page_codec, codecs, tmp_path):
+    class Longer(page_codec):
+        def encode(self, weight, solve):
+            parts = page_codec.encode(self, weight, solve)
+            return parts | {"stream": torch.cat([parts["stream"], parts["stream"][-1:]])}
+
+    longer = Longer(levels=15, budget_bytes=codecs[UP].budget_bytes)
+    with pytest.raises(AssertionError, match=rf"deflated15b\d+ stores .* of {UP}, and declares"):
+        pack_checkpoint(base, tmp_path, codecs | {UP: longer}, solver="hqq")
+
+
 def faults(folder: Path) -> list[tuple[str, str]]:
     view = BundleView(folder, read_campaign("miniature"))
     every = (checks.configuration, checks.outside_reference, checks.unreadable_json, checks.no_weights)
