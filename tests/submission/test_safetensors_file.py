@@ -6,7 +6,15 @@ import pytest
 
 from submission.errors import UserError
 from submission.model.codecs.dtypes import TORCH_NAMES, torch_dtype
-from submission.model.safetensors_header import DTYPE_BYTES, file_bytes, header_bytes, lay_out, read_header
+from submission.model.safetensors_header import (
+    DTYPE_BYTES,
+    BadHeader,
+    file_bytes,
+    header_bytes,
+    lay_out,
+    parse_header,
+    read_header,
+)
 
 TENSORS = {
     "b.codes": ("U8", (3, 5)),
@@ -100,3 +108,36 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, data):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_header(tmp_path / "none.safetensors")
+
+
+ENTRY = '{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
+
+
+@pytest.mark.parametrize(
+    ("header", "problem", "tensor", "said"),
+    [
+        (f'{{"a":{ENTRY},"a":{ENTRY}}}', "repeated", None, "gives the key 'a' more than once"),
+        ('{"a":' * 5000, "unreadable", None, "header: is"),
+        ('{"a":[]}', "unreadable", "a", "has not exactly dtype, shape and data_offsets"),
+        ('{"a":{"dtype":[[]],"shape":[2],"data_offsets":[0,2]}}', "unreadable", "a", "unknown dtype list"),
+        ('{"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}}', "unreadable", "a", "that are no sizes"),
+        ('{"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}}', "unreadable", "a", "no sizes"),
+        ('{"a":{"dtype":"U8","shape":[281474976710657],"data_offsets":[0,1]}}', "unreadable", "a", "no sizes"),
+        ('{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,2]}}', "layout", "a", "takes 3 bytes"),
+        ('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', "layout", "a", "leaves a gap before it"),
+        (f'{{"a":{ENTRY},"__metadata__":{{"format":1}}}}', "unreadable", None, "not a table of texts"),
+        (' {"a":1}', "unreadable", None, "does not begin with"),
+        ('{"a":\ud800}', "unreadable", None, "is not JSON in UTF-8"),
+    ],
+)
+def test_the_parser_says_which_kind_of_wrong_a_header_is(header, problem, tensor, said):
+    text = header.encode("utf-8", "surrogatepass")
+    data = len(text).to_bytes(8, "little") + text
+    with pytest.raises(BadHeader) as caught:
+        parse_header(data, len(data) + 2)
+    assert (caught.value.problem, caught.value.tensor) == (problem, tensor) and said in str(caught.value)
+
+
+def test_a_header_beyond_the_limit_is_refused_unread():
+    with pytest.raises(BadHeader, match="here it can have 10 at most"):
+        parse_header((1 << 40).to_bytes(8, "little"), 1 << 50, limit=10)
