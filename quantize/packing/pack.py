@@ -93,11 +93,7 @@ def pack_checkpoint(
         raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
     specs, solve_for = tensors(checkpoint.config), bind_solver(solver, side_data)
     need_served(solver, codecs)
-    for spec in specs:
-        found, said = checkpoint.located[spec.name].dtype, stored_dtype(checkpoint.config)
-        if spec.name not in codecs and found != said:
-            what = f"{spec.name} is kept as it is, in {found}, and config.json says {said}"
-            raise UserError(str(folder), what, "store all tensors in one dtype, so that sizes are known before")
+    _refuse_other_dtypes(checkpoint, specs, codecs)
     stored = {
         name: part
         for spec in specs
@@ -114,16 +110,25 @@ def pack_checkpoint(
     return {
         "solver": solver,
         "packed": {name: target.report[name] for name in sorted(target.report)},
-        "kept": {
-            "tensors": len(kept),
-            "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept),
-        },
+        "kept": {"tensors": len(kept), "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept)},
         "parameters": sum(math.prod(spec.shape) for spec in specs),
         "weights_bytes": file_bytes(stored),
         "total_bytes": sum(path.stat().st_size for path in out.iterdir()),
         "copied": [path.name for path in copied],
         "left_out": sorted(path.name for path in folder.iterdir() if path.name not in known),
     }
+
+
+def _refuse_other_dtypes(checkpoint: Checkpoint, specs: list[TensorSpec], codecs: dict[str, Codec]) -> None:
+    """Raise UserError where a tensor that is kept as it is has another dtype than the configuration says."""
+    expected = stored_dtype(checkpoint.config)
+    for spec in specs:
+        found = checkpoint.located[spec.name].dtype
+        if spec.name not in codecs and found != expected:
+            what = f"{spec.name} is kept as it is, in {found}, and config.json says {expected}"
+            raise UserError(
+                str(checkpoint.folder), what, "store all tensors in one dtype, so that sizes are known before"
+            )
 
 
 def _write_tensors(
