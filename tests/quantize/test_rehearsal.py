@@ -173,7 +173,7 @@ def test_a_rehearsal_goes_on_with_what_a_killed_one_left_and_leaves_nothing(tmp_
 def test_a_folder_that_no_rehearsal_made_is_left_alone(tmp_path):
     make_checkpoint(tmp_path / "checkpoint", SMALL)
     before = tree_digest(tmp_path)
-    with pytest.raises(UserError, match="is there, and not of a rehearsal"):
+    with pytest.raises(UserError, match="exists, and was not made by a rehearsal"):
         rehearse_config(tmp_path, SMALL, OPTIONS, LIMIT, keep=False)
     assert tree_digest(tmp_path) == before
 
