@@ -42,7 +42,7 @@ def awq(args: argparse.Namespace) -> None:
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model), report.json.
+    """Build the stage quantize of a system, or of every system of a list: the packed model and packing_report.json.
 
     Where layers are chosen by sensitivity, sensitivity.svg and .png show which. The ranking of layers and the
     calibration of AWQ are built before it where the recipe asks for them.
@@ -106,7 +106,7 @@ def rehearse(args: argparse.Namespace) -> int:
 
     record = run_rehearsal(args.out, args.recipe, args.layers, args.keep)
     print(canonical_json(record) if args.json else rehearsal_text(record))
-    return 0 if all(record["met"].values()) else 1
+    return 0 if all(record["passed"].values()) else 1
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What a model weighs, which layers are sensitive, what AWQ gained: as a person reads it."""
+"""Render size forecasts, rankings of layers and AWQ results as text tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_STEPS = 16
 """Further steps that a table shows."""
 
 
-def forecast_record(system: System, cast: Forecast) -> dict[str, Any]:
+def forecast_record(system: System, forecast: Forecast) -> dict[str, Any]:
     """Return a forecast as JSON values."""
     return {
         "recipe": system.recipe.name,
@@ -29,16 +29,16 @@ def forecast_record(system: System, cast: Forecast) -> dict[str, Any]:
                 "parameters": role.parameters,
                 "bytes": role.size_bytes,
             }
-            for role in cast.roles
+            for role in forecast.roles
         ],
-        "header_bytes": cast.header_bytes,
-        "config_bytes": cast.config_bytes,
-        "other_bytes": cast.other_bytes,
-        "weights_bytes": cast.weights_bytes,
-        "total_bytes": cast.total_bytes,
+        "header_bytes": forecast.header_bytes,
+        "config_bytes": forecast.config_bytes,
+        "other_bytes": forecast.other_bytes,
+        "weights_bytes": forecast.weights_bytes,
+        "total_bytes": forecast.total_bytes,
         "limit_bytes": system.campaign.size_limit_bytes,
-        "parameters": cast.parameters,
-        "codecs": {name: codec.name for name, codec in cast.codecs.items()},
+        "parameters": forecast.parameters,
+        "codecs": {name: codec.name for name, codec in forecast.codecs.items()},
         "steps": [
             {
                 "role": step.role,
@@ -47,29 +47,29 @@ def forecast_record(system: System, cast: Forecast) -> dict[str, Any]:
                 "change": step.change,
                 "saved_bytes": step.saved_bytes,
             }
-            for step in further_steps(cast)
+            for step in further_steps(forecast)
         ],
     }
 
 
-def forecast_table(system: System, cast: Forecast) -> str:
+def forecast_table(system: System, forecast: Forecast) -> str:
     """Return a forecast as a table by role, its total against the limit, and what further steps would save."""
     rows = [("role", "stored as", "tensors", "parameters", "bytes", "GB", "GiB")]
-    for role in cast.roles:
+    for role in forecast.roles:
         counts = (f"{role.tensors:,}", f"{role.parameters:,}")
-        rows.append((role.role, ", ".join(role.codecs), *counts, *_units(role.size_bytes, cast)))
+        rows.append((role.role, ", ".join(role.codecs), *counts, *_units(role.size_bytes, forecast)))
     for name, size in (
-        ("header", cast.header_bytes),
-        ("config.json", cast.config_bytes),
-        ("tokenizer and others", cast.other_bytes),
+        ("header", forecast.header_bytes),
+        ("config.json", forecast.config_bytes),
+        ("tokenizer and others", forecast.other_bytes),
     ):
-        rows.append((name, "", "", "", *_units(size, cast)))
-    rows.append(("total", "", "", f"{cast.parameters:,}", *_units(cast.total_bytes, cast)))
+        rows.append((name, "", "", "", *_units(size, forecast)))
+    rows.append(("total", "", "", f"{forecast.parameters:,}", *_units(forecast.total_bytes, forecast)))
     lines = [aligned(rows, left=(0, 1))]
-    if not cast.other_bytes:
+    if not forecast.other_bytes:
         lines.append(NO_TOKENIZER)
-    lines += ["", *against_limit(cast.total_bytes, system.campaign.size_limit)]
-    if steps := further_steps(cast):
+    lines += ["", *against_limit(forecast.total_bytes, system.campaign.size_limit)]
+    if steps := further_steps(forecast):
         lines += ["", "One step further would save", steps_table(steps[:MOST_STEPS])]
         if len(steps) > MOST_STEPS:
             lines.append(f"and {len(steps) - MOST_STEPS} that save less (--json)")
@@ -85,23 +85,24 @@ def steps_table(steps: Sequence[Step]) -> str:
     return aligned(rows, left=(0, 1, 2, 3))
 
 
-def systems_table(casts: Sequence[tuple[System, Forecast]]) -> str:
+def systems_table(forecasts: Sequence[tuple[System, Forecast]]) -> str:
     """Return the sizes of several systems of one campaign, one a line, and which of them meet the limit."""
-    campaign = casts[0][0].campaign
+    campaign = forecasts[0][0].campaign
     rows = [("system", "bytes", "GB", "GiB", f"meets {campaign.size_limit}", "bits per parameter", "what it is")]
-    for system, cast in casts:
-        meets = "yes" if cast.total_bytes <= campaign.size_limit_bytes else "no"
-        bits = f"{8 * cast.total_bytes / cast.parameters:.2f}"
-        rows.append((system.recipe.name, *_units(cast.total_bytes, cast), meets, bits, system.recipe.description))
+    for system, forecast in forecasts:
+        meets = "yes" if forecast.total_bytes <= campaign.size_limit_bytes else "no"
+        bits = f"{8 * forecast.total_bytes / forecast.parameters:.2f}"
+        units = _units(forecast.total_bytes, forecast)
+        rows.append((system.recipe.name, *units, meets, bits, system.recipe.description))
     lines = [aligned(rows, left=(0, 6))]
-    if not all(cast.other_bytes for _, cast in casts):
+    if not all(forecast.other_bytes for _, forecast in forecasts):
         lines.append(NO_TOKENIZER)
     return "\n".join(lines)
 
 
-def _units(size: int, cast: Forecast) -> tuple[str, str, str]:
+def _units(size: int, forecast: Forecast) -> tuple[str, str, str]:
     """Return a size in bytes, GB and GiB, with as many decimals as the whole model's."""
-    decimals = len(in_unit(cast.total_bytes, GB).partition(".")[2])
+    decimals = len(in_unit(forecast.total_bytes, GB).partition(".")[2])
     return f"{size:,}", f"{size / GB:.{decimals}f}", f"{size / GIB:.{decimals}f}"
 
 
@@ -132,6 +133,6 @@ def awq_table(report: dict[str, Any]) -> str:
         rows.append((name, f"{group['exponent']:g}", f"{before:.5f}", f"{after:.5f}", change))
     calibration = report["calibration"]
     read = "source and target" if calibration["targets"] else "source"
-    heard = f"{calibration['utterances']} utterances of {', '.join(calibration['pairs'])} ({read})"
-    head = f"Relative squared error of outputs on {heard}"
+    used = f"{calibration['utterances']} utterances of {', '.join(calibration['pairs'])} ({read})"
+    head = f"Relative squared error of outputs on {used}"
     return f"{head}\n{aligned(rows)}"

@@ -1,14 +1,14 @@
-"""A rehearsal at full size: a checkpoint shaped like the real one, of random weights, streamed to a system's model.
+"""Rehearse packing at full size: make a checkpoint of the real model's shapes with random weights, and pack it.
 
-It answers before the real weights are there whether packing them will be done in time, within memory, and weigh what
-the forecast says. None of that depends on what the weights mean.
+This shows before the real weights are there whether packing takes acceptable time and memory, and whether the model
+weighs what the forecast says. None of that depends on the values of the weights.
 
-The weights are Gaussian, 0.02 wide as trained ones are, and one in ten thousand stands out. They come from one block
-that is drawn once and laid over every tensor from a place of the tensor's own: drawing 8.4 billion numbers would take
-longer than packing them. The block's length is a prime, so that the groups of a tensor begin at different places of
-it, and no two of up to `BLOCK_LENGTH` groups are the same.
+The weights are Gaussian with a standard deviation of 0.02, as trained ones have, and one in ten thousand is an outlier.
+They come from one block that is drawn once and repeated over every tensor from an offset of the tensor's own: drawing
+8.4 billion numbers would take longer than packing them. The block's length is a prime, so that the groups of a tensor
+begin at different offsets, and no two of up to `BLOCK_LENGTH` groups are the same.
 
-Packing runs in a process of its own, whose peak of memory is nobody else's.
+Packing runs in a separate process, so that its peak memory is measured alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SYSTEM = "ablation:g128"
 """System 8 of the paper."""
 
 MARK = "rehearsal.txt"
-"""In the folder to work in: what lies beside it may be removed."""
+"""Marks a folder made by a rehearsal, whose contents the next one may remove."""
 
 SEED = 0
 BLOCK_LENGTH = 16_777_259
@@ -66,9 +66,9 @@ def rehearse(out: Path, recipe: str = SYSTEM, layers: int | None = None, keep: b
     """Return what making and packing a checkpoint shaped like the campaign's model took.
 
     layers: of the decoder and of the audio encoder each, None for all; embedding and head stay as large as they are.
-    Works in `out`, which afterwards holds nothing of it unless `keep`; a killed rehearsal goes on with the shards that
-    it finished and packs anew. What a recipe chooses by sensitivity falls on the first layers, random ones having none.
-    Raises UserError where the disk is too small or the recipe asks for what random weights cannot give.
+    Works in `out`, which is emptied afterwards unless `keep`; a killed rehearsal resumes with the shards that it
+    finished and packs from the start. Layers that a recipe chooses by sensitivity are the first ones, since random
+    weights have no ranking. Raises UserError where the disk is too small or the recipe calibrates by AWQ.
     """
     campaign = read_campaign(CAMPAIGN)
     options = read_recipe(recipe, CAMPAIGN).quantize
@@ -94,15 +94,15 @@ def rehearse_config(
     out: Path, config: dict[str, Any], options: QuantizeOptions, limit_bytes: int, *, keep: bool
 ) -> dict[str, Any]:
     """Return what making and packing a checkpoint of a configuration took, as `rehearse` does."""
-    cast = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes)
+    predicted = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes)
     plain, packed = out / "checkpoint", out / "packed"
     _need_own(out, plain, packed)
-    _need_space(out, _left_to_make(plain, config) + cast.total_bytes)
-    write_text(out / MARK, "This folder is a rehearsal's: checkpoint/ and packed/ are removed by the next one.\n")
+    _need_space(out, _left_to_make(plain, config) + predicted.total_bytes)
+    write_text(out / MARK, "Made by a rehearsal: checkpoint/ and packed/ are removed by the next one.\n")
     shutil.rmtree(packed, ignore_errors=True)
     made = make_checkpoint(plain, config)
-    work = _pack_apart(plain, packed, cast.codecs, options.solver)
-    record = _record(made, work, cast, sum(path.stat().st_size for path in packed.iterdir()))
+    work = _pack_apart(plain, packed, predicted.codecs, options.solver)
+    record = _record(made, work, predicted, sum(path.stat().st_size for path in packed.iterdir()))
     if not keep:
         for folder in (plain, packed):
             shutil.rmtree(folder)
@@ -111,33 +111,33 @@ def rehearse_config(
 
 
 def _need_own(out: Path, *folders: Path) -> None:
-    """Make the folder to work in; UserError where it holds folders of these names that no rehearsal made."""
+    """Make the working folder; UserError where it holds folders of these names that no rehearsal made."""
     for folder in folders:
         if folder.exists() and not (out / MARK).is_file():
-            raise UserError(str(folder), "is there, and not of a rehearsal", "name another folder with --out")
+            raise UserError(str(folder), "exists, and was not made by a rehearsal", "name another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _record(made: dict[str, Any], work: dict[str, Any], cast: Forecast, size_bytes: int) -> dict[str, Any]:
+def _record(made: dict[str, Any], work: dict[str, Any], predicted: Forecast, size_bytes: int) -> dict[str, Any]:
     seconds = made["seconds"] + work["seconds"]
     return {
-        "parameters": cast.parameters,
+        "parameters": predicted.parameters,
         "checkpoint_bytes": made["bytes"],
         "shards": made["shards"],
         "shards_found": made["shards_found"],
         "making_seconds": made["seconds"],
         "packing_seconds": work["seconds"],
         "seconds": round(seconds, 1),
-        "parameters_per_second": round(cast.parameters / work["seconds"]),
+        "parameters_per_second": round(predicted.parameters / work["seconds"]),
         "peak_bytes": work["peak_bytes"],
         "model_bytes": size_bytes,
-        "forecast_bytes": cast.total_bytes,
+        "forecast_bytes": predicted.total_bytes,
         "relative_mse": work["relative_mse"],
         "bars": {"seconds": MOST_SECONDS, "peak_bytes": MOST_PEAK_BYTES},
-        "met": {
+        "passed": {
             "seconds": seconds <= MOST_SECONDS,
             "peak_bytes": work["peak_bytes"] <= MOST_PEAK_BYTES,
-            "forecast": size_bytes == cast.total_bytes,
+            "forecast": size_bytes == predicted.total_bytes,
         },
         "machine": describe_machine() | {"threads": work["threads"]},
     }
@@ -165,14 +165,14 @@ def plan_shards(config: dict[str, Any], shard_bytes: int = SHARD_BYTES) -> list[
     Named as on the hub, `model-00001-of-00005.safetensors`.
     """
     pieces: list[list[TensorSpec]] = [[]]
-    room = shard_bytes
+    left = shard_bytes
     for spec in tensors(config):
         size = tensor_bytes(DTYPE, spec.shape)
-        if pieces[-1] and size > room:
+        if pieces[-1] and size > left:
             pieces.append([])
-            room = shard_bytes
+            left = shard_bytes
         pieces[-1].append(spec)
-        room -= size
+        left -= size
     return [
         Shard(name=f"model-{number:05d}-of-{len(pieces):05d}.safetensors", specs=tuple(specs))
         for number, specs in enumerate(pieces, start=1)
@@ -208,7 +208,7 @@ def make_checkpoint(folder: Path, config: dict[str, Any], *, shard_bytes: int = 
 
 
 def _prepare(folder: Path, names: set[str]) -> None:
-    """Make the folder, and empty it of shards of other names and of what was cut off."""
+    """Make the folder, and remove shards of other names and unfinished files."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     for path in folder.glob("model-*.safetensors"):
@@ -217,17 +217,17 @@ def _prepare(folder: Path, names: set[str]) -> None:
 
 
 def is_made(path: Path, shard: Shard) -> bool:
-    """Say whether a shard is there in full; it is renamed into place when it is, so its header tells."""
+    """Return whether a shard is complete; it is renamed into place when it is, so its header shows it."""
     if not path.is_file() or path.stat().st_size != file_bytes(shard.layout):
         return False
     try:
-        return read_header(path)[0] == lay_out(shard.layout)
-    except UserError:  # of this size, and no safetensors file: made anew
+        return read_header(path).tensors == lay_out(shard.layout)
+    except UserError:  # of this size, and no safetensors file: make it again
         return False
 
 
 def draw_block() -> np.ndarray:
-    """Return uint16 [BLOCK_LENGTH], the bits of bfloat16 numbers: Gaussian, with a few that stand out."""
+    """Return uint16 [BLOCK_LENGTH], the bits of bfloat16 numbers: Gaussian, with a few outliers."""
     generator = np.random.default_rng(SEED)
     values = generator.standard_normal(BLOCK_LENGTH, dtype=np.float32)
     values *= SIGMA
@@ -277,12 +277,12 @@ def _need_space(out: Path, needed: int) -> None:
 
 
 def _pack_apart(plain: Path, packed: Path, codecs: Mapping[str, Codec], solver: str) -> dict[str, Any]:
-    """Pack in a process of its own, and return what `_pack` does there."""
+    """Pack in a separate process, and return the result of `_pack` there."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_pack, plain, packed, dict(codecs), solver).result()
         except BrokenProcessPool as error:
-            what = "packing was killed, most likely for want of memory"
+            what = "packing was killed, most likely because memory ran out"
             raise UserError(str(packed), what, "free memory and run the same command again") from error
 
 
@@ -308,10 +308,10 @@ def _pack(plain: Path, packed: Path, codecs: dict[str, Codec], solver: str) -> d
 
 
 def rehearsal_text(record: dict[str, Any]) -> str:
-    """Return a rehearsal's figures as a person reads them."""
+    """Return a rehearsal's figures as text."""
 
     def judged(name: str) -> str:
-        return "met" if record["met"][name] else "NOT met"
+        return "passed" if record["passed"][name] else "NOT passed"
 
     machine = record["machine"]
     return "\n".join(

@@ -70,7 +70,7 @@ def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
 
 
 def packed(system: System, store: Store) -> Path:
-    """Return the folder of the stage quantize: model/ (the packed model), report.json and a picture.
+    """Return the folder of the stage quantize: model/ (the packed model), packing_report.json and a picture.
 
     A system whose layers are chosen by sensitivity gets the ranking once more, its chosen layers in another colour.
     """

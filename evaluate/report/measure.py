@@ -86,7 +86,7 @@ def read_system(work: Work) -> Measured:
         description=system.recipe.description,
         size_bytes=size,
         meets_limit=size <= system.campaign.size_limit_bytes,
-        parameters=_read(packed / "report.json")["parameters"],
+        parameters=_read(packed / "packing_report.json")["parameters"],
         layers=next((str(o.layers) for o in quantize.overrides if isinstance(o.layers, str)), ""),
         calibration=calibration(quantize),
         utterances=quantize.awq.utterances if quantize.awq else None,

@@ -1,8 +1,8 @@
-"""Loading a packed model beside loading its checkpoint: seconds and memory, each run in a process of its own.
+"""Compare loading a packed model with loading its checkpoint: seconds and memory, each run in a separate process.
 
-Both go through stock `from_pretrained`, which maps safetensors files into memory and returns before a weight is read.
-So a run goes on until every byte of every weight has been read once, which is what the first batch would wait for, and
-memory is counted then: what is resident, mapped pages included, above what the imports cost. Runs alternate.
+Both use stock `from_pretrained`, which maps safetensors files into memory and returns before a weight is read. So a run
+ends when every byte of every weight has been read once, which is what the first batch would wait for, and memory is
+counted then: what is resident, mapped pages included, above what the imports take. Runs alternate.
 
 Warm: the files are in the page cache. Then nearly all of the time is Python's, for each tensor of the model, of which a
 packed one has about twice as many. Cold: the files have to come from the disk, and time goes with their bytes.
@@ -57,7 +57,7 @@ def bench_loading(plain: Path, packed: Path, *, runs: int = 3, cold_runs: int = 
     }
     for state in ("warm", "cold"):
         ratios = record[state]["ratios"]
-        record[state]["met"] = {name: ratios[name] <= bar for name, bar in record["bars"].items()}
+        record[state]["passed"] = {name: ratios[name] <= bar for name, bar in record["bars"].items()}
     return record
 
 
@@ -136,7 +136,7 @@ def _read(tensor: torch.Tensor) -> None:
 
 
 def loading_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     lines = [f"{record['layers']} layers; both read every weight in bfloat16, each run in a process of its own"]
     for state, where in (("warm", "files in the page cache"), ("cold", "files on the disk only")):
         part = record[state]
@@ -148,7 +148,7 @@ def loading_text(record: dict[str, Any]) -> str:
                 f"processor {one['processor_seconds']:.2f} s; resident {one['resident_bytes'] / 2**30:.2f} GiB"
             )
         for key, what in (("seconds", "time"), ("resident_bytes", "memory")):
-            judged = "met" if part["met"][key] else "NOT met"
+            judged = "passed" if part["passed"][key] else "NOT passed"
             lines.append(
                 f"  {what:<7}{part['ratios'][key]:.2f} of the checkpoint's, bar {record['bars'][key]}: {judged}"
             )

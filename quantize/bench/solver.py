@@ -1,4 +1,4 @@
-"""Measurements of this room beside the libraries that it replaces: ratios of alternating runs in one process."""
+"""Compare a solver's speed and results with the hqq library's: ratios of alternating runs in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from quantize.solvers.hqq import Solution, solve
+from quantize.solvers.hqq_library import solve_hqq_library
+from submission.model.codecs.affine import AffineSolution
+from submission.model.solvers import SOLVERS
 
 
 def bench_solver(
@@ -28,16 +30,13 @@ def bench_solver(
     float32, before scale and zero-point are stored.
     """
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 0.02
-    solvers = {
-        "ours": lambda piece: solve(solver, piece, bits, group_size),
-        "hqq": lambda piece: solve_with_library(piece, bits, group_size),
-    }
+    solvers = {"ours": SOLVERS[solver].function("affine"), "hqq": solve_hqq_library}
     seconds: dict[str, list[float]] = {name: [] for name in solvers}
-    solutions: dict[str, Solution] = {name: work(weight[:1]) for name, work in solvers.items()}
+    solutions: dict[str, AffineSolution] = {name: work(weight[:1], bits, group_size) for name, work in solvers.items()}
     for _ in range(runs):
         for name, work in solvers.items():
             started = time.perf_counter()
-            solutions[name] = work(weight)
+            solutions[name] = work(weight, bits, group_size)
             seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
@@ -55,19 +54,7 @@ def bench_solver(
     }
 
 
-def solve_with_library(weight: torch.Tensor, bits: int, group_size: int, *, round_zero: bool = False) -> Solution:
-    """Return the hqq library's solution for weight, float32 [rows, columns], whose rows group_size divides."""
-    from hqq.core.quantize import Quantizer
-
-    # Left to itself hqq goes to a GPU and computes in float16.
-    codes, meta = Quantizer.quantize(
-        weight, nbits=bits, group_size=group_size, axis=1, round_zero=round_zero, bitpack=False, device="cpu"
-    )
-    scale, zero = (meta[name].view(len(weight), -1) for name in ("scale", "zero"))
-    return Solution(codes=codes.to(torch.uint8).view(weight.shape), scale=scale, zero=zero)
-
-
-def _relative_error(weight: torch.Tensor, solution: Solution, group_size: int) -> float:
+def _relative_error(weight: torch.Tensor, solution: AffineSolution, group_size: int) -> float:
     codes = solution.codes.view(*solution.scale.shape, group_size)
     restored = (codes - solution.zero.unsqueeze(2)) * solution.scale.unsqueeze(2)
     error = (restored.view(weight.shape) - weight).square().sum(dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The sensitivity sweep beside the naive one: ratios of alternating runs in one process."""
+"""Compare the sensitivity sweep with the naive one: ratios of alternating runs in one process."""
 
 from __future__ import annotations
 
@@ -109,9 +109,9 @@ def _examples(processor: ProcessorMixin, utterances: int, seed: int) -> list[Exa
     examples = []
     for _ in range(utterances):
         samples = min(int(rng.integers(2 * SAMPLE_RATE, 7 * SAMPLE_RATE)), window_samples(processor))
-        heard = extract_features(processor, (0.1 * rng.standard_normal(samples)).astype(np.float32))
-        prompt = encode(processor, heard, render_prompt(PROMPT, "German"))
+        audio = extract_features(processor, (0.1 * rng.standard_normal(samples)).astype(np.float32))
+        prompt = encode(processor, audio, render_prompt(PROMPT, "German"))
         targets = torch.from_numpy(rng.integers(0, ordinary, int(rng.integers(10, 41))))
         ids = torch.cat([prompt.input_ids, targets])
-        examples.append(Example(audio=heard, input_ids=ids, prompt_tokens=prompt.prompt_tokens))
+        examples.append(Example(audio=audio, input_ids=ids, prompt_tokens=prompt.prompt_tokens))
     return examples

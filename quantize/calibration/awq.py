@@ -15,7 +15,6 @@ down_proj's inputs alone would be 11008 x 11008 a layer.
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,10 +28,9 @@ from quantize.calibration.folding import write_scales
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.scale_search import ScaleChoice, search
 from quantize.packing.pack import read_tensor
-from quantize.solvers.hqq import solve
+from quantize.solvers.bound import SolveFor, bind_solver
 from submission.errors import UserError
 from submission.model.codecs import Codec
-from submission.model.codecs.codec import Solve
 from submission.model.families import tensors
 from submission.model.families.smoothing import SmoothingGroup
 from submission.progress import progress
@@ -103,7 +101,7 @@ def calibrate(
         model,
         calibration_set,
         codecs,
-        functools.partial(solve, solver),
+        bind_solver(solver),
         exponents=options.exponents,
         seed=options.seed,
         journal=journal,
@@ -201,7 +199,7 @@ def choose_scales(
     model: LayerwiseModel,
     calibration_set: CalibrationSet,
     codecs: Mapping[str, Codec],
-    solution_of: Solve,
+    solve_for: SolveFor,
     *,
     exponents: int,
     seed: int,
@@ -221,7 +219,7 @@ def choose_scales(
             for target, group in list(remaining.items()):
                 if (taken := observer.take(target)) is None:
                     continue
-                choice = _search_group(model, group, *taken, codecs, solution_of, exponents)
+                choice = _search_group(model, group, *taken, codecs, solve_for, exponents)
                 file.write(json.dumps([group.name, asdict(choice)], sort_keys=True) + "\n")
                 file.flush()
                 choices[group.name] = choice
@@ -243,7 +241,7 @@ def _search_group(
     mean: torch.Tensor,
     sample: torch.Tensor,
     codecs: Mapping[str, Codec],
-    solution_of: Solve,
+    solve_for: SolveFor,
     exponents: int,
 ) -> ScaleChoice:
     """Return the best scales for one group, whose weights are read from the checkpoint, one at a time."""
@@ -253,7 +251,7 @@ def _search_group(
 
     sources = [tensor(name) for name in group.sources]
     targets = ((name, tensor(name).float(), codecs[name]) for name in group.targets if name in codecs)
-    return search(mean, sample, sources, targets, solution_of, exponents)
+    return search(mean, sample, sources, targets, solve_for, exponents)
 
 
 def all_scales(model: LayerwiseModel, choices: Mapping[str, ScaleChoice]) -> dict[str, torch.Tensor]:

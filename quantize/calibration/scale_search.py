@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from quantize.calibration.folding import effective_scales
+from quantize.solvers.bound import SolveFor
 from submission.errors import UserError
 from submission.model.codecs import Codec
-from submission.model.codecs.codec import Solve
 
 SCALE_LIMIT = 16.0
 """Scales are kept within it and its inverse. Rows of a weight are divided by them, and solvers have absolute bounds
@@ -43,7 +43,7 @@ def search(
     sample: torch.Tensor,
     sources: Sequence[torch.Tensor],
     targets: Iterable[tuple[str, torch.Tensor, Codec]],
-    solution_of: Solve,
+    solve_for: SolveFor,
     exponents: int,
 ) -> ScaleChoice:
     """Return the exponent of the grid i / exponents with the least error, summed over targets, and its scales.
@@ -54,7 +54,7 @@ def search(
     grid = [number / exponents for number in range(exponents)]
     candidates = [effective_scales(scales_of(mean, exponent), sources) for exponent in grid]
     errors = {
-        name: output_errors(name, weight, codec, candidates, sample, solution_of) for name, weight, codec in targets
+        name: output_errors(name, weight, codec, candidates, sample, solve_for) for name, weight, codec in targets
     }
     sums = [math.fsum(column) for column in zip(*errors.values(), strict=True)]
     best = sums.index(min(sums))
@@ -81,7 +81,7 @@ def output_errors(
     codec: Codec,
     candidates: Sequence[torch.Tensor],
     sample: torch.Tensor,
-    solution_of: Solve,
+    solve_for: SolveFor,
 ) -> list[float]:
     """Return ||(Q(W s) / s - W) x||^2 / ||W x||^2 for each candidate s, summed over the sample's positions x.
 
@@ -93,14 +93,14 @@ def output_errors(
     for scales in candidates:
         scaled = weight * scales
         try:
-            parts = codec.encode(scaled, solution_of)
+            parts = codec.encode(scaled, solve_for(name, codec))
         except ValueError as error:
             if not errors:
                 what, _, fix = str(error).partition("; ")
                 raise UserError(name, what, fix) from error
             errors.append(math.inf)
             continue
-        difference = codec.decode(parts, weight.shape[1], torch.float32).sub_(scaled)
+        difference = codec.decode(parts, tuple(weight.shape), torch.float32).sub_(scaled)
         error = float(((sample / scales) @ difference.T).square().sum(dtype=torch.float64))
         errors.append(error / power if power else 0.0)
     return errors

@@ -1,13 +1,12 @@
-"""From a checkpoint to a packed model, one tensor at a time: the whole model is never in memory.
+"""Pack a checkpoint, one tensor at a time: the whole model is never in memory.
 
 Every tensor's place in the new file is known before the first byte is read, since it follows from shapes alone
-(`submission.model.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to its
-place at once. A tensor is packed or kept as it is; one that is neither stops the run before it begins.
+(`submission.model.forecast`). So tensors are read in the order in which they lie on the disk, and each is written to
+its place at once. A tensor is packed or kept as it is; one that can be neither is refused before the first is written.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from quantize.calibration.folding import Folding
 from quantize.packing.weights_file import WeightsFile, open_weights
-from quantize.solvers.hqq import solve
+from quantize.solvers.bound import SideData, SolveFor, bind_solver, need_served
 from submission.errors import UserError
 from submission.model.checkpoint import (
     INDEX,
@@ -29,8 +28,8 @@ from submission.model.checkpoint import (
     read_checkpoint,
     weight_files,
 )
-from submission.model.codecs import Codec
-from submission.model.codecs.codec import Solve
+from submission.model.codecs import Codec, codec_parts
+from submission.model.codecs.dtypes import torch_dtype
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import companion_files, stored_parts
@@ -41,21 +40,30 @@ from submission.store.digests import canonical_json, write_text
 JOURNAL = "packed.jsonl"
 """Beside the model while it is packed: which weights are done."""
 
-READ_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-
 CACHE_ELEMENTS = 1 << 18
-"""Weights that are looked at at a time, so that what is derived from them stays in a core's cache."""
+"""Weights that are checked or compared at a time, so that intermediate results stay in a core's cache."""
+
+REPORT = "packing_report.json"
 
 
-def pack_system(folder: Path, out: Path, codecs: dict[str, Codec], solver: str, folding: Folding | None = None) -> None:
-    """Fill `out` with what the stage quantize makes of a checkpoint: model/ and report.json.
+def pack_system(
+    folder: Path,
+    out: Path,
+    codecs: dict[str, Codec],
+    solver: str,
+    folding: Folding | None = None,
+    side_data: SideData | None = None,
+) -> None:
+    """Fill `out` with what the stage quantize makes of a checkpoint: model/ and packing_report.json.
 
-    codecs, solver, folding: as for `pack_checkpoint`, which raises UserError. A killed run's `out` is gone on with.
+    Arguments are as for `pack_checkpoint`, which raises UserError. Resumes in the `out` of a killed run.
     """
     model, journal = out / "model", out / JOURNAL
     model.mkdir(exist_ok=True)
-    report = pack_checkpoint(folder, model, codecs, solver=solver, folding=folding, journal=journal)
-    write_text(out / "report.json", canonical_json(report))
+    report = pack_checkpoint(
+        folder, model, codecs, solver=solver, folding=folding, side_data=side_data, journal=journal
+    )
+    write_text(out / REPORT, canonical_json(report))
     journal.unlink(missing_ok=True)
 
 
@@ -66,33 +74,33 @@ def pack_checkpoint(
     *,
     solver: str,
     folding: Folding | None = None,
+    side_data: SideData | None = None,
     journal: Path | None = None,
 ) -> dict[str, Any]:
     """Write the packed model of a checkpoint into the folder `out` and return the report.
 
     codecs: weight name on the hub -> codec, as `resolve_codecs` gives them; every other tensor is kept as it is.
-    folding: scales of channels that are folded into the weights before. journal: a file that notes each packed weight
-    that is on the disk, so that a killed run, started again with the same arguments, goes on after it.
+    folding: scales of channels that are folded into the weights before. side_data: what a solver needs of each weight
+    beyond its numbers. journal: a file that notes each packed weight that is on the disk, so that a killed run, started
+    again with the same arguments, resumes after it.
     The report has codec, bytes and relative squared error of each packed weight, what was kept, which files were
     copied, and which were left out. The same arguments give the same bytes.
-    Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite.
+    Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite, and for
+    codecs whose size is not known or that the solver does not serve.
     """
     checkpoint = read_checkpoint(folder)
     if checkpoint.codecs:
         raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
-    specs = tensors(checkpoint.config)
-    for spec in specs:
-        found, said = checkpoint.located[spec.name].dtype, stored_dtype(checkpoint.config)
-        if spec.name not in codecs and found != said:
-            what = f"{spec.name} is kept as it is, in {found}, and config.json says {said}"
-            raise UserError(str(folder), what, "store all tensors in one dtype, so that sizes are known before")
+    specs, solve_for = tensors(checkpoint.config), bind_solver(solver, side_data)
+    need_served(solver, codecs)
+    _refuse_other_dtypes(checkpoint, specs, codecs)
     stored = {
         name: part
         for spec in specs
         for name, part in stored_parts(spec, codecs.get(spec.name), checkpoint.located[spec.name].dtype).items()
     }
     with open_weights(out / WEIGHTS, stored, journal) as target:
-        _write_tensors(target, checkpoint, specs, codecs, functools.partial(solve, solver), folding)
+        _write_tensors(target, checkpoint, specs, codecs, solve_for, folding)
     write_text(out / "config.json", config_text(packed_config(checkpoint.config, codecs)))
     copied = companion_files(folder)
     for path in copied:
@@ -102,10 +110,7 @@ def pack_checkpoint(
     return {
         "solver": solver,
         "packed": {name: target.report[name] for name in sorted(target.report)},
-        "kept": {
-            "tensors": len(kept),
-            "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept),
-        },
+        "kept": {"tensors": len(kept), "bytes": sum(tensor_bytes(*stored[spec.name]) for spec in kept)},
         "parameters": sum(math.prod(spec.shape) for spec in specs),
         "weights_bytes": file_bytes(stored),
         "total_bytes": sum(path.stat().st_size for path in out.iterdir()),
@@ -114,12 +119,24 @@ def pack_checkpoint(
     }
 
 
+def _refuse_other_dtypes(checkpoint: Checkpoint, specs: list[TensorSpec], codecs: dict[str, Codec]) -> None:
+    """Raise UserError where a tensor that is kept as it is has another dtype than the configuration says."""
+    expected = stored_dtype(checkpoint.config)
+    for spec in specs:
+        found = checkpoint.located[spec.name].dtype
+        if spec.name not in codecs and found != expected:
+            what = f"{spec.name} is kept as it is, in {found}, and config.json says {expected}"
+            raise UserError(
+                str(checkpoint.folder), what, "store all tensors in one dtype, so that sizes are known before"
+            )
+
+
 def _write_tensors(
     target: WeightsFile,
     checkpoint: Checkpoint,
     specs: list[TensorSpec],
     codecs: dict[str, Codec],
-    solution_of: Solve,
+    solve_for: SolveFor,
     folding: Folding | None,
 ) -> None:
     """Write every tensor to its place, in the order in which they lie on the disk."""
@@ -129,7 +146,7 @@ def _write_tensors(
         for spec in on_disk:
             if spec.name not in target.report:
                 located = checkpoint.located[spec.name]
-                _write_tensor(target, spec.name, located, codecs.get(spec.name), solution_of, folding)
+                _write_tensor(target, spec.name, located, codecs.get(spec.name), solve_for, folding)
             tick(math.prod(spec.shape) / 1e6)
 
 
@@ -138,14 +155,14 @@ def _write_tensor(
     name: str,
     located: Located,
     codec: Codec | None,
-    solution_of: Solve,
+    solve_for: SolveFor,
     folding: Folding | None,
 ) -> None:
     """Read one tensor and write it, packed or as it is; by itself, so that its memory is free before the next."""
     tensor = read_tensor(located, name)
     if folding is not None:
         tensor = folding.fold(name, tensor)
-    parts = {name: tensor} if codec is None else encode(name, tensor, codec, solution_of)
+    parts = {name: tensor} if codec is None else encode(name, tensor, codec, solve_for)
     target.write(parts)
     if codec is not None:
         target.note(name, _describe(tensor, codec, name, parts))
@@ -161,7 +178,7 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
     with located.path.open("rb") as file:
         file.seek(located.offset)
         file.readinto(data)
-    tensor = torch.frombuffer(data, dtype=READ_DTYPES[located.dtype]).view(located.shape)
+    tensor = torch.frombuffer(data, dtype=torch_dtype(located.dtype)).view(located.shape)
     strange = sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.view(-1).split(CACHE_ELEMENTS))
     if strange:
         what = f"{strange} numbers are not finite"
@@ -169,25 +186,28 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
     return tensor
 
 
-def encode(name: str, weight: torch.Tensor, codec: Codec, solution_of: Solve) -> dict[str, torch.Tensor]:
+def encode(name: str, weight: torch.Tensor, codec: Codec, solve_for: SolveFor) -> dict[str, torch.Tensor]:
     """Return stored name -> tensor of a weight, float [rows, columns]; UserError where the codec cannot store it."""
+    declared = codec_parts(name, codec, tuple(weight.shape))
     try:
-        parts = codec.encode(weight, solution_of)
+        parts = codec.encode(weight, solve_for(name, codec))
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(name, what, fix) from error
+    # Offsets in the file follow from what is declared: a part of another size would overwrite the next tensor.
+    expected = {suffix: (torch_dtype(dtype), torch.Size(shape)) for suffix, (dtype, shape) in declared.items()}
+    encoded = {suffix: (part.dtype, part.shape) for suffix, part in parts.items()}
+    assert encoded == expected, f"{codec.name} stores {encoded} of {name}, and declares {expected}"
     return {f"{name}.{suffix}": part for suffix, part in parts.items()}
 
 
 def _describe(weight: torch.Tensor, codec: Codec, name: str, parts: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return codec, bytes and relative squared error of a packed weight, measured on what is stored."""
     error = power = 0.0
-    step = max(1, CACHE_ELEMENTS // weight.shape[1])
-    for start in range(0, weight.shape[0], step):
-        original = weight[start : start + step].float()
-        rows = {stored.removeprefix(f"{name}."): part[start : start + step] for stored, part in parts.items()}
-        restored = codec.decode(rows, weight.shape[1], torch.float32)
-        error += _squares(restored.sub_(original))
+    by_suffix = {stored.removeprefix(f"{name}."): part for stored, part in parts.items()}
+    for rows, restored in codec.blocks(by_suffix, tuple(weight.shape), torch.float32, CACHE_ELEMENTS):
+        original = weight[rows].float()
+        error += _squares(restored - original)
         power += _squares(original)
     return {
         "codec": codec.name,

@@ -1,8 +1,7 @@
-"""The weights file of a packed model at work: every tensor has its place, and a journal says which are there.
+"""Write the weights file of a packed model in any order of tensors, with a journal of those that are on the disk.
 
-All places are known before the first tensor, so the file has its full length from the start and tensors come in any
-order. A packed weight is noted in the journal after its bytes are on the disk; a run that finds file and journal goes
-on with what is not noted.
+All offsets are known before the first tensor, so the file has its full length from the start. A packed weight is noted
+in the journal after its bytes are on the disk; a run that finds file and journal resumes with what is not noted.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from submission.store.digests import read_journal
 
 @dataclass(slots=True, kw_only=True)
 class WeightsFile:
-    """The weights file at work: every tensor has its place, and the journal says which are there."""
+    """The weights file while it is written: where each tensor belongs, and which are there."""
 
     file: BinaryIO
     journal: TextIO | None
     begin: dict[str, int]
     """Offset in the file of each stored tensor."""
     report: dict[str, Any]
-    """What became of each packed weight, by name; at first those that an earlier run packed."""
+    """Codec, bytes and error of each packed weight, by name; at first of those that an earlier run packed."""
 
     def write(self, parts: Mapping[str, torch.Tensor]) -> None:
         """Write tensors, by their stored names, to their places."""
         for name, part in parts.items():
-            data = part.contiguous().view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
+            data = part.contiguous().view(-1).view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
             self.file.seek(self.begin[name])
             self.file.write(data.data)
 
@@ -54,12 +53,12 @@ class WeightsFile:
 def open_weights(
     path: Path, stored: dict[str, tuple[str, tuple[int, ...]]], journal: Path | None
 ) -> Iterator[WeightsFile]:
-    """Open the file for these tensors, name -> (dtype, shape), as a killed run left it where that meant the same."""
+    """Open the file for these tensors, name -> (dtype, shape), as a killed run of the same layout left it, or empty."""
     head = header_bytes(stored)
     begun = journal is not None and journal.is_file() and path.is_file() and _begins_with(path, head)
-    done = dict(read_journal(journal)) if begun else {}
+    done = dict(read_journal(journal)) if journal is not None and begun else {}
     if journal is not None and not begun:
-        journal.unlink(missing_ok=True)  # before the file begins anew: a journal never promises more than there is
+        journal.unlink(missing_ok=True)  # before the file is written again: a journal never lists more than there is
     with ExitStack() as stack:
         file = stack.enter_context(path.open("r+b" if begun else "wb"))
         if not begun:

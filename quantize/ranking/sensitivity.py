@@ -14,7 +14,6 @@ batches: each calls `analyse` with the same folder, keeps a journal of its own t
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -30,7 +29,7 @@ from transformers import PreTrainedModel
 from quantize.packing.pack import encode, pack_checkpoint, read_tensor
 from quantize.ranking.chart import draw_ranking
 from quantize.ranking.sweep import Swaps, sweep_batch
-from quantize.solvers.hqq import solve
+from quantize.solvers.bound import bind_solver
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Codec
@@ -147,7 +146,7 @@ def encode_swaps(
         for layer, named in codecs.items():
             for name, codec in named.items():
                 weight = read_tensor(opened.located[name], name)
-                parts = encode(name, weight, codec, functools.partial(solve, solver))
+                parts = encode(name, weight, codec, bind_solver(solver))
                 path = family.module_name(name).removesuffix(".weight")
                 linear = model.get_submodule(path)
                 packed = PackedTensor(

@@ -1,1 +1,1 @@
-"""Solvers: codes, scales and zero-points of one weight."""
+"""Find codes, scales and zero-points of one weight; `submission.model.solvers` lists the solvers."""

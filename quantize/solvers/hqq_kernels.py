@@ -1,4 +1,4 @@
-"""The solvers' inner loops, compiled: a group of weights stays in a core's first cache until it is solved.
+"""Run the inner loops of hqq and of alternating least squares, compiled: a group stays in a core's cache until solved.
 
 hqq alternates two steps. Codes: the nearest to `w * steps + zero`, where `steps` (codes per unit of weight) is the
 inverse of the scale. Zero-point: the mean of `codes - (w - shrink(e)) * steps`, where e is the error of the weight

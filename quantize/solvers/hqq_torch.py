@@ -1,4 +1,4 @@
-"""The solvers in torch's own operations, for weights that lie on a GPU; the same algorithms as `kernels.py`.
+"""Run hqq and alternating least squares in torch's own operations, on a GPU; the algorithms are those of `hqq_kernels`.
 
 Every pass goes over the whole weight, as in hqq, and in float32 (hqq takes float16 on a GPU).
 """
@@ -13,7 +13,7 @@ Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def solve_pieces(weight: torch.Tensor, group_size: int, top: int, *, round_zero: bool, iterations: int) -> Parts:
-    """Return codes, scale and zero-point of a weight by hqq's iteration, as `kernels.solve_groups` does."""
+    """Return codes, scale and zero-point of a weight by hqq's iteration, as `hqq_kernels.solve_groups` does."""
     whole = weight.shape[1] - weight.shape[1] % group_size
     pieces = [(weight[:, :whole], group_size), (weight[:, whole:], weight.shape[1] - whole)]
     solved = [_solve(piece, width, top, round_zero, iterations) for piece, width in pieces if piece.shape[1]]
@@ -58,7 +58,7 @@ def _shrunk(errors: torch.Tensor) -> torch.Tensor:
 
 
 def refit_pieces(weight: torch.Tensor, group_size: int, top: int, scale: torch.Tensor, zero: torch.Tensor) -> Parts:
-    """Return codes, scale and zero-point after alternating least squares, as `kernels.refit_groups` does."""
+    """Return codes, scale and zero-point after alternating least squares, as `hqq_kernels.refit_groups` does."""
     whole = weight.shape[1] // group_size
     columns = whole * group_size
     pieces = [
@@ -74,12 +74,13 @@ def _refit(weight: torch.Tensor, width: int, top: int, scale: torch.Tensor, zero
     values = weight.reshape(-1, width).float()
     shape = scale.shape
     given, origin = scale.reshape(-1, 1), zero.reshape(-1, 1)
-    best = (_codes(values, 1 / given, origin, top), given, origin)
+    best: Parts = (_codes(values, 1 / given, origin, top), given, origin)
     least = _squared_errors(values, *best)
     for start in STARTS:
         *found, errors = _least_squares(values, given * start, top / 2 - (top / 2 - origin) / start, top)
         better = (errors < least) & (found[1] * float(MOST_STEPS) >= 1)
-        best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))
+        codes, scale, zero = (torch.where(better, new, old) for new, old in zip(found, best, strict=True))
+        best = (codes, scale, zero)
         least = torch.where(better, errors, least)
     codes, scale, zero = best
     return codes.to(torch.uint8).view(weight.shape), scale.view(shape), zero.view(shape)

@@ -1,4 +1,4 @@
-"""The description that goes with every upload: the server's model name, size, parameters, techniques, data.
+"""Derive the description that goes with every upload: the server's model name, size, parameters, techniques, data.
 
 Every word is derived: sizes from the files, parameters and techniques from the packed model's configuration, the
 rest from campaign and recipe. `verify` derives the same fields again from a bundle and compares.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from submission.model.checkpoint import parse_quantization
-from submission.model.codecs import Codec
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.sizes import size_text
+from submission.model.solvers import technique_of
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
 
@@ -30,13 +30,10 @@ CONDITION = "Condition"
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
 """What the evaluation server asks of every model."""
 
-SOLVERS = {"hqq": "HQQ", "hqq-rounded-zero": "HQQ (from a rounded zero-point)", "als": "Least-squares"}
-"""Solvers as a description calls them."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is to be said about a packed model, whatever the pair."""
+    """What the description says about a packed model, for every pair."""
 
     size_bytes: int
     """Every file of the model folder."""
@@ -79,23 +76,23 @@ def _parameters(specs: list[TensorSpec]) -> int:
 
 
 def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recipe) -> list[str]:
-    """Say for each codec, and for what is kept, what it stores and how many parameters these are."""
+    """Return a line for each technique, and for what is kept: what it stores and how many parameters these are."""
     codecs = parse_quantization(config["quantization_config"])
-    lines = []
+    names: dict[str, set[str]] = {}
     for codec in sorted(set(codecs.values()), key=lambda c: c.name):
-        stored = [spec for spec in specs if codecs.get(spec.name) == codec]
-        lines.append(f"{_codec_text(codec, recipe)}: {_counts(stored)} ({_places(stored, specs)})")
+        # Codecs that differ by their budgets alone share a technique.
+        names.setdefault(technique_of(codec, recipe.quantize.solver), set()).add(codec.name)
+    lines = []
+    for technique, alike in names.items():
+        stored = [spec for spec in specs if spec.name in codecs and codecs[spec.name].name in alike]
+        lines.append(f"{technique}: {_counts(stored)} ({_places(stored, specs)})")
     kept = [spec for spec in specs if spec.name not in codecs]
-    names = sorted({"biases" if spec.name.endswith(".bias") else spec.role for spec in kept})
-    return [*lines, f"kept in {stored_dtype(dict(config))}: {_counts(kept)} ({', '.join(names)})"]
-
-
-def _codec_text(codec: Codec, recipe: Recipe) -> str:
-    return f"{SOLVERS[recipe.quantize.solver]} quantization to {codec.summary}"
+    roles = sorted({"biases" if spec.name.endswith(".bias") else spec.role for spec in kept})
+    return [*lines, f"kept in {stored_dtype(dict(config))}: {_counts(kept)} ({', '.join(roles)})"]
 
 
 def _choice(recipe: Recipe) -> list[str]:
-    """Say how layers were chosen, where that took data."""
+    """Return how layers were chosen, where that took data."""
     ranked = recipe.quantize.ranked
     if ranked is None:
         return []
@@ -104,7 +101,7 @@ def _choice(recipe: Recipe) -> list[str]:
 
 
 def _scaling(recipe: Recipe) -> list[str]:
-    """Say what AWQ was calibrated on, where it was."""
+    """Return what AWQ was calibrated on, where it was used."""
     awq = recipe.quantize.awq
     if awq is None:
         return []

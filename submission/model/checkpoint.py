@@ -1,4 +1,4 @@
-"""A model folder on disk, plain or packed: which tensors it holds, where, and whether it needs them.
+"""Read a model folder, plain or packed: which tensors it holds, where, and whether they are those of its configuration.
 
 Reads `config.json` and the headers of the safetensors files, never a weight.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
-from submission.model.codecs import Codec, parse_codec
+from submission.model.codecs import Codec, codec_parts, parse_codec
 from submission.model.families import DTYPES, family_of, read_config, tensors
 from submission.model.safetensors_header import read_header
 
@@ -49,14 +49,17 @@ class Checkpoint:
 def packed_config(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str, Any]:
     """Return a checkpoint's configuration as the packed model has it; unchanged where nothing is packed.
 
-    codecs: name of each packed weight -> its codec.
+    codecs: name of each packed weight -> its codec. Different codecs have different names, or ValueError is raised.
     """
     if not codecs:
         return dict(config)
+    used = set(codecs.values())
+    if len({codec.name for codec in used}) < len(used):
+        raise ValueError("two different codecs have the same name; a codec's name must hold all its options")
     section = {
         "quant_method": METHOD,
         "version": VERSION,
-        "codecs": {codec.name: codec.to_dict() for codec in set(codecs.values())},
+        "codecs": {codec.name: codec.to_dict() for codec in used},
         "weights": {name.removesuffix(".weight"): codec.name for name, codec in codecs.items()},
     }
     return config | {"quantization_config": section}
@@ -131,7 +134,7 @@ def _expected(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str, tup
         if not spec.packable:
             where = f"config.json: quantization_config.weights.{spec.name.removesuffix('.weight')}"
             raise UserError(where, f"{spec.role} is never packed", "pack the model again")
-        for part, (dtype, shape) in codecs[spec.name].parts(spec.shape).items():
+        for part, (dtype, shape) in codec_parts(spec.name, codecs[spec.name], spec.shape).items():
             expected[f"{spec.name}.{part}"] = ((dtype,), shape)
     if unknown:
         what = f"names weights that the model lacks: {', '.join(sorted(unknown)[:3])}"
@@ -144,11 +147,11 @@ def _locate(folder: Path, config: dict[str, Any]) -> dict[str, Located]:
     hub_name = family_of(config).hub_name
     located: dict[str, Located] = {}
     for path in weight_files(folder):
-        infos, _, start = read_header(path)
-        for name, info in infos.items():
+        header = read_header(path)
+        for name, info in header.tensors.items():
             if hub_name(name) in located:
                 raise UserError(f"{path}: {name}", "occurs twice in this folder", "fetch or make the model again")
-            place = Located(path=path, offset=start + info.begin, dtype=info.dtype, shape=info.shape)
+            place = Located(path=path, offset=header.data_offset + info.begin, dtype=info.dtype, shape=info.shape)
             located[hub_name(name)] = place
     return located
 

@@ -1,7 +1,7 @@
-"""How large a system's model folder will be, to the byte, from shapes alone.
+"""Compute how large a system's model folder will be, to the byte, from shapes alone.
 
 The recipe says codecs by role; this file resolves them to one codec per weight, lays the packed model's
-tensors out as `quantize` will write them, and adds up. Whoever packs uses the same layout, so forecast and
+tensors out as `quantize` will write them, and adds up. Packing uses the same layout, so forecast and
 result cannot differ.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
 from submission.model.checkpoint import config_text, packed_config
-from submission.model.codecs import Codec
+from submission.model.codecs import Codec, codec_parts
 from submission.model.families import family_of, stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.safetensors_header import header_bytes, tensor_bytes
@@ -51,7 +51,7 @@ class RoleBytes:
 
     role: str
     codecs: tuple[str, ...]
-    """Names of the codecs in use, and the dtype of what is kept, `BF16`."""
+    """Names of the codecs in use, without their budgets, and the dtype of what is kept, `BF16`."""
     tensors: int
     parameters: int
     size_bytes: int
@@ -113,13 +113,14 @@ def forecast(
 
 def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
     """Return the forecast for codecs already resolved; specs: the tensors of this configuration."""
-    dtype, layout = stored_dtype(config), {}
+    dtype = stored_dtype(config)
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     rows: dict[str, RoleBytes] = {}
     for spec in specs:
         parts = stored_parts(spec, codecs.get(spec.name), dtype)
         layout |= parts
         row = rows.get(spec.role) or RoleBytes(role=spec.role, codecs=(), tensors=0, parameters=0, size_bytes=0)
-        name = codecs[spec.name].name if spec.name in codecs else dtype
+        name = codecs[spec.name].allotted(None).name if spec.name in codecs else dtype
         rows[spec.role] = RoleBytes(
             role=spec.role,
             codecs=tuple(sorted({*row.codecs, name})),
@@ -152,35 +153,38 @@ class Step:
     saved_bytes: int
 
 
-def further_steps(cast: Forecast) -> list[Step]:
-    """Return what each further step from a forecast system would save, exactly, the largest first.
+def further_steps(current: Forecast) -> list[Step]:
+    """Return what each further step from a system would save, exactly, the largest first.
 
     A step gives every weight of a family of roles that has one codec the next smaller one; of families that occur in
     layers, also those of one layer alone.
     """
-    specs, steps = tensors(cast.config), []
+    specs, steps = tensors(current.config), []
     families: dict[tuple[str, Codec], list[TensorSpec]] = {}
     for spec in specs:
-        if spec.name in cast.codecs:
-            families.setdefault((spec.role.rpartition(".")[0] or spec.role, cast.codecs[spec.name]), []).append(spec)
+        if spec.name in current.codecs:
+            families.setdefault((spec.role.rpartition(".")[0] or spec.role, current.codecs[spec.name]), []).append(spec)
     for (family, codec), members in families.items():
         layers = {"all": members}
         if members[0].layer is not None and len({spec.layer for spec in members}) > 1:
             layers["one"] = [spec for spec in members if spec.layer == members[0].layer]
         for change, smaller in codec.steps().items():
             for which, chosen in layers.items():
-                codecs = cast.codecs | {spec.name: smaller for spec in chosen}
-                saved = cast.total_bytes - _add_up(cast.config, specs, codecs, cast.other_bytes).total_bytes
+                codecs = current.codecs | {spec.name: smaller for spec in chosen}
+                saved = current.total_bytes - _add_up(current.config, specs, codecs, current.other_bytes).total_bytes
                 if saved > 0:
                     steps.append(Step(role=family, layers=which, codec=codec.name, change=change, saved_bytes=saved))
     return sorted(steps, key=lambda step: -step.saved_bytes)
 
 
 def stored_parts(spec: TensorSpec, codec: Codec | None, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return stored name -> (dtype, shape) of one tensor: a codec's parts, or the tensor as it is."""
+    """Return stored name -> (dtype, shape) of one tensor: a codec's parts, or the tensor as it is.
+
+    Raises UserError, naming the tensor, for a codec whose size is not known yet.
+    """
     if codec is None:
         return {spec.name: (dtype, spec.shape)}
-    return {f"{spec.name}.{suffix}": part for suffix, part in codec.parts(spec.shape).items()}
+    return {f"{spec.name}.{suffix}": part for suffix, part in codec_parts(spec.name, codec, spec.shape).items()}
 
 
 def resolve_codecs(
@@ -196,8 +200,8 @@ def resolve_codecs(
 
     Of the rules, the longest dotted prefix wins. The overrides follow in order; the `count = "fit"` of one of
     them becomes the smallest number of layers with which the whole folder weighs at most limit_bytes.
-    ranking: every layer, the least sensitive first, for an override that chooses by sensitivity. Until the analysis is
-    there the layers' own order serves for a forecast: alike layers weigh the same, and only the digits of offsets in
+    ranking: every layer, the least sensitive first, for an override that chooses by sensitivity. Before the
+    analysis the layers' own order serves for a forecast: alike layers weigh the same, and only the digits of offsets in
     the file's header can differ.
     Raises UserError for roles that the model lacks or never packs, layers that it lacks, and a limit out of
     reach.

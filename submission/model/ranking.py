@@ -1,4 +1,4 @@
-"""The ranking of layers that a sensitivity analysis leaves: `quantize` writes it, whoever asks for sizes reads it."""
+"""Read the ranking of layers that a sensitivity analysis wrote."""
 
 from __future__ import annotations
 

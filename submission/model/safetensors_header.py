@@ -1,20 +1,23 @@
-"""The safetensors format, headers only: where each tensor of a file lies, the exact header of a file to be.
+"""Read and write the headers of safetensors files: where each tensor lies, and the exact header of a file to write.
 
 A file is: 8 bytes, the header's length as little-endian uint64; the header, a JSON object name -> {"dtype",
 "shape", "data_offsets"}, padded with blanks to a multiple of 8 bytes; the tensors' bytes without gaps.
 (https://github.com/huggingface/safetensors)
+
+The one parser is strict, so that it serves untrusted files too: it says which kind of wrong a header is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from submission.errors import UserError
+from submission.text.characters import shown
 
 # In the order of the library, which places tensors of the last dtype first, so that all are aligned.
 DTYPE_BYTES = {
@@ -40,6 +43,27 @@ METADATA = {"format": "pt"}
 HEADER_LIMIT_BYTES = 100_000_000
 """Longest header that the library reads."""
 
+LENGTH_BYTES = 8
+"""Of the length at the beginning of a file."""
+
+MOST_DIMENSIONS = 8
+
+LARGEST_SIZE = 1 << 48
+"""Larger than any file, small enough that a product of eight of them is an ordinary number."""
+
+Problem = Literal["unreadable", "repeated", "layout"]
+
+
+class BadHeader(Exception):
+    """A header is malformed; its text is safe to show."""
+
+    def __init__(self, problem: Problem, what: str, tensor: str | None = None) -> None:
+        super().__init__(what if tensor is None else f"'{shown(tensor)}': {what}")
+        self.problem = problem
+        self.what = what
+        self.tensor = tensor
+        """Name of the tensor that is wrong, as the file gives it; None where it is the whole header."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
@@ -52,6 +76,21 @@ class TensorInfo:
     """Offset of its first byte from the start of the data."""
     end: int
     """Offset after its last byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetensorsHeader:
+    """The header of one file."""
+
+    size_bytes: int
+    """Of the header alone."""
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+    @property
+    def data_offset(self) -> int:
+        """Offset of the data in the file."""
+        return LENGTH_BYTES + self.size_bytes
 
 
 def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -94,53 +133,92 @@ def file_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
     return len(header_bytes(tensors)) + sum(tensor_bytes(dtype, shape) for dtype, shape in tensors.values())
 
 
-def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
-    """Return (name -> TensorInfo, metadata, offset of the data in the file), having read the header only.
+def read_header(path: Path) -> SafetensorsHeader:
+    """Return the header of a file, having read nothing else of it.
 
-    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or not as long as it says.
+    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or not as long as its header says.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(length) if length <= HEADER_LIMIT_BYTES else b""
+            data = file.read(LENGTH_BYTES)
+            length = int.from_bytes(data, "little")
+            data += file.read(length) if length <= HEADER_LIMIT_BYTES else b""
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror})", "name an existing safetensors file") from error
     try:
-        header = json.loads(text.decode("utf-8")) if len(text) == length else None
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise UserError(str(path), "has no safetensors header", "fetch or make the file again")
-    metadata = header.pop("__metadata__", {})
-    infos = {name: _tensor_info(path, name, entry) for name, entry in header.items()}
-    _check_extent(path, infos.items(), size - 8 - length)
-    return infos, metadata, 8 + length
+        return parse_header(data, size)
+    except BadHeader as error:
+        where = str(path) if error.tensor is None else f"{path}: {error.tensor}"
+        no_header = error.problem == "unreadable" and error.tensor is None
+        what = f"has no safetensors header ({error.what})" if no_header else error.what
+        raise UserError(where, what, "the file is cut short or damaged: fetch or make it again") from error
 
 
-def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
-    where = f"{path}: {name}"
+def parse_header(data: bytes, file_size: int, limit: int = HEADER_LIMIT_BYTES) -> SafetensorsHeader:
+    """Return the header of a file of `file_size` bytes whose first bytes are `data`; BadHeader where it is malformed.
+
+    The header is at most `limit` bytes long. Neither a length nor a number nor a name in it, whoever wrote it, can make
+    this function allocate more than that, loop, or raise another error.
+    """
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    most = max(min(file_size - LENGTH_BYTES, limit), 0)
+    if file_size < LENGTH_BYTES or length > most:
+        raise BadHeader("unreadable", f"gives its header {length:,} bytes; here it can have {most:,} at most")
+    text = data[LENGTH_BYTES : LENGTH_BYTES + length]
+    if text[:1] != b"{":
+        raise BadHeader("unreadable", "header: does not begin with '{'")
     try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(where, "has no dtype, shape and offsets", "fetch or make the file again") from error
-    if dtype not in DTYPE_BYTES:
-        raise UserError(where, f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPE_BYTES)}")
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise UserError(where, f"shape {list(shape)} or offsets [{begin}, {end}] are no sizes", "make the file again")
-    if end - begin != tensor_bytes(dtype, shape):
-        what = f"{dtype} {list(shape)} takes {tensor_bytes(dtype, shape)} bytes, the header gives {end - begin}"
-        raise UserError(where, what, "fetch or make the file again")
-    return TensorInfo(dtype=dtype, shape=shape, begin=begin, end=end)
+        table = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise BadHeader("unreadable", "header: is nested too deeply") from None
+    except ValueError as error:
+        raise BadHeader("unreadable", f"header: is not JSON in UTF-8: {shown(str(error))}") from None
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise BadHeader("unreadable", "header: __metadata__ is not a table of texts")
+    tensors = {name: _tensor_info(name, entry) for name, entry in table.items()}
+    _refuse_layout(tensors, file_size - LENGTH_BYTES - length)
+    return SafetensorsHeader(size_bytes=length, tensors=tensors, metadata=metadata)
 
 
-def _check_extent(path: Path, infos: Iterable[tuple[str, TensorInfo]], size: int) -> None:
-    """Hold that the tensors cover the `size` bytes of data exactly, without gap or overlap."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise BadHeader("repeated", f"header gives the key '{shown(name)}' more than once")
+        table[name] = value
+    return table
+
+
+def _tensor_info(name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise BadHeader("unreadable", "has not exactly dtype, shape and data_offsets", name)
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        spelled = f"'{shown(dtype, 80)}'" if isinstance(dtype, str) else type(dtype).__name__
+        raise BadHeader("unreadable", f"unknown dtype {spelled}; known: {', '.join(DTYPE_BYTES)}", name)
+    if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
+        raise BadHeader("unreadable", "has a shape or offsets that are no sizes", name)
+    info = TensorInfo(dtype=dtype, shape=tuple(shape), begin=offsets[0], end=offsets[1])
+    expected = tensor_bytes(dtype, info.shape)
+    if info.end - info.begin != expected:
+        what = f"{dtype} {list(shape)} takes {expected:,} bytes, its offsets give it {info.end - info.begin:,}"
+        raise BadHeader("layout", what, name)
+    return info
+
+
+def _sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(n) is int and 0 <= n <= LARGEST_SIZE for n in values)
+
+
+def _refuse_layout(tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
+    """Raise BadHeader unless the tensors cover the data exactly: no gap, no overlap, nothing beyond the end."""
     offset = 0
-    for name, info in sorted(infos, key=lambda item: (item[1].begin, item[1].end)):
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if info.begin != offset:
-            raise UserError(f"{path}: {name}", f"begins at byte {info.begin}, expected {offset}", "make the file again")
+            kind = "overlaps the tensor before it" if info.begin < offset else "leaves a gap before it"
+            raise BadHeader("layout", f"{kind}: begins at byte {info.begin:,}, expected {offset:,}", name)
         offset = info.end
-    if size != offset:
-        what = f"holds {size} bytes of tensors, its header promises {offset}"
-        raise UserError(str(path), what, "the file is cut short or damaged: fetch or make it again")
+    if offset != data_bytes:
+        raise BadHeader("layout", f"its tensors take {offset:,} bytes, the file holds {data_bytes:,} after the header")

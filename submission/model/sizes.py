@@ -1,4 +1,4 @@
-"""Sizes as they are shown: always with their unit, GB and GiB side by side, since the track's texts mix the two."""
+"""Format sizes: always with their unit, GB and GiB side by side, since the track's texts mix the two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def in_unit(size: int, unit: int) -> str:
 
 
 def against_limit(size: int, limit: str) -> list[str]:
-    """Return lines that hold a size against a campaign's limit, `4 GiB`, and against its other reading, 4 GB."""
+    """Return lines that compare a size with a campaign's limit, `4 GiB`, and with its other reading, 4 GB."""
     lines = [f"model folder: {size_text(size)}", f"limit {limit}: {_verdict(size, size_bytes(limit))}"]
     other = other_reading(limit)
     if other is not None:
@@ -28,8 +28,8 @@ def against_limit(size: int, limit: str) -> list[str]:
 
 
 def _verdict(size: int, limit: int) -> str:
-    room = limit - size
-    verdict = f"met, {room:,} bytes to spare" if room >= 0 else f"NOT met, {-room:,} bytes over"
+    spare = limit - size
+    verdict = f"met, {spare:,} bytes to spare" if spare >= 0 else f"NOT met, {-spare:,} bytes over"
     return f"{size_text(limit)}; {verdict}"
 
 

@@ -1,13 +1,13 @@
-"""Products of activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
+"""Multiply activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
 
 They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations. Their
 weight is `(code - 8) * scale + offset`; ours is `(code - zero) * scale`, so the offset is `(8 - zero) * scale`. Scale
 and offset are rounded to bfloat16, as weights are where they are dequantized, and sums are float32.
 
-A kernel wants its codes in an order of its own, which torch does not document and which differs between processors. So
-the order is learned here, from what the kernel makes of known codes, and proved by a product with random ones; a kernel
-that fails is not used on that machine. An order that is known can be read back: the codes are kept in
-that order alone, and long inputs, for which a kernel is slower than a plain product, dequantize from there.
+A kernel needs its codes in an order of its own, which torch does not document and which differs between processors. So
+the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
+is not used on that machine. Prepacked codes can be read back: they are kept in that order alone, and long inputs, for
+which a kernel is slower than a plain product, are multiplied with the weight that is dequantized from there.
 """
 
 from __future__ import annotations
@@ -22,34 +22,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.affine import Affine
-from submission.model.codecs.bitstream import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
+    from submission.model.codecs.codec import GroupedCodes
 
 KERNEL_DTYPE = torch.bfloat16
 """Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
 
 GROUP_SIZES = (32, 64, 128, 256)
-PREPACKED_PART = "codes"
-"""The part of an affine weight whose place an arranged one takes."""
-
 BITS = 4
 MIDDLE = 8
 
 CACHE_ELEMENTS = 1 << 19
-"""Codes that change their order at a time on a CPU, so that the passes stay in its cache."""
+"""Codes that are reordered at a time on a CPU, so that the passes stay in its cache."""
 
 
 class Kernel(Protocol):
-    """A product with 4-bit codes. All of them are stateless: what they need is in an `Prepacked` weight."""
+    """A product with 4-bit codes. All of them are stateless: what they need is in a `Prepacked` weight."""
 
     device: str
     """Type of device that it runs on."""
     tiles: tuple[tuple[int, int], ...]
-    """Rows and columns of the tiles that codes may be arranged in; the first that proves right is."""
+    """Rows and columns of the tiles that codes may be ordered in; the first that is verified is used."""
     most_rows: int
     """Rows of activations up to which it is faster than dequantizing and multiplying."""
+
+    def __hash__(self) -> int: ...
 
     def prepack(self, codes: Tensor) -> Tensor:
         """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape."""
@@ -66,7 +65,7 @@ class CPUKernel:
     """torch's kernel for x86 and ARM. Measured on two cores with AVX-512 (docs/inference.md)."""
 
     device = "cpu"
-    tiles = ((64, 1), (32, 1), (16, 1))
+    tiles: tuple[tuple[int, int], ...] = ((64, 1), (32, 1), (16, 1))
     most_rows = 192
 
     def prepack(self, codes: Tensor) -> Tensor:
@@ -80,7 +79,7 @@ class CUDAKernel:
     """tinygemm, which torch brings along. Where it stops being faster has not been measured."""
 
     device = "cuda"
-    tiles = ((8, 128),)
+    tiles: tuple[tuple[int, int], ...] = ((8, 128),)
     most_rows = 32
 
     def prepack(self, codes: Tensor) -> Tensor:
@@ -96,8 +95,8 @@ KERNELS: dict[str, Kernel] = {kernel.device: kernel for kernel in (CPUKernel(), 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """How a kernel arranges codes: tile by tile along the rows, two codes a byte, those of a tile in a fixed order."""
+class TileLayout:
+    """The order of a kernel's codes: tile by tile along the rows, two per byte, those of a tile in a fixed order."""
 
     rows: int
     """Of a tile."""
@@ -123,7 +122,7 @@ class Layout:
         return (high << BITS | low).view(rows, columns // 2)
 
     def codes(self, prepacked: Tensor) -> Tensor:
-        """Return what was arranged as uint8 [tiles along the rows, columns, rows of a tile]."""
+        """Return prepacked codes as uint8 [tiles along the rows, columns, rows of a tile]."""
         tiles = prepacked.view(-1, self.rows * self.columns // 2)
         nibbles = torch.cat([tiles & 0xF, tiles >> BITS], dim=1)
         if self.order is not None:
@@ -132,14 +131,16 @@ class Layout:
 
 
 class Prepacked:
-    """A weight [rows, columns] whose codes lie as a kernel wants them."""
+    """A weight [rows, columns] whose codes are in a kernel's order."""
 
-    def __init__(self, kernel: Kernel, layout: Layout, codec: Affine, parts: Mapping[str, Tensor], columns: int):
-        """Take the parts of a weight; codes that are 4 bits wide are arranged in the memory where they lie."""
-        codes = parts[PREPACKED_PART]
+    def __init__(
+        self, kernel: Kernel, layout: TileLayout, codec: GroupedCodes, parts: Mapping[str, Tensor], columns: int
+    ) -> None:
+        """Take the parts of a weight; 4-bit codes are prepacked in place."""
+        codes = parts[codec.codes_part]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
-        self.others = {name: part for name, part in parts.items() if name != PREPACKED_PART}
+        self.others = {name: part for name, part in parts.items() if name != codec.codes_part}
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
         """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
@@ -147,7 +148,7 @@ class Prepacked:
         whole = (len(codes), columns // 2)
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
-            self.codes[rows] = layout.prepack(unpack_codes(codes[rows], codec.bits, columns) + self.shift)
+            self.codes[rows] = layout.prepack(codec.unpack(codes[rows], columns) + self.shift)
 
     def _blocks(self, begin: int, end: int) -> Iterator[slice]:
         """Yield slices of rows, whole tiles, that are worked on at a time."""
@@ -156,7 +157,7 @@ class Prepacked:
         return (slice(start, min(start + step, end)) for start in range(begin, end, step))
 
     def supports(self, inputs: Tensor) -> bool:
-        """Say whether the kernel multiplies these inputs [..., columns], and sooner than a plain product would."""
+        """Return whether the kernel multiplies these inputs [..., columns] faster than a plain product."""
         return (
             inputs.dtype == KERNEL_DTYPE
             and inputs.numel() <= self.kernel.most_rows * self.shape[1]
@@ -190,33 +191,32 @@ class Prepacked:
     def parts(self) -> dict[str, Tensor]:
         """What the codec stores, by suffix, its codes in their own order again."""
         codes = torch.cat([self._packed(rows) for rows in self._blocks(0, self.shape[0])])
-        return {PREPACKED_PART: codes, **self.others}
+        return {self.codec.codes_part: codes, **self.others}
 
     def _packed(self, rows: slice) -> Tensor:
         codes = (self.layout.codes(self.codes[rows]) - self.shift).transpose(1, 2).contiguous()
-        return pack_codes(codes.view(-1, self.shape[1]), self.codec.bits)
+        return self.codec.pack(codes.view(-1, self.shape[1]))
 
 
 def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
-    """Return a weight arranged for its device's kernel, or None where there is none that takes it.
+    """Return a weight prepacked for its device's kernel, or None where no kernel supports it.
 
-    Codes that are 4 bits wide are arranged in the memory where they lie.
+    4-bit codes are prepacked in place.
     """
-    codes = parts.get(PREPACKED_PART)
-    kernel = KERNELS.get(codes.device.type) if codes is not None else None
-    if kernel is None or not isinstance(codec, Affine) or codec.bits > BITS:
+    grouped = codec.grouped_codes()
+    if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
         return None
-    if codec.group_size not in GROUP_SIZES or columns % codec.group_size:
+    codes = parts[grouped.codes_part]
+    kernel = KERNELS.get(codes.device.type)
+    layout = proved_layout(kernel, codes.device) if kernel is not None else None
+    if kernel is None or layout is None or not layout.fits((len(codes), columns)):
         return None
-    layout = proved_layout(kernel, codes.device)
-    if layout is None or not layout.fits((len(codes), columns)):
-        return None
-    return Prepacked(kernel, layout, codec, parts, columns)
+    return Prepacked(kernel, layout, grouped, parts, columns)
 
 
 @functools.cache
-def proved_layout(kernel: Kernel, device: torch.device) -> Layout | None:
-    """Return how a kernel arranges codes on this machine, or None where it does not run or does not compute right."""
+def proved_layout(kernel: Kernel, device: torch.device) -> TileLayout | None:
+    """Return the order of a kernel's codes on this machine; None where it does not run or computes wrong products."""
     for rows, columns in kernel.tiles:
         try:
             layout = _learn(kernel, rows, columns, device)
@@ -227,7 +227,7 @@ def proved_layout(kernel: Kernel, device: torch.device) -> Layout | None:
     return None
 
 
-def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Layout | None:
+def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> TileLayout | None:
     """Return the order within a tile of this size; None where tiles have another."""
     size = rows * columns
     places = torch.arange(size, device=device).view(columns, rows).t()
@@ -239,11 +239,11 @@ def _learn(kernel: Kernel, rows: int, columns: int, device: torch.device) -> Lay
     order, natural = found.argsort(), torch.arange(size, device=device)
     if not torch.equal(found[order], natural):
         return None
-    return Layout(rows, columns, None if torch.equal(order, natural) else order)
+    return TileLayout(rows, columns, None if torch.equal(order, natural) else order)
 
 
-def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
-    """Say whether a product with random codes is that of the dequantized weight."""
+def _is_right(kernel: Kernel, layout: TileLayout, device: torch.device) -> bool:
+    """Return whether a product with random codes is that of the dequantized weight."""
     generator = torch.Generator().manual_seed(0)
     codec = Affine(bits=BITS, group_size=GROUP_SIZES[1])
     rows, columns = 3 * layout.rows, 2 * max(layout.columns, codec.group_size)
@@ -255,6 +255,6 @@ def _is_right(kernel: Kernel, layout: Layout, device: torch.device) -> bool:
     }
     parts = {name: part.to(device) for name, part in parts.items()}
     inputs = torch.randn(5, columns, generator=generator).to(device, KERNEL_DTYPE)
-    expected = F.linear(inputs.float(), codec.decode(parts, columns, torch.float32))
+    expected = F.linear(inputs.float(), codec.decode(parts, (rows, columns), torch.float32))
     outputs = Prepacked(kernel, layout, codec, parts, columns).multiply(inputs).float()
     return bool((outputs - expected).norm() < 0.02 * expected.norm())

@@ -1,13 +1,13 @@
-"""Packed layers: weights that stay codes in memory and are unpacked while they are used.
+"""Layers whose weights stay codes in memory and are decoded while they are used.
 
-A linear is dequantized whole (the head in row blocks) for each call and forgotten again; an embedding unpacks the
-rows that are looked up. What the parts of a weight hold, its codec knows. Nothing is cached: memory is what packing
-is for. `prepack` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
+A linear is dequantized whole (the head in row blocks) for each call; an embedding decodes the rows that are looked up.
+Only the codec knows what the parts of a weight hold. Nothing is cached: packing is there to save memory.
+`prepack_linears` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,18 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from submission.model.codecs import Codec
-from submission.runtime.kernels import KERNEL_DTYPE, PREPACKED_PART, Prepacked, prepack
-
-STORED_DTYPES = {
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-}
-"""Dtypes that the parts of a codec may have, by their name in a safetensors header."""
+from submission.model.codecs.dtypes import torch_dtype
+from submission.runtime.kernels import KERNEL_DTYPE, Prepacked, prepack
 
 LINEAR_ELEMENTS = 1 << 26
 """Weights that a linear holds dequantized at a time: 128 MiB in bfloat16. Only an LM head has more."""
@@ -36,22 +26,24 @@ class PackedTensor(nn.Module):
     """A weight [rows, columns] as a codec stores it; takes the place of the `weight` parameter of a layer.
 
     Its state is the codec's parts with the dtypes of the file. Casting the model changes `dtype`, in which the weight
-    is handed out, and never the stored parts.
+    is returned, and never the stored parts.
     """
 
-    def __init__(self, codec: Codec, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(self, codec: Codec, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str) -> None:
         super().__init__()
         self.codec = codec
         self.shape = torch.Size(shape)
         self.dtype = dtype
         self.prepacked: Prepacked | None = None
         for name, (kind, part_shape) in codec.parts(tuple(shape)).items():
-            self.register_buffer(name, torch.empty(part_shape, dtype=STORED_DTYPES[kind], device=device))
+            self.register_buffer(name, torch.empty(part_shape, dtype=torch_dtype(kind), device=device))
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """What is stored, by suffix."""
-        return self.prepacked.parts if self.prepacked is not None else dict(self._buffers)  # type: ignore[return-value]
+        if self.prepacked is not None:
+            return self.prepacked.parts
+        return {name: part for name, part in self._buffers.items() if part is not None}
 
     @property
     def device(self) -> torch.device:
@@ -61,17 +53,24 @@ class PackedTensor(nn.Module):
         """Return the weight in dtype, or some of its rows: a slice, or int64 [n] of row numbers."""
         if self.prepacked is not None and not isinstance(rows, torch.Tensor):
             return self.prepacked.dequantize(dtype, slice(None) if rows is None else rows)
-        parts = self.parts
-        if rows is not None:
-            parts = {name: part[rows] for name, part in parts.items()}
-        return self.codec.decode(parts, self.shape[1], dtype)
+        return self.codec.decode(self.parts, self.shape, dtype, rows)
+
+    def blocks(self, dtype: torch.dtype, elements: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the weight in blocks of whole rows, about `elements` weights each: which rows, and these in dtype."""
+        if self.prepacked is None:
+            yield from self.codec.blocks(self.parts, self.shape, dtype, elements)
+            return
+        step = max(1, elements // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, min(start + step, self.shape[0]))
+            yield rows, self.prepacked.dequantize(dtype, rows)
 
     def prepack(self) -> bool:
-        """Lay the codes as the device's kernel wants them; say whether there is one. Casts and moves undo it."""
+        """Order the codes for the device's kernel; return whether there is one. Casts and moves undo it."""
         if self.prepacked is None and self.dtype == KERNEL_DTYPE:
             self.prepacked = prepack(self.codec, self.parts, self.shape[1])
             if self.prepacked is not None:
-                self._buffers[PREPACKED_PART] = None
+                self._buffers[self.prepacked.codec.codes_part] = None
         return self.prepacked is not None
 
     def _restore(self) -> None:
@@ -93,8 +92,9 @@ class PackedTensor(nn.Module):
         super()._apply(fn, recurse)
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=device)).dtype
         for name, before in stored.items():
-            if self._buffers[name].dtype != before.dtype:
-                self._buffers[name] = before.to(self._buffers[name].device)
+            after = self._buffers[name]
+            if after is not None and after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
         return self
 
     def extra_repr(self) -> str:
@@ -116,15 +116,13 @@ class PackedLinear(nn.Module):
         if prepacked is not None and prepacked.supports(inputs):
             outputs = prepacked.multiply(inputs)
             return outputs if self.bias is None else outputs + self.bias
-        step = max(1, LINEAR_ELEMENTS // self.in_features)
-        if self.out_features <= step:
+        if self.weight.shape.numel() <= LINEAR_ELEMENTS:
             return F.linear(inputs, self.weight.dequantize(inputs.dtype), self.bias)
-        outputs = []
-        for start in range(0, self.out_features, step):
-            rows = slice(start, start + step)
-            bias = None if self.bias is None else self.bias[rows]
-            outputs.append(F.linear(inputs, self.weight.dequantize(inputs.dtype, rows), bias))
-        return torch.cat(outputs, dim=-1)
+        blocks = []
+        for rows, weight in self.weight.blocks(inputs.dtype, LINEAR_ELEMENTS):
+            blocks.append(F.linear(inputs, weight, None if self.bias is None else self.bias[rows]))
+            del weight  # before the next block is decoded
+        return torch.cat(blocks, dim=-1)
 
 
 class PackedEmbedding(nn.Module):
@@ -142,17 +140,16 @@ class PackedEmbedding(nn.Module):
 
 
 def prepack_linears(model: nn.Module) -> int:
-    """Prepare every linear that a kernel of its device takes, once; return how many these are.
+    """Prepack every linear that a kernel of its device supports, once; return how many these are.
 
-    From then on short inputs in bfloat16 are multiplied with the codes themselves. To be called where inference
-    begins, on the device where it will be. 4-bit codes are arranged in the memory where they lie; of narrower ones a
-    4-bit copy takes their place.
+    Afterwards short inputs in bfloat16 are multiplied with the codes themselves. Call it right before inference, on the
+    device of inference. 4-bit codes are prepacked in place; narrower ones are replaced by a 4-bit copy.
     """
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
     return sum(linear.weight.prepack() for linear in linears)
 
 
 def plain_bytes(model: nn.Module) -> int:
-    """Return the bytes that a model's packed weights would take as plain ones, in the dtypes they are handed out in."""
+    """Return the bytes that a model's packed weights would take as plain ones in their dtypes."""
     weights = [module for module in model.modules() if isinstance(module, PackedTensor)]
     return sum(weight.shape.numel() * weight.dtype.itemsize for weight in weights)

@@ -1,6 +1,6 @@
-"""How stock `from_pretrained` comes to load a packed model: its quantization method, told to transformers.
+"""Register the quantization method `packed` with transformers, so that stock `from_pretrained` loads packed models.
 
-A packed model's `config.json` says `quant_method: packed`; transformers looks that up, asks the quantizer below to
+A packed model's `config.json` says `quant_method: packed`; transformers looks that up, calls the quantizer below to
 put packed layers into the empty model, and reads the file's tensors straight into them.
 """
 
@@ -31,7 +31,7 @@ class PackedConfig(QuantizationConfigMixin):
     """The `quantization_config` of a packed model's `config.json`, kept as it is written there."""
 
     def __init__(self, *, version: int, codecs: dict[str, Any], weights: dict[str, str]) -> None:
-        self.quant_method = METHOD
+        self.quant_method = METHOD  # type: ignore[assignment]  # a method that transformers does not list
         self.version = version
         self.codecs = codecs
         self.weights = weights
@@ -51,7 +51,7 @@ class PackedConfig(QuantizationConfigMixin):
 
 
 class PackedQuantizer(HfQuantizer):
-    """Put packed layers into a model before its weights are read, and hold what was read."""
+    """Put packed layers into a model before its weights are read, and check the weights afterwards."""
 
     requires_calibration = True  # packing is `python -m quantize pack`, never a side effect of loading
 
@@ -71,6 +71,7 @@ class PackedQuantizer(HfQuantizer):
             # transformers only warns of missing tensors, and fills them with what is in memory.
             read_checkpoint(Path(checkpoint_files[0]).parent)
         family = FAMILIES[model.config.model_type]
+        assert isinstance(self.quantization_config, PackedConfig)
         for name, codec in self.quantization_config.by_weight().items():
             path = family.module_name(name).removesuffix(".weight")
             layer = model.get_submodule(path)
@@ -83,14 +84,14 @@ class PackedQuantizer(HfQuantizer):
             if not isinstance(module, PackedTensor):
                 continue
             try:
-                module.codec.check(module.parts, module.shape[1])
+                module.codec.check(module.parts, module.shape)
             except ValueError as error:
                 part, _, what = str(error).partition(": ")
                 raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again") from error
         return model
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
-        """Serve `model.dequantize()`: the same weights as plain layers, for who has the memory and wants speed."""
+        """Serve `model.dequantize()`: the same weights as plain layers, which take more memory and are faster."""
         for name, layer in list(model.named_modules()):
             if isinstance(layer, (PackedLinear, PackedEmbedding)):
                 model.set_submodule(name, plain_layer(layer, dtype or layer.weight.dtype))
@@ -106,8 +107,7 @@ class PackedQuantizer(HfQuantizer):
 
 def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
     """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
-    shape = tuple(layer.weight.shape)
-    weight = PackedTensor(codec, shape, dtype=dtype, device=layer.weight.device)
+    weight = PackedTensor(codec, tuple(layer.weight.shape), dtype=dtype, device=layer.weight.device)
     if type(layer) is nn.Embedding:  # a class derived from it may do more than look up: scale, for instance
         return PackedEmbedding(weight)
     if type(layer) is nn.Linear:
@@ -136,13 +136,14 @@ def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn
         plain: nn.Linear | nn.Embedding = nn.Embedding(rows, columns, device="meta")
     else:
         plain = nn.Linear(columns, rows, bias=layer.bias is not None, device="meta")
-        plain.bias = layer.bias
+        if layer.bias is not None:
+            plain.bias = layer.bias
     plain.weight = nn.Parameter(layer.weight.dequantize(dtype), requires_grad=False)
     return plain
 
 
 def register() -> None:
-    """Tell transformers of the method, once per process."""
+    """Register the method with transformers, once per process."""
     if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         register_quantization_config(METHOD)(PackedConfig)
         register_quantizer(METHOD)(PackedQuantizer)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from submission.errors import UserError
 from submission.model.codecs import Codec, parse_codec
+from submission.model.solvers import parse_solver, refuse_unserved
 
 
 def _require(condition: bool, message: str) -> None:
@@ -231,9 +232,8 @@ class AwqOptions:
 class QuantizeOptions:
     """How each weight is stored."""
 
-    solver: Literal["hqq", "hqq-rounded-zero", "als"]
-    """How codes, scales and zero-points are found: hqq's solution; the same from a zero-point rounded at first, as
-    hqq's `BaseQuantizeConfig` does at 4 bits; alternating least squares."""
+    solver: Annotated[str, parse_solver]
+    """How codes, scales and zero-points are found: a name of `submission.model.solvers.SOLVERS`."""
     codecs: dict[str, Annotated[Codec, parse_codec]]
     """Role or prefix of roles -> codec; the longest prefix wins, `*` is every weight that can be packed. What no rule
     reaches is kept as it is; without any rule nothing is packed."""
@@ -241,6 +241,9 @@ class QuantizeOptions:
     awq: AwqOptions | None = None
 
     def __post_init__(self) -> None:
+        named = [(f"codecs.{role}", codec) for role, codec in self.codecs.items()]
+        named += [(f"overrides: {override.role}", override.codec) for override in self.overrides]
+        refuse_unserved(self.solver, named)
         by_sensitivity = sum(override.layers == "sensitivity" for override in self.overrides)
         _require(
             by_sensitivity <= 1,

@@ -106,6 +106,8 @@ def _name(hint: Any) -> str:
         return " or ".join(_name(a) for a in arguments if a is not types.NoneType)  # TOML has no null: leave it out
     if origin is tuple:
         return f"a list of {_name(arguments[0])}"
+    if origin is Annotated and arguments[0] is str:
+        return "a text"
     if origin in (dict, Annotated) or is_dataclass(hint):
         return "a table"
     return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[hint]

@@ -44,7 +44,7 @@ REVISIONS = {
     "merge": 2,
     "sensitivity": 1,
     "awq": 2,
-    "quantize": 2,
+    "quantize": 3,
     "segment": 2,
     "decode": 3,
     "loss": 2,

@@ -81,7 +81,7 @@ def write_dev(out: Path) -> None:
 
 def pretend_to_pack(checkpoint: Path, out: Path) -> None:
     shutil.copytree(checkpoint, out / "model")
-    write_text(out / "report.json", canonical_json({"parameters": 1000}))
+    write_text(out / "packing_report.json", canonical_json({"parameters": 1000}))
 
 
 def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, capsys):

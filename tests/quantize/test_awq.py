@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import shutil
 import wave
@@ -26,7 +25,7 @@ from quantize.calibration.awq import (
 from quantize.calibration.folding import SCALES, Folding
 from quantize.calibration.scale_search import SCALE_LIMIT, output_errors, scales_of, search
 from quantize.packing.pack import pack_checkpoint
-from quantize.solvers.hqq import solve
+from quantize.solvers.bound import bind_solver
 from submission.errors import UserError
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.model.codecs import Affine
@@ -39,7 +38,7 @@ from submission.system.recipe import AwqOptions
 from submission.text.corpus import Utterance, write_corpus
 
 FOUR = Affine(bits=4, group_size=64)
-HQQ = functools.partial(solve, "hqq")
+HQQ = bind_solver("hqq")
 OPTIONS = AwqOptions(pairs=("en-de", "en-zh"), targets=False, utterances=0, seed=42, exponents=4)
 PROMPTS = {"en-de": render_prompt(PROMPT, "German"), "en-zh": render_prompt(PROMPT, "Chinese")}
 PROJECTOR = "audio_tower.layer_norm"
@@ -81,8 +80,8 @@ def test_scales_never_raise_the_error_on_the_sample(seed):
 def test_errors_are_those_of_the_weight_that_comes_back():
     _, sample, weight = layer_with_outliers()
     scales = torch.linspace(0.5, 2.0, 128)
-    stored = FOUR.encode(weight * scales, HQQ)
-    restored = FOUR.decode(stored, 128, torch.float32).double() / scales.double()
+    stored = FOUR.encode(weight * scales, HQQ("w", FOUR))
+    restored = FOUR.decode(stored, tuple(weight.shape), torch.float32).double() / scales.double()
     wanted, got = sample.double() @ weight.double().T, sample.double() @ restored.T
     expected = float((got - wanted).square().sum() / wanted.square().sum())
     assert output_errors("w", weight, FOUR, [scales], sample, HQQ) == [pytest.approx(expected, rel=1e-4)]

@@ -46,10 +46,10 @@ def test_the_stages_folder_holds_the_model_and_the_report_and_meets_the_limit(ba
     limit = forecast(read_config(base), rules, other_bytes=other).total_bytes - 1
     codecs = resolve_codecs(read_config(base), rules, (override,), limit_bytes=limit, other_bytes=other)
     pack_system(base, tmp_path, codecs, "hqq")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "packing_report.json"]
     assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit
     assert affine(3, 64) in read_checkpoint(tmp_path / "model").codecs.values()
-    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    text = (tmp_path / "packing_report.json").read_text(encoding="utf-8")
     assert canonical_json(json.loads(text)) == text
 
 

@@ -54,7 +54,7 @@ def test_a_packed_model_takes_a_share_of_the_memory_and_every_figure_is_there(pa
     assert record["files_bytes"]["plain"] > 3.7 * record["files_bytes"]["packed"]
     for state in ("warm", "cold"):
         part = record[state]
-        assert part["met"]["resident_bytes"] and 0.2 < part["ratios"]["resident_bytes"] < 0.35
+        assert part["passed"]["resident_bytes"] and 0.2 < part["ratios"]["resident_bytes"] < 0.35
         # Every page of every weight is counted.
         assert part["plain"]["resident_bytes"] > record["files_bytes"]["plain"]
         assert 0 < part["packed"]["mapped_seconds"] <= part["packed"]["seconds"]

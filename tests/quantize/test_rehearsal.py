@@ -149,7 +149,7 @@ def test_a_rehearsal_packs_in_a_process_of_its_own_and_can_keep_its_work(tmp_pat
     cast = forecast(SMALL, RULES)
     assert record["parameters"] == cast.parameters
     assert record["model_bytes"] == record["forecast_bytes"] == cast.total_bytes
-    assert record["met"] == {"seconds": True, "peak_bytes": True, "forecast": True}
+    assert record["passed"] == {"seconds": True, "peak_bytes": True, "forecast": True}
     assert 50 << 20 < record["peak_bytes"] < 4 << 30  # torch by itself takes more than the one
     assert 0.009 < record["relative_mse"]["affine4g128"] < 0.03
     assert json.loads(json.dumps(record)) == record
@@ -166,14 +166,14 @@ def test_a_rehearsal_goes_on_with_what_a_killed_one_left_and_leaves_nothing(tmp_
     (out / "packed" / "model.safetensors").write_bytes(b"half a model")
     record = rehearse_config(out, SMALL, OPTIONS, LIMIT, keep=False)
     assert record["shards_found"] == made["shards"] == 1
-    assert record["met"]["forecast"]
+    assert record["passed"]["forecast"]
     assert list(out.iterdir()) == []
 
 
 def test_a_folder_that_no_rehearsal_made_is_left_alone(tmp_path):
     make_checkpoint(tmp_path / "checkpoint", SMALL)
     before = tree_digest(tmp_path)
-    with pytest.raises(UserError, match="is there, and not of a rehearsal"):
+    with pytest.raises(UserError, match="exists, and was not made by a rehearsal"):
         rehearse_config(tmp_path, SMALL, OPTIONS, LIMIT, keep=False)
     assert tree_digest(tmp_path) == before
 

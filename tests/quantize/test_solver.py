@@ -1,20 +1,27 @@
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from quantize.bench.solver import bench_solver, solve_with_library
-from quantize.solvers.hqq import SOLVERS, Solution, solve
+from quantize.bench.solver import bench_solver
+from quantize.solvers.bound import bind_solver
+from quantize.solvers.hqq import solve_hqq
+from quantize.solvers.hqq_library import quantize_with_library, solve_hqq_library
 from quantize.solvers.hqq_torch import refit_pieces, solve_pieces
 from submission.errors import UserError
 from submission.model.codecs import Affine
-from submission.model.codecs.affine import CODE_BITS
+from submission.model.codecs.affine import CODE_BITS, AffineSolution
+from submission.model.solvers import SOLVERS
 
 PARTS = ("codes", "scale", "zero")
+AFFINE_SOLVERS = [name for name, solver in SOLVERS.items() if "affine" in solver.functions]
+
+
+def solve(solver: str, weight: torch.Tensor, bits: int, group_size: int) -> AffineSolution:
+    return SOLVERS[solver].function("affine")(weight, bits, group_size)
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -51,7 +58,7 @@ WEIGHTS = {
 }
 
 
-def group_errors(weight: torch.Tensor, solution: Solution) -> torch.Tensor:
+def group_errors(weight: torch.Tensor, solution: AffineSolution) -> torch.Tensor:
     """The squared error of every group, float64 [rows, groups]."""
     codes = solution.codes.double().view(*solution.scale.shape, -1)
     restored = (codes - solution.zero.double().unsqueeze(2)) * solution.scale.double().unsqueeze(2)
@@ -61,8 +68,7 @@ def group_errors(weight: torch.Tensor, solution: Solution) -> torch.Tensor:
 def restored(weight: torch.Tensor, bits: int, group_size: int) -> torch.Tensor:
     """The weight as it comes back from a packed model."""
     codec = Affine(bits=bits, group_size=group_size)
-    parts = codec.encode(weight, functools.partial(solve, "hqq"))
-    return codec.decode(parts, weight.shape[1], torch.float32)
+    return codec.decode(codec.encode(weight, solve_hqq), tuple(weight.shape), torch.float32)
 
 
 def relative_error(weight: torch.Tensor, bits: int, group_size: int) -> float:
@@ -79,7 +85,7 @@ def differing(first: torch.Tensor, second: torch.Tensor) -> float:
 @pytest.mark.parametrize("group_size", [64, 128])
 def test_codes_are_those_of_the_hqq_library_up_to_ties(kind, bits, rows, group_size):
     weight = WEIGHTS[kind](rows, 2048)
-    ours, theirs = solve("hqq", weight, bits, group_size), solve_with_library(weight, bits, group_size)
+    ours, theirs = solve("hqq", weight, bits, group_size), solve_hqq_library(weight, bits, group_size)
     assert differing(ours.codes, theirs.codes) <= 1e-4
     assert torch.equal(ours.scale, theirs.scale)
     assert group_errors(weight, ours).sum() <= group_errors(weight, theirs).sum() * (1 + 1e-4)
@@ -89,7 +95,7 @@ def test_codes_are_those_of_the_hqq_library_up_to_ties(kind, bits, rows, group_s
 def test_the_zero_point_starts_rounded_at_4_bits_if_asked_for(bits):
     weight = gaussian(128, 1024)
     ours = solve("hqq-rounded-zero", weight, bits, 64)
-    theirs = solve_with_library(weight, bits, 64, round_zero=bits == 4)
+    theirs = quantize_with_library(weight, bits, 64, round_zero=bits == 4)
     assert differing(ours.codes, theirs.codes) <= 1e-4
     assert (differing(ours.codes, solve("hqq", weight, bits, 64).codes) > 0.1) == (bits == 4)
 
@@ -97,7 +103,7 @@ def test_the_zero_point_starts_rounded_at_4_bits_if_asked_for(bits):
 @pytest.mark.parametrize("seed", range(12))
 def test_a_weight_of_few_groups_stops_when_hqq_does(seed):
     weight = gaussian(2, 128, seed) * 300
-    ours, theirs = solve("hqq", weight, 2, 64), solve_with_library(weight, 2, 64)
+    ours, theirs = solve("hqq", weight, 2, 64), solve_hqq_library(weight, 2, 64)
     assert torch.equal(ours.codes, theirs.codes)
     assert torch.allclose(ours.zero, theirs.zero, atol=1e-4)
 
@@ -139,7 +145,7 @@ def test_rows_shorter_than_a_group_and_constant_rows_survive(bits):
     assert torch.allclose(restored(weight, bits, 64)[3:], weight[3:], atol=1e-4)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", AFFINE_SOLVERS)
 def test_a_solution_is_the_same_bytes_on_any_number_of_threads(solver):
     weight, before = gaussian(700, 1024), torch.get_num_threads()
     solutions = []
@@ -151,7 +157,7 @@ def test_a_solution_is_the_same_bytes_on_any_number_of_threads(solver):
         assert all(torch.equal(getattr(solutions[0], name), getattr(other, name)) for name in PARTS)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", AFFINE_SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_and_views_are_solved_as_their_float32_copy(solver, dtype):
     weight = gaussian(96, 40).to(dtype)
@@ -190,7 +196,7 @@ def test_what_runs_on_a_gpu_finds_what_the_kernels_find(kind, columns):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", AFFINE_SOLVERS)
 def test_a_gpu_solves_as_the_cpu_does(solver):
     weight = gaussian(128, 1000)
     here, there = solve(solver, weight, 4, 64), solve(solver, weight.cuda(), 4, 64)
@@ -212,14 +218,14 @@ def test_a_forked_process_solves_too():
     """OpenMP's threads, torch's among them, do not survive the fork; ours are made for each call."""
     program = """
 import os, sys, torch
-from quantize.solvers.hqq import solve
+from quantize.solvers.hqq import solve_hqq
 torch.set_num_threads(2)
 weight = torch.randn(600, 1024)
 weight @ weight.t()
-codes = solve("hqq", weight, 4, 64).codes.numpy()
+codes = solve_hqq(weight, 4, 64).codes.numpy()
 child = os.fork()
 if not child:
-    os._exit(0 if (solve("hqq", weight, 4, 64).codes.numpy() == codes).all() else 3)
+    os._exit(0 if (solve_hqq(weight, 4, 64).codes.numpy() == codes).all() else 3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
@@ -235,4 +241,4 @@ def test_the_bench_measures_both_and_compares_their_results():
 
 def test_an_unknown_solver_is_refused_by_name():
     with pytest.raises(UserError, match="unknown solver 'hq'; did you mean 'hqq'"):
-        solve("hq", gaussian(2, 8), 4, 8)
+        bind_solver("hq")

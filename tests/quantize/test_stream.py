@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import signal
@@ -13,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantize.packing.pack import JOURNAL, encode, pack_checkpoint, pack_system
-from quantize.solvers.hqq import solve
+from quantize.solvers.bound import bind_solver
+from quantize.solvers.hqq import solve_hqq
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
@@ -32,7 +32,7 @@ def affine(bits: int, group_size: int) -> Codec:
     return Affine(bits=bits, group_size=group_size)
 
 
-SOLVE = functools.partial(solve, "hqq")
+SOLVE_FOR = bind_solver("hqq")
 RULES = {"*": affine(4, 64), "embedding": affine(2, 128), "audio.mlp": affine(8, 96)}
 OVERRIDES = (Override(role="mlp", layers="last", count=1, codec=affine(3, 64)),)
 
@@ -82,7 +82,7 @@ def test_every_tensor_is_packed_by_the_solver_or_kept_as_it_was(base, tmp_path):
         if codec is None:
             assert torch.equal(after.pop(spec.name), before[spec.name]), spec.name
             continue
-        for suffix, part in codec.encode(before[spec.name].float(), SOLVE).items():
+        for suffix, part in codec.encode(before[spec.name].float(), solve_hqq).items():
             assert torch.equal(after.pop(f"{spec.name}.{suffix}"), part), spec.name
         assert report["packed"][spec.name]["codec"] == codec.name
     assert not after and set(report["packed"]) == set(codecs)
@@ -99,8 +99,8 @@ def test_the_report_says_what_packing_did_to_each_weight(base, tmp_path):
 def test_a_weight_larger_than_the_solver_sees_is_packed_in_blocks_of_rows(monkeypatch):
     weight = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(affine_module, "SOLVE_ELEMENTS", 20 * 128 + 5)
-    whole = encode("w", weight, affine(3, 64), SOLVE)
-    blocks = [encode("w", weight[rows], affine(3, 64), SOLVE) for rows in (slice(20), slice(20, 40), slice(40, 50))]
+    whole = encode("w", weight, affine(3, 64), SOLVE_FOR)
+    blocks = [encode("w", weight[rows], affine(3, 64), SOLVE_FOR) for rows in (slice(20), slice(20, 40), slice(40, 50))]
     for name, part in whole.items():
         assert torch.equal(part, torch.cat([block[name] for block in blocks]))
 
@@ -201,13 +201,13 @@ def killing_solver(monkeypatch, after: int) -> list[str]:
     """Let packing die after some weights; return the list that fills with the solver's calls."""
     calls: list[str] = []
 
-    def dying(name, weight, bits, group_size):
+    def dying(weight, bits, group_size):
         if len(calls) == after:
             raise Killed
-        calls.append(name)
-        return solve(name, weight, bits, group_size)
+        calls.append(f"{bits} bits")
+        return solve_hqq(weight, bits, group_size)
 
-    monkeypatch.setattr("quantize.packing.pack.solve", dying)
+    monkeypatch.setattr("quantize.solvers.hqq.solve_hqq", dying)
     return calls
 
 
@@ -249,15 +249,15 @@ def test_a_process_that_is_killed_in_packing_loses_only_the_weight_it_was_at(bas
 import os, signal
 from pathlib import Path
 from tests.quantize import test_stream as here
-from quantize.packing import pack as stream
-def dying(name, weight, bits, group_size, left=[5]):
+from quantize.solvers import hqq
+def dying(weight, bits, group_size, left=[5]):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return here.solve(name, weight, bits, group_size)
-stream.solve = dying
+    return here.solve_hqq(weight, bits, group_size)
+hqq.solve_hqq = dying
 base = Path({str(base)!r})
-stream.pack_system(base, Path({str(torn)!r}), here.codecs_of(base), "hqq")
+here.pack_system(base, Path({str(torn)!r}), here.codecs_of(base), "hqq")
 """
     died = subprocess.run([sys.executable, "-c", child], cwd=Path(__file__).parents[2], check=False)
     assert died.returncode == -signal.SIGKILL

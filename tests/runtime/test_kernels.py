@@ -52,7 +52,7 @@ def relative_error(outputs: torch.Tensor, expected: torch.Tensor) -> float:
     return float((outputs.double() - expected).norm() / expected.norm())
 
 
-def test_the_kernel_of_this_processor_proves_right():
+def test_the_kernel_of_this_processor_is_verified():
     assert proved_layout(KERNELS["cpu"], CPU) is not None
 
 
@@ -146,7 +146,7 @@ def test_a_weight_that_no_kernel_takes_stays_as_it_is(codec, shape):
     assert same(state(layer), before) and torch.equal(layer(inputs), outputs)
 
 
-def test_codes_of_4_bits_are_arranged_where_they_lie():
+def test_codes_of_4_bits_are_prepacked_in_place():
     weight = filled(Affine(bits=4, group_size=64), (128, 256))
     place = weight.codes.data_ptr()
     weight.prepack()
@@ -162,7 +162,7 @@ def test_codes_of_4_bits_are_arranged_where_they_lie():
     ],
     ids=["cast", "move", "load"],
 )
-def test_casting_moving_and_loading_undo_it(change):
+def test_casting_moving_and_loading_undo_prepacking(change):
     layer = PackedLinear(filled(Affine(bits=3, group_size=64), (128, 256)), None)
     before = state(layer)
     assert prepack_linears(layer) == 1
@@ -177,7 +177,7 @@ def test_a_model_that_computes_in_float32_is_left_alone():
     assert prepack_linears(layer) == 0
 
 
-def test_a_copy_of_an_arranged_layer_is_its_own():
+def test_a_copy_of_a_prepacked_layer_has_its_own_codes():
     layer = PackedLinear(filled(Affine(bits=4, group_size=64), (128, 256)), None)
     prepack_linears(layer)
     inputs = torch.randn(3, 256).to(torch.bfloat16)
@@ -232,7 +232,7 @@ class Missing(Invented):
         return torch.ops.aten._weight_int4pack_mm(codes, codes, 32, codes)  # not on this device, or not with this
 
 
-def test_the_order_of_a_kernel_is_learned(monkeypatch):
+def test_the_order_of_a_kernel_is_determined(monkeypatch):
     monkeypatch.setitem(KERNELS, "cpu", Invented())
     for bits in (2, 3, 4):
         weight = filled(Affine(bits=bits, group_size=128), (24, 256))
@@ -271,7 +271,7 @@ def packed(tmp_path_factory):
     return folder / "packed"
 
 
-def test_an_arranged_model_says_what_it_said_and_its_file_is_untouched(packed, tmp_path):
+def test_a_prepacked_model_computes_nearly_the_same_and_its_file_is_untouched(packed, tmp_path):
     digest = tree_digest(packed)
     model, _ = load_model(packed, "bfloat16")
     ids = torch.randint(0, 20, (2, 5), generator=torch.Generator().manual_seed(0))
@@ -287,7 +287,7 @@ def test_an_arranged_model_says_what_it_said_and_its_file_is_untouched(packed, t
     assert tree_digest(packed) == digest
 
 
-def test_an_arranged_model_can_be_turned_into_a_plain_one(packed):
+def test_a_prepacked_model_can_be_turned_into_a_plain_one(packed):
     model, _ = load_model(packed, "bfloat16")
     expected = load_model(packed, "bfloat16")[0].dequantize().state_dict()
     prepack_linears(model)

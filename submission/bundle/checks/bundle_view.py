@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from submission.bundle.checks.configuration import expected_tensors
-from submission.bundle.checks.headers import BadHeader, Header, read_header
+from submission.bundle.checks.headers import read_header
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES, Folder
 from submission.bundle.description import Facts, derive_facts, parameter_count
 from submission.bundle.manifest import NAME, RECIPE_FILE
 from submission.errors import UserError
 from submission.model.families import FAMILIES, read_config, shipped_config
+from submission.model.safetensors_header import BadHeader, SafetensorsHeader
 from submission.progress import progress
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
@@ -95,12 +96,12 @@ class BundleView(Folder):
         return FAMILIES[self.campaign.model.architecture].sizes(self.config)
 
     @cached_property
-    def headers(self) -> dict[str, Header | BadHeader]:
+    def headers(self) -> dict[str, SafetensorsHeader | BadHeader]:
         """Path -> header of every safetensors file of the model, or what is wrong with it.
 
         Together they may be as long as one alone, so that many files cost no more than one.
         """
-        headers: dict[str, Header | BadHeader] = {}
+        headers: dict[str, SafetensorsHeader | BadHeader] = {}
         room = MOST_JSON_BYTES
         for entry in self.under("model"):
             if entry.path.lower().endswith(".safetensors"):

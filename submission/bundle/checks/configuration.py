@@ -1,4 +1,4 @@
-"""A packed model's `config.json` from a stranger: what it says must be stored, by arithmetic that always ends."""
+"""Derive from an untrusted `config.json` which tensors a packed model must store, by arithmetic that always ends."""
 
 from __future__ import annotations
 
@@ -21,39 +21,42 @@ LARGEST_WIDTH = 10_000_000
 def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return name -> (dtype, shape) of all that a packed model with this configuration stores.
 
-    Raises Unreadable for a configuration that is none, however it is wrong.
+    Raises Unreadable for a configuration that is malformed in any way.
     """
     specs = _specs(config)
     try:
         dtype, codecs = stored_dtype(config), parse_quantization(config.get("quantization_config"))
     except UserError as error:
-        raise Unreadable(_said(error)) from None
+        raise Unreadable(_message(error)) from None
     stored: dict[str, tuple[str, tuple[int, ...]]] = {}
     for spec in specs:
         codec = codecs.pop(spec.name, None)
         if codec is not None and not spec.packable:
             raise Unreadable(f"quantization_config packs '{spec.name}', which no codec may store")
-        stored |= stored_parts(spec, codec, dtype)
+        try:
+            stored |= stored_parts(spec, codec, dtype)
+        except UserError as error:
+            raise Unreadable(_message(error)) from None
     if codecs:
         raise Unreadable(f"quantization_config packs '{shown(min(codecs))}', which the model does not have")
     return stored
 
 
 def _specs(config: dict[str, Any]) -> list[TensorSpec]:
-    _refuse_absurd(config)
+    _refuse_implausible(config)
     try:
         return tensors(config)
     except UserError as error:
-        raise Unreadable(_said(error)) from None
+        raise Unreadable(_message(error)) from None
     except ZeroDivisionError:
         raise Unreadable("num_attention_heads: expected a positive number") from None
 
 
-def _said(error: UserError) -> str:
+def _message(error: UserError) -> str:
     return f"{shown(error.where)}: {shown(error.what, 200)}"
 
 
-def _refuse_absurd(config: dict[str, Any]) -> None:
+def _refuse_implausible(config: dict[str, Any]) -> None:
     """Refuse values of a type or size that no architecture's arithmetic expects."""
     for key in ("model_type", "dtype", "torch_dtype"):
         if not isinstance(config.get(key, ""), (str, type(None))):

@@ -7,11 +7,12 @@ from typing import Any
 
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.headers import BadHeader, read_header
+from submission.bundle.checks.headers import read_header
 from submission.bundle.checks.remote_code import references
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.model.safetensors_header import BadHeader
 from submission.system.data_folder import needs_classifier
 from submission.text.characters import shown
 

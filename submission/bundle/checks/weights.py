@@ -1,4 +1,4 @@
-"""CFG and WEI: the model folder. Is it loadable, is it data only, is it what its configuration says?"""
+"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and is what its configuration says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.headers import BadHeader, Header, Problem
 from submission.bundle.checks.remote_code import reaching, references
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.model.safetensors_header import BadHeader, Problem, SafetensorsHeader
 from submission.text.characters import shown
 
 # Vocabularies: any text may be a key there.
@@ -161,5 +161,5 @@ def _header_faults(view: BundleView, problem: Problem) -> Iterator[Fault]:
             yield shown(path), str(header)
 
 
-def _good_headers(view: BundleView) -> list[tuple[str, Header]]:
-    return [(path, header) for path, header in view.headers.items() if isinstance(header, Header)]
+def _good_headers(view: BundleView) -> list[tuple[str, SafetensorsHeader]]:
+    return [(path, header) for path, header in view.headers.items() if isinstance(header, SafetensorsHeader)]

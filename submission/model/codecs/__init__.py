@@ -10,7 +10,7 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.model.codecs.affine import Affine
-from submission.model.codecs.codec import Codec
+from submission.model.codecs.codec import Codec, Parts
 from submission.system.schema import nearest, parse
 
 CODECS: dict[str, type[Codec]] = {
@@ -28,3 +28,18 @@ def parse_codec(value: Any, where: str) -> Codec:
     if kind not in CODECS:
         raise UserError(f"{where}.kind", f"unknown codec {kind!r}", nearest(kind, CODECS))
     return parse(CODECS[kind], value, where)
+
+
+def codec_parts(name: str, codec: Codec, shape: tuple[int, ...]) -> Parts:
+    """Return suffix -> (dtype, shape) of what a codec stores of the weight with this name.
+
+    Raises UserError, naming the weight, where the codec's budget is not decided yet or holds no such weight.
+    """
+    if codec.takes_budget and codec.budget_bytes is None:
+        what = f"{codec.name} has no budget of bytes for this weight, so its size is not known"
+        raise UserError(name, what, "allot the budgets first, or choose a codec of fixed size")
+    try:
+        return codec.parts(shape)
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        raise UserError(name, what, fix or "choose another codec") from error

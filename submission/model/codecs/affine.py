@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from submission.model.codecs.bitstream import pack_codes, padding_is_zero, unpack_codes
-from submission.model.codecs.codec import Codec, Solve
+from submission.model.codecs.codec import Codec, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,35 @@ CACHE_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AffineSolution:
+    """A weight [rows, columns] as (codes - zero) * scale, group by group along its rows."""
+
+    codes: torch.Tensor
+    """uint8 [rows, columns], each below 2 ** bits."""
+    scale: torch.Tensor
+    """float32 [rows, ceil(columns / group_size)]."""
+    zero: torch.Tensor
+    """float32 [rows, ceil(columns / group_size)]."""
+
+
+class AffineSolve(Protocol):
+    """The interface `affine` of a solver."""
+
+    def __call__(self, weight: torch.Tensor, bits: int, group_size: int) -> AffineSolution:
+        """Return a solution for weight, float [rows, columns], on its device, deterministically.
+
+        Where the group size does not divide the rows, their last, shorter groups are solved apart from the others,
+        so that no group runs over the end of a row. Raises ValueError for a number that is not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Affine(Codec):
     """Codes of a fixed width, with a scale and a zero-point per group."""
+
+    interface: ClassVar[str] = "affine"
+    codes_part: ClassVar[str] = "codes"
 
     kind: Literal["affine"] = "affine"
     bits: int
@@ -61,10 +88,13 @@ class Affine(Codec):
         stored = f"{self.meta_bits}-bit" if self.meta_bits else "float16"
         return f"{self.bits} bits, {stored} scale and zero-point per {self.group_size} weights of a row"
 
-    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def technique(self, solver: str | None) -> str:
+        return f"{solver} quantization to {self.summary}" if solver else f"Quantization to {self.summary}"
+
+    def parts(self, shape: tuple[int, ...]) -> Parts:
         rows, columns = shape
         groups = -(-columns // self.group_size)
-        parts: dict[str, tuple[str, tuple[int, ...]]] = {"codes": ("U8", (rows, -(-columns * self.bits // 8)))}
+        parts: Parts = {"codes": ("U8", (rows, -(-columns * self.bits // 8)))}
         for name in ("scale", "zero"):
             parts[name] = ("U8" if self.meta_bits else "F16", (rows, groups))
             if self.meta_bits:
@@ -80,7 +110,7 @@ class Affine(Codec):
             steps["scales at 8 bits"] = replace(self, meta_bits=8)
         return steps
 
-    def encode(self, weight: torch.Tensor, solve: Solve) -> dict[str, torch.Tensor]:
+    def encode(self, weight: torch.Tensor, solve: AffineSolve) -> dict[str, torch.Tensor]:
         import torch
 
         step = max(1, SOLVE_ELEMENTS // weight.shape[1])
@@ -94,7 +124,7 @@ class Affine(Codec):
                 )
         return parts
 
-    def _encode_block(self, weight: torch.Tensor, solve: Solve) -> dict[str, torch.Tensor]:
+    def _encode_block(self, weight: torch.Tensor, solve: AffineSolve) -> dict[str, torch.Tensor]:
         import torch
 
         solution = solve(weight, self.bits, self.group_size)
@@ -107,16 +137,24 @@ class Affine(Codec):
             codes = steps.round_().clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
         return {"codes": pack_codes(codes, self.bits), **stored}
 
-    def decode(self, parts: Mapping[str, torch.Tensor], columns: int, dtype: torch.dtype) -> torch.Tensor:
+    def decode(
+        self,
+        parts: Mapping[str, torch.Tensor],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        rows: slice | torch.Tensor | None = None,
+    ) -> torch.Tensor:
         import torch
 
-        codes = parts["codes"]
-        rows = codes.shape[0]
-        step = max(1, CACHE_ELEMENTS // columns) if codes.device.type == "cpu" else max(1, rows)
-        if rows <= step:
+        if rows is not None:
+            parts = {name: part[rows] for name, part in parts.items()}
+        codes, columns = parts["codes"], shape[1]
+        count = codes.shape[0]
+        step = max(1, CACHE_ELEMENTS // columns) if codes.device.type == "cpu" else max(1, count)
+        if count <= step:
             return self._decode_block(parts, columns).to(dtype)
-        weights = torch.empty((rows, columns), dtype=dtype, device=codes.device)
-        for start in range(0, rows, step):
+        weights = torch.empty((count, columns), dtype=dtype, device=codes.device)
+        for start in range(0, count, step):
             block = {name: part[start : start + step] for name, part in parts.items()}
             weights[start : start + step] = self._decode_block(block, columns)
         return weights
@@ -138,14 +176,25 @@ class Affine(Codec):
         """Return a scale or zero-point, [rows, groups], for every weight, [rows, columns]."""
         return part.repeat_interleave(self.group_size, dim=1)[:, :columns]
 
-    def check(self, parts: Mapping[str, torch.Tensor], columns: int) -> None:
+    def grouped_codes(self) -> Affine:
+        return self
+
+    def pack(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the part `codes` of codes, uint8 [rows, columns]."""
+        return pack_codes(codes, self.bits)
+
+    def unpack(self, part: torch.Tensor, columns: int) -> torch.Tensor:
+        """Return the codes, uint8 [rows, columns], of the part `codes`."""
+        return unpack_codes(part, self.bits, columns)
+
+    def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
         import torch
 
         for name, part in parts.items():
             # The extremes of a part with a NaN are NaN, and take no memory to find.
             if part.dtype == torch.float16 and not all(map(torch.isfinite, torch.aminmax(part))):
                 raise ValueError(f"{name}: holds a number that is not finite")
-        if not padding_is_zero(parts["codes"], self.bits, columns):
+        if not padding_is_zero(parts["codes"], self.bits, shape[1]):
             raise ValueError("codes: hold more than the weight's columns, the rest of the last byte is not zero")
 
 

@@ -1,50 +1,71 @@
-"""What a codec is: how one weight is stored, and everything that depends on it."""
+"""The interface of a codec: how one weight is stored, and everything that depends on it."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
 
-
-class Solution(Protocol):
-    """A weight [rows, columns] as (codes - zero) * scale, group by group along its rows."""
-
-    codes: torch.Tensor
-    """uint8 [rows, columns], each below 2 ** bits."""
-    scale: torch.Tensor
-    """float32 [rows, groups]."""
-    zero: torch.Tensor
-    """float32 [rows, groups]."""
+Parts = dict[str, tuple[str, tuple[int, ...]]]
+"""Suffix of each stored part -> (dtype as a safetensors header spells it, shape)."""
 
 
-class Solve(Protocol):
-    """Finds a solution: what a codec is given to encode with."""
+class GroupedCodes(Protocol):
+    """A codec whose weight is `(code - zero) * scale` per group of a row, as integer kernels compute with it.
 
-    def __call__(self, weight: torch.Tensor, bits: int, group_size: int) -> Solution: ...
+    The first dimension of each of its parts is the weight's rows, so parts are sliced by rows.
+    """
+
+    codes_part: ClassVar[str]
+    """Suffix of the part that holds the codes; the others hold scales and zero-points."""
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def group_size(self) -> int: ...
+
+    def pack(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the part of codes, uint8 [rows, columns]."""
+
+    def unpack(self, part: torch.Tensor, columns: int) -> torch.Tensor:
+        """Return uint8 [rows, columns]."""
+
+    def scale_and_zero(self, parts: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return both as float32 [rows, groups]; `codes_part` is not read."""
 
 
 class Codec(ABC):
     """How one weight [rows, columns] is stored: which parts, how they are found, and how they become a weight again.
 
     A subclass is a frozen dataclass whose fields are its options, as recipes and the packed model's `config.json`
-    spell them; it stands in one file of this package and in one line of `CODECS`. The first dimension of every part
-    is the weight's row, so that rows can be decoded apart. What needs torch imports it where it is called, since sizes
-    are asked for where there is no torch.
+    spell them; it is one file of this package and one line of `CODECS`. Nothing outside that file knows what the parts
+    hold: neither that they have rows, nor in which order. What needs torch imports it where it is used, since sizes
+    are computed where there is no torch.
+
+    A codec whose parts depend on a size that is decided per weight has a field `budget_bytes: int | None = None`:
+    recipes leave it out, `allotted` fills it in before anything is encoded, and `config.json` holds it.
     """
 
     __slots__ = ()
 
     kind: str
 
+    interface: ClassVar[str | None] = None
+    """Name of the call that `encode` makes of a solver, a key of `Solver.functions`; None for a codec without one."""
+
+    budget_bytes: int | None = None
+    """Bytes of all parts of one weight, where these are decided per weight; None otherwise and before that."""
+
     @property
     @abstractmethod
     def name(self) -> str:
-        """The codec in one word, `affine4g128`: different for different options."""
+        """The codec in one word, `affine4g128`: different for different options, the budget included."""
 
     @property
     @abstractmethod
@@ -52,27 +73,73 @@ class Codec(ABC):
         """What is stored, for a person: `4 bits, float16 scale and zero-point per 128 weights of a row`."""
 
     @abstractmethod
-    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Return suffix -> (safetensors dtype, shape) of what a weight [rows, columns] is stored as."""
+    def technique(self, solver: str | None) -> str:
+        """Return how a model's description names the compression, alike for every budget.
 
-    @abstractmethod
-    def encode(self, weight: torch.Tensor, solve: Solve) -> dict[str, torch.Tensor]:
-        """Return suffix -> part of a weight, float [rows, columns].
-
-        Raises ValueError, `what; how to mend it`, for a weight that the codec cannot store.
+        solver: what the solver is called there, `HQQ`; None where none serves this codec.
         """
 
     @abstractmethod
-    def decode(self, parts: Mapping[str, torch.Tensor], columns: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the weight [rows, columns] in dtype, from the parts of any of its rows."""
+    def parts(self, shape: tuple[int, ...]) -> Parts:
+        """Return what a weight [rows, columns] is stored as, from its shape (and the budget) alone.
+
+        Raises ValueError, `what; fix`, for a weight that the codec stores under no circumstances.
+        """
 
     @abstractmethod
-    def check(self, parts: Mapping[str, torch.Tensor], columns: int) -> None:
-        """Raise ValueError, `<part>: <what is wrong>`, for parts that no weight is encoded as."""
+    def encode(self, weight: torch.Tensor, solve: Any) -> dict[str, torch.Tensor]:
+        """Return suffix -> part of a weight, float [rows, columns].
+
+        solve: what `interface` names, bound to this weight; None for a codec without one. Raises ValueError, `what;
+        fix`, for a weight that the codec cannot store.
+        """
+
+    @abstractmethod
+    def decode(
+        self,
+        parts: Mapping[str, torch.Tensor],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        rows: slice | torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the weight of this shape in dtype, or some of its rows: a slice, or int64 [n] of row numbers."""
+
+    @abstractmethod
+    def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
+        """Raise ValueError, `<part>: <what is wrong>`, for parts that no weight of this shape is encoded as.
+
+        Dtypes and shapes are those of `parts(shape)`; the numbers come from an untrusted file.
+        """
 
     @abstractmethod
     def steps(self) -> dict[str, Codec]:
         """Return what changes -> the codec, for each option that has a next value that stores less."""
+
+    def blocks(
+        self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype, elements: int
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the weight in blocks of whole rows, in order: which rows, and these rows in dtype.
+
+        elements: about how many weights a block holds at most. For a codec whose `decode` reads its parts from the
+        start each time, a version that reads them once is faster.
+        """
+        step = max(1, elements // max(shape[1], 1))
+        for start in range(0, shape[0], step):
+            rows = slice(start, min(start + step, shape[0]))
+            yield rows, self.decode(parts, shape, dtype, rows)
+
+    def grouped_codes(self) -> GroupedCodes | None:
+        """Return what integer kernels need in order to compute with the parts; None where none of them can."""
+        return None
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether the size of the parts is decided per weight."""
+        return any(field.name == "budget_bytes" for field in dataclasses.fields(self))  # type: ignore[arg-type]
+
+    def allotted(self, budget_bytes: int | None) -> Self:
+        """Return the codec with this budget for all parts of one weight; None takes the budget away."""
+        return dataclasses.replace(self, budget_bytes=budget_bytes) if self.takes_budget else self  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON object; those that are not set are left out."""

@@ -1,0 +1,38 @@
+"""Run compiled loops over blocks of a weight's rows, on as many threads as torch would use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+BLOCK_ELEMENTS = 1 << 18
+"""Weights that a core takes up at a time, in whole rows: 1 MiB in float32."""
+
+
+def float_rows(weight: torch.Tensor, rows: slice) -> np.ndarray:
+    """Return some rows of a weight on the CPU as float32, C-contiguous, by this thread alone."""
+    block = weight[rows].detach()
+    if block.dtype == torch.bfloat16:  # numpy has none: the upper half of a float32
+        return np.left_shift(block.contiguous().view(torch.int16).numpy(), 16, dtype=np.int32).view(np.float32)
+    return np.ascontiguousarray(block.numpy(), dtype=np.float32)
+
+
+def each_block(work: Callable[[slice], None], rows: int, columns: int) -> None:
+    """Call work for every block of rows, on as many threads as torch would use.
+
+    Python's threads, since the kernels release the interpreter's lock: OpenMP's would come on top of torch's, and do
+    not survive a fork.
+    """
+    step = max(1, BLOCK_ELEMENTS // max(columns, 1))
+    blocks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    threads = min(torch.get_num_threads(), len(blocks))
+    if threads <= 1:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, blocks):
+            pass
