@@ -136,7 +136,7 @@ def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
         ("{wav: a.wav, offset: 0, duration: 1e-9}", "does not lie within"),
         ("{wav: a.wav, offset: 57, duration: 4}", "57 s to 61 s does not lie within the recording's 60 s"),
         ("{wav: a.wav, offset: 60.01, duration: 0.01}", "does not lie within"),
-        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model hears at once"),
+        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model takes at once"),
         ("{wav: a.wav, offset: soon, duration: 1}", "offset: expected seconds, got 'soon'"),
         ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
         ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
