@@ -1,4 +1,4 @@
-"""Good and broken bundles in pairs: every check speaks for its own fault, alone, and is silent on a good bundle."""
+"""Good and broken bundles in pairs: every check finds its own fault alone, and nothing in a good bundle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from submission.bundle.checks import (
     findings_text,
     report,
     verify,
-    verify_together,
+    verify_upload_set,
 )
 from submission.errors import UserError
 from submission.model.sizes import size_text
@@ -36,7 +36,7 @@ CONFIG = "model/config.json"
 WEIGHTS = "model/model.safetensors"
 DESCRIPTION = "description/en-de.txt"
 SEGMENTER = "segmenter/config.json"
-# What speaks too where config.json gives other sizes than the weights have.
+# What else is found where config.json gives other sizes than the weights have.
 OTHER_SIZES = ("DES03", "MAN07", "WEI06")
 
 
@@ -505,7 +505,7 @@ def test_every_check_has_a_broken_bundle():
     assert len(CASES) >= 45
 
 
-def test_every_check_has_a_code_of_its_own_and_says_how_to_mend_it():
+def test_every_check_has_a_code_of_its_own_and_a_fix():
     listed = [c.code for c in CHECKS]
     assert listed == sorted(set(listed))
     assert all(c.fix and c.fix[0].isupper() and c.fix.endswith(".") for c in CHECKS)
@@ -519,7 +519,7 @@ def test_all_findings_come_in_one_run_errors_first(good):
     severities = [f.severity for f in findings]
     assert severities == sorted(severities)
     assert json.loads(findings_json(findings)) == [asdict(f) for f in findings]
-    assert "How to mend it:" in findings_text(findings)
+    assert "How to fix it:" in findings_text(findings)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ def test_of_several_bundles_exactly_one_is_primary(good, tmp_path, kinds, said):
     folders = [Path(shutil.copytree(good, tmp_path / str(n))) for n in range(2)]
     for folder, kind in zip(folders, kinds, strict=True):
         edit("recipe.json", lambda r, kind=kind: r["upload"].update(kind=kind))(folder)
-    findings = verify_together(folders)
+    findings = verify_upload_set(folders)
     assert [f.what.partition("unconstrained: ")[2][: len(s)] for f, s in zip(findings, said, strict=True)] == said
     assert {f.code for f in findings} <= {PRIMARIES.code}
 
@@ -542,7 +542,7 @@ def test_of_several_bundles_exactly_one_is_primary(good, tmp_path, kinds, said):
 def test_each_condition_has_a_primary_of_its_own(good, tmp_path):
     other = Path(shutil.copytree(good, tmp_path / "other"))
     edit("recipe.json", lambda r: r["upload"].update(condition="constrained"))(other)
-    assert verify_together([good, other]) == []
+    assert verify_upload_set([good, other]) == []
 
 
 def test_the_command_checks_several_bundles_as_one_upload(good, tmp_path):
@@ -598,7 +598,7 @@ def test_a_file_is_to_be_unpacked(tmp_path):
 
 def test_of_a_folder_that_holds_bundles_the_bundles_are_named(good):
     (good.parent / ".bundle.partial").mkdir()
-    with pytest.raises(UserError, match="is no bundle, but holds some: bundle; name one of them"):
+    with pytest.raises(UserError, match="is not a bundle, but holds some: bundle; name one of them"):
         verify(good.parent, "miniature")
 
 
