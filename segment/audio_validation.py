@@ -45,7 +45,7 @@ def checked_length(path: Path) -> int:
 def rough_seconds(path: Path) -> float:
     """Return how long a recording is by its header alone; 0 where it does not say."""
     try:
-        return soundfile.info(str(path)).duration
+        return float(soundfile.info(str(path)).duration)
     except soundfile.SoundFileError:
         pass
     try:

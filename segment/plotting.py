@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from segment.methods.gap_filling import Stretch, uncovered
+from segment.methods.gap_filling import uncovered
+from segment.methods.method import Stretch
 from segment.methods.pdac import FRAME_RATE_HZ
 from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.probabilities.vad import CHUNK_SAMPLES, speech_stretches

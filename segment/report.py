@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
@@ -99,7 +99,7 @@ def read_report(folder: Path) -> SegmentationReport:
         raise UserError(str(path), f"cannot be read ({error})", "run `python -m segment run` again") from error
     if missing:
         raise UserError(str(path), f"lacks {', '.join(missing)}", "run `python -m segment run` again")
-    return report
+    return cast(SegmentationReport, report)
 
 
 def _figures(coverages: Iterable[Coverage]) -> CoverageFigures:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segment.audio_validation import checked_length, rough_seconds
-from segment.methods.gap_filling import Stretch, uncovered
+from segment.methods.gap_filling import uncovered
+from segment.methods.method import Stretch
 from segment.methods.registry import METHODS
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import speech_stretches
 from segment.report import Coverage, SegmentationReport, combined_error, make_report, write_report
-from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, read_testset
+from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, read_testset
 from submission.errors import UserError
 from submission.progress import progress
 from submission.store.launch import Launch, process_group
@@ -92,8 +93,8 @@ def write_given_segmentation(
 
 
 def _all_probabilities(
-    recordings: Sequence[Recording], detectors: Detectors, cache: ProbabilityCache, label: str
-) -> Iterator[tuple[Recording, FrameProbabilities]]:
+    recordings: Sequence[RecordingFile], detectors: Detectors, cache: ProbabilityCache, label: str
+) -> Iterator[tuple[RecordingFile, FrameProbabilities]]:
     """Yield each recording with its probabilities; after the last, raise UserError naming those that cannot be read."""
     errors = []
     with progress(label, sum(rough_seconds(r.path) for r in recordings), "s of audio") as tick:
@@ -106,7 +107,7 @@ def _all_probabilities(
         raise combined_error(errors, label, f"{len(errors)} of {len(recordings)} recordings cannot be read")
 
 
-def _coverage(recording: Recording, probabilities: FrameProbabilities, stretches: Sequence[Stretch]) -> Coverage:
+def _coverage(recording: RecordingFile, probabilities: FrameProbabilities, stretches: Sequence[Stretch]) -> Coverage:
     speech = speech_stretches(probabilities.vad, probabilities.samples)
     return Coverage(
         recording=recording.name,
@@ -150,7 +151,7 @@ def share_of(launch: Launch, seconds: Sequence[float]) -> list[int]:
     return sorted(mine)
 
 
-def _recordings(folder: Path) -> tuple[Recording, ...]:
+def _recordings(folder: Path) -> tuple[RecordingFile, ...]:
     try:
         return read_testset(folder).recordings
     except UserError:

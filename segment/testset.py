@@ -32,7 +32,7 @@ PAST_END_SAMPLES = SAMPLE_RATE // 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
+class RecordingFile:
     """One recording of a test set."""
 
     name: str
@@ -44,7 +44,7 @@ class Recording:
 class TestSetFolder:
     """What lies in a test set's folder."""
 
-    recordings: tuple[Recording, ...]
+    recordings: tuple[RecordingFile, ...]
     """In the order of FILE_ORDER."""
     unlisted: tuple[str, ...]
     """Recordings that FILE_ORDER does not name; they are not translated."""
@@ -78,7 +78,7 @@ def read_folder(folder: Path) -> TestSetFolder:
     return _ordered(found, orders) if orders else TestSetFolder(recordings=tuple(found.values()), unlisted=())
 
 
-def _ordered(found: dict[str, Recording], orders: list[Path]) -> TestSetFolder:
+def _ordered(found: dict[str, RecordingFile], orders: list[Path]) -> TestSetFolder:
     """Return the recordings that files FILE_ORDER name, in their order, and which they leave out."""
     names = [(f"{order} line {number}", name) for order in orders for number, name in _listed(order)]
     recordings = [_match(name, found, where) for where, name in names]
@@ -89,7 +89,7 @@ def _ordered(found: dict[str, Recording], orders: list[Path]) -> TestSetFolder:
     return TestSetFolder(recordings=tuple(recordings), unlisted=unlisted)
 
 
-def _find_recordings(folder: Path) -> dict[str, Recording]:
+def _find_recordings(folder: Path) -> dict[str, RecordingFile]:
     """Return composed file name -> recording for all audio files below a folder, by path.
 
     Raises UserError where two share a name, since a segment names its recording by the file name alone, and for a name
@@ -98,7 +98,7 @@ def _find_recordings(folder: Path) -> dict[str, Recording]:
     if not folder.is_dir():
         what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
         raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
-    found: dict[str, Recording] = {}
+    found: dict[str, RecordingFile] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
@@ -110,7 +110,7 @@ def _find_recordings(folder: Path) -> dict[str, Recording]:
             raise UserError(
                 str(path), f"{found[key].path} has the same file name", "keep one of them: names must be unique"
             )
-        found[key] = Recording(name=path.name, path=path)
+        found[key] = RecordingFile(name=path.name, path=path)
     if not found:
         raise UserError(str(folder), f"holds no recordings ({', '.join(AUDIO_SUFFIXES)})", "put the recordings there")
     return found
@@ -131,7 +131,7 @@ def _listed(order: Path) -> list[tuple[int, str]]:
     return names
 
 
-def _match(entry: str, found: dict[str, Recording], where: str) -> Recording:
+def _match(entry: str, found: dict[str, RecordingFile], where: str) -> RecordingFile:
     """Return the recording that an entry means: its file name, any path before it, the extension optional."""
     name = _composed(_last_part(entry))
     if name in found:

@@ -25,7 +25,7 @@ from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import combined_error
 from segment.segmentation import segment_with
-from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, yaml_files
+from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
@@ -162,7 +162,7 @@ def given_file(folder: Path) -> Path | None:
         raise UserError(error.where, error.what, fix) from error
 
 
-def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
+def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:
     """Return recording -> samples at 16 kHz; UserError names every one that cannot be read or was cut off."""
     lengths, errors = {}, []
     for recording in recordings:
@@ -181,7 +181,7 @@ def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     The others become unlisted. A name may be in another Unicode form than the file's; KeyError where there is none.
     """
     here = {normalize("NFC", recording.name): recording for recording in folder.recordings}
-    chosen = [Recording(name=name, path=here[normalize("NFC", name)].path) for name in names]
+    chosen = [RecordingFile(name=name, path=here[normalize("NFC", name)].path) for name in names]
     left = here.keys() - {normalize("NFC", name) for name in names}
     return TestSetFolder(
         recordings=tuple(chosen), unlisted=tuple(sorted((*folder.unlisted, *(here[name].name for name in left))))

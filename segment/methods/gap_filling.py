@@ -54,7 +54,7 @@ class GapFiller:
         missing = deque(uncovered(speech, segments))
         for following in [*segments, None]:
             gap_end = following[0] if following else self.samples
-            here = deque()
+            here: deque[Stretch] = deque()
             while missing and missing[0][1] <= gap_end:
                 here += self._divided(missing.popleft(), covered, following)
             self._extend_previous(here, covered, following)

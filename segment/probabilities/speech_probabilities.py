@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 from segment.audio_validation import checked_length, checked_reader
 from segment.probabilities.vad import SileroVad
 from segment.probabilities.windows import AudioSource
-from segment.testset import Recording
+from segment.testset import RecordingFile
 from submission.errors import UserError
 from submission.store.digests import canonical_json, sha256_file, sha256_text, write_bytes
 from submission.text.segments import SAMPLE_RATE
@@ -90,7 +90,7 @@ class ProbabilityCache:
 class _Pending:
     """A recording whose probabilities are being computed."""
 
-    recording: Recording
+    recording: RecordingFile
     samples: int = 0
     digest: str = ""
     vad: np.ndarray | None = None
@@ -98,12 +98,18 @@ class _Pending:
     error: UserError | None = None
 
     def result(self) -> FrameProbabilities | UserError:
-        return self.error or FrameProbabilities(samples=self.samples, vad=self.vad, classifier=self.classifier)
+        if self.error:
+            return self.error
+        assert self.vad is not None, "the detector runs before results are taken"
+        return FrameProbabilities(samples=self.samples, vad=self.vad, classifier=self.classifier)
 
 
 def detect_speech(
-    recordings: Iterable[Recording], detectors: Detectors, cache: ProbabilityCache, tick: Tick = lambda seconds: None
-) -> Iterator[tuple[Recording, FrameProbabilities | UserError]]:
+    recordings: Iterable[RecordingFile],
+    detectors: Detectors,
+    cache: ProbabilityCache,
+    tick: Tick = lambda seconds: None,
+) -> Iterator[tuple[RecordingFile, FrameProbabilities | UserError]]:
     """Yield each recording, in order, with its frame probabilities, or with why it cannot be read.
 
     tick gets the seconds of audio done: half of a recording's when the voice-activity detector is through, half by
@@ -126,7 +132,7 @@ def detect_speech(
 
 
 def _detected(
-    left: deque[Recording],
+    left: deque[RecordingFile],
     group: list[_Pending],
     unclassified: list[_Pending],
     detectors: Detectors,

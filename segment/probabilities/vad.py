@@ -51,7 +51,9 @@ class SileroVad(nn.Module):
         self.lstm = nn.LSTM(128, 128)
         self.final_conv = nn.Conv1d(128, 1, 1)
 
-    def forward(self, chunks: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None) -> tuple:
+    def forward(
+        self, chunks: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return probabilities [chunks] and the LSTM's state after consecutive chunks [chunks, 64 + 512]."""
         spectrum = self.stft_conv(pad(chunks.unsqueeze(1), (0, 64), "reflect"))
         real, imaginary = spectrum.split(129, dim=1)
@@ -93,7 +95,9 @@ def load_vad() -> SileroVad:
 
 def scripted_model() -> Path:
     """Return where the installed silero-vad package, which is not imported, stores its TorchScript model."""
-    (package,) = find_spec("silero_vad").submodule_search_locations
+    spec = find_spec("silero_vad")
+    assert spec is not None and spec.submodule_search_locations, "silero-vad is a pinned requirement"
+    (package,) = spec.submodule_search_locations
     return Path(package, "data", "silero_vad.jit")
 
 

@@ -202,7 +202,9 @@ def _figures(view: BundleView) -> dict[tuple[str, str], list[PreviewScore]]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if type(value) in (int, float) and abs(value) < 1e9 else None  # type: ignore[arg-type, operator]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 1e9:
+        return None
+    return float(value)
 
 
 def _count(number: int | None) -> str:

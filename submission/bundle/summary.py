@@ -85,7 +85,7 @@ def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for use in journal:
         groups.setdefault(use["stage"], []).append(use)
-    rows = [("stage", "state", "seconds", "peak MiB", "bytes")]
+    rows: list[Row] = [("stage", "state", "seconds", "peak MiB", "bytes")]
     rows += [_stage_row(name, uses) for name, uses in groups.items()]
     rows.append(_stage_row("total", journal))
     whole = "" if seconds is None else f"\n  The whole build took {seconds:,.0f} s, starting its programs included."

@@ -163,7 +163,7 @@ def prepare(work: Path) -> None:
 
 
 def run_published(clone: Path, work: Path, runs: list[dict], *, random: bool = False) -> None:
-    """Let the published side do these runs and, where asked, split the random probabilities."""
+    """Let the published side do these runs and, where requested, split the random probabilities."""
     from tests.segment.tiny import WIDTH
 
     (work / "tasks.json").write_text(json.dumps({"width": WIDTH, "runs": runs, "random": random}), encoding="utf-8")

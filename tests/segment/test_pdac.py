@@ -17,7 +17,7 @@ TWO_HOURS = 359_640
 
 
 def slow_split(probabilities: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
-    """The algorithm as it is told: try every frame from the least probable on, trim both sides anew."""
+    """The algorithm as published: try every frame from the least probable on, trim both sides each time."""
 
     def trim(start: int, end: int) -> tuple[int, int]:
         inside = [i for i in range(start, end) if probabilities[i] >= limits.threshold]

@@ -26,10 +26,10 @@ RATE = 16_000
 OPTIONS = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshold=0.5)
 
 
-def segment(testset: Path, cache, out: Path, method: str = "shas", **listening) -> tuple[list, dict]:
+def segment(testset: Path, cache, out: Path, method: str = "shas", **batching) -> tuple[list, dict]:
     """Return segments and report of a test set by a method."""
     out.mkdir(exist_ok=True)
-    segment_testset(testset, replace(OPTIONS, method=method), loudness_detectors(**listening), cache, "segment:X", out)
+    segment_testset(testset, replace(OPTIONS, method=method), loudness_detectors(**batching), cache, "segment:X", out)
     return read(out)
 
 

@@ -13,7 +13,7 @@ from segment.classifier.model import load_classifier
 from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import load_vad
-from segment.testset import Recording
+from segment.testset import RecordingFile
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
 from tests.segment.support import LoudnessDetector, loudness_detectors
@@ -25,18 +25,18 @@ OPTIONS = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshol
 
 
 @pytest.fixture
-def recordings(tmp_path) -> list[Recording]:
+def recordings(tmp_path) -> list[RecordingFile]:
     """Return five recordings of 3 to 47 s."""
     made = []
     for i, seconds in enumerate((47.0, 3.0, 20.0, 5.5, 41.0)):
         path = tmp_path / f"r{i}.wav"
         soundfile.write(path, speak(seconds, i), RATE)
-        made.append(Recording(name=path.name, path=path))
+        made.append(RecordingFile(name=path.name, path=path))
     return made
 
 
 def detected(
-    recordings: list[Recording], detectors: Detectors, cache: ProbabilityCache
+    recordings: list[RecordingFile], detectors: Detectors, cache: ProbabilityCache
 ) -> dict[str, FrameProbabilities | UserError]:
     return {recording.name: result for recording, result in detect_speech(recordings, detectors, cache)}
 
@@ -62,10 +62,10 @@ def test_cached_probabilities_belong_to_the_bytes_and_not_to_the_name(recordings
     detected(recordings, loudness_detectors(), cache)
     kept = len(list(cache.folder.iterdir()))
     moved = recordings[0].path.rename(tmp_path / "moved.wav")
-    detected([Recording(name="moved.wav", path=moved)], loudness_detectors(), cache)
+    detected([RecordingFile(name="moved.wav", path=moved)], loudness_detectors(), cache)
     assert len(list(cache.folder.iterdir())) == kept
     soundfile.write(moved, speak(4, 99), RATE)
-    detected([Recording(name="moved.wav", path=moved)], loudness_detectors(), cache)
+    detected([RecordingFile(name="moved.wav", path=moved)], loudness_detectors(), cache)
     assert len(list(cache.folder.iterdir())) == kept + 2
 
 

@@ -89,16 +89,16 @@ def test_speech_is_detected_where_it_is(vad, talk):
 
 
 def test_hours_are_read_block_by_block(vad):
-    asked = []
+    requested = []
 
     def read(start: int, end: int) -> np.ndarray:
-        asked.append((start, end))
+        requested.append((start, end))
         return np.zeros(end - start, np.float32)
 
     assert len(vad.probabilities(read, 300 * RATE + 1)) == 300 * RATE // CHUNK_SAMPLES + 1
-    assert asked[0][0] == 0 and asked[-1][1] == 300 * RATE + 1
-    assert all(a[1] == b[0] for a, b in zip(asked, asked[1:], strict=False))
-    assert max(end - start for start, end in asked) < 60 * RATE
+    assert requested[0][0] == 0 and requested[-1][1] == 300 * RATE + 1
+    assert all(a[1] == b[0] for a, b in zip(requested, requested[1:], strict=False))
+    assert max(end - start for start, end in requested) < 60 * RATE
 
 
 @pytest.mark.parametrize("samples", [0, 1, 511, 512, 513, 20_000])

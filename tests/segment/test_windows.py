@@ -25,7 +25,7 @@ def frame_count(samples: int) -> int:
 
 
 def level(windows: np.ndarray) -> np.ndarray:
-    """A stand-in listener: every frame's probability is its own first sample, as wav2vec 2.0 would count frames."""
+    """A stand-in classifier: every frame's probability is its own first sample, as wav2vec 2.0 would count frames."""
     return windows[:, : frame_count(windows.shape[1]) * 320 : 320]
 
 
@@ -104,14 +104,14 @@ def test_windows_of_one_length_share_batches_across_recordings():
 
 
 def test_a_long_recording_is_read_window_by_window():
-    asked = []
+    requested = []
 
     def read(start: int, end: int) -> np.ndarray:
-        asked.append(end - start)
+        requested.append(end - start)
         return np.zeros(end - start, np.float32)
 
     (probabilities,) = frame_probabilities([AudioSource(read=read, samples=7200 * RATE)], level, batch_size=4)
-    assert len(probabilities) == 359_640 and max(asked) < 22 * RATE
+    assert len(probabilities) == 359_640 and max(requested) < 22 * RATE
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -46,7 +46,7 @@ __all__ = [
     "report",
     "verdict",
     "verify",
-    "verify_together",
+    "verify_upload_set",
 ]
 
 

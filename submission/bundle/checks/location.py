@@ -57,7 +57,7 @@ def _named_campaign(folder: Path) -> str:
         what = f"{CAMPAIGN_FILE} {error}"
     else:
         if name in shipped:
-            return name
+            return str(name)
         what = f"{CAMPAIGN_FILE} names the unknown campaign {printable(repr(name)[:80])}"
     fix = f"name the campaign to check against with --campaign (shipped: {', '.join(shipped)})"
     raise UserError(f"bundle {folder}", what, fix)

@@ -72,7 +72,7 @@ def impossible_figure(view: BundleView) -> Iterator[Fault]:
             value = record.get(name)
             if value is None and name != "value":
                 continue  # an interval is optional
-            if type(value) not in (int, float) or not lowest <= value <= highest:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:
                 found = printable(repr(value)[:80])
                 where = f"{printable(_output(record))}: {printable(str(metric)[:40])}"
                 yield SCORES_FILE, f"{where}: {name}: expected a number from {lowest} to {highest}, got {found}"
