@@ -1,4 +1,4 @@
-"""The stage of this room: the segments of one test set, found built or built."""
+"""The stage `segment:<NAME>`: the segments of one test set, built where they are not in the store."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ if TYPE_CHECKING:
     from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
 
 DetectorsOf = Callable[[TestSet], "Detectors"]
-"""Gives what listens to a test set; each is made once, when the first stage needs it."""
+"""Test set -> the detectors that its stage needs; each is made once, when the first stage needs it."""
 
 
-def listeners(system: System, data: Path) -> DetectorsOf:
-    """Return what gives the listener of a test set: where segments are given, the voice-activity detector alone."""
-    make = functools.cache(functools.partial(_listener, system, data))
-    return lambda testset: make(takes_given(system, testset))
+def detectors_of(system: System, data: Path) -> DetectorsOf:
+    """Return the detectors of every test set: where segments are given, the voice-activity detector alone."""
+    make = functools.cache(functools.partial(_detectors, system, data))
+    return lambda testset: make(reads_given_segments(system, testset))
 
 
-def takes_given(system: System, testset: TestSet) -> bool:
+def reads_given_segments(system: System, testset: TestSet) -> bool:
     """Say whether a test set's segments are read from a file: its own, or the references' with the method `gold`."""
     return testset.segmentation == "given" or system.recipe.segment.method == "gold"
 
 
-def _listener(system: System, data: Path, given: bool) -> Detectors:
-    from segment.probabilities.detectors import make_listener, voice_listener
+def _detectors(system: System, data: Path, given: bool) -> Detectors:
+    from segment.probabilities.detectors import make_detectors, vad_detectors
 
     revision = REVISIONS["segment"]
     if given:
-        return voice_listener(revision)
+        return vad_detectors(revision)
     free = next(t.name for t in system.campaign.testsets if t.segmentation == "free")
     digest = system.stage("segment", free).inputs.get("classifier", "")
-    return make_listener(system.recipe.segment, data / "models" / "shas", digest, revision)
+    return make_detectors(system.recipe.segment, data / "models" / "shas", digest, revision)
 
 
-def memory(store: Store) -> ProbabilityCache:
-    """Return where tracks are remembered: beside the store's artifacts, since they are not one stage's."""
+def probability_cache(store: Store) -> ProbabilityCache:
+    """Return the cache of frame probabilities: beside the store's artifacts, since several stages share them."""
     from segment.probabilities.speech_probabilities import ProbabilityCache
 
-    return ProbabilityCache(folder=store.root / "heard")
+    return ProbabilityCache(folder=store.root / "frame_probabilities")
 
 
-def segmented(system: System, store: Store, testset: TestSet, listener: DetectorsOf) -> Path:
-    """Return the folder of the stage segment:<NAME>: segments.yaml, report.json."""
+def segmented(system: System, store: Store, testset: TestSet, detectors: DetectorsOf) -> Path:
+    """Return the folder of the stage segment:<NAME>: segments.yaml, segmentation_report.json."""
     data = system.data_path(store)
     folder, label = data / system.testset_part(testset.name), f"segment:{testset.name}"
 
     def make(out: Path) -> None:
-        from segment.segmentation import SEGMENTS, normalise_given, segment_freely
+        from segment.segmentation import SEGMENTS, segment_testset, write_given_segmentation
 
-        if takes_given(system, testset):
+        if reads_given_segments(system, testset):
             seconds = system.campaign.model.window_seconds
             gold = testset.segmentation == "free"
             file = data / system.reference_part(testset.name) / SEGMENTS if gold else None
-            normalise_given(folder, seconds, listener(testset), memory(store), label, out, file)
+            write_given_segmentation(folder, seconds, detectors(testset), probability_cache(store), label, out, file)
         else:
-            segment_freely(folder, system.recipe.segment, listener(testset), memory(store), label, out)
+            segment_testset(folder, system.recipe.segment, detectors(testset), probability_cache(store), label, out)
 
     return store.obtain(system.stage("segment", testset.name), make)

@@ -21,11 +21,11 @@ from unicodedata import normalize
 from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.methods.registry import CLASSIFYING
-from segment.probabilities.detectors import make_listener
+from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.report import together
-from segment.segmentation import cut_freely
-from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, yaml_files
+from segment.report import combined_error
+from segment.segmentation import segment_with
+from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
@@ -125,8 +125,8 @@ class Cut:
         return tree_digest(self.classifier)
 
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
-        listener = make_listener(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
-        return cut_freely(folder, self.options, listener, memory, LABEL)
+        detectors = make_detectors(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
+        return segment_with(folder, self.options, detectors, memory, LABEL)
 
 
 def how_to_segment(
@@ -162,7 +162,7 @@ def given_file(folder: Path) -> Path | None:
         raise UserError(error.where, error.what, fix) from error
 
 
-def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
+def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:
     """Return recording -> samples at 16 kHz; UserError names every one that cannot be read or was cut off."""
     lengths, errors = {}, []
     for recording in recordings:
@@ -171,7 +171,7 @@ def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
         except UserError as error:
             errors.append(error)
     if errors:
-        raise together(errors, LABEL, f"{len(errors)} of {len(recordings)} recordings cannot be read")
+        raise combined_error(errors, LABEL, f"{len(errors)} of {len(recordings)} recordings cannot be read")
     return lengths
 
 
@@ -181,7 +181,7 @@ def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     The others become unlisted. A name may be in another Unicode form than the file's; KeyError where there is none.
     """
     here = {normalize("NFC", recording.name): recording for recording in folder.recordings}
-    chosen = [Recording(name=name, path=here[normalize("NFC", name)].path) for name in names]
+    chosen = [RecordingFile(name=name, path=here[normalize("NFC", name)].path) for name in names]
     left = here.keys() - {normalize("NFC", name) for name in names}
     return TestSetFolder(
         recordings=tuple(chosen), unlisted=tuple(sorted((*folder.unlisted, *(here[name].name for name in left))))

@@ -33,7 +33,7 @@ from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
 from submission.system.recipe import Recipe
 from submission.system.schema import nearest
-from submission.text.characters import shown
+from submission.text.characters import printable
 from submission.text.segments import Segment, read_segments
 
 RESULT = "rerun.json"
@@ -89,7 +89,7 @@ def open_bundle(folder: Path, campaign: str | None) -> Bundle:
         folder=folder,
         campaign=view.campaign,
         recipe=view.recipe,
-        versions={shown(name): shown(str(version)) for name, version in view.manifest["provenance"].items()},
+        versions={printable(name): printable(str(version)) for name, version in view.manifest["provenance"].items()},
         segments={
             testset.name: tuple(read_segments(folder / "segments" / f"{testset.name}.yaml"))
             for testset in view.campaign.testsets

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluate import stages
-from segment.stages import listeners, segmented
+from segment.stages import detectors_of, segmented
 from submission.store.store import Stage, Store
 from submission.system.campaign import Pair
 from submission.system.system import OPEN_TESTSET, System
@@ -113,10 +113,10 @@ def build(works: Sequence[Work], device: str) -> None:
 def _build(work: Work, missing: set[str], device: str) -> None:
     system, store = work.system, work.store
     campaign, load = system.campaign, stages.loader(system, store, device)
-    listener = listeners(system, system.data_path(store))
+    detectors = detectors_of(system, system.data_path(store))
     for name in work.testsets:
         if system.stage("segment", name).key in missing:
-            segmented(system, store, campaign.testset(name), listener)
+            segmented(system, store, campaign.testset(name), detectors)
     if work.loss and system.loss_stage().key in missing:
         stages.lost(system, store, load)
     for pair, name in work.cells:

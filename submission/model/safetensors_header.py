@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submission.errors import UserError
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 # In the order of the library, which places tensors of the last dtype first, so that all are aligned.
 DTYPE_BYTES = {

@@ -14,7 +14,7 @@ def size_text(size: int) -> str:
 
 
 def in_unit(size: int, unit: int) -> str:
-    """Return a size in a unit; small ones get more decimals, so that those of the miniature do not all read 0.003."""
+    """Return a size in a unit; small ones get more decimals, so that the miniature's do not all become 0.003."""
     return f"{size / unit:.{3 if size >= GB // 10 else 6}f}"
 
 

@@ -45,7 +45,7 @@ REVISIONS = {
     "sensitivity": 1,
     "awq": 2,
     "quantize": 3,
-    "segment": 2,
+    "segment": 3,
     "decode": 3,
     "loss": 2,
     "score": 4,
