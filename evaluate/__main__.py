@@ -84,7 +84,7 @@ def ablate(args: argparse.Namespace) -> None:
         fix = "share the decoding of one system, `evaluate decode`, or start one process"
         raise UserError("ablate", "several processes, and nothing here is shared between them", fix)
     opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
-    works = make.plan(make.Asked(**opened, comet=args.comet))
+    works = make.plan(make.ReportRequest(**opened, comet=args.comet))
     if args.plan:
         return
     results = make.make(works, args.device, dict.fromkeys(opened, make.command_line(args)))

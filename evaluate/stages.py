@@ -1,10 +1,9 @@
-"""The stages of this room: decoding, scoring, and the loss on the dev set. Each is found built, or built."""
+"""The stages decode, score, comet and loss: each returns its built artifact, building it where it is missing."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,18 +24,13 @@ Load = Callable[[], Any]
 def loader(system: System, store: Store, device: str = "auto") -> Load:
     """Return what loads the packed model of a system, once."""
     packed = store.need(system.stage("quantize"))
-    return functools.cache(lambda: load_on(packed / "model", system.recipe.decode.dtype, device))
 
+    def load() -> Any:
+        from evaluate.decoding.model_loading import load_on
 
-def load_on(folder: Path, dtype: str, device: str) -> Any:
-    """Return (model, processor) of a folder on a device, ready to generate; `auto` is a GPU where there is one."""
-    import torch
+        return load_on(packed / "model", system.recipe.decode.dtype, device)
 
-    from submission.runtime.loading import load_for_inference
-
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    return load_for_inference(folder, dtype, device)
+    return functools.cache(load)
 
 
 def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path | None:
@@ -105,9 +99,9 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
 
     def make(out: Path) -> None:
-        from evaluate.scoring.score import score_testset, write_cell
+        from evaluate.scoring.score import score_testset, write_testset_scores
 
-        write_cell(out, score_testset(with_references(system, store, pair, name, hypotheses)))
+        write_testset_scores(out, score_testset(with_references(system, store, pair, name, hypotheses)))
 
     return store.obtain(system.stage("score", part), make) / "score.json"
 
@@ -188,13 +182,13 @@ def _read(path: Path) -> Any:
 def with_references(system: System, store: Store, pair: Pair, name: str, hypotheses: Path) -> Any:
     """Return a decoded test set with its references."""
     from evaluate.scoring.references import find_gold_references, find_references
-    from evaluate.scoring.score import Decoded
+    from evaluate.scoring.score import DecodedTestSet
 
     data = system.data_path(store)
     folder, testset = data / system.reference_part(name), data / system.testset_part(name)
     gold = name == OPEN_TESTSET
     references = find_gold_references(folder, pair.target) if gold else find_references(folder, pair.name, testset)
-    return Decoded(
+    return DecodedTestSet(
         testset=name,
         pair=pair.name,
         language=pair.target,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import Cut, Measured, Results
+from evaluate.report.results import Results, SegmentationResult, SystemResult
 from evaluate.report.table import Cell, Column, Group, Row, Table, marked, metric_column, outcome_cells
 from evaluate.report.tables import comet_note, shown_metrics
 
@@ -40,7 +40,7 @@ def uploads_table(results: Results) -> Table | None:
         Table(
             id="table-6",
             title="Table 6. The blind test sets",
-            reading=_uploads_reading(results),
+            caption=_uploads_caption(results),
             head="system",
             columns=tuple(Column(title=testset, better="high") for testset in results.testsets),
             groups=tuple(groups),
@@ -59,7 +59,7 @@ def _paper_note(paper: Paper) -> list[str]:
     return [f"“paper”: {paper.source}."] if paper.source else []
 
 
-def _uploads_reading(results: Results) -> str:
+def _uploads_caption(results: Results) -> str:
     if len(results.uploads) != 2:
         return f"{len(results.uploads)} systems, each scored on the test sets that have references."
     one, two = results.uploads
@@ -68,14 +68,14 @@ def _uploads_reading(results: Results) -> str:
         return "No blind set has references, so nothing is scored."
     behind = sum(paired.difference < 0 for paired in found)
     told_apart = [paired for paired in found if paired.p_value < SIGNIFICANT]
-    reading = f"{one.name} is ahead of {two.name} in BLEU on {behind} of {len(found)} test sets and pairs. "
+    caption = f"{one.name} is ahead of {two.name} in BLEU on {behind} of {len(found)} test sets and pairs. "
     if not told_apart:
-        return f"{reading}A paired bootstrap tells them apart on none (p < {SIGNIFICANT})."
+        return f"{caption}A paired bootstrap tells them apart on none (p < {SIGNIFICANT})."
     named = ", ".join(
         f"{paired.pair}/{paired.testset} ({paired.difference:+.1f} for {two.name}, p {paired.p_value:.3f})"
         for paired in told_apart
     )
-    return f"{reading}A paired bootstrap tells them apart (p < {SIGNIFICANT}) on {len(told_apart)}: {named}."
+    return f"{caption}A paired bootstrap tells them apart (p < {SIGNIFICANT}) on {len(told_apart)}: {named}."
 
 
 def segmentation_table(results: Results) -> Table | None:
@@ -93,7 +93,7 @@ def segmentation_table(results: Results) -> Table | None:
         Table(
             id="segmentation",
             title="Segmentation methods",
-            reading=_segmentation_reading(results, free),
+            caption=_segmentation_caption(results, free),
             head="method",
             columns=(
                 Column(title="segments"),
@@ -115,17 +115,17 @@ def segmentation_table(results: Results) -> Table | None:
     )
 
 
-def _cut_of(method: Measured, testset: str) -> Cut | None:
+def _cut_of(method: SystemResult, testset: str) -> SegmentationResult | None:
     return next((cut for cut in method.cuts if cut.testset == testset), None)
 
 
-def _cuts_of_all(method: Measured, testsets: Sequence[str]) -> list[Cut]:
+def _cuts_of_all(method: SystemResult, testsets: Sequence[str]) -> list[SegmentationResult]:
     """Return a method's cuts of several test sets, none where it lacks one: a sum over fewer would compare nothing."""
     cuts = [cut for testset in testsets if (cut := _cut_of(method, testset))]
     return cuts if len(cuts) == len(testsets) else []
 
 
-def _cut_cells(cuts: Sequence[Cut]) -> list[Cell]:
+def _cut_cells(cuts: Sequence[SegmentationResult]) -> list[Cell]:
     """Return segments, seconds in them, seconds of speech, dropped share, over test sets."""
     if not cuts:
         return [Cell(missing="not computed: no gold segments")] * 4
@@ -135,7 +135,7 @@ def _cut_cells(cuts: Sequence[Cut]) -> list[Cell]:
     return [Cell(value=sum(c.segments for c in cuts), decimals=0), *seconds, share]
 
 
-def _method_row(results: Results, method: Measured, head: str, testset: str, metrics: Sequence[str]) -> Row:
+def _method_row(results: Results, method: SystemResult, head: str, testset: str, metrics: Sequence[str]) -> Row:
     cut = _cut_of(method, testset)
     cells = _cut_cells([cut] if cut else [])
     for pair, testsets in results.testsets_of.items():
@@ -167,14 +167,14 @@ def _together(results: Results, free: Sequence[str], metrics: Sequence[str]) -> 
     return Group(title="together", rows=tuple(rows))
 
 
-def mean_score(results: Results, method: Measured, pair: str, metric: str, testsets: Sequence[str]) -> float | None:
+def mean_score(results: Results, method: SystemResult, pair: str, metric: str, testsets: Sequence[str]) -> float | None:
     """Return the mean of a metric over those of the test sets that the pair has; None where one was not computed."""
     outcomes = [method.outcome(pair, testset) for testset in testsets if testset in results.testsets_of[pair]]
     scores = [outcome.scores.get(metric) if outcome else None for outcome in outcomes]
     return None if not scores or None in scores else mean(score.value for score in scores if score)
 
 
-def _segmentation_reading(results: Results, free: Sequence[str]) -> str:
+def _segmentation_caption(results: Results, free: Sequence[str]) -> str:
     told = []
     for method in results.segmentations:
         cuts = _cuts_of_all(method, free)

@@ -25,7 +25,7 @@ Opened = Sequence[tuple[System, Store]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ReportRequest:
     """The systems of a report, by its parts; a part without systems is left out."""
 
     systems: Opened
@@ -38,14 +38,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Works:
+class ReportPlan:
     """What is to be measured, by the parts of a report."""
 
-    systems: list[work.Work]
-    uploads: list[work.Work]
-    segmentations: list[work.Work]
+    systems: list[work.SystemPlan]
+    uploads: list[work.SystemPlan]
+    segmentations: list[work.SystemPlan]
 
-    def together(self) -> list[work.Work]:
+    def together(self) -> list[work.SystemPlan]:
         return [*self.systems, *self.uploads, *self.segmentations]
 
 
@@ -59,14 +59,14 @@ def command_line(args: argparse.Namespace) -> str:
     return shlex.join(["python", "-m", "evaluate", "ablate", *words])
 
 
-def plan(asked: Asked) -> Works:
+def plan(asked: ReportRequest) -> ReportPlan:
     """Return what is to be measured, and say on standard error what of it is to be built; UserError where a model is
     not packed."""
     if asked.comet is not None:
         (*asked.systems, *asked.uploads, *asked.segmentations)[0][0].comet_digest(
             asked.comet
         )  # refused before the work
-    works = Works(
+    works = ReportPlan(
         systems=[work.on_the_open_set(*opened, asked.comet) for opened in asked.systems],
         uploads=[work.on_the_blind_sets(*opened, asked.comet, every_cut=False) for opened in asked.uploads],
         segmentations=[work.on_the_blind_sets(*opened, asked.comet, every_cut=True) for opened in asked.segmentations],
@@ -76,7 +76,7 @@ def plan(asked: Asked) -> Works:
     return works
 
 
-def make(works: Works, device: str, commands: dict[str, str]) -> Results:
+def make(works: ReportPlan, device: str, commands: dict[str, str]) -> Results:
     """Build what is missing and return the results; commands: part of the report -> the command that makes it."""
     work.build(works.together(), device)
     campaign = works.together()[0].system.campaign
@@ -102,10 +102,10 @@ def write_report(out: Path, results: Results) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     tables = tables_of(results)
     pictures = draw_pictures(results, out) if results.systems else []
-    readings = [(f"{picture.name}.svg", picture.title, picture.reading) for picture in pictures]
+    captions = [(f"{picture.name}.svg", picture.title, picture.caption) for picture in pictures]
     texts = {
         "report.html": page(results, tables, pictures),
-        "report.md": markdown(results, tables, readings),
+        "report.md": markdown(results, tables, captions),
         "report.csv": figures_csv(results),
         "report.json": results_json(results),
     }

@@ -10,16 +10,16 @@ from typing import Any
 
 from evaluate.report.results import (
     NOT_COMPUTED,
-    Cut,
-    Layer,
-    Measured,
-    Outcome,
-    Paired,
+    LayerSensitivity,
+    PairedResult,
+    ReportedScore,
     Results,
-    Score,
+    SegmentationResult,
+    SystemResult,
+    TestSetResult,
     loss_score,
 )
-from evaluate.report.system_plans import Work
+from evaluate.report.system_plans import SystemPlan
 from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
 from evaluate.scoring.score import LINES_FILE
 from evaluate.scoring.significance import paired_bootstrap
@@ -43,9 +43,9 @@ REST = "norms, projector"
 
 def read_results(
     campaign: Campaign,
-    systems: Sequence[Work],
-    uploads: Sequence[Work],
-    segmentations: Sequence[Work],
+    systems: Sequence[SystemPlan],
+    uploads: Sequence[SystemPlan],
+    segmentations: Sequence[SystemPlan],
     commands: dict[str, str],
 ) -> Results:
     """Return everything that a report says; every stage of the works must be built."""
@@ -73,7 +73,7 @@ def read_results(
     )
 
 
-def read_system(work: Work) -> Measured:
+def read_system(work: SystemPlan) -> SystemResult:
     """Return what was measured of a system."""
     system, store = work.system, work.store
     packed = store.need(system.stage("quantize"))
@@ -81,7 +81,7 @@ def read_system(work: Work) -> Measured:
     used = [system.stage("quantize"), *([system.loss_stage()] if work.loss else [])]
     quantize = system.recipe.quantize
     cast = expected_model(system, store)
-    return Measured(
+    return SystemResult(
         name=system.recipe.name,
         description=system.recipe.description,
         size_bytes=size,
@@ -94,7 +94,10 @@ def read_system(work: Work) -> Measured:
         losses=_losses(work) if work.loss else {},
         outcomes=tuple(
             [_outcome(work, pair, name) for pair, name in work.cells]
-            + [Outcome(pair=p.name, testset=n, scores={}, missing=NO_REFERENCES) for p, n in work.without_references]
+            + [
+                TestSetResult(pair=p.name, testset=n, scores={}, missing=NO_REFERENCES)
+                for p, n in work.without_references
+            ]
         ),
         cuts=tuple(_cut(work, name) for name in work.testsets),
         stages={stage.id: stage.key for stage in used},
@@ -118,7 +121,7 @@ def by_family(cast: Forecast) -> dict[str, int]:
     return sizes | {FILES: cast.header_bytes + cast.config_bytes + cast.other_bytes}
 
 
-def _losses(work: Work) -> dict[str, Score]:
+def _losses(work: SystemPlan) -> dict[str, ReportedScore]:
     losses = _read(work.store.need(work.system.loss_stage()) / "loss.json")
     return {
         pair.name: loss_score(losses[pair.name]["value"], losses[pair.name]["standard_error"])
@@ -126,7 +129,7 @@ def _losses(work: Work) -> dict[str, Score]:
     }
 
 
-def _outcome(work: Work, pair: Pair, name: str) -> Outcome:
+def _outcome(work: SystemPlan, pair: Pair, name: str) -> TestSetResult:
     system, store = work.system, work.store
     used = work.cell_stages(pair, name)
     record = _read(store.need(used[-1]) / "score.json")
@@ -142,7 +145,7 @@ def _outcome(work: Work, pair: Pair, name: str) -> Outcome:
     return outcome_of(record, pair.name, name, stages)
 
 
-def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
+def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
     """Yield the second system's difference from the first on every test set that both are scored on.
 
     Both answer the same reference lines: recordings that they cut differently are resegmented along these.
@@ -153,7 +156,7 @@ def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
         first, second = (_lines(work, pair, name) for work in (one, two))
         answers = [[line["hypothesis"] for line in lines] for lines in (first, second)]
         for found in paired_bootstrap(*answers, [line["reference"] for line in first], pair.target):
-            yield Paired(
+            yield PairedResult(
                 pair=pair.name,
                 testset=name,
                 metric=found.metric,
@@ -164,18 +167,18 @@ def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
             )
 
 
-def _lines(work: Work, pair: Pair, name: str) -> list[dict[str, Any]]:
+def _lines(work: SystemPlan, pair: Pair, name: str) -> list[dict[str, Any]]:
     path = work.store.need(work.cell_stages(pair, name)[-1]) / LINES_FILE
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str, str]) -> Outcome:
+def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str, str]) -> TestSetResult:
     """Return what a score.json says of one test set."""
     about = record["testset"]
-    known = [field.name for field in fields(Score)]
-    scores = [Score(**{name: score[name] for name in known if name in score}) for score in record["scores"]]
+    known = [field.name for field in fields(ReportedScore)]
+    scores = [ReportedScore(**{name: score[name] for name in known if name in score}) for score in record["scores"]]
     reason = about.get("comet") or about["note"]
-    return Outcome(
+    return TestSetResult(
         pair=pair,
         testset=testset,
         scores={score.metric: score for score in scores},
@@ -186,10 +189,10 @@ def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str
     )
 
 
-def _cut(work: Work, name: str) -> Cut:
+def _cut(work: SystemPlan, name: str) -> SegmentationResult:
     stage = work.system.stage("segment", name)
     report = _read(work.store.need(stage) / "report.json")
-    return Cut(
+    return SegmentationResult(
         testset=name,
         given=work.system.campaign.testset(name).segmentation == "given",
         segments=report["segments"],
@@ -200,12 +203,12 @@ def _cut(work: Work, name: str) -> Cut:
     )
 
 
-def _is_ranked(work: Work) -> bool:
+def _is_ranked(work: SystemPlan) -> bool:
     ranked = work.system.recipe.quantize.ranked
     return ranked is not None and work.store.record(work.system.stage("sensitivity")) is not None
 
 
-def read_layers(work: Work) -> tuple[tuple[Layer, ...], dict[str, Any]]:
+def read_layers(work: SystemPlan) -> tuple[tuple[LayerSensitivity, ...], dict[str, Any]]:
     """Return what the sensitivity analysis of a system found, and which layers the system took."""
     from submission.model.families import tensors
 
@@ -215,7 +218,7 @@ def read_layers(work: Work) -> tuple[tuple[Layer, ...], dict[str, Any]]:
     cast, override = expected_model(system, store), system.recipe.quantize.ranked
     chosen = changed_layers(tensors(cast.config), cast.codecs, override.role, override.codec) if cast else set()
     layers = tuple(
-        Layer(
+        LayerSensitivity(
             layer=entry["layer"],
             value=entry["mean"]["value"],
             standard_error=entry["mean"]["standard_error"],

@@ -14,7 +14,7 @@ NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class ReportedScore:
     """One figure of one test set."""
 
     metric: str
@@ -31,12 +31,12 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TestSetResult:
     """What a system makes of one test set of a pair."""
 
     pair: str
     testset: str
-    scores: dict[str, Score]
+    scores: dict[str, ReportedScore]
     """Metric -> figure; a metric that was not computed is not there."""
     missing: str = ""
     """Why a metric that is not there was not computed."""
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class SegmentationResult:
     """How a test set was cut; speech is what the voice-activity detector hears."""
 
     testset: str
@@ -64,7 +64,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class SystemResult:
     """One system, or one way of segmenting."""
 
     name: str
@@ -81,23 +81,23 @@ class Measured:
     """How many utterances that is; 0 for all; None without AWQ."""
     bytes_by_role: dict[str, int] = field(default_factory=dict)
     """Family of roles -> bytes, from the forecast; together they are size_bytes."""
-    losses: dict[str, Score] = field(default_factory=dict)
+    losses: dict[str, ReportedScore] = field(default_factory=dict)
     """Pair -> cross-entropy on dev, nats per target token."""
-    outcomes: tuple[Outcome, ...] = ()
-    cuts: tuple[Cut, ...] = ()
+    outcomes: tuple[TestSetResult, ...] = ()
+    cuts: tuple[SegmentationResult, ...] = ()
     stages: dict[str, str] = field(default_factory=dict)
 
     @property
     def bits_per_parameter(self) -> float:
         return 8 * self.size_bytes / self.parameters
 
-    def outcome(self, pair: str, testset: str) -> Outcome | None:
+    def outcome(self, pair: str, testset: str) -> TestSetResult | None:
         """Return what was measured on a test set of a pair, None where that was not asked."""
         return next((o for o in self.outcomes if (o.pair, o.testset) == (pair, testset)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class LayerSensitivity:
     """What a coarser codec in one layer costs: the change of loss, mean of the pairs."""
 
     layer: int
@@ -107,7 +107,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paired:
+class PairedResult:
     """By how much the second upload differs from the first on one test set, by a paired bootstrap."""
 
     pair: str
@@ -142,23 +142,23 @@ class Results:
     open_testset: str
     commands: dict[str, str]
     """Part of the report -> the command that makes it."""
-    systems: tuple[Measured, ...] = ()
-    uploads: tuple[Measured, ...] = ()
-    paired: tuple[Paired, ...] = ()
+    systems: tuple[SystemResult, ...] = ()
+    uploads: tuple[SystemResult, ...] = ()
+    paired: tuple[PairedResult, ...] = ()
     """Of two uploads, every test set and metric that both are scored by."""
-    segmentations: tuple[Measured, ...] = ()
-    layers: tuple[Layer, ...] = ()
+    segmentations: tuple[SystemResult, ...] = ()
+    layers: tuple[LayerSensitivity, ...] = ()
     layers_about: dict[str, Any] = field(default_factory=dict)
     """What was ranked: `role`, `codec`, `stage`."""
 
 
-def loss_score(value: float, standard_error: float) -> Score:
+def loss_score(value: float, standard_error: float) -> ReportedScore:
     """Return a mean with its 95 % interval from its standard error."""
     margin = NORMAL_95 * standard_error
-    return Score(metric="loss", value=value, low=value - margin, high=value + margin)
+    return ReportedScore(metric="loss", value=value, low=value - margin, high=value + margin)
 
 
-def overlap(one: Score, two: Score) -> bool | None:
+def overlap(one: ReportedScore, two: ReportedScore) -> bool | None:
     """Say whether two 95 % intervals overlap; None where one has none."""
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return None

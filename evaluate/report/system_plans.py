@@ -17,22 +17,22 @@ from submission.store.store import Stage, Store
 from submission.system.campaign import Pair
 from submission.system.system import OPEN_TESTSET, System
 
-Cell = tuple[Pair, str]
+PairAndTestSet = tuple[Pair, str]
 """A pair and a test set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class SystemPlan:
     """One system, and what is to be measured of it."""
 
     system: System
     store: Store
-    cells: tuple[Cell, ...]
+    cells: tuple[PairAndTestSet, ...]
     """What is decoded and scored."""
     testsets: tuple[str, ...] = ()
     """Blind test sets whose segments are needed."""
     loss: bool = False
-    without_references: tuple[Cell, ...] = ()
+    without_references: tuple[PairAndTestSet, ...] = ()
     """What would be measured if there were references."""
     comet: Path | None = None
     """A COMET checkpoint whose figures are shown where they are built; None for the one of the data folder."""
@@ -60,13 +60,13 @@ class Work:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
 
 
-def on_the_open_set(system: System, store: Store, comet: Path | None) -> Work:
+def on_the_open_set(system: System, store: Store, comet: Path | None) -> SystemPlan:
     """Return what Tables 1, 4 and 5 need of a system: loss on dev, scores of ACL 60/60 eval."""
     cells, without = _by_references(system, store, [(pair, OPEN_TESTSET) for pair in system.campaign.pairs])
-    return Work(system=system, store=store, cells=cells, without_references=without, loss=True, comet=comet)
+    return SystemPlan(system=system, store=store, cells=cells, without_references=without, loss=True, comet=comet)
 
 
-def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_cut: bool) -> Work:
+def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_cut: bool) -> SystemPlan:
     """Return what Table 6 and the table of segmentations need: scores of every blind test set with references.
 
     every_cut: whether the segments of the others are asked for too; there are no gold ones.
@@ -75,23 +75,27 @@ def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every
     cells, without = _by_references(system, store, asked)
     cut = asked if every_cut and system.recipe.segment.method != "gold" else cells
     testsets = tuple(dict.fromkeys(name for _, name in cut))
-    return Work(system=system, store=store, cells=cells, without_references=without, testsets=testsets, comet=comet)
+    return SystemPlan(
+        system=system, store=store, cells=cells, without_references=without, testsets=testsets, comet=comet
+    )
 
 
-def _by_references(system: System, store: Store, asked: Sequence[Cell]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+def _by_references(
+    system: System, store: Store, asked: Sequence[PairAndTestSet]
+) -> tuple[tuple[PairAndTestSet, ...], tuple[PairAndTestSet, ...]]:
     """Return those that have references, and the others."""
     data = system.data_path(store)
     having = [cell for cell in asked if stages.has_references(system, data, *cell)]
     return tuple(having), tuple(cell for cell in asked if cell not in having)
 
 
-def need_packed(works: Iterable[Work]) -> None:
+def need_packed(works: Iterable[SystemPlan]) -> None:
     """Raise UserError, naming the command, unless every model is packed."""
     for work in works:
         work.store.need(work.system.stage("quantize"))
 
 
-def announcement(works: Sequence[Work]) -> str:
+def announcement(works: Sequence[SystemPlan]) -> str:
     """Return what a report will build and what it finds built, as one line."""
     every = {stage.key: stage for work in works for stage in work.stages()}
     missing = {stage.key: stage for work in works for stage in work.missing()}
@@ -100,7 +104,7 @@ def announcement(works: Sequence[Work]) -> str:
     return f"report: {len(works)} systems, {len(every)} stages, {len(missing)} to build ({told})"
 
 
-def build(works: Sequence[Work], device: str) -> None:
+def build(works: Sequence[SystemPlan], device: str) -> None:
     """Build every stage that is missing, one model in memory at a time."""
     for number, work in enumerate(works, 1):
         missing = {stage.key for stage in work.missing()}  # asked now: systems share stages
@@ -110,7 +114,7 @@ def build(works: Sequence[Work], device: str) -> None:
             _build(work, missing, device)
 
 
-def _build(work: Work, missing: set[str], device: str) -> None:
+def _build(work: SystemPlan, missing: set[str], device: str) -> None:
     system, store = work.system, work.store
     campaign, load = system.campaign, stages.loader(system, store, device)
     listener = listeners(system, system.data_path(store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Outcome, Score
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, ReportedScore, TestSetResult
 
 DECIMALS = {"BLEU": 1, "chrF": 1, "TER": 1, "COMET": 1, "loss": 3}
 
@@ -80,7 +80,7 @@ class Table:
 
     id: str
     title: str
-    reading: str
+    caption: str
     """What its figures say, in a sentence made from them."""
     head: str
     """Heading of the first column, whose cells are the rows' own headings."""
@@ -116,7 +116,7 @@ def _marked_row(row: Row, best: Sequence[str | None]) -> Row:
     return replace(row, cells=tuple(replace(c, best=c.value is not None and c.shown == most) for c, most in cells))
 
 
-def score_cell(score: Score | None, missing: str = NOT_COMPUTED, paper: float | None = None) -> Cell:
+def score_cell(score: ReportedScore | None, missing: str = NOT_COMPUTED, paper: float | None = None) -> Cell:
     """Return the cell of a figure."""
     if score is None:
         return Cell(missing=missing, paper=paper)
@@ -125,7 +125,7 @@ def score_cell(score: Score | None, missing: str = NOT_COMPUTED, paper: float | 
 
 
 def outcome_cells(
-    outcome: Outcome | None, metrics: Sequence[str], paper: Callable[[str], float | None] = lambda metric: None
+    outcome: TestSetResult | None, metrics: Sequence[str], paper: Callable[[str], float | None] = lambda metric: None
 ) -> list[Cell]:
     """Return a cell for each metric of a test set; paper: metric -> the paper's figure."""
     if outcome is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Measured, Results, Score, best, overlap
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, ReportedScore, Results, SystemResult, best, overlap
 from evaluate.report.table import (
     Cell,
     Column,
@@ -26,18 +26,18 @@ CHOICES = ("sensitivity", "first", "last", "middle", "random")
 """Ways to choose layers, in the order of the paper's Table 4."""
 
 
-def size_unit(systems: Sequence[Measured]) -> tuple[str, int]:
+def size_unit(systems: Sequence[SystemResult]) -> tuple[str, int]:
     """Return the unit that sizes are shown in: GiB, as the paper does, or MB where all are small."""
     return ("GiB", GIB) if max(s.size_bytes for s in systems) >= GB // 10 else ("MB", 10**6)
 
 
-def shown_metrics(results: Results, systems: Sequence[Measured]) -> list[str]:
+def shown_metrics(results: Results, systems: Sequence[SystemResult]) -> list[str]:
     """Return which metrics have columns: COMET where it was computed somewhere or the paper gives it."""
     has_comet = Paper(results.campaign).source or any("COMET" in o.scores for s in systems for o in s.outcomes)
     return [metric for metric in SHOWN if metric != "COMET" or has_comet]
 
 
-def comet_note(systems: Sequence[Measured]) -> list[str]:
+def comet_note(systems: Sequence[SystemResult]) -> list[str]:
     """Return why COMET was not computed where other metrics were; nothing where it was."""
     reasons = [o.missing for s in systems for o in s.outcomes if o.scores and "COMET" not in o.scores]
     return [f"COMET: {reason or NOT_COMPUTED}" for reason in dict.fromkeys(reasons)]
@@ -57,7 +57,7 @@ def quality_columns(pairs: Sequence[str], metrics: Sequence[str]) -> list[Column
 
 
 def quality_cells(
-    results: Results, system: Measured, metrics: Sequence[str], paper: Callable[[str, str], float | None]
+    results: Results, system: SystemResult, metrics: Sequence[str], paper: Callable[[str, str], float | None]
 ) -> list[Cell]:
     """Return the cells of a system under `quality_columns`; paper: (pair, metric) -> the paper's figure."""
     cells: list[Cell] = []
@@ -73,7 +73,7 @@ def systems_table(results: Results) -> Table:
     systems, paper = results.systems, Paper(results.campaign)
     metrics, (unit, divisor) = shown_metrics(results, systems), size_unit(results.systems)
 
-    def row(system: Measured) -> Row:
+    def row(system: SystemResult) -> Row:
         size = Cell(value=system.size_bytes / divisor, decimals=3, paper=paper.size_gib(system.name))
         bits = Cell(value=system.bits_per_parameter, decimals=2)
         figures = quality_cells(results, system, metrics, lambda pair, m: paper.system(system.name, pair, m))
@@ -88,7 +88,7 @@ def systems_table(results: Results) -> Table:
         Table(
             id="table-1",
             title="Table 1. All systems",
-            reading=_systems_reading(results),
+            caption=_systems_caption(results),
             head="system",
             columns=(
                 Column(title=unit, over="size on disk", better="low"),
@@ -107,7 +107,7 @@ def systems_table(results: Results) -> Table:
     )
 
 
-def _systems_reading(results: Results) -> str:
+def _systems_caption(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
     told = f"{len(within)} of {len(results.systems)} systems weigh at most {results.size_limit}."
     for pair, language in results.pairs.items():
@@ -141,7 +141,7 @@ def layers_table(results: Results) -> Table | None:
         Table(
             id="table-4",
             title="Table 4. Which layers take the coarser codec",
-            reading=_layers_reading(results, chosen),
+            caption=_layers_caption(results, chosen),
             head="layers",
             columns=(*quality_columns(list(results.pairs), metrics), Column(title="systems", text=True)),
             groups=(Group(title="", rows=tuple(rows)),),
@@ -164,7 +164,7 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
     return Cell(value=mean(values), decimals=cells[0].decimals, low=min(values), high=max(values), paper=paper)
 
 
-def _layers_reading(results: Results, chosen: dict[str, list[Measured]]) -> str:
+def _layers_caption(results: Results, chosen: dict[str, list[SystemResult]]) -> str:
     told = []
     for metric in ("loss", "BLEU"):
         for pair in results.pairs:
@@ -179,12 +179,12 @@ def _layers_reading(results: Results, chosen: dict[str, list[Measured]]) -> str:
     return f"{text[0].upper()}{text[1:]}." if told else ""
 
 
-def _mean(results: Results, systems: Sequence[Measured], pair: str, metric: str) -> float | None:
+def _mean(results: Results, systems: Sequence[SystemResult], pair: str, metric: str) -> float | None:
     scores = [figure(results, system, pair, metric) for system in systems]
     return None if None in scores else mean(s.value for s in scores if s)
 
 
-def figure(results: Results, system: Measured, pair: str, metric: str) -> Score | None:
+def figure(results: Results, system: SystemResult, pair: str, metric: str) -> ReportedScore | None:
     """Return a system's figure on the open set, or its loss on dev; None where it was not computed."""
     if metric == "loss":
         return system.losses.get(pair)
@@ -212,7 +212,7 @@ def calibration_table(results: Results) -> Table | None:
         Table(
             id="table-5",
             title="Table 5. What AWQ is calibrated on",
-            reading=_calibration_reading(results, without, calibrated),
+            caption=_calibration_caption(results, without, calibrated),
             head="calibration set",
             columns=(
                 Column(title="utterances"),
@@ -226,7 +226,7 @@ def calibration_table(results: Results) -> Table | None:
     )
 
 
-def _calibration_reading(results: Results, without: Sequence[Measured], calibrated: Sequence[Measured]) -> str:
+def _calibration_caption(results: Results, without: Sequence[SystemResult], calibrated: Sequence[SystemResult]) -> str:
     told = []
     for pair in results.pairs:
         scores = [score for s in calibrated if (score := figure(results, s, pair, "BLEU"))]

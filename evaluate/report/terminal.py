@@ -25,4 +25,4 @@ def table_text(table: Table) -> str:
     for group in table.groups:
         rows += [[group.title, *[""] * len(columns)]] if group.title else []
         rows += [[row.head, *(row.cells[number].shown for number in shown)] for row in group.rows]
-    return f"{table.title}\n{aligned(rows)}\n{table.reading}"
+    return f"{table.title}\n{aligned(rows)}\n{table.caption}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import Measured, Outcome, Results, Score
+from evaluate.report.results import ReportedScore, Results, SystemResult, TestSetResult
 from evaluate.report.table import Cell, Table
 from submission.store.digests import canonical_json
 
@@ -40,12 +40,12 @@ CSV_COLUMNS = (
 )
 
 
-def markdown(results: Results, tables: Sequence[Table], readings: Sequence[tuple[str, str, str]]) -> str:
+def markdown(results: Results, tables: Sequence[Table], captions: Sequence[tuple[str, str, str]]) -> str:
     """Return the report in Markdown; readings: (file of a picture, its title, its sentence)."""
     blocks = [f"# {_plain(results.edition)}: report"]
     if results.miniature:
         blocks.append(f"**{MINIATURE}**")
-    blocks += [f"![{_plain(title)}]({file})\n\n{_plain(reading)}" for file, title, reading in readings]
+    blocks += [f"![{_plain(title)}]({file})\n\n{_plain(caption)}" for file, title, caption in captions]
     blocks += [_markdown_table(table) for table in tables]
     return "\n\n".join(blocks) + "\n"
 
@@ -54,7 +54,7 @@ def _markdown_table(table: Table) -> str:
     heads = [table.head, *(f"{c.over} {c.title}".strip() for c in table.columns)]
     rules = ["---", *("---" if column.text else "---:" for column in table.columns)]
     lines = [f"## {_plain(table.title)}", ""]
-    lines += [_plain(table.reading), ""] if table.reading else []
+    lines += [_plain(table.caption), ""] if table.caption else []
     lines += [_line(heads), f"| {' | '.join(rules)} |"]
     for group in table.groups:
         if group.title:
@@ -108,7 +108,9 @@ def _records(results: Results) -> Iterator[dict[str, object]]:
                 yield from _outcome_records(paper, part, system, outcome)
 
 
-def _outcome_records(paper: Paper, part: str, system: Measured, outcome: Outcome) -> Iterator[dict[str, object]]:
+def _outcome_records(
+    paper: Paper, part: str, system: SystemResult, outcome: TestSetResult
+) -> Iterator[dict[str, object]]:
     about = {"segments": outcome.segments, "stage": next(reversed(outcome.stages.values()), "")}
     for metric, score in outcome.scores.items():
         beside = {"paper": _paper_figure(paper, part, system, outcome, metric)}
@@ -118,13 +120,13 @@ def _outcome_records(paper: Paper, part: str, system: Measured, outcome: Outcome
         yield where | about | {"metric": "COMET" if outcome.scores else "", "note": outcome.missing}
 
 
-def _paper_figure(paper: Paper, part: str, system: Measured, outcome: Outcome, metric: str) -> float | None:
+def _paper_figure(paper: Paper, part: str, system: SystemResult, outcome: TestSetResult, metric: str) -> float | None:
     if part == "uploads":
         return paper.upload(system.name, outcome.pair, metric, outcome.testset)
     return paper.system(system.name, outcome.pair, metric) if part == "systems" else None
 
 
-def _record(part: str, system: Measured, pair: str, testset: str, score: Score) -> dict[str, object]:
+def _record(part: str, system: SystemResult, pair: str, testset: str, score: ReportedScore) -> dict[str, object]:
     return {
         "part": part,
         "system": system.name,

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from evaluate.decoding.decode import decode
-from evaluate.scoring.score import Decoded, gather, score_testset
+from evaluate.scoring.score import DecodedTestSet, gather, score_testset
 from quantize.packing.pack import pack_checkpoint
 from submission.bundle.bundle import bundle
 from submission.model.codecs import Affine
@@ -75,7 +75,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         write_segments(place / f"{name}.yaml", sets[name])
     cells = [
         score_testset(
-            Decoded(
+            DecodedTestSet(
                 testset=name,
                 pair=pair,
                 language=pair.rpartition("-")[2],

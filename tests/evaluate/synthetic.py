@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from evaluate.report.results import Cut, Layer, Measured, Outcome, Paired, Results, Score, loss_score
+from evaluate.report.results import (
+    LayerSensitivity,
+    PairedResult,
+    ReportedScore,
+    Results,
+    SegmentationResult,
+    SystemResult,
+    TestSetResult,
+    loss_score,
+)
 
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
@@ -10,19 +19,19 @@ NASTY = "<script>alert(\"x\")</script> & | `code` 'quoted'"
 """A description as a stranger's recipe may hold it."""
 
 
-def score(metric: str, value: float, margin: float | None = 1.0) -> Score:
+def score(metric: str, value: float, margin: float | None = 1.0) -> ReportedScore:
     low, high = (None, None) if margin is None else (value - margin, value + margin)
-    return Score(metric=metric, value=value, low=low, high=high, signature=f"{metric}|v:1", references=3)
+    return ReportedScore(metric=metric, value=value, low=low, high=high, signature=f"{metric}|v:1", references=3)
 
 
-def outcome(pair: str, testset: str, bleu: float) -> Outcome:
+def outcome(pair: str, testset: str, bleu: float) -> TestSetResult:
     scores = {"BLEU": score("BLEU", bleu), "chrF": score("chrF", bleu + 20)}
     stages = {f"decode:{pair}/{testset}": "d" * 64, f"score:{pair}/{testset}": "e" * 64}
     missing = "not computed: no model"
-    return Outcome(pair=pair, testset=testset, scores=scores, missing=missing, segments=3, stages=stages)
+    return TestSetResult(pair=pair, testset=testset, scores=scores, missing=missing, segments=3, stages=stages)
 
 
-def system(name: str, size: int, bleu: float, **more) -> Measured:
+def system(name: str, size: int, bleu: float, **more) -> SystemResult:
     """Return a system that is measured on the open set, a point worse into Chinese."""
     values = {
         "description": f"It is {name}",
@@ -33,19 +42,19 @@ def system(name: str, size: int, bleu: float, **more) -> Measured:
         "outcomes": (outcome("en-de", "ACL6060", bleu), outcome("en-zh", "ACL6060", bleu - 1)),
         "stages": {"quantize": name.ljust(64, "0")},
     }
-    return Measured(name=name, size_bytes=size, **(values | more))
+    return SystemResult(name=name, size_bytes=size, **(values | more))
 
 
-def upload(name: str, packed: str, bleu: float) -> Measured:
+def upload(name: str, packed: str, bleu: float) -> SystemResult:
     """Return a system on the blind sets; packed: the system of the list that is the same model."""
     cells = [("en-de", "ACL"), ("en-de", "ACCENT"), ("en-zh", "ACL")]
     outcomes = tuple(outcome(pair, testset, bleu) for pair, testset in cells)
     return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, stages={"quantize": packed.ljust(64, "0")})
 
 
-def method(name: str, dropped: float, bleu: float) -> Measured:
+def method(name: str, dropped: float, bleu: float) -> SystemResult:
     cuts = tuple(
-        Cut(
+        SegmentationResult(
             testset=testset,
             given=testset == "ACCENT",
             segments=10,
@@ -75,12 +84,14 @@ def results(campaign: str = "miniature", **more) -> Results:
         ),
         "uploads": (upload("primary", "awq-all", 30.0), upload("contrastive", "sensitive", 28.0)),
         "paired": tuple(
-            Paired(pair=pair, testset=name, metric=metric, difference=-2.0, low=-5.0, high=1.0, p_value=p)
+            PairedResult(pair=pair, testset=name, metric=metric, difference=-2.0, low=-5.0, high=1.0, p_value=p)
             for pair, name, p in (("en-de", "ACL", 0.03), ("en-de", "ACCENT", 0.2), ("en-zh", "ACL", 0.06))
             for metric in ("BLEU", "chrF")
         ),
         "segmentations": (method("shas", 4.0, 20.0), method("shas+vad", 0.0, 21.0)),
-        "layers": tuple(Layer(layer=n, value=0.01 * n, standard_error=0.004, chosen=n < 2) for n in range(4)),
+        "layers": tuple(
+            LayerSensitivity(layer=n, value=0.01 * n, standard_error=0.004, chosen=n < 2) for n in range(4)
+        ),
         "layers_about": {"role": "mlp", "codec": "affine3g128", "stage": "a" * 64},
     }
     return Results(

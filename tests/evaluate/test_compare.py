@@ -197,7 +197,7 @@ def test_an_output_that_is_cut_otherwise_is_cut_anew_along_the_references(tmp_pa
     paired = json.loads(said)[0]["paired"]
     assert paired["by_line"] == [True, False]
     assert all(one["difference"] == 0 and one["p_value"] == 1 for one in paired["differences"])
-    assert "B cut anew along them:" in command(capsys, a, b, "--references", references)[1]
+    assert "B resegmented along them:" in command(capsys, a, b, "--references", references)[1]
 
 
 def test_each_output_may_have_its_recordings_in_another_order(tmp_path, capsys):

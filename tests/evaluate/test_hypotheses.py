@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluate.decoding.hypotheses import (
-    Candidate,
+    FallbackRecord,
     Hypothesis,
-    Mend,
+    ScoredCandidate,
     make_hypothesis,
     parse_line,
     read_hypotheses,
@@ -26,10 +26,10 @@ TEXT = st.text(st.characters(codec=None)) | st.text(st.sampled_from("a \n\r\t\v\
 
 
 def mended(kept: str) -> Hypothesis:
-    tried = {"split": Candidate(flags=(), score=-0.25), "penalty": Candidate(flags=("loop",), score=-0.5)}
-    original = Candidate(flags=("loop", "truncated"), score=-0.125)
-    mend = Mend(kept=kept, text="ja ja ja ja", original=original, tried=tried)
-    return Hypothesis(segment="a.wav/0000", text="Ja." if kept else "ja ja ja ja", flags=(), mend=mend)
+    tried = {"split": ScoredCandidate(flags=(), score=-0.25), "penalty": ScoredCandidate(flags=("loop",), score=-0.5)}
+    original = ScoredCandidate(flags=("loop", "truncated"), score=-0.125)
+    mend = FallbackRecord(kept=kept, text="ja ja ja ja", original=original, tried=tried)
+    return Hypothesis(segment="a.wav/0000", text="Ja." if kept else "ja ja ja ja", flags=(), fallback=mend)
 
 
 @given(TEXT)
@@ -53,12 +53,12 @@ def test_a_mended_hypothesis_reads_back_as_written_here_and_in_the_bundle(tmp_pa
     write_hypotheses(tmp_path / "h", hypotheses)
     assert read_hypotheses(tmp_path / "h") == hypotheses
     assert list(bundle.read_hypotheses(tmp_path / "h")) == [(h.segment, h.text) for h in hypotheses]
-    assert json.loads((tmp_path / "h").read_text(encoding="utf-8").splitlines()[0])["mended"] == kept
+    assert json.loads((tmp_path / "h").read_text(encoding="utf-8").splitlines()[0])["fallbacks"] == kept
 
 
 def test_a_mended_hypothesis_shows_the_flags_of_both_texts():
     assert (mended("split").flags, mended("split").plain_flags) == ((), ("loop", "truncated"))
-    assert make_hypothesis("a", "", ["missed"]).plain_flags == ("blank", "missed")
+    assert make_hypothesis("a", "", ["empty_on_speech"]).plain_flags == ("blank", "empty_on_speech")
 
 
 def test_line_breaks_become_blanks():
@@ -85,8 +85,8 @@ def test_a_finished_file_reads_back_as_written(tmp_path):
         '{"segment": "a", "text": "", "flags": ["odd"]}',
         '{"segment": "a", "text": "x\\ny", "flags": []}',
         '{"segment": "a", "text": "x", "flags": []',
-        '{"segment": "a", "text": "x", "flags": [], "mended": "split"}',
-        to_line(mended("split")).replace('"mended": "split"', '"mended": "luck"').rstrip(),
+        '{"segment": "a", "text": "x", "flags": [], "fallbacks": "split"}',
+        to_line(mended("split")).replace('"fallbacks": "split"', '"fallbacks": "luck"').rstrip(),
         to_line(mended("split")).replace('"score"', '"figure"').rstrip(),
     ],
 )

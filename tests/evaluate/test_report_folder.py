@@ -11,7 +11,7 @@ import pytest
 from evaluate.decoding.hypotheses import Hypothesis
 from evaluate.report.pages.translation_page import MOST_DRAWN, FolderResult, recording_quality, write_page
 from evaluate.scoring.metrics import corpus_scores
-from evaluate.scoring.score import Line, Score
+from evaluate.scoring.score import MetricScore, ScoredLine
 from submission.store.digests import describe_files
 from submission.text.segments import SAMPLE_RATE, Segment
 
@@ -29,10 +29,10 @@ def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True
             said = " ".join(WORDS[m : max(m + 1, m + 6 - n // 6)]) if n % 7 else ""
             flags = ("blank",) if not said else ("loop",) if n % 5 == 4 else ()
             hypotheses.append(Hypothesis(segment=f"{name}/{m:04d}", text=said, flags=flags))
-            lines.append(Line(recording=name, source=None, hypothesis=said, reference=right))
+            lines.append(ScoredLine(recording=name, source=None, hypothesis=said, reference=right))
     figures = corpus_scores([line.hypothesis for line in lines], [line.reference for line in lines], "de")
     scores = tuple(
-        Score(
+        MetricScore(
             testset="",
             pair="en-de",
             metric=figure.metric,
@@ -52,7 +52,7 @@ def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True
         "pair": "en-de",
         "recordings": recordings,
         "recordings_without_segments": [],
-        "references_not_asked_for": ["elsewhere.wav"],
+        "references_without_recording": ["elsewhere.wav"],
         "segments": len(segments),
         "segment_seconds": 2.0 * len(segments),
         "versions": {"torch": "2"},

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from evaluate.recordings.recording_folder import Cut
-from evaluate.recordings.rerun import SEGMENTER, Bundle, choose
+from evaluate.recordings.recording_folder import ByMethod
+from evaluate.recordings.rerun import SEGMENTER, Bundle, choose_inputs
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from submission.cli import run
 from submission.errors import UserError
@@ -69,7 +69,7 @@ def command(arguments: list[str], capsys) -> tuple[int, str, str]:
 
 def test_without_a_network_a_bundle_gives_the_lines_that_it_ships_and_hears_and_cuts_anew(bundled, tmp_path):
     out, common = tmp_path / "out", [*bundled.arguments(), "--audio", str(bundled.audio / "talks")]
-    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--segment-anew"]]
+    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--resegment"]]
     code = (
         "import json, sys; from evaluate.__main__ import make_parser; from submission.cli import run\n"
         "sys.exit(max(run(make_parser(), arguments) for arguments in json.loads(sys.argv[1])))"
@@ -147,7 +147,7 @@ def test_given_segments_that_differ_are_compared_recording_by_recording(bundled,
 
 def test_segmented_anew_the_recipe_cuts_what_the_bundle_holds_segments_of(bundled, tmp_path, capsys):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(tmp_path / "out")]
-    status, said, _ = command([*arguments, "--segment-anew"], capsys)
+    status, said, _ = command([*arguments, "--resegment"], capsys)
     assert status == 0
     assert "segments: 10, 50.0 s, by the method fixed" in said
     assert "identical 0/2 recordings" in said
@@ -178,7 +178,7 @@ def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bund
         (["--testset", "TALK"], "--testset TALK: the bundle has no such test set; did you mean 'TALKS'?"),
         (["--testset", "ACCENT"], "1 of its recordings are not in the folder (first: speaker.flac)"),
         (["--segments", "nowhere.yaml"], "nowhere.yaml: no such file"),
-        (["--segments", "x.yaml", "--segment-anew"], "--segment-anew: contradicts --segments"),
+        (["--segments", "x.yaml", "--resegment"], "--resegment: contradicts --segments"),
         (["--audio", "nowhere"], "nowhere: no such folder"),
         (["--campaign", "iwslt27"], "campaign 'iwslt27': unknown name"),
     ],
@@ -216,9 +216,9 @@ def test_a_recordings_name_may_be_in_another_unicode_form_than_the_segments(bund
             audio = tmp_path / f"{name}-{file}".encode("unicode_escape").decode().replace("\\", "")
             audio.mkdir()
             soundfile.write(audio / file, np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
-            choice = choose(replace(bundle, segments={"TALKS": segments}), audio, None, None, False)
-            assert [(r.name, r.path.name) for r in choice.folder.recordings] == [(name, file)]
-            assert choice.segmenting(choice.folder, ProbabilityCache(folder=audio))[0] == list(segments)
+            inputs = choose_inputs(replace(bundle, segments={"TALKS": segments}), audio, None, None, False)
+            assert [(r.name, r.path.name) for r in inputs.folder.recordings] == [(name, file)]
+            assert inputs.segment_source(inputs.folder, ProbabilityCache(folder=audio))[0] == list(segments)
 
 
 def of_method(folder: Path, bundled, method: str) -> Bundle:
@@ -240,11 +240,11 @@ def test_a_method_that_classifies_takes_the_bundles_classifier_and_asks_for_segm
 
     bundle = of_method(Path(shutil.copytree(bundled.folder, tmp_path / "bundle")), bundled, "shas")
     with pytest.raises(UserError, match=r"segments by shas, and it holds no classifier \(segmenter/\); give the segm"):
-        choose(bundle, bundled.audio / "talks", None, None, True)
+        choose_inputs(bundle, bundled.audio / "talks", None, None, True)
     save_classifier(build("tiny", 0), bundle.folder / SEGMENTER)
-    choice = choose(bundle, bundled.audio / "talks", None, None, True)
-    assert isinstance(choice.segmenting, Cut)
-    assert choice.segmenting.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
-    segments, report = choice.segmenting(choice.folder, ProbabilityCache(folder=tmp_path / "heard"))
+    inputs = choose_inputs(bundle, bundled.audio / "talks", None, None, True)
+    assert isinstance(inputs.segment_source, ByMethod)
+    assert inputs.segment_source.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
+    segments, report = inputs.segment_source(inputs.folder, ProbabilityCache(folder=tmp_path / "heard"))
     assert report["method"] == "shas"
     assert all(isinstance(segment, Segment) for segment in segments)

@@ -12,7 +12,7 @@ import pytest
 from evaluate.decoding.hypotheses import make_hypothesis, write_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References
-from evaluate.scoring.score import Decoded, gather, score_testset, write_cell
+from evaluate.scoring.score import DecodedTestSet, gather, score_testset, write_testset_scores
 from evaluate.scoring.score_table import table
 from submission.errors import UserError
 from submission.store.digests import sha256_file
@@ -116,7 +116,7 @@ def decoded(folder, hypotheses, references, given, language="de"):
             sha256=sha256_file(path),
             numbers=tuple(range(len(references))),
         )
-    return Decoded(
+    return DecodedTestSet(
         testset="ACL",
         pair=f"en-{language}",
         language=language,
@@ -179,7 +179,7 @@ def gathered(folder, *results):
     cells = []
     for number, result in enumerate(results):
         (folder / str(number)).mkdir()
-        write_cell(folder / str(number), result)
+        write_testset_scores(folder / str(number), result)
         cells.append(json.loads((folder / str(number) / "score.json").read_text(encoding="utf-8")))
     return gather(cells)
 

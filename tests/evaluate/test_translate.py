@@ -72,7 +72,7 @@ def test_given_segments_of_any_dialect_become_one_line_each_in_the_order_of_the_
     assert (lines[0], lines[3:]) == ("", [""])  # too short to be heard: a blank line
     assert any(lines)
     assert lines[:3] == [hypothesis.text for hypothesis in read_hypotheses(out / "hypotheses.jsonl")]
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((out / "translation_report.json").read_text(encoding="utf-8"))
     assert report["flags"]["too_short"] == 1
     assert [recording["name"] for recording in report["run"]["recordings"]] == ["a.wav", "b.wav"]
 
@@ -207,14 +207,14 @@ def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_launched_processes_leave_what_one_leaves_whether_they_begin_or_go_on(bundled, audio, tmp_path, capsys):
-    alone, begun, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
+    alone, started, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
     assert command(arguments(bundled, audio, alone), capsys)[0] == 0
     shutil.copytree(alone, resumed)
     lines = (alone / "hypotheses.jsonl").read_bytes().splitlines(keepends=True)
-    for name in ("hypotheses.jsonl", "en-de.txt", "report.json"):
+    for name in ("hypotheses.jsonl", "en-de.txt", "translation_report.json"):
         (resumed / name).unlink()
     (resumed / "hypotheses.jsonl.1").write_bytes(b"".join(lines[:2]) + lines[2][:5])  # the first process had none yet
-    for out in (begun, resumed):
+    for out in (started, resumed):
         done = torchrun(arguments(bundled, audio, out))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written: ") == 1
@@ -315,7 +315,7 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     status, told, _ = command([*arguments(bundled, audio, out), *options], capsys)
     assert status == 0
     assert "3 reference lines, line by line" in told and "report.html beside it" in told
-    scores = {score["metric"]: score for score in json.loads((out / "report.json").read_text())["scores"]}
+    scores = {score["metric"]: score for score in json.loads((out / "translation_report.json").read_text())["scores"]}
     expected = {figure.metric: round(figure.value, 4) for figure in corpus_scores(said, lines, "de")}
     assert {metric: score["value"] for metric, score in scores.items()} == expected
     compared = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -330,7 +330,7 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     assert command([*arguments(bundled, audio, plain), *options], capsys)[0] == 0
     assert describe_files(plain) == describe_files(out)
     assert command(arguments(bundled, audio, out), capsys)[0] == 0
-    assert json.loads((out / "report.json").read_text())["scores"] == []
+    assert json.loads((out / "translation_report.json").read_text())["scores"] == []
     assert command(arguments(bundled, audio, tmp_path / "fresh"), capsys)[0] == 0
     assert describe_files(out) == describe_files(tmp_path / "fresh")
 
@@ -355,7 +355,7 @@ def test_segments_of_ones_own_are_cut_anew_along_the_references(bundled, audio, 
     references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
     options = ["--method", "fixed", "--references", str(references)]
     status, told, _ = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
-    assert status == 0 and "3 reference lines, cut anew along them" in told
+    assert status == 0 and "3 reference lines, resegmented along them" in told
 
 
 @pytest.mark.parametrize(

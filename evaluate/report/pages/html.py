@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from evaluate.report.pictures.colours import DARK, LIGHT
-from evaluate.report.pictures.svg import Picture, inline
+from evaluate.report.pictures.svg import ReportPicture, inline
 from evaluate.report.table import Cell, Column, Group, Table
 
 STYLE_FILE = Path(__file__).parent / "page.css"
@@ -20,7 +20,7 @@ SOURCES = ("sources", "Where each number comes from")
 
 
 def document(
-    title: str, head: str, pictures: Sequence[Picture], tables: Sequence[Table], tail: str, footer: str
+    title: str, head: str, pictures: Sequence[ReportPicture], tables: Sequence[Table], tail: str, footer: str
 ) -> str:
     """Return a page; head, tail and footer are HTML: what stands under the title, after the tables, and at the end.
 
@@ -46,13 +46,13 @@ def _style() -> str:
     return style
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: ReportPicture) -> str:
     name = escape(picture.name)
     return (
         f'<h2 id="{name}">{escape(picture.title)}</h2>\n<figure>\n'
         f'<div class="box" tabindex="0" role="region" aria-label="{escape(picture.title)}">'
-        f"{inline(picture.svg, picture.name, f'{picture.title}. {picture.reading}')}</div>\n"
-        f"<figcaption>{escape(picture.reading)} Files: {name}.svg, {name}.png.</figcaption>\n</figure>\n"
+        f"{inline(picture.svg, picture.name, f'{picture.title}. {picture.caption}')}</div>\n"
+        f"<figcaption>{escape(picture.caption)} Files: {name}.svg, {name}.png.</figcaption>\n</figure>\n"
     )
 
 
@@ -64,7 +64,7 @@ def _table(table: Table) -> str:
     made = f"Made by <code>{escape(table.command)}</code>; traced" if table.command else "Traced"
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in table.notes)
     return (
-        f'<h2 id="{name}">{title}</h2>\n<p>{escape(table.reading)}</p>\n'
+        f'<h2 id="{name}">{title}</h2>\n<p>{escape(table.caption)}</p>\n'
         f'<div class="box" tabindex="0" role="region" aria-label="{title}">\n<table aria-labelledby="{name}">\n'
         f'<caption><span>{made} under <a href="#sources">where each number comes from</a>.</span></caption>\n'
         f"{_head(table)}{''.join(_group(group, table.columns) for group in table.groups)}</table>\n</div>\n{notes}"

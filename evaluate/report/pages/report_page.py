@@ -7,8 +7,8 @@ from html import escape
 
 from evaluate.report.pages.html import SOURCES, document
 from evaluate.report.paper import Paper
-from evaluate.report.pictures.svg import Picture
-from evaluate.report.results import Measured, Results, Score
+from evaluate.report.pictures.svg import ReportPicture
+from evaluate.report.results import ReportedScore, Results, SystemResult
 from evaluate.report.table import Table, score_cell
 from evaluate.report.tables import SHOWN
 from evaluate.report.text import MINIATURE
@@ -18,7 +18,7 @@ KEY_DIGITS = 12
 """Digits of a key or digest that the page shows; the files have them whole."""
 
 
-def page(results: Results, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+def page(results: Results, tables: Sequence[Table], pictures: Sequence[ReportPicture]) -> str:
     """Return the page."""
     head = f"{_label(results)}{_facts(results)}"
     return document(f"{results.edition}: report", head, pictures, tables, _sources(results), _footer(results))
@@ -47,7 +47,7 @@ def _facts(results: Results) -> str:
     return f'<dl class="facts">\n{cards}</dl>\n' if cards else ""
 
 
-def _told(score: Score) -> str:
+def _told(score: ReportedScore) -> str:
     cell = score_cell(score)
     return f"{score.metric} {cell.shown}" + (f" ({cell.interval})" if cell.interval else "")
 
@@ -84,7 +84,7 @@ def _sources(results: Results) -> str:
     )
 
 
-def _sources_table(title: str, systems: Sequence[Measured]) -> str:
+def _sources_table(title: str, systems: Sequence[SystemResult]) -> str:
     heads = ("system", "pair", "test set", "stages", "references", "reference file", "hypotheses")
     head = "".join(
         f'<th scope="col" class="{"head" if n == 0 else "text"}">{escape(h)}</th>' for n, h in enumerate(heads)
@@ -96,7 +96,7 @@ def _sources_table(title: str, systems: Sequence[Measured]) -> str:
     )
 
 
-def _source_rows(system: Measured) -> Iterator[str]:
+def _source_rows(system: SystemResult) -> Iterator[str]:
     name = f'<th scope="row">{escape(system.name)}</th>'
     if system.losses:
         pairs = ", ".join(system.losses)

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from evaluate.decoding.hypotheses import Hypothesis
 from evaluate.report.pages.html import SOURCES, document
 from evaluate.report.pictures.colours import LIGHT
-from evaluate.report.pictures.svg import STYLE, Picture, save
+from evaluate.report.pictures.svg import STYLE, ReportPicture, save
 from evaluate.report.results import LOWER_IS_BETTER
 from evaluate.report.table import DECIMALS, Cell, Column, Group, Row, Table
 from evaluate.scoring.metrics import make_metrics
-from evaluate.scoring.score import Line, Score
+from evaluate.scoring.score import MetricScore, ScoredLine
 from submission.store.digests import write_text
 from submission.text.characters import shown
 from submission.text.segments import SAMPLE_RATE, Segment
@@ -42,13 +42,13 @@ class FolderResult:
     """A translated folder."""
 
     report: Mapping[str, Any]
-    """report.json."""
+    """translation_report.json."""
     segments: tuple[Segment, ...]
     hypotheses: tuple[Hypothesis, ...]
     """One a segment."""
-    scores: tuple[Score, ...]
+    scores: tuple[MetricScore, ...]
     """None where there are no references."""
-    lines: tuple[Line, ...]
+    lines: tuple[ScoredLine, ...]
     """What was compared, in the order of the references."""
     language: str
     """Target language, `de`."""
@@ -70,7 +70,9 @@ def write_page(out: Path, result: FolderResult) -> list[str]:
             pictures.append(_draw_quality(result, quality, out))
     tables = [*_score_tables(result), _recordings_table(result, quality), *_worst_tables(result)]
     title = f"Translation, {result.report['pair']}"
-    page = document(title, _facts(result), pictures, tables, _sources(result), "The same figures: report.json.")
+    page = document(
+        title, _facts(result), pictures, tables, _sources(result), "The same figures: translation_report.json."
+    )
     write_text(out / PAGE, page)
     return [PAGE, *(f"{picture.name}.{ending}" for picture in pictures for ending in ("svg", "png"))]
 
@@ -78,7 +80,7 @@ def write_page(out: Path, result: FolderResult) -> list[str]:
 def recording_quality(result: FolderResult) -> dict[str, float]:
     """Return recording -> chrF of its reference lines."""
     metric = make_metrics(result.language)["chrF"]
-    lines: dict[str, list[Line]] = {}
+    lines: dict[str, list[ScoredLine]] = {}
     for line in result.lines:
         lines.setdefault(line.recording, []).append(line)
     return {
@@ -96,7 +98,7 @@ def _kind(hypothesis: Hypothesis) -> str:
 # --- pictures ---
 
 
-def _draw_lines(result: FolderResult, out: Path) -> Picture:
+def _draw_lines(result: FolderResult, out: Path) -> ReportPicture:
     """Draw where the segments of each recording lie, and what became of them."""
     drawn = result.recordings[:MOST_DRAWN]
     figure = Figure(figsize=(8, 1.4 + 0.3 * len(drawn)), layout="constrained")
@@ -115,13 +117,13 @@ def _draw_lines(result: FolderResult, out: Path) -> Picture:
     figure.legend(loc="outside lower center", ncols=len(KINDS))
     counts = {kind: sum(_kind(hypothesis) == kind for hypothesis in result.hypotheses) for kind, _ in KINDS}
     told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    reading = f"Segments: {len(result.segments):,} ({told}); recordings: {len(result.recordings):,}."
+    caption = f"Segments: {len(result.segments):,} ({told}); recordings: {len(result.recordings):,}."
     if len(drawn) < len(result.recordings):
-        reading += f" The first {len(drawn)} recordings are drawn."
-    return Picture(name="lines", title="Where the lines lie", reading=reading, svg=save(figure, out / "lines"))
+        caption += f" The first {len(drawn)} recordings are drawn."
+    return ReportPicture(name="lines", title="Where the lines lie", caption=caption, svg=save(figure, out / "lines"))
 
 
-def _draw_quality(result: FolderResult, quality: Mapping[str, float], out: Path) -> Picture:
+def _draw_quality(result: FolderResult, quality: Mapping[str, float], out: Path) -> ReportPicture:
     """Draw the chrF of each recording, the lowest first."""
     ordered = sorted(quality.items(), key=lambda item: item[1])
     drawn = ordered[:MOST_DRAWN]
@@ -135,11 +137,11 @@ def _draw_quality(result: FolderResult, quality: Mapping[str, float], out: Path)
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center")
     (low, least), (high, most) = ordered[0], ordered[-1]
-    reading = f"From {least:.1f} ({low}) to {most:.1f} ({high}); all lines together {together:.1f}."
+    caption = f"From {least:.1f} ({low}) to {most:.1f} ({high}); all lines together {together:.1f}."
     if len(drawn) < len(ordered):
-        reading += f" The {len(drawn)} lowest are drawn."
+        caption += f" The {len(drawn)} lowest are drawn."
     svg = save(figure, out / "quality")
-    return Picture(name="quality", title="chrF of each recording", reading=reading, svg=svg)
+    return ReportPicture(name="quality", title="chrF of each recording", caption=caption, svg=svg)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -161,7 +163,7 @@ def _score_tables(result: FolderResult) -> list[Table]:
     if not result.scores:
         return []
     first = result.scores[0]
-    others = [shown(name, 80) for name in result.report["references_not_asked_for"]]
+    others = [shown(name, 80) for name in result.report["references_without_recording"]]
     rows = tuple(
         Row(
             head=f"{score.metric}{' (less is better)' if score.metric in LOWER_IS_BETTER else ''}",
@@ -172,12 +174,12 @@ def _score_tables(result: FolderResult) -> list[Table]:
         )
         for score in result.scores
     )
-    how = "cut anew along the references" if first.resegmented else "line by line"
+    how = "resegmented along the references" if first.resegmented else "line by line"
     return [
         Table(
             id="scores",
             title="Scores",
-            reading=f"{first.segments:,} hypotheses against {first.references:,} reference lines, {how}.",
+            caption=f"{first.segments:,} hypotheses against {first.references:,} reference lines, {how}.",
             head="metric",
             columns=(Column(title="value"), Column(title="signature", text=True)),
             groups=(Group(title="", rows=rows),),
@@ -209,11 +211,11 @@ def _recordings_table(result: FolderResult, quality: Mapping[str, float]) -> Tab
     return Table(
         id="recordings",
         title="Recordings",
-        reading=f"Recordings without a segment: {len(silent):,}.",
+        caption=f"Recordings without a segment: {len(silent):,}.",
         head="recording",
         columns=tuple(Column(title=title) for title in titles),
         groups=(Group(title="", rows=tuple(rows)),),
-        notes=(f"{left:,} more are in report.json.",) if left else (),
+        notes=(f"{left:,} more are in translation_report.json.",) if left else (),
     )
 
 
@@ -233,7 +235,7 @@ def _worst_tables(result: FolderResult) -> list[Table]:
             Table(
                 id="worst",
                 title="Furthest from their references",
-                reading=f"The {len(rows)} reference lines that the translation answers worst, by chrF.",
+                caption=f"The {len(rows)} reference lines that the translation answers worst, by chrF.",
                 head="recording",
                 columns=columns,
                 groups=(Group(title="", rows=tuple(rows)),),
@@ -257,7 +259,7 @@ def _worst_tables(result: FolderResult) -> list[Table]:
             Table(
                 id="flagged",
                 title="Flagged",
-                reading=f"Lines that look wrong by themselves: {len(flagged):,}.",
+                caption=f"Lines that look wrong by themselves: {len(flagged):,}.",
                 head="segment",
                 columns=(Column(title="flags", text=True), Column(title="translation", text=True)),
                 groups=(Group(title="", rows=tuple(rows)),),
@@ -309,5 +311,5 @@ def _sources(result: FolderResult) -> str:
     told += [("recording " + shown(one["name"], 80), one["sha256"]) for one in run["recordings"][:MOST_ROWS]]
     told += [(f"version of {name}", str(version)) for name, version in sorted(result.report["versions"].items())]
     rows = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>\n" for name, value in told)
-    about = "run.json holds all that the lines depend on; report.json these figures and the versions of the libraries."
+    about = "run.json: everything that the lines depend on; translation_report.json: the figures and library versions."
     return f'<h2 id="{SOURCES[0]}">{SOURCES[1]}</h2>\n<p>{escape(about)}</p>\n<ul>\n{rows}</ul>\n'

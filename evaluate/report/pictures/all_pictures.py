@@ -8,11 +8,11 @@ import matplotlib
 
 from evaluate.report.pictures.bars import draw_bytes, draw_layers
 from evaluate.report.pictures.quality_size import draw_quality
-from evaluate.report.pictures.svg import STYLE, Picture
+from evaluate.report.pictures.svg import STYLE, ReportPicture
 from evaluate.report.results import Results
 
 
-def draw_pictures(results: Results, folder: Path) -> list[Picture]:
+def draw_pictures(results: Results, folder: Path) -> list[ReportPicture]:
     """Write every picture as SVG and PNG into a folder and return them."""
     pictures = []
     with matplotlib.rc_context(STYLE):

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from evaluate.report.pictures.colours import LIGHT
 from evaluate.report.pictures.quality_size import limit_lines
-from evaluate.report.pictures.svg import Picture, save
-from evaluate.report.results import Measured, Results
+from evaluate.report.pictures.svg import ReportPicture, save
+from evaluate.report.results import Results, SystemResult
 from evaluate.report.tables import size_unit
 
 ROLE_COLOURS = ("blue", "sky", "green", "yellow", "purple", "orange", "grey")
@@ -18,7 +18,7 @@ ALIKE = 1000
 """Systems share a bar where no family differs by a thousandth of the largest system."""
 
 
-def draw_bytes(results: Results, folder: Path) -> Picture:
+def draw_bytes(results: Results, folder: Path) -> ReportPicture:
     """Draw where the bytes of each system are; systems with the same bytes share a bar."""
     unit, divisor = size_unit(results.systems)
     bars = bars_of(results.systems)
@@ -40,25 +40,25 @@ def draw_bytes(results: Results, folder: Path) -> Picture:
     limit_lines(axes, results, divisor)
     figure.legend(loc="outside lower center", ncols=4)
     title = "Where the bytes are"
-    return Picture(name="bytes", title=title, reading=_bytes_reading(results), svg=save(figure, folder / "bytes"))
+    return ReportPicture(name="bytes", title=title, caption=_bytes_caption(results), svg=save(figure, folder / "bytes"))
 
 
-def bars_of(systems: Sequence[Measured]) -> list[list[Measured]]:
+def bars_of(systems: Sequence[SystemResult]) -> list[list[SystemResult]]:
     """Return the systems, those together whose bytes lie alike."""
     grain = max(system.size_bytes for system in systems) / ALIKE
-    bars: dict[tuple[int, ...], list[Measured]] = {}
+    bars: dict[tuple[int, ...], list[SystemResult]] = {}
     for system in systems:
         if system.bytes_by_role:
             bars.setdefault(tuple(round(size / grain) for size in system.bytes_by_role.values()), []).append(system)
     return list(bars.values())
 
 
-def _several(members: Sequence[Measured]) -> str:
+def _several(members: Sequence[SystemResult]) -> str:
     more = len(members) - 1
     return members[0].name if not more else f"{members[0].name} and {more} alike"
 
 
-def _bytes_reading(results: Results) -> str:
+def _bytes_caption(results: Results) -> str:
     keys = {system.stages.get("quantize"): system for system in results.systems}
     upload = next((keys[u.stages["quantize"]] for u in results.uploads if u.stages.get("quantize") in keys), None)
     system = upload or min(results.systems, key=lambda s: s.size_bytes)
@@ -67,7 +67,7 @@ def _bytes_reading(results: Results) -> str:
     return f"Of the {system.size_bytes:,} bytes of {system.name}: {told}."
 
 
-def draw_layers(results: Results, folder: Path) -> Picture:
+def draw_layers(results: Results, folder: Path) -> ReportPicture:
     """Draw what the coarser codec costs in each layer, with the chosen layers in another colour."""
     layers, about = results.layers, results.layers_about
     figure = Figure(figsize=(max(6.0, 1.5 + 0.27 * len(layers)), 3.6), layout="constrained")
@@ -92,10 +92,12 @@ def draw_layers(results: Results, folder: Path) -> Picture:
     axes.set_ylabel("change of cross-entropy,\nnats per target token")
     figure.legend(loc="outside lower center", ncols=2)
     title = "Sensitivity by layer"
-    return Picture(name="layers", title=title, reading=_layers_reading(results), svg=save(figure, folder / "layers"))
+    return ReportPicture(
+        name="layers", title=title, caption=_layers_caption(results), svg=save(figure, folder / "layers")
+    )
 
 
-def _layers_reading(results: Results) -> str:
+def _layers_caption(results: Results) -> str:
     worst = max(results.layers, key=lambda layer: layer.value)
     least = min(results.layers, key=lambda layer: layer.value)
     chosen = ", ".join(str(layer.layer) for layer in results.layers if layer.chosen) or "none"

@@ -17,9 +17,9 @@ NEAR, FAR = 7.0, 22.0
 """Distances from a point to its name, in points; those far away get a line to it."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 DISTANCES = (NEAR, 14.0, FAR, 34.0, 48.0, 64.0)
-Place = tuple[float, float]
+Offset = tuple[float, float]
 """Where a name stands, in points from its point."""
-PLACES: tuple[Place, ...] = tuple((x * d, y * d) for d in DISTANCES for x, y in DIRECTIONS)
+OFFSETS: tuple[Offset, ...] = tuple((x * d, y * d) for d in DISTANCES for x, y in DIRECTIONS)
 POINT_RADIUS = 4.0
 
 
@@ -52,8 +52,8 @@ def place_labels(
     names: list[Bbox] = []
     for label in labels:
         (start,) = _pixels(axes, [(label.x, label.y)])
-        best: tuple[float, Place, Bbox] | None = None
-        for place in PLACES:
+        best: tuple[float, Offset, Bbox] | None = None
+        for place in OFFSETS:
             note = _annotate(axes, label, place)
             box = _text_box(note, renderer)
             note.remove()
@@ -73,7 +73,7 @@ def _pixels(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[flo
     return [tuple(axes.transData.transform(point)) for point in points]
 
 
-def _is_far(place: Place) -> bool:
+def _is_far(place: Offset) -> bool:
     """Say whether a name there gets a line to its point."""
     return max(abs(place[0]), abs(place[1])) >= FAR
 
@@ -95,7 +95,7 @@ def _along(corners: Sequence[tuple[float, float]], radius: float) -> list[Bbox]:
     return boxes
 
 
-def _annotate(axes: Axes, label: Label, place: Place) -> Annotation:
+def _annotate(axes: Axes, label: Label, place: Offset) -> Annotation:
     across, up = place
     sides = {-1: ("right", "top"), 0: ("center", "center"), 1: ("left", "bottom")}
     leader = {"arrowstyle": "-", "color": LIGHT["muted"], "linewidth": 0.6, "shrinkB": 3}

@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from evaluate.report.pareto import pareto_front
 from evaluate.report.pictures.colours import LIGHT
 from evaluate.report.pictures.labels import Label, place_labels
-from evaluate.report.pictures.svg import Picture, save
-from evaluate.report.results import Measured, Results, Score
+from evaluate.report.pictures.svg import ReportPicture, save
+from evaluate.report.results import ReportedScore, Results, SystemResult
 from evaluate.report.tables import size_unit
 
 NAMED = ("bf16", "8bit", "4bit", "3bit", "emb2", "g128", "als")
@@ -35,8 +35,8 @@ NEAR_LIMIT = 0.12
 class Point:
     """A system in the picture."""
 
-    system: Measured
-    score: Score
+    system: SystemResult
+    score: ReportedScore
     x: float
     """Its size in the unit of the axis."""
     front: bool
@@ -78,7 +78,7 @@ def points_of(results: Results, pair: str) -> list[Point]:
     return points
 
 
-def draw_quality(results: Results, pair: str, folder: Path) -> Picture | None:
+def draw_quality(results: Results, pair: str, folder: Path) -> ReportPicture | None:
     """Draw quality against size, all systems and those near the limit; None where nothing is scored."""
     points = points_of(results, pair)
     if not points:
@@ -107,8 +107,8 @@ def draw_quality(results: Results, pair: str, folder: Path) -> Picture | None:
         _name(axes, members, points)
     title = f"Quality against size on disk, English to {results.pairs[pair]}"
     name = f"quality-{pair}"
-    return Picture(
-        name=name, title=title, reading=front_reading(results, points, unit), svg=save(figure, folder / name)
+    return ReportPicture(
+        name=name, title=title, caption=front_caption(results, points, unit), svg=save(figure, folder / name)
     )
 
 
@@ -135,7 +135,7 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
     axes.plot(*zip(*front, strict=True), color=LIGHT["ink"], linewidth=1.2, zorder=2, label="Pareto front")
 
 
-def _kind(system: Measured) -> int:
+def _kind(system: SystemResult) -> int:
     return 2 if system.calibration else 1 if system.layers else 0
 
 
@@ -197,7 +197,7 @@ def limit_lines(axes: Axes, results: Results, divisor: int, *, names: bool = Tru
         )
 
 
-def front_reading(results: Results, points: Sequence[Point], unit: str) -> str:
+def front_caption(results: Results, points: Sequence[Point], unit: str) -> str:
     """Return which systems are on the front, and which of them is the best within the limit."""
     front = sorted((point for point in points if point.front), key=lambda point: point.x)
     named = ", ".join(f"{point.name} ({point.x:.3f} {unit}, {point.y:.1f})" for point in front)

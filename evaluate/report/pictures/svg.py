@@ -42,13 +42,13 @@ STYLE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ReportPicture:
     """A picture that is written, and what it says."""
 
     name: str
     """Of its files, without ending."""
     title: str
-    reading: str
+    caption: str
     """One sentence made from its data."""
     svg: str
 

@@ -13,22 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.decoding.failures import FAILURES, REPEATING
-from evaluate.decoding.fallbacks import ATTEMPTS, choose, join, quietest
-from evaluate.decoding.hypotheses import FLAGS, Candidate, read_hypotheses
+from evaluate.decoding.fallbacks import FALLBACKS, best_candidate, join_texts, quietest_sample
+from evaluate.decoding.hypotheses import FLAGS, ScoredCandidate, read_hypotheses
 from submission.system.recipe import DecodeOptions
 from submission.text.segments import SAMPLE_RATE
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
 END = "<|im_end|>"
 PLAIN = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=24, batch_size=8)
-MENDED = replace(PLAIN, mend=tuple(sorted(ATTEMPTS)))
+WITH_FALLBACKS = replace(PLAIN, fallbacks=tuple(sorted(FALLBACKS)))
 
 
 def run(tiny, segments, recordings, out, options):
     from evaluate.decoding.decode import decode
 
-    outcome = decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
-    return outcome, read_hypotheses(out)
+    summary = decode(*tiny, segments, recordings, PROMPT, options, out, end_token=END)
+    return summary, read_hypotheses(out)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def plain(tiny, segments, recordings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def mended_file(tiny, segments, recordings, tmp_path_factory):
     out = tmp_path_factory.mktemp("mended") / "h"
-    run(tiny, segments, recordings, out, MENDED)
+    run(tiny, segments, recordings, out, WITH_FALLBACKS)
     return out
 
 
@@ -48,24 +48,24 @@ def test_what_does_not_fail_is_left_alone_to_the_byte(plain, mended_file):
     failed = [bool(set(p.flags) & set(FAILURES)) for p in plain]
     assert 0 < sum(failed) < len(plain)
     for p, m, fails in zip(plain, mended, failed, strict=True):
-        assert (m.mend is not None) == fails
+        assert (m.fallback is not None) == fails
         assert fails or m == p
 
 
 def test_a_line_tells_what_was_there_what_was_tried_and_what_was_kept(plain, mended_file):
     for p, m in zip(plain, read_hypotheses(mended_file), strict=True):
-        if m.mend is None:
+        if m.fallback is None:
             continue
-        assert (m.mend.text, m.mend.original.flags, m.plain_flags) == (p.text, p.flags, p.flags)
-        assert set(m.mend.tried) <= set(ATTEMPTS)
-        if m.mend.kept:
-            assert m.flags == m.mend.tried[m.mend.kept].flags
+        assert (m.fallback.text, m.fallback.original.flags, m.plain_flags) == (p.text, p.flags, p.flags)
+        assert set(m.fallback.tried) <= set(FALLBACKS)
+        if m.fallback.kept:
+            assert m.flags == m.fallback.tried[m.fallback.kept].flags
         else:
             assert (m.text, m.flags) == (p.text, p.flags)
 
 
 def test_at_least_one_is_mended_and_none_of_them_fails_any_more(mended_file):
-    kept = [m for m in read_hypotheses(mended_file) if m.mend and m.mend.kept]
+    kept = [m for m in read_hypotheses(mended_file) if m.fallback and m.fallback.kept]
     assert kept
     assert not any(set(m.flags) & set(FAILURES) for m in kept)
 
@@ -73,21 +73,21 @@ def test_at_least_one_is_mended_and_none_of_them_fails_any_more(mended_file):
 def test_the_outcome_counts_what_was_mended(tiny, segments, recordings, tmp_path, mended_file):
     out = tmp_path / "h"
     out.write_bytes(mended_file.read_bytes())
-    outcome, hypotheses = run(tiny, segments, recordings, out, MENDED)
-    assert outcome.decoded == 0
-    assert sum(outcome.mended.values()) == sum(h.mend is not None for h in hypotheses)
-    assert "mended by" in str(outcome)
+    summary, hypotheses = run(tiny, segments, recordings, out, WITH_FALLBACKS)
+    assert summary.decoded == 0
+    assert sum(summary.fallbacks.values()) == sum(h.fallback is not None for h in hypotheses)
+    assert "replaced by fallback" in str(summary)
 
 
 def test_mending_depends_on_no_other_segment(tiny, segments, recordings, tmp_path, mended_file):
     out = tmp_path / "h"
-    run(tiny, segments, recordings, out, replace(MENDED, batch_size=1))
+    run(tiny, segments, recordings, out, replace(WITH_FALLBACKS, batch_size=1))
     assert out.read_bytes() == mended_file.read_bytes()
 
 
 def test_only_what_the_recipe_names_is_tried(tiny, segments, recordings, tmp_path):
-    _, hypotheses = run(tiny, segments, recordings, tmp_path / "h", replace(PLAIN, mend=("no_repeat",)))
-    assert {name for h in hypotheses if h.mend for name in h.mend.tried} == {"no_repeat"}
+    _, hypotheses = run(tiny, segments, recordings, tmp_path / "h", replace(PLAIN, fallbacks=("no_repeat",)))
+    assert {name for h in hypotheses if h.fallback for name in h.fallback.tried} == {"no_repeat"}
 
 
 def test_the_score_is_the_mean_log_probability_of_text_and_end_under_the_plain_model(
@@ -98,13 +98,13 @@ def test_the_score_is_the_mean_log_probability_of_text_and_end_under_the_plain_m
 
     model, processor = tiny
     hypotheses = read_hypotheses(mended_file)
-    number = next(n for n, h in enumerate(hypotheses) if h.mend and h.mend.kept)
+    number = next(n for n, h in enumerate(hypotheses) if h.fallback and h.fallback.kept)
     hypothesis, segment = hypotheses[number], segments[number]
     waveform = read_slice(recordings[segment.recording], segment.start, segment.end)
     inputs = build_inputs(processor, [waveform], [PROMPT], [hypothesis.text], end_token=END)
     with torch.inference_mode():
         loss = model(**inputs).loss
-    assert hypothesis.mend.tried[hypothesis.mend.kept].score == pytest.approx(-float(loss), abs=1e-3)
+    assert hypothesis.fallback.tried[hypothesis.fallback.kept].score == pytest.approx(-float(loss), abs=1e-3)
 
 
 @contextmanager
@@ -124,30 +124,30 @@ def silenced(model, processor, factor):
 def test_a_blank_is_decoded_again_and_stays_where_the_model_is_surer_of_it(tiny, segments, recordings, tmp_path):
     with silenced(*tiny, 30):
         _, plain = run(tiny, segments, recordings, tmp_path / "plain", PLAIN)
-        _, mended = run(tiny, segments, recordings, tmp_path / "mended", MENDED)
-    blanks = [m for p, m in zip(plain, mended, strict=True) if "missed" in p.flags]
+        _, mended = run(tiny, segments, recordings, tmp_path / "mended", WITH_FALLBACKS)
+    blanks = [m for p, m in zip(plain, mended, strict=True) if "empty_on_speech" in p.flags]
     assert blanks
     for m in blanks:
-        assert set(m.mend.tried) <= {"length", "split"}
+        assert set(m.fallback.tried) <= {"length", "split"}
         better = [
             c.score
-            for c in m.mend.tried.values()
-            if c.score > m.mend.original.score and not set(c.flags) & set(FAILURES)
+            for c in m.fallback.tried.values()
+            if c.score > m.fallback.original.score and not set(c.flags) & set(FAILURES)
         ]
-        assert bool(m.mend.kept) == bool(better)
+        assert bool(m.fallback.kept) == bool(better)
         assert bool(m.text) == bool(better)
 
 
 CANDIDATE = st.builds(
-    Candidate,
+    ScoredCandidate,
     flags=st.sets(st.sampled_from(FLAGS), max_size=3).map(lambda flags: tuple(sorted(flags))),
     score=st.floats(-9, 0) | st.just(float("nan")),
 )
 
 
-@given(CANDIDATE, st.dictionaries(st.sampled_from(sorted(ATTEMPTS)), CANDIDATE))
+@given(CANDIDATE, st.dictionaries(st.sampled_from(sorted(FALLBACKS)), CANDIDATE))
 def test_what_is_kept_does_not_fail_and_is_the_likeliest_of_those(original, tried):
-    kept = choose(original, tried)
+    kept = best_candidate(original, tried)
     good = {n: c for n, c in tried.items() if not set(c.flags) & {*FAILURES, "blank"} and c.score == c.score}
     if not set(original.flags) & set(REPEATING):
         good = {name: candidate for name, candidate in good.items() if candidate.score > original.score}
@@ -159,23 +159,23 @@ def test_a_segment_is_split_where_it_is_quietest_near_the_middle():
     waveform = np.random.default_rng(0).standard_normal(6 * SAMPLE_RATE).astype(np.float32)
     waveform[: SAMPLE_RATE // 2] = 0  # quieter, but at the edge
     waveform[int(3.6 * SAMPLE_RATE) : int(3.8 * SAMPLE_RATE)] *= 0.01
-    assert 3.6 * SAMPLE_RATE <= quietest(waveform) <= 3.8 * SAMPLE_RATE
+    assert 3.6 * SAMPLE_RATE <= quietest_sample(waveform) <= 3.8 * SAMPLE_RATE
 
 
 @pytest.mark.parametrize("samples", [0, 1, 700, 3_000, 16_000, 100_001])
 def test_silence_is_split_in_the_middle(samples):
-    assert abs(quietest(np.zeros(samples, dtype=np.float32)) - samples // 2) <= 160
+    assert abs(quietest_sample(np.zeros(samples, dtype=np.float32)) - samples // 2) <= 160
 
 
 def test_halves_are_joined_as_their_script_does_it():
-    assert join("Guten Tag.", "Wie geht's?") == "Guten Tag. Wie geht's?"
-    assert join("你好。", "你好吗?") == "你好。你好吗?"
-    assert join("", "Ja.") == "Ja." == join("Ja.", "")
+    assert join_texts("Guten Tag.", "Wie geht's?") == "Guten Tag. Wie geht's?"
+    assert join_texts("你好。", "你好吗?") == "你好。你好吗?"
+    assert join_texts("", "Ja.") == "Ja." == join_texts("Ja.", "")
 
 
 def test_the_line_of_a_mended_hypothesis_names_the_attempt(mended_file):
     records = [json.loads(line) for line in mended_file.read_text(encoding="utf-8").splitlines()]
     assert {frozenset(record) for record in records} == {
         frozenset({"flags", "segment", "text"}),
-        frozenset({"flags", "segment", "text", "mended", "original", "tried"}),
+        frozenset({"flags", "segment", "text", "fallback", "without_fallback", "fallbacks_tried"}),
     }
