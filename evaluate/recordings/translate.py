@@ -35,7 +35,8 @@ from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.decoding.model_loading import load_on
 from evaluate.recordings.folder_scores import find_aligned_references, score_lines, score_texts
 from evaluate.recordings.recording_folder import SegmentSource
-from evaluate.report.pages.translation_page import PAGE, FolderResult, write_page
+from evaluate.report.pages.folder_result import FolderResult
+from evaluate.report.pages.translation_page import PAGE, write_page
 from evaluate.scoring.references import References
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import coverage_lines

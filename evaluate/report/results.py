@@ -1,4 +1,4 @@
-"""What a report is made of: figures with their intervals, and where each comes from. Plain values, no files."""
+"""The results of a report as plain values: figures with their intervals and the stages that they come from."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ReportedScore:
     metric: str
     value: float
     low: float | None = None
-    """Lower end of its 95 % interval; None where none was estimated."""
+    """Lower bound of its 95 % interval; None where none was estimated."""
     high: float | None = None
     signature: str = ""
     references: int = 0
-    """Reference lines that were compared."""
+    """Number of compared reference lines."""
     resegmented: bool = False
     data_sha256: str = ""
     hypotheses_sha256: str = ""
@@ -32,14 +32,14 @@ class ReportedScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSetResult:
-    """What a system makes of one test set of a pair."""
+    """The scores and counts of a system on one test set of a pair."""
 
     pair: str
     testset: str
     scores: dict[str, ReportedScore]
-    """Metric -> figure; a metric that was not computed is not there."""
+    """Metric -> score, for the computed metrics."""
     missing: str = ""
-    """Why a metric that is not there was not computed."""
+    """Why the other metrics were not computed."""
     segments: int = 0
     blank: int = 0
     """Hypotheses without text."""
@@ -49,23 +49,23 @@ class TestSetResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationResult:
-    """How a test set was cut; speech is what the voice-activity detector hears."""
+    """The segmentation of a test set; speech is what the voice-activity detector finds."""
 
     testset: str
     given: bool
-    """Whether the organisers ship the segments, so that every method has the same."""
+    """Whether the organisers give the segments, so that every method has the same."""
     segments: int
     segment_seconds: float
     speech_seconds: float
     dropped_seconds: float
-    """Speech that is in no segment."""
+    """Speech outside all segments."""
     stage: str
     """Key of the stage segment:<NAME>."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
-    """One system, or one way of segmenting."""
+    """The measurements of one system."""
 
     name: str
     description: str
@@ -76,15 +76,15 @@ class SystemResult:
     layers: str = ""
     """How the layers of a coarser codec were chosen: `sensitivity`, `random`, …; empty where none are."""
     calibration: str = ""
-    """What AWQ is calibrated on, as the paper names its sets; empty without AWQ."""
+    """AWQ's calibration set, as the paper names it; empty without AWQ."""
     utterances: int | None = None
-    """How many utterances that is; 0 for all; None without AWQ."""
+    """Its number of utterances; 0 for all; None without AWQ."""
     bytes_by_role: dict[str, int] = field(default_factory=dict)
-    """Family of roles -> bytes, from the forecast; together they are size_bytes."""
+    """Group of roles -> bytes, from the forecast; the sum is size_bytes."""
     losses: dict[str, ReportedScore] = field(default_factory=dict)
     """Pair -> cross-entropy on dev, nats per target token."""
     outcomes: tuple[TestSetResult, ...] = ()
-    cuts: tuple[SegmentationResult, ...] = ()
+    segmentation_results: tuple[SegmentationResult, ...] = ()
     stages: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -92,13 +92,13 @@ class SystemResult:
         return 8 * self.size_bytes / self.parameters
 
     def outcome(self, pair: str, testset: str) -> TestSetResult | None:
-        """Return what was measured on a test set of a pair, None where that was not asked."""
+        """Return the results on a test set of a pair, None where it was not measured."""
         return next((o for o in self.outcomes if (o.pair, o.testset) == (pair, testset)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSensitivity:
-    """What a coarser codec in one layer costs: the change of loss, mean of the pairs."""
+    """The change of loss by a coarser codec in one layer, mean of the pairs."""
 
     layer: int
     value: float
@@ -108,7 +108,7 @@ class LayerSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedResult:
-    """By how much the second upload differs from the first on one test set, by a paired bootstrap."""
+    """The difference of the second upload from the first on one test set, by a paired bootstrap."""
 
     pair: str
     testset: str
@@ -123,12 +123,12 @@ class PairedResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything that a report says."""
+    """All results of a report."""
 
     campaign: str
     edition: str
     miniature: bool
-    """Whether the campaign is made here: scores of a tiny model on synthetic speech."""
+    """Whether this is the embedded campaign: scores of a tiny model on synthetic speech."""
     size_limit: str
     """With its unit, `4 GiB`."""
     limits: dict[str, int]
@@ -145,11 +145,11 @@ class Results:
     systems: tuple[SystemResult, ...] = ()
     uploads: tuple[SystemResult, ...] = ()
     paired: tuple[PairedResult, ...] = ()
-    """Of two uploads, every test set and metric that both are scored by."""
+    """Of two uploads, on every test set and metric that both have."""
     segmentations: tuple[SystemResult, ...] = ()
     layers: tuple[LayerSensitivity, ...] = ()
     layers_about: dict[str, Any] = field(default_factory=dict)
-    """What was ranked: `role`, `codec`, `stage`."""
+    """The ranking: `role`, `codec`, `stage`, `system`."""
 
 
 def loss_score(value: float, standard_error: float) -> ReportedScore:

@@ -46,9 +46,9 @@ REVISIONS = {
     "awq": 1,
     "quantize": 2,
     "segment": 2,
-    "decode": 3,
+    "decode": 4,
     "loss": 2,
-    "score": 4,
+    "score": 5,
     "comet": 1,
 }
 

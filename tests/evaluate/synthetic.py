@@ -1,4 +1,4 @@
-"""Results of systems that never were, for tables, pictures and page."""
+"""Synthetic results, for tests of tables, pictures and page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evaluate.report.results import (
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
 NASTY = "<script>alert(\"x\")</script> & | `code` 'quoted'"
-"""A description as a stranger's recipe may hold it."""
+"""A description as an untrusted recipe may hold it."""
 
 
 def score(metric: str, value: float, margin: float | None = 1.0) -> ReportedScore:
@@ -53,7 +53,7 @@ def upload(name: str, packed: str, bleu: float) -> SystemResult:
 
 
 def method(name: str, dropped: float, bleu: float) -> SystemResult:
-    cuts = tuple(
+    segmentation_results = tuple(
         SegmentationResult(
             testset=testset,
             given=testset == "ACCENT",
@@ -66,7 +66,7 @@ def method(name: str, dropped: float, bleu: float) -> SystemResult:
         for testset in ("ACL", "ACCENT")
     )
     outcomes = upload(name, "x", bleu).outcomes
-    return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, cuts=cuts)
+    return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, segmentation_results=segmentation_results)
 
 
 def results(campaign: str = "miniature", **more) -> Results:
@@ -104,6 +104,6 @@ def results(campaign: str = "miniature", **more) -> Results:
         testsets=("ACL", "ACCENT"),
         testsets_of={"en-de": ("ACL", "ACCENT"), "en-zh": ("ACL",)},
         open_testset="ACL6060",
-        commands={part: f"python -m evaluate ablate --only {part}" for part in ("systems", "uploads", "segmentations")},
+        commands={part: f"python -m evaluate report --only {part}" for part in ("systems", "uploads", "segmentations")},
         **(values | more),
     )

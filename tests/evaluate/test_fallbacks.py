@@ -1,4 +1,4 @@
-"""Mending: what is tried on a failed hypothesis, and that it is never kept to the worse."""
+"""Fallbacks: which are tried on a failed hypothesis, and that the kept text is never a worse one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.decoding.failures import FAILURES, REPEATING
-from evaluate.decoding.fallbacks import FALLBACKS, best_candidate, join_texts, quietest_sample
+from evaluate.decoding.fallbacks import best_candidate, join_texts, quietest_sample, resolve
 from evaluate.decoding.hypotheses import FLAGS, ScoredCandidate, read_hypotheses
+from submission.system.fallbacks import FALLBACKS
 from submission.system.recipe import DecodeOptions
 from submission.text.segments import SAMPLE_RATE
 
@@ -37,23 +38,23 @@ def plain(tiny, segments, recordings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mended_file(tiny, segments, recordings, tmp_path_factory):
-    out = tmp_path_factory.mktemp("mended") / "h"
+def fallback_file(tiny, segments, recordings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fallbacks") / "h"
     run(tiny, segments, recordings, out, WITH_FALLBACKS)
     return out
 
 
-def test_what_does_not_fail_is_left_alone_to_the_byte(plain, mended_file):
-    mended = read_hypotheses(mended_file)
+def test_hypotheses_without_failure_stay_unchanged(plain, fallback_file):
+    again = read_hypotheses(fallback_file)
     failed = [bool(set(p.flags) & set(FAILURES)) for p in plain]
     assert 0 < sum(failed) < len(plain)
-    for p, m, fails in zip(plain, mended, failed, strict=True):
+    for p, m, fails in zip(plain, again, failed, strict=True):
         assert (m.fallback is not None) == fails
         assert fails or m == p
 
 
-def test_a_line_tells_what_was_there_what_was_tried_and_what_was_kept(plain, mended_file):
-    for p, m in zip(plain, read_hypotheses(mended_file), strict=True):
+def test_a_line_holds_the_plain_result_the_tried_fallbacks_and_the_kept_one(plain, fallback_file):
+    for p, m in zip(plain, read_hypotheses(fallback_file), strict=True):
         if m.fallback is None:
             continue
         assert (m.fallback.text, m.fallback.original.flags, m.plain_flags) == (p.text, p.flags, p.flags)
@@ -64,40 +65,40 @@ def test_a_line_tells_what_was_there_what_was_tried_and_what_was_kept(plain, men
             assert (m.text, m.flags) == (p.text, p.flags)
 
 
-def test_at_least_one_is_mended_and_none_of_them_fails_any_more(mended_file):
-    kept = [m for m in read_hypotheses(mended_file) if m.fallback and m.fallback.kept]
+def test_at_least_one_is_replaced_and_no_replacement_fails(fallback_file):
+    kept = [m for m in read_hypotheses(fallback_file) if m.fallback and m.fallback.kept]
     assert kept
     assert not any(set(m.flags) & set(FAILURES) for m in kept)
 
 
-def test_the_outcome_counts_what_was_mended(tiny, segments, recordings, tmp_path, mended_file):
+def test_the_summary_counts_replaced_hypotheses(tiny, segments, recordings, tmp_path, fallback_file):
     out = tmp_path / "h"
-    out.write_bytes(mended_file.read_bytes())
+    out.write_bytes(fallback_file.read_bytes())
     summary, hypotheses = run(tiny, segments, recordings, out, WITH_FALLBACKS)
     assert summary.decoded == 0
     assert sum(summary.fallbacks.values()) == sum(h.fallback is not None for h in hypotheses)
     assert "replaced by fallback" in str(summary)
 
 
-def test_mending_depends_on_no_other_segment(tiny, segments, recordings, tmp_path, mended_file):
+def test_a_fallback_depends_on_no_other_segment(tiny, segments, recordings, tmp_path, fallback_file):
     out = tmp_path / "h"
     run(tiny, segments, recordings, out, replace(WITH_FALLBACKS, batch_size=1))
-    assert out.read_bytes() == mended_file.read_bytes()
+    assert out.read_bytes() == fallback_file.read_bytes()
 
 
-def test_only_what_the_recipe_names_is_tried(tiny, segments, recordings, tmp_path):
+def test_only_fallbacks_of_the_recipe_are_tried(tiny, segments, recordings, tmp_path):
     _, hypotheses = run(tiny, segments, recordings, tmp_path / "h", replace(PLAIN, fallbacks=("no_repeat",)))
     assert {name for h in hypotheses if h.fallback for name in h.fallback.tried} == {"no_repeat"}
 
 
 def test_the_score_is_the_mean_log_probability_of_text_and_end_under_the_plain_model(
-    tiny, segments, recordings, mended_file
+    tiny, segments, recordings, fallback_file
 ):
     from submission.runtime.audio import read_slice
     from submission.runtime.prompt import build_inputs
 
     model, processor = tiny
-    hypotheses = read_hypotheses(mended_file)
+    hypotheses = read_hypotheses(fallback_file)
     number = next(n for n, h in enumerate(hypotheses) if h.fallback and h.fallback.kept)
     hypothesis, segment = hypotheses[number], segments[number]
     waveform = read_slice(recordings[segment.recording], segment.start, segment.end)
@@ -124,8 +125,8 @@ def silenced(model, processor, factor):
 def test_a_blank_is_decoded_again_and_stays_where_the_model_is_surer_of_it(tiny, segments, recordings, tmp_path):
     with silenced(*tiny, 30):
         _, plain = run(tiny, segments, recordings, tmp_path / "plain", PLAIN)
-        _, mended = run(tiny, segments, recordings, tmp_path / "mended", WITH_FALLBACKS)
-    blanks = [m for p, m in zip(plain, mended, strict=True) if "empty_on_speech" in p.flags]
+        _, again = run(tiny, segments, recordings, tmp_path / "fallbacks", WITH_FALLBACKS)
+    blanks = [m for p, m in zip(plain, again, strict=True) if "empty_on_speech" in p.flags]
     assert blanks
     for m in blanks:
         assert set(m.fallback.tried) <= {"length", "split"}
@@ -173,9 +174,19 @@ def test_halves_are_joined_as_their_script_does_it():
     assert join_texts("", "Ja.") == "Ja." == join_texts("Ja.", "")
 
 
-def test_the_line_of_a_mended_hypothesis_names_the_attempt(mended_file):
-    records = [json.loads(line) for line in mended_file.read_text(encoding="utf-8").splitlines()]
+def test_the_line_of_a_hypothesis_with_fallback_has_its_fields(fallback_file):
+    records = [json.loads(line) for line in fallback_file.read_text(encoding="utf-8").splitlines()]
     assert {frozenset(record) for record in records} == {
         frozenset({"flags", "segment", "text"}),
         frozenset({"flags", "segment", "text", "fallback", "without_fallback", "fallbacks_tried"}),
     }
+
+
+def test_every_fallback_of_the_registry_exists_and_is_described():
+    for name, fallback in FALLBACKS.items():
+        assert callable(resolve(name)) and fallback.summary
+
+
+def test_a_recipe_with_an_unknown_fallback_names_the_known_ones():
+    with pytest.raises(ValueError, match="'luck' is unknown; choose from length, no_repeat, penalty, split"):
+        replace(PLAIN, fallbacks=("luck",))

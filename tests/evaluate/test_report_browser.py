@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from evaluate.report.make import write_report
+from evaluate.report.build_report import write_report
 from evaluate.report.pages.translation_page import write_page
-from evaluate.report.pictures.colours import DARK, LIGHT
+from evaluate.report.pictures.palettes import DARK, LIGHT
 from tests.evaluate.synthetic import results
 from tests.evaluate.test_report_folder import result
 

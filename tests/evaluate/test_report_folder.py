@@ -1,4 +1,4 @@
-"""The page of a translated folder: what is drawn, what is listed, and that a stranger's words stay words."""
+"""The page of a translated folder: pictures, tables, and escaping of untrusted text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from evaluate.decoding.hypotheses import Hypothesis
-from evaluate.report.pages.translation_page import MOST_DRAWN, FolderResult, recording_quality, write_page
+from evaluate.report.pages.folder_result import FolderResult, recording_quality
+from evaluate.report.pages.translation_page import write_page
+from evaluate.report.pictures.folder_pictures import MOST_DRAWN
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.score import MetricScore, ScoredLine
 from submission.store.digests import describe_files
@@ -78,14 +80,14 @@ def written(tmp_path: Path, folder: FolderResult) -> str:
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_strangers_words_stay_words(tmp_path):
+def test_untrusted_text_is_escaped(tmp_path):
     page = written(tmp_path, result())
     assert "<b>" not in page and "<script" not in page and "&lt;script&gt;" in page
     assert "<b>" not in (tmp_path / "lines.svg").read_text(encoding="utf-8")
 
 
 def test_references_of_recordings_that_are_not_there_are_said_not_to_count(tmp_path):
-    assert "With references, but not here, so not scored: elsewhere.wav." in written(tmp_path, result())
+    assert "With references but not in the folder, so not scored: elsewhere.wav." in written(tmp_path, result())
 
 
 def test_a_name_in_another_script_is_drawn_without_a_word(tmp_path, recwarn):
@@ -115,7 +117,7 @@ def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):
     assert blank and flagged
     assert f"Segments: 120 ({plain} translated, {flagged} flagged, {blank} blank); recordings: 30." in page
     assert f"The first {MOST_DRAWN} recordings are drawn." in page and f"The {MOST_DRAWN} lowest are drawn." in page
-    assert f"Lines that look wrong by themselves: {blank + flagged}." in page
+    assert f"Flagged lines: {blank + flagged}." in page
     assert f"{blank + flagged - 20} more are in hypotheses.jsonl." in page
 
 
@@ -140,7 +142,7 @@ def test_each_recording_has_the_chrf_of_its_own_lines():
 
 def test_without_references_there_is_nothing_about_quality(tmp_path):
     page = written(tmp_path, result(references=False))
-    assert "chrF" not in page and 'id="scores"' not in page and "Furthest" not in page
+    assert "chrF" not in page and 'id="scores"' not in page and "Lowest chrF" not in page
     assert not (tmp_path / "quality.svg").exists()
 
 

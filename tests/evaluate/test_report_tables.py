@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from evaluate.report.blind_tables import segmentation_table, uploads_table
-from evaluate.report.make import tables_of
+from evaluate.report.blind_set_tables import segmentation_table, uploads_table
+from evaluate.report.build_report import tables_of
+from evaluate.report.exports import figures_csv, markdown, results_json
+from evaluate.report.open_set_tables import calibration_table, layers_table, systems_table
 from evaluate.report.paper import Paper
 from evaluate.report.results import loss_score, overlap
 from evaluate.report.table import Table
-from evaluate.report.tables import calibration_table, layers_table, systems_table
-from evaluate.report.terminal import table_text
-from evaluate.report.text import figures_csv, markdown, results_json
+from evaluate.report.terminal_summary import table_text
 from submission.system.recipe_files import read_recipes
 from tests.evaluate.synthetic import NASTY, outcome, results, score, system, upload
 
@@ -45,7 +45,7 @@ def test_systems_within_the_limit_stand_apart_and_the_best_among_them_is_marked(
     assert best(table, 0, "en-de BLEU") == ["sensitive", "random3"] and best(table, 1, "en-de BLEU") == ["bf16"]
     assert best(table, 0, "en-de loss") == ["sensitive", "random3"]
     assert shown(table)["g512"]["size on disk GiB"] == "4.000"
-    assert "8 of 11 systems weigh at most 4 GiB." in table.caption
+    assert "8 of 11 systems have at most 4 GiB." in table.caption
     assert "into German: sensitive, 23.0 BLEU, with 5 others whose intervals overlap" in table.caption
 
 
@@ -69,14 +69,14 @@ def test_blind_sets_compare_what_is_uploaded():
     assert [group.title for group in table.groups] == ["en-de, BLEU", "en-de, chrF", "en-zh, BLEU", "en-zh, chrF"]
     assert [cell.shown for cell in table.groups[2].rows[0].cells] == ["30.0", "–"]
     assert table.caption == (
-        "primary is ahead of contrastive in BLEU on 3 of 3 test sets and pairs. A paired bootstrap tells them apart "
-        "(p < 0.05) on 1: en-de/ACL (-2.0 for contrastive, p 0.030)."
+        "primary is ahead of contrastive in BLEU on 3 of 3 test sets and pairs. By a paired bootstrap they "
+        "differ significantly (p < 0.05) on 1: en-de/ACL (-2.0 for contrastive, p 0.030)."
     )
 
 
 def test_segmentation_counts_dropped_speech_and_shows_given_segments_once():
     table = segmentation_table(results())
-    assert [group.title.partition(":")[0] for group in table.groups] == ["ACL", "ACCENT", "together"]
+    assert [group.title.partition(":")[0] for group in table.groups] == ["ACL", "ACCENT", "total"]
     assert [row.head for row in table.groups[1].rows] == ["given"]
     assert [row.cells[3].shown for row in table.groups[0].rows] == ["10.0", "0.0"]
     assert "shas drops 10.0% of the speech, 20.0 BLEU; shas+vad drops 0.0% of the speech, 21.0 BLEU" in table.caption
@@ -89,7 +89,7 @@ def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of
 
 
 def test_gold_segments_that_are_not_there_are_told():
-    gold = replace(results().segmentations[0], name="gold", cuts=(), outcomes=())
+    gold = replace(results().segmentations[0], name="gold", segmentation_results=(), outcomes=())
     table = segmentation_table(results(segmentations=(results().segmentations[0], gold)))
     assert set(shown(table)["gold"].values()) == {"not computed"} and "gold" not in table.caption
 

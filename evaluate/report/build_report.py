@@ -1,4 +1,4 @@
-"""From systems to the files of a report: what is asked for, what has to be built, what is written."""
+"""Plan, build and write a report: the systems of each part, the stages to build, the files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate.report import system_plans as work
-from evaluate.report.blind_tables import segmentation_table, uploads_table
+from evaluate.report import system_plans
+from evaluate.report.blind_set_tables import segmentation_table, uploads_table
+from evaluate.report.exports import figures_csv, markdown, results_json
 from evaluate.report.measure import read_results
+from evaluate.report.open_set_tables import calibration_table, layers_table, systems_table
 from evaluate.report.pages.report_page import page
 from evaluate.report.results import Results
+from evaluate.report.system_plans import SystemPlan
 from evaluate.report.table import Table
-from evaluate.report.tables import calibration_table, layers_table, systems_table
-from evaluate.report.text import figures_csv, markdown, results_json
 from submission.store.digests import write_text
 from submission.store.store import Store
 from submission.system.system import System
@@ -26,7 +27,7 @@ Opened = Sequence[tuple[System, Store]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRequest:
-    """The systems of a report, by its parts; a part without systems is left out."""
+    """The requested systems of a report, by its parts; a part without systems is left out."""
 
     systems: Opened
     """Tables 1, 4 and 5, and the pictures."""
@@ -34,53 +35,57 @@ class ReportRequest:
     """Table 6."""
     segmentations: Opened = ()
     comet: Path | None = None
-    """A COMET checkpoint; None for the one of the data folder, where it has one."""
+    """A COMET checkpoint; None for the one of the data folder, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPlan:
-    """What is to be measured, by the parts of a report."""
+    """The plans of all systems, by the parts of a report."""
 
-    systems: list[work.SystemPlan]
-    uploads: list[work.SystemPlan]
-    segmentations: list[work.SystemPlan]
+    systems: list[SystemPlan]
+    uploads: list[SystemPlan]
+    segmentations: list[SystemPlan]
 
-    def together(self) -> list[work.SystemPlan]:
+    def all(self) -> list[SystemPlan]:
         return [*self.systems, *self.uploads, *self.segmentations]
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """Return the command that makes a report, as a person types it."""
+    """Return the command that makes a report, as typed in a shell."""
     named = [("--campaign", args.campaign), ("--recipe", args.recipe), ("--data", args.data), ("--store", args.store)]
     named += [("--segmentation", args.segmentation), ("--comet", args.comet)]
     listed = (("--also", args.also), ("--upload", args.upload), ("--only", args.only))
     named += [(option, value) for option, values in listed for value in values]
     words = [word for option, value in named if value for word in (option, str(value))]
-    return shlex.join(["python", "-m", "evaluate", "ablate", *words])
+    return shlex.join(["python", "-m", "evaluate", "report", *words])
 
 
-def plan(asked: ReportRequest) -> ReportPlan:
-    """Return what is to be measured, and say on standard error what of it is to be built; UserError where a model is
-    not packed."""
-    if asked.comet is not None:
-        (*asked.systems, *asked.uploads, *asked.segmentations)[0][0].comet_digest(
-            asked.comet
-        )  # refused before the work
-    works = ReportPlan(
-        systems=[work.on_the_open_set(*opened, asked.comet) for opened in asked.systems],
-        uploads=[work.on_the_blind_sets(*opened, asked.comet, every_cut=False) for opened in asked.uploads],
-        segmentations=[work.on_the_blind_sets(*opened, asked.comet, every_cut=True) for opened in asked.segmentations],
+def plan_report(request: ReportRequest) -> ReportPlan:
+    """Return the plan of a report, and print the stages to build on stderr; UserError where a model is not packed."""
+    if request.comet is not None:
+        first, _ = (*request.systems, *request.uploads, *request.segmentations)[0]
+        first.comet_digest(request.comet)  # reports a bad checkpoint before the work
+    plan = ReportPlan(
+        systems=[system_plans.on_the_open_set(*opened, request.comet) for opened in request.systems],
+        uploads=[
+            system_plans.on_the_blind_sets(*opened, request.comet, every_segmentation=False)
+            for opened in request.uploads
+        ],
+        segmentations=[
+            system_plans.on_the_blind_sets(*opened, request.comet, every_segmentation=True)
+            for opened in request.segmentations
+        ],
     )
-    work.need_packed(works.together())
-    print(work.announcement(works.together()), file=sys.stderr, flush=True)
-    return works
+    system_plans.need_packed(plan.all())
+    print(system_plans.announcement(plan.all()), file=sys.stderr, flush=True)
+    return plan
 
 
-def make(works: ReportPlan, device: str, commands: dict[str, str]) -> Results:
-    """Build what is missing and return the results; commands: part of the report -> the command that makes it."""
-    work.build(works.together(), device)
-    campaign = works.together()[0].system.campaign
-    return read_results(campaign, works.systems, works.uploads, works.segmentations, commands)
+def build_results(plan: ReportPlan, device: str, commands: dict[str, str]) -> Results:
+    """Build missing stages and return the results; commands: part of the report -> the command that makes it."""
+    system_plans.build(plan.all(), device)
+    campaign = plan.all()[0].system.campaign
+    return read_results(campaign, plan.systems, plan.uploads, plan.segmentations, commands)
 
 
 def tables_of(results: Results) -> list[Table]:
@@ -97,11 +102,11 @@ def tables_of(results: Results) -> list[Table]:
 
 def write_report(out: Path, results: Results) -> list[str]:
     """Write a report into a folder and return the names of its files: the page, the same as text, the pictures."""
-    from evaluate.report.pictures.all_pictures import draw_pictures
+    from evaluate.report.pictures.report_pictures import render_pictures
 
     out.mkdir(parents=True, exist_ok=True)
     tables = tables_of(results)
-    pictures = draw_pictures(results, out) if results.systems else []
+    pictures = render_pictures(results, out) if results.systems else []
     captions = [(f"{picture.name}.svg", picture.title, picture.caption) for picture in pictures]
     texts = {
         "report.html": page(results, tables, pictures),

@@ -1,4 +1,4 @@
-"""The report as Markdown for documents, CSV and JSON for machines."""
+"""Export the report as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from evaluate.report.table import Cell, Table
 from submission.store.digests import canonical_json
 
 MINIATURE = "Miniature: scores of a tiny model on synthetic speech."
-CUT_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")
-"""What is said of a segmentation, beside the scores of its translations."""
+SEGMENTATION_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")
+"""Figures of a segmentation, beside the scores of its translations."""
 CSV_COLUMNS = (
     "part",
     "system",
@@ -77,7 +77,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text that means nothing else in Markdown: a recipe's words are its author's."""
+    """Return a text with Markdown syntax escaped: recipes are untrusted input."""
     escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
     for sign in "*_[]":
         escaped = escaped.replace(sign, f"\\{sign}")
@@ -85,7 +85,7 @@ def _plain(text: str) -> str:
 
 
 def figures_csv(results: Results) -> str:
-    """Return every figure unrounded, one a line, with what it rests on."""
+    """Return every figure unrounded, one a line, with its provenance."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -100,9 +100,9 @@ def _records(results: Results) -> Iterator[dict[str, object]]:
         for system in systems:
             for pair, score in system.losses.items():
                 yield _record(part, system, pair, "dev", score) | {"stage": system.stages.get("loss", "")}
-            for cut in system.cuts:
-                about = {"part": part, "system": system.name, "testset": cut.testset, "stage": cut.stage}
-                figures = {name: getattr(cut, name) for name in CUT_FIGURES}
+            for one in system.segmentation_results:
+                about = {"part": part, "system": system.name, "testset": one.testset, "stage": one.stage}
+                figures = {name: getattr(one, name) for name in SEGMENTATION_FIGURES}
                 yield from (about | {"metric": name, "value": value} for name, value in figures.items())
             for outcome in system.outcomes:
                 yield from _outcome_records(paper, part, system, outcome)

@@ -1,4 +1,4 @@
-"""The paper's tables of the open set: 1 (all systems), 4 (which layers), 5 (what AWQ is calibrated on)."""
+"""Make the paper's tables of the open set: 1 (all systems), 4 (choice of layers), 5 (calibration of AWQ)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from evaluate.report.table import (
 from submission.model.sizes import GB, GIB
 
 SHOWN = ("BLEU", "chrF", "COMET")
-"""Metrics of the page; TER too is in the files."""
+"""Metrics of the page; TER is in the files only."""
 CHOICES = ("sensitivity", "first", "last", "middle", "random")
 """Ways to choose layers, in the order of the paper's Table 4."""
 
 
 def size_unit(systems: Sequence[SystemResult]) -> tuple[str, int]:
-    """Return the unit that sizes are shown in: GiB, as the paper does, or MB where all are small."""
+    """Return the unit of sizes: GiB as in the paper, or MB where all are small."""
     return ("GiB", GIB) if max(s.size_bytes for s in systems) >= GB // 10 else ("MB", 10**6)
 
 
 def shown_metrics(results: Results, systems: Sequence[SystemResult]) -> list[str]:
-    """Return which metrics have columns: COMET where it was computed somewhere or the paper gives it."""
+    """Return the metrics with columns: COMET only where it was computed or the paper gives it."""
     has_comet = Paper(results.campaign).source or any("COMET" in o.scores for s in systems for o in s.outcomes)
     return [metric for metric in SHOWN if metric != "COMET" or has_comet]
 
@@ -94,12 +94,12 @@ def systems_table(results: Results) -> Table:
                 Column(title=unit, over="size on disk", better="low"),
                 Column(title="bits", over="size on disk"),
                 *quality_columns(list(results.pairs), metrics),
-                Column(title="what it is", text=True),
+                Column(title="description", text=True),
             ),
             groups=tuple(group for group in groups if group.rows),
             notes=(
                 intervals_note(results),
-                "Size: every file of the model folder; bits: of these, per parameter of the model.",
+                "Size: every file of the model folder; bits: size per parameter of the model.",
                 *comet_note(systems),
             ),
             command=results.commands.get("systems", ""),
@@ -109,20 +109,20 @@ def systems_table(results: Results) -> Table:
 
 def _systems_caption(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
-    told = f"{len(within)} of {len(results.systems)} systems weigh at most {results.size_limit}."
+    text = f"{len(within)} of {len(results.systems)} systems have at most {results.size_limit}."
     for pair, language in results.pairs.items():
         scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
         if not scored:
             continue
         score, name = max(scored, key=lambda scored: scored[0].value)
-        told += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
+        text += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
         alike = sum(overlap(score, other) is True for other, _ in scored) - 1
-        told += "." if score.low is None else f", with {alike} others whose intervals overlap with its own."
-    return told
+        text += "." if score.low is None else f", with {alike} others whose intervals overlap with it."
+    return text
 
 
 def layers_table(results: Results) -> Table | None:
-    """Return Table 4: which layers take the coarser codec; None where the systems have no such choice."""
+    """Return Table 4: the choice of layers for the coarser codec; None where no system has one."""
     chosen = {c: [s for s in results.systems if s.layers == c and not s.calibration] for c in CHOICES}
     chosen = {choice: systems for choice, systems in chosen.items() if systems}
     if len(chosen) < 2:
@@ -140,14 +140,14 @@ def layers_table(results: Results) -> Table | None:
     return marked(
         Table(
             id="table-4",
-            title="Table 4. Which layers take the coarser codec",
+            title="Table 4. Choice of layers for the coarser codec",
             caption=_layers_caption(results, chosen),
             head="layers",
             columns=(*quality_columns(list(results.pairs), metrics), Column(title="systems", text=True)),
             groups=(Group(title="", rows=tuple(rows)),),
             notes=(
                 intervals_note(results),
-                "Of a mean of several draws, the small figures are the lowest and the highest draw, no interval.",
+                "For a mean of several random choices, small: the lowest and the highest of them, not an interval.",
                 *comet_note(results.systems),
             ),
             command=results.commands.get("systems", ""),
@@ -165,7 +165,7 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
 
 
 def _layers_caption(results: Results, chosen: dict[str, list[SystemResult]]) -> str:
-    told = []
+    parts = []
     for metric in ("loss", "BLEU"):
         for pair in results.pairs:
             means = {c: _mean(results, systems, pair, metric) for c, systems in chosen.items()}
@@ -174,9 +174,9 @@ def _layers_caption(results: Results, chosen: dict[str, list[SystemResult]]) -> 
                 value = best(metric, list(known.values()))
                 names = [c for c, v in known.items() if v == value]
                 word = "lowest loss" if metric in LOWER_IS_BETTER else "highest BLEU"
-                told.append(f"{word} {pair}: {', '.join(names)} ({value:.{3 if metric == 'loss' else 1}f})")
-    text = "; ".join(told)
-    return f"{text[0].upper()}{text[1:]}." if told else ""
+                parts.append(f"{word} {pair}: {', '.join(names)} ({value:.{3 if metric == 'loss' else 1}f})")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if parts else ""
 
 
 def _mean(results: Results, systems: Sequence[SystemResult], pair: str, metric: str) -> float | None:
@@ -193,7 +193,7 @@ def figure(results: Results, system: SystemResult, pair: str, metric: str) -> Re
 
 
 def calibration_table(results: Results) -> Table | None:
-    """Return Table 5: what AWQ is calibrated on; None where no system uses AWQ."""
+    """Return Table 5: the calibration sets of AWQ; None where no system uses AWQ."""
     calibrated = [s for s in results.systems if s.calibration]
     if not calibrated:
         return None
@@ -211,7 +211,7 @@ def calibration_table(results: Results) -> Table | None:
     return marked(
         Table(
             id="table-5",
-            title="Table 5. What AWQ is calibrated on",
+            title="Table 5. Calibration set of AWQ",
             caption=_calibration_caption(results, without, calibrated),
             head="calibration set",
             columns=(
@@ -227,7 +227,7 @@ def calibration_table(results: Results) -> Table | None:
 
 
 def _calibration_caption(results: Results, without: Sequence[SystemResult], calibrated: Sequence[SystemResult]) -> str:
-    told = []
+    parts = []
     for pair in results.pairs:
         scores = [score for s in calibrated if (score := figure(results, s, pair, "BLEU"))]
         if not scores:
@@ -239,5 +239,5 @@ def _calibration_caption(results: Results, without: Sequence[SystemResult], cali
             alike = sum(overlap(base, score) is True for score in scores)
             text += f", {base.value:.1f} without AWQ"
             text += f"; {alike} of {len(scores)} intervals overlap with that" if base.low is not None else ""
-        told.append(text)
-    return f"{'. '.join(told)}." if told else ""
+        parts.append(text)
+    return f"{'. '.join(parts)}." if parts else ""
