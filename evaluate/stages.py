@@ -82,8 +82,9 @@ def scored(system: System, store: Store) -> Path:
 
     def make(out: Path) -> None:
         from evaluate.scoring.score import gather
+        from evaluate.scoring.score_files import read_testset_scores
 
-        record = gather(_read(cell) for cell in cells)
+        record = gather(read_testset_scores(cell.parent) for cell in cells)
         write_text(out / "scores.json", canonical_json(record))
 
     return store.obtain(system.stage("score"), make) / "scores.json"
@@ -99,7 +100,8 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
 
     def make(out: Path) -> None:
-        from evaluate.scoring.score import score_testset, write_testset_scores
+        from evaluate.scoring.score import score_testset
+        from evaluate.scoring.score_files import write_testset_scores
 
         write_testset_scores(out, score_testset(with_references(system, store, pair, name, hypotheses)))
 
@@ -130,7 +132,9 @@ def comet_cells(system: System, store: Store, folder: Path, load: Load) -> dict[
         load()  # what is wrong with it is said before the first test set is scored
 
     def make(cell: Path, out: Path) -> None:
-        _comet(load(), cell, out)
+        from evaluate.scoring.comet_stage import score_with_comet
+
+        score_with_comet(load(), cell, out)
 
     return {
         part: store.obtain(system.comet_stage(digest, part), functools.partial(make, cell)) / "comet.json"
@@ -149,30 +153,12 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
     def make(out: Path) -> None:
         from evaluate.scoring.score import with_comet
+        from evaluate.scoring.score_files import read_comet_scores
 
-        merged = with_comet(_read(plain), [_read(path) for path in cells.values()], digest)
+        merged = with_comet(_read(plain), [read_comet_scores(path.parent) for path in cells.values()], digest)
         write_text(out / "scores.json", canonical_json(merged))
 
     return store.obtain(system.comet_stage(digest), make) / "scores.json"
-
-
-def _comet(model: Any, cell: Path, out: Path) -> None:
-    """Write COMET's figures of a scored test set: its record, one figure a line, or why there are none."""
-    from evaluate.scoring.comet import comet_score, segment_scores
-    from evaluate.scoring.score import LINES_FILE, NO_SOURCE, SCORE_FILE
-
-    scored = _read(cell / SCORE_FILE)
-    lines = [json.loads(line) for line in (cell / LINES_FILE).read_text(encoding="utf-8").split("\n")[:-1]]
-    record = {"pair": scored["testset"]["pair"], "testset": scored["testset"]["testset"], "reason": "", "scores": []}
-    if not scored["scores"]:
-        record |= {"reason": scored["testset"]["comet"], "segments": []}
-    elif any(line["source"] is None for line in lines):
-        record |= {"reason": NO_SOURCE, "segments": []}
-    else:
-        segments = segment_scores(model, lines, str(cell / LINES_FILE))
-        record |= {"scores": [comet_score(model, segments, scored["scores"][0])], "device": model.device}
-        record["segments"] = [round(score, 4) for score in segments]
-    write_text(out / "comet.json", canonical_json(record))
 
 
 def _read(path: Path) -> Any:

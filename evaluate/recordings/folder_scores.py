@@ -10,7 +10,8 @@ from evaluate.comparing.comparison import LinePosition, segment_positions
 from evaluate.comparing.outputs import HYPOTHESES
 from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References, references_of
-from evaluate.scoring.score import LINES_FILE, DecodedTestSet, TestSetScores, score_testset, write_lines
+from evaluate.scoring.score import DecodedTestSet, TestSetScores, score_testset
+from evaluate.scoring.score_files import LINES_FILE, write_lines
 from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.system.campaign import Pair

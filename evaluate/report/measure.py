@@ -21,7 +21,8 @@ from evaluate.report.results import (
 )
 from evaluate.report.system_plans import SystemPlan
 from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
-from evaluate.scoring.score import LINES_FILE
+from evaluate.scoring.score import CometScores, ScoredLine, TestSetScores
+from evaluate.scoring.score_files import read_comet_scores, read_testset_scores
 from evaluate.scoring.significance import paired_bootstrap
 from submission.model.codecs import Codec
 from submission.model.families.tensors import TensorSpec
@@ -132,17 +133,16 @@ def _losses(plan: SystemPlan) -> dict[str, ReportedScore]:
 def _outcome(plan: SystemPlan, pair: Pair, name: str) -> TestSetResult:
     system, store = plan.system, plan.store
     used = plan.scoring_stages(pair, name)
-    record = _read(store.need(used[-1]) / "score.json")
+    scored = read_testset_scores(store.need(used[-1]))
+    comet_scores = None
     if name != OPEN_TESTSET:
         used = [system.stage("segment", name), *used]
     comet = plan.comet_stage(pair, name)
     if comet and store.record(comet):
-        figures = _read(store.folder(comet) / "comet.json")
-        record["scores"] += figures["scores"]
-        record["testset"]["comet"] = figures["reason"]
+        comet_scores = read_comet_scores(store.folder(comet))
         used.append(comet)
     stages = {stage.id: stage.key for stage in (system.stage("quantize"), *used)}
-    return outcome_of(record, pair.name, name, stages)
+    return outcome_of(scored, comet_scores, stages)
 
 
 def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
@@ -154,8 +154,8 @@ def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
         if (pair, name) not in two.scored:
             continue
         first, second = (_lines(plan, pair, name) for plan in (one, two))
-        outputs = [[line["hypothesis"] for line in lines] for lines in (first, second)]
-        for found in paired_bootstrap(*outputs, [line["reference"] for line in first], pair.target):
+        outputs = [[line.hypothesis for line in lines] for lines in (first, second)]
+        for found in paired_bootstrap(*outputs, [line.reference for line in first], pair.target):
             yield PairedResult(
                 pair=pair.name,
                 testset=name,
@@ -167,24 +167,24 @@ def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
             )
 
 
-def _lines(plan: SystemPlan, pair: Pair, name: str) -> list[dict[str, Any]]:
-    path = plan.store.need(plan.scoring_stages(pair, name)[-1]) / LINES_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+def _lines(plan: SystemPlan, pair: Pair, name: str) -> list[ScoredLine]:
+    return read_testset_scores(plan.store.need(plan.scoring_stages(pair, name)[-1])).lines
 
 
-def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str, str]) -> TestSetResult:
-    """Return the results of one test set from its score.json."""
-    about = record["testset"]
+def outcome_of(scored: TestSetScores, comet: CometScores | None, stages: dict[str, str]) -> TestSetResult:
+    """Return the results of one test set; comet: where it was computed, with the reason where it has no score."""
+    summary = scored.summary
     known = [field.name for field in fields(ReportedScore)]
-    scores = [ReportedScore(**{name: score[name] for name in known if name in score}) for score in record["scores"]]
-    reason = about.get("comet") or about["note"]
+    found = [*scored.scores, *(comet.scores if comet else ())]
+    scores = [ReportedScore(**{name: getattr(score, name) for name in known}) for score in found]
+    reason = (comet.reason if comet else summary.comet) or summary.note
     return TestSetResult(
-        pair=pair,
-        testset=testset,
+        pair=summary.pair,
+        testset=summary.testset,
         scores={score.metric: score for score in scores},
         missing=f"{NOT_COMPUTED}: {reason}" if reason else NOT_COMPUTED,
-        segments=about["segments"],
-        blank=about["flags"]["blank"],
+        segments=summary.segments,
+        blank=summary.flags["blank"],
         stages=stages,
     )
 

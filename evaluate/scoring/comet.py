@@ -25,13 +25,16 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_ENCODER, COMET_HPARAMS
+
+if TYPE_CHECKING:
+    from evaluate.scoring.score import MetricScore, ScoredLine
 
 CLASSES = ("regression_metric", "unified_metric", "xcomet_metric")
 """Classes of models that compare with a reference, by the name in hparams.yaml."""
@@ -186,16 +189,15 @@ def _build(folder: Path, hparams: Mapping[str, Any], content: Mapping[str, Any],
     return model
 
 
-def segment_scores(comet: Comet, lines: Sequence[Mapping[str, Any]], where: str) -> list[float]:
-    """Return COMET's score of every line, in percent; UserError for a line that lacks one of its three texts."""
+def segment_scores(comet: Comet, lines: Sequence[ScoredLine], where: str) -> list[float]:
+    """Return COMET's score of every line, in percent; UserError for a line without transcript."""
     if not lines:
         raise UserError(where, "holds no lines", "score the test set again with `python -m evaluate score`")
     for number, line in enumerate(lines, 1):
-        for key in ("source", "hypothesis", "reference"):
-            if not isinstance(line.get(key), str):
-                what = f"{key}: expected a text, got {line.get(key)!r}"
-                raise UserError(f"{where} line {number}", what, "score the test set again")
-    samples = [{"src": line["source"], "mt": line["hypothesis"], "ref": line["reference"]} for line in lines]
+        if line.source is None:
+            what = "source: expected a text, got None"
+            raise UserError(f"{where} line {number}", what, "add the transcript and score the test set again")
+    samples = [{"src": line.source, "mt": line.hypothesis, "ref": line.reference} for line in lines]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = comet.model.predict(
@@ -215,10 +217,10 @@ def segment_scores(comet: Comet, lines: Sequence[Mapping[str, Any]], where: str)
     return scores
 
 
-def comet_score(comet: Comet, segments: Sequence[float], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return COMET's record of a test set, as scores.json holds it: the mean of its lines and the mean's interval.
+def comet_score(comet: Comet, segments: Sequence[float], like: MetricScore) -> MetricScore:
+    """Return COMET's score of a test set: the mean of its lines with the mean's interval.
 
-    like: the record of another metric of the same test set, which compares the same files.
+    like: the score of another metric on the same test set, which compares the same files.
     """
     import numpy as np
 
@@ -229,4 +231,4 @@ def comet_score(comet: Comet, segments: Sequence[float], like: Mapping[str, Any]
     figures = {"value": float(values.mean()), "low": low, "high": high}
     rounded = {name: round(value, DECIMALS) for name, value in figures.items()}
     signature = f"bs:{RESAMPLES}|seed:{SEED}|{comet.signature}"
-    return {**like, "metric": "COMET", "signature": signature, **rounded}
+    return replace(like, metric="COMET", signature=signature, **rounded)

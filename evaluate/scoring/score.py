@@ -6,7 +6,6 @@ hypotheses are first resegmented along the references (`evaluate.scoring.resegme
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,8 @@ from evaluate.decoding.hypotheses import FLAGS, Hypothesis, read_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References, check_line_by_line
 from evaluate.scoring.resegmentation import resegment_recordings
-from submission.store.digests import canonical_json, sha256_file, write_text
+from submission.store.digests import sha256_file
 
-SCORE_FILE, LINES_FILE = "score.json", "lines.jsonl"
 DECIMALS = 4
 NOT_SCORED = "not scored: no references"
 NO_COMET = "COMET needs its own environment and model: nox -s score"
@@ -113,6 +111,21 @@ class TestSetScores:
     """The compared lines in the order of the references; empty where there are no references."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CometScores:
+    """COMET of one test set and pair."""
+
+    testset: str
+    pair: str
+    reason: str
+    """Why there is no score; empty where there is one."""
+    scores: tuple[MetricScore, ...] = ()
+    segments: tuple[float, ...] = ()
+    """Score of each reference line."""
+    device: str = ""
+    """`cpu` or `cuda`; empty where there is no score."""
+
+
 def score_testset(decoded: DecodedTestSet) -> TestSetScores:
     """Return the scores of a test set and pair (none without references) and its counts.
 
@@ -174,45 +187,30 @@ def align_lines(
     return resegment_recordings(texts, pairs, language, where)
 
 
-def write_testset_scores(folder: Path, cell: TestSetScores) -> None:
-    """Write score.json, and lines.jsonl with one reference line a line."""
-    record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
-    write_text(folder / SCORE_FILE, canonical_json(record))
-    write_lines(folder / LINES_FILE, cell.lines)
-
-
-def write_lines(path: Path, lines: Iterable[ScoredLine]) -> None:
-    """Write the compared lines, one JSON object a reference line."""
-    texts = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
-    write_text(path, "".join(texts))
-
-
-def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the content of scores.json, from the content of each score.json.
+def gather(scored: Iterable[TestSetScores]) -> dict[str, Any]:
+    """Return the content of scores.json, from the scores of each test set and pair.
 
     Scores are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair.
     """
-    cells = list(cells)
+    scored = list(scored)
     return {
         "comet": {"state": "not computed", "reason": NO_COMET},
-        "scores": sorted(
-            (score for cell in cells for score in cell["scores"]),
-            key=lambda score: (score["testset"], score["pair"]),
-        ),
-        "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
+        "scores": sorted((asdict(score) for one in scored for score in one.scores), key=_by_testset),
+        "testsets": sorted((asdict(one.summary) for one in scored), key=_by_testset),
     }
 
 
-def with_comet(record: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], model_sha256: str) -> dict[str, Any]:
-    """Return the content of scores.json with the COMET scores added.
-
-    figures: the content of each comet.json; model_sha256: digest of the checkpoint.
-    """
-    added = [score for figure in figures for score in figure["scores"]]
-    reasons = {(figure["pair"], figure["testset"]): figure["reason"] for figure in figures}
+def with_comet(record: Mapping[str, Any], comet: Sequence[CometScores], model_sha256: str) -> dict[str, Any]:
+    """Return the content of scores.json with the COMET scores added; model_sha256: digest of the checkpoint."""
+    added = [asdict(score) for one in comet for score in one.scores]
+    reasons = {(one.pair, one.testset): one.reason for one in comet}
     state = {"state": "computed", "reason": ""} if added else {"state": "not computed", "reason": NOTHING_FOR_COMET}
     return {
         "comet": {**state, "model_sha256": model_sha256},
-        "scores": sorted([*record["scores"], *added], key=lambda score: (score["testset"], score["pair"])),
+        "scores": sorted([*record["scores"], *added], key=_by_testset),
         "testsets": [{**t, "comet": reasons[t["pair"], t["testset"]]} for t in record["testsets"]],
     }
+
+
+def _by_testset(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["testset"], record["pair"]

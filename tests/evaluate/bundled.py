@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         )
         for (pair, name), path in hypotheses.items()
     ]
-    record = gather({"scores": [], "testset": asdict(cell.summary)} for cell in cells)
+    record = gather(cells)
     (place / "scores.json").write_text(canonical_json(record), encoding="utf-8")
     folder = bundle(
         place / "bundle",

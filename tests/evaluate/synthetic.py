@@ -12,6 +12,7 @@ from evaluate.report.results import (
     TestSetResult,
     loss_score,
 )
+from evaluate.scoring.score import MetricScore
 
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
@@ -107,3 +108,19 @@ def results(campaign: str = "miniature", **more) -> Results:
         commands={part: f"python -m evaluate report --only {part}" for part in ("systems", "uploads", "segmentations")},
         **(values | more),
     )
+
+
+def metric_score(metric: str, testset: str = "ACL", pair: str = "en-de", **values) -> MetricScore:
+    """Return the score of a metric as score.json holds it."""
+    defaults = {
+        "value": 1.5,
+        "low": 1.0,
+        "high": 2.0,
+        "signature": "s",
+        "segments": 2,
+        "references": 2,
+        "resegmented": False,
+        "data_sha256": "d" * 64,
+        "hypotheses_sha256": "e" * 64,
+    }
+    return MetricScore(metric=metric, testset=testset, pair=pair, **(defaults | values))

@@ -139,7 +139,7 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
         return Comet(model=None, device="cpu", signature="pretended")
 
     monkeypatch.setattr("evaluate.scoring.comet.load", load)
-    monkeypatch.setattr("evaluate.scoring.comet.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
+    monkeypatch.setattr("evaluate.scoring.comet_stage.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
     assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0
     assert "comet: system 2 of 2, two: 2 scored test sets" in capsys.readouterr().err
     assert loaded == [model]

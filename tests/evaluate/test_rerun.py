@@ -17,7 +17,7 @@ import soundfile
 
 from evaluate.__main__ import make_parser
 from evaluate.recordings.recording_folder import ByMethod
-from evaluate.recordings.rerun import SEGMENTER, Bundle, choose_inputs
+from evaluate.recordings.rerun import SEGMENTER, VerifiedBundle, choose_inputs
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from submission.cli import run
 from submission.errors import UserError
@@ -221,12 +221,12 @@ def test_a_recordings_name_may_be_in_another_unicode_form_than_the_segments(bund
             assert inputs.segment_source(inputs.folder, ProbabilityCache(folder=audio))[0] == list(segments)
 
 
-def of_method(folder: Path, bundled, method: str) -> Bundle:
+def of_method(folder: Path, bundled, method: str) -> VerifiedBundle:
     """Return a bundle, unverified, whose recipe segments by a method."""
     recipe = folder.parent / f"{folder.name}.toml"
     recipe.write_text(f'extends = "{bundled.recipe}"\n[segment]\nmethod = "{method}"\n', encoding="utf-8")
     campaign = read_campaign(bundled.campaign)
-    return Bundle(
+    return VerifiedBundle(
         folder=folder,
         campaign=campaign,
         recipe=read_recipe(str(recipe), campaign.name),

@@ -78,8 +78,8 @@ def test_the_session_passes_everything_on():
     assert "session.run(PYTHON, '-m', 'evaluate', 'rerun', *session.posargs, external=True)" in ast.unparse(session)
 
 
-def test_what_lies_in_the_output_folder_is_what_the_page_says(bundled, tmp_path, capsys):
-    block = TEXT.split("## What lies in the output folder")[1].split("##")[0]
+def test_the_output_folder_holds_what_the_document_lists(bundled, tmp_path, capsys):
+    block = TEXT.split("## The output folder")[1].split("##")[0]
     listed = re.findall(r"^    (\S+)  ", block, re.MULTILINE)
     words = [*bundled.arguments(), "--audio", str(bundled.audio / "accent"), "--out", str(tmp_path / "out")]
     assert run(make_parser(), words) == 0

@@ -12,7 +12,8 @@ import pytest
 from evaluate.decoding.hypotheses import make_hypothesis, write_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References
-from evaluate.scoring.score import DecodedTestSet, gather, score_testset, write_testset_scores
+from evaluate.scoring.score import DecodedTestSet, gather, score_testset
+from evaluate.scoring.score_files import read_testset_scores, write_testset_scores
 from evaluate.scoring.score_table import table
 from submission.errors import UserError
 from submission.store.digests import sha256_file
@@ -180,7 +181,8 @@ def gathered(folder, *results):
     for number, result in enumerate(results):
         (folder / str(number)).mkdir()
         write_testset_scores(folder / str(number), result)
-        cells.append(json.loads((folder / str(number) / "score.json").read_text(encoding="utf-8")))
+        cells.append(read_testset_scores(folder / str(number)))
+        assert cells[-1] == result
     return gather(cells)
 
 
