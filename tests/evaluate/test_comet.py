@@ -22,7 +22,7 @@ class Harmful:
 
 
 def test_another_environment_is_refused_by_what_it_lacks():
-    with pytest.raises(UserError, match="lacks unbabel-comet; run it by `nox -s score`"):
+    with pytest.raises(UserError, match="lacks unbabel-comet; run `nox -s score`"):
         check_environment()
 
 
@@ -43,7 +43,7 @@ def test_a_checkpoint_of_anything_but_tensors_and_containers_is_refused(tmp_path
 
 def test_a_torn_checkpoint_is_refused(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         read_checkpoint(tmp_path / "model.ckpt")
 
 

@@ -74,7 +74,7 @@ def test_recordings_that_are_cut_differently_are_compared_whole():
     assert (result.unit, result.compared, result.identical) == ("recording", 2, 1)
     assert [(str(d.place), d.a, d.b) for d in result.worst] == [("a.wav", "你好 世界", "你好")]
     assert notes(result, "A", "B") == [
-        "cut differently: whole recordings are compared, and lines cannot be without references"
+        "segmented differently: whole recordings are compared; lines could be only with references"
     ]
 
 

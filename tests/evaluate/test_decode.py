@@ -171,7 +171,7 @@ def test_nothing_is_printed_by_the_libraries(tiny, segments, recordings, tmp_pat
 
 
 def test_a_missing_recording_is_named_before_anything_is_decoded(tiny, segments, recordings, tmp_path):
-    with pytest.raises(UserError, match=r"1 of 2 segmented recordings are missing \(first: b\.wav\)"):
+    with pytest.raises(UserError, match=r"1 of 2 recordings of the segments are missing \(first: b\.wav\)"):
         run(tiny, segments, {"a.wav": recordings["a.wav"]}, tmp_path / "h")
     assert not (tmp_path / "h").exists()
 
@@ -206,7 +206,7 @@ SHARED = """
 import json, sys
 from pathlib import Path
 from evaluate.decoding.decode import decode
-from submission.store.launch import joined
+from submission.store.launch import process_group
 from submission.system.recipe import DecodeOptions
 from submission.runtime.loading import load_model
 from submission.text.segments import Segment
@@ -216,7 +216,7 @@ recordings = {name: Path(path) for name, path in given["recordings"].items()}
 segments = [Segment(recording=r, start=s, end=e) for r, s, e in given["segments"]]
 options = DecodeOptions(**given["options"])
 prompt, end = given["prompt"], given["end"]
-with joined():
+with process_group():
     for out in given["out"]:
         outcome = decode(model, processor, segments, recordings, prompt, options, Path(out), end_token=end)
         assert outcome.segments == len(segments)

@@ -46,7 +46,7 @@ def arguments(checkpoint, tmp_path) -> list[str]:
     """Return the arguments that name a list of two systems that are packed and wait to be measured."""
     (tmp_path / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
     (tmp_path / "some.toml").write_text(RECIPE + SYSTEMS, encoding="utf-8")
-    (tmp_path / "segmentation_results.toml").write_text(RECIPE + METHODS, encoding="utf-8")
+    (tmp_path / "methods.toml").write_text(RECIPE + METHODS, encoding="utf-8")
     segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
     write_data(tmp_path / "data", checkpoint, segments)
     (tmp_path / "data/references/TALKS/en-zh.txt").write_text("x\n" * 3, encoding="utf-8")
@@ -154,8 +154,8 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
 
 
 def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_references(arguments, tmp_path, capsys):
-    segmentation_results = [f"--segmentation={tmp_path / 'segmentation_results.toml'}", "--only=segmentations"]
-    assert run(make_parser(), ["ablate", *arguments, *segmentation_results]) == 0
+    methods = [f"--segmentation={tmp_path / 'methods.toml'}", "--only=segmentations"]
+    assert run(make_parser(), ["ablate", *arguments, *methods]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     fixed, gold = record["segmentations"]
     assert [cut["testset"] for cut in fixed["segmentation_results"]] == ["TALKS", "ACCENT"]
