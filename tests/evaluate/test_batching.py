@@ -94,8 +94,8 @@ def test_where_memory_runs_out_batches_shrink_and_the_texts_stay(tiny, segments,
     assert summary.decoded == len(segments)
     said = [line for line in capfd.readouterr().err.splitlines() if "memory" in line]
     assert said == [
-        "decode: out of memory with 8 segments at once, going on with 4",
-        "decode: out of memory with 4 segments at once, going on with 2",
+        "decode: out of memory with 8 segments at once, continuing with 4",
+        "decode: out of memory with 4 segments at once, continuing with 2",
     ]
 
 

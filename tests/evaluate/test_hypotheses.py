@@ -47,7 +47,7 @@ def test_no_line_break_and_no_control_character_gets_through(raw):
 
 @pytest.mark.parametrize("kept", ["", "split"])
 def test_a_hypothesis_with_fallback_reads_back_as_written_here_and_in_the_bundle(tmp_path, kept):
-    from submission.bundle.bundle import bundle
+    from submission.bundle import bundle
 
     hypotheses = [with_fallback(kept), make_hypothesis("a.wav/0001", "x")]
     write_hypotheses(tmp_path / "h", hypotheses)

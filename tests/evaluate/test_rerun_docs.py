@@ -65,7 +65,7 @@ def test_every_command_works(bundled, names, capsys):
         assert run(make_parser(), words) == 0, (command, capsys.readouterr().err)
     said = capsys.readouterr().out
     assert said.count("identical 15/15 lines") == 4  # both pairs, under a launcher, with references
-    assert said.count("15 reference lines, line by line") == 3 and "p: how often chance" in said
+    assert said.count("15 reference lines, line by line") == 3 and "p: two-sided p-value" in said
     assert re.search(r"\nen-de/TALKS +15/15 lines \(100\.0%\)", said)
 
 

@@ -265,7 +265,7 @@ def test_launched_processes_leave_the_folder_of_another_run_alone(bundled, audio
         (["--method", "vad", "--segments", "x.yaml"], "--method: contradicts --segments"),
         (
             ["--campaign", "iwslt26", "--recipe", "primary"],
-            "has a window of 8 s, the model of campaign iwslt26 one of 30 s",
+            "has a window of 8 s, the model of campaign iwslt26",
         ),
         (["--model", "BUNDLE"], "is a bundle, expected a model"),
         (["--model", "nowhere"], "nowhere: no such folder"),
