@@ -86,9 +86,9 @@ def sides_text(compared: Sequence[OutputComparison]) -> str:
     rows += [(one.name or "-", *summary_cells(one.comparison)) for one in compared]
     lines = [aligned(rows), f"chrF: A against B as reference, {compared[0].comparison.signature}"]
     for one in compared:
-        said = notes(one.comparison, "A", "B")
-        if said or one.comparison.worst or one.paired:
-            lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *said]
+        limits = notes(one.comparison, "A", "B")
+        if limits or one.comparison.worst or one.paired:
+            lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *limits]
         if one.paired:
             lines += [paired_heading(one.paired), aligned(paired_rows(one.paired), indent=2)]
         lines += worst_lines(one.comparison, "A", "B")

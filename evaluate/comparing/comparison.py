@@ -124,7 +124,7 @@ def recordings_of(output: SystemOutput) -> list[str]:
 def pair_up(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
     """Return what answers what, in the order of `a`.
 
-    Lines, where every recording that both have is cut alike; where positions are not known, into as many segments.
+    Lines, where the segments of every common recording are the same; where positions are unknown, as many.
     Otherwise recordings. Raises UserError where nothing can answer anything: no recording in common, or, where no
     recordings are known, other numbers of lines.
     """
@@ -158,7 +158,7 @@ def pair_up(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
 
 def _pair_unnamed(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
     if len(a.lines) != len(b.lines):
-        what = f"has {len(a.lines)} lines and {b.label} has {len(b.lines)}, and nothing says where they belong"
+        what = f"has {len(a.lines)} lines and {b.label} has {len(b.lines)}, and their segments are unknown"
         raise UserError(a.label, what, "give their segments with --segments")
     places = tuple(i if i.recording else j for i, j in zip(a.places, b.places, strict=True))
     return AlignedOutputs(unit="line", places=places, a=a.lines, b=b.lines)

@@ -1,6 +1,6 @@
 """Compare two outputs by their scores against references: the difference, its interval and its p-value.
 
-Each output is brought to one line for each reference line, as `evaluate.scoring.score` does: line by line where its
+Each output gets one line for each reference line, as in `evaluate.scoring.score`: line by line where its
 segments are those of the references, and otherwise resegmented along the references, recording by recording.
 """
 
@@ -58,8 +58,8 @@ def _aligned_lines(output: SystemOutput, references: References, language: str) 
 
 def paired_heading(paired: ReferenceComparison) -> str:
     """Return the heading of the comparison for a terminal; the scores are `paired_rows`."""
-    cut = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
-    how = f"{' and '.join(cut)} resegmented along them" if cut else "line by line"
+    resegmented = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
+    how = f"{' and '.join(resegmented)} resegmented along them" if resegmented else "line by line"
     return f"against {paired.lines:,} lines of {paired.references}, {how}:"
 
 

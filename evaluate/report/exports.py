@@ -141,5 +141,5 @@ def _record(part: str, system: SystemResult, pair: str, testset: str, score: Rep
 
 
 def results_json(results: Results) -> str:
-    """Return everything that the report says, as JSON."""
+    """Return all results as JSON."""
     return canonical_json(asdict(results))

@@ -46,6 +46,8 @@ class TestSetResult:
     stages: dict[str, str] = field(default_factory=dict)
     """Stage -> key, of every stage that the figures come from."""
 
+    __test__ = False  # not a test class, despite its name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationResult:

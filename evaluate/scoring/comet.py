@@ -62,7 +62,7 @@ def load(folder: Path, digest: str) -> Comet:
     digest: of the folder, for the signature. Raises UserError where the environment or the folder is unsuitable.
     """
     version = check_environment()
-    # No download, whatever the model names; and no environment variable may allow arbitrary pickles.
+    # No download for any name in the model; and no environment variable may allow arbitrary pickles.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     with warnings.catch_warnings():

@@ -71,7 +71,7 @@ class TestSetSummary:
     comet: str
     """Why there is no COMET score; empty where there is one."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # not a test class, despite its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,8 @@ class TestSetScores:
     summary: TestSetSummary
     lines: list[ScoredLine]
     """The compared lines in the order of the references; empty where there are no references."""
+
+    __test__ = False  # not a test class, despite its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

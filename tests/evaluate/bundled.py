@@ -24,8 +24,8 @@ from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe_files import read_recipe
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
-from tests.evaluate.test_command import CAMPAIGN
-from tests.evaluate.test_command import RECIPE as SEVEN_SECONDS
+from tests.evaluate.support import CAMPAIGN
+from tests.evaluate.support import RECIPE as SEVEN_SECONDS
 
 RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5")
 """Segments short enough that the recordings are cut into several."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+
+from evaluate.decoding.hypotheses import Hypothesis
+from evaluate.report.pages.folder_result import FolderResult
 from evaluate.report.results import (
     LayerSensitivity,
     PairedResult,
@@ -12,8 +16,11 @@ from evaluate.report.results import (
     TestSetResult,
     loss_score,
 )
-from evaluate.scoring.score import MetricScore
+from evaluate.scoring.metrics import corpus_scores
+from evaluate.scoring.score import MetricScore, ScoredLine
+from submission.text.segments import SAMPLE_RATE, Segment
 
+SVG = "data:image/svg+xml;base64,"
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
 NASTY = "<script>alert(\"x\")</script> & | `code` 'quoted'"
@@ -124,3 +131,66 @@ def metric_score(metric: str, testset: str = "ACL", pair: str = "en-de", **value
         "hypotheses_sha256": "e" * 64,
     }
     return MetricScore(metric=metric, testset=testset, pair=pair, **(defaults | values))
+
+
+WORDS = ["die", "Katze", "schläft", "auf", "dem", "alten", "Dach", "und", "träumt", "von", "Fischen"]
+
+
+def folder_result(recordings: int = 30, lines_each: int = 4, *, references: bool = True) -> FolderResult:
+    """Return a folder of so many recordings, its later ones translated worse, some lines flagged or blank."""
+    names = [f"a_recording_whose_name_is_long_and_<b>bold</b>_{n:03d}.wav" for n in range(recordings)]
+    segments, hypotheses, lines = [], [], []
+    for n, name in enumerate(names):
+        for m in range(lines_each):
+            segments.append(Segment(recording=name, start=m * 3 * SAMPLE_RATE, end=(m * 3 + 2) * SAMPLE_RATE))
+            right = " ".join(WORDS[m : m + 6])
+            said = " ".join(WORDS[m : max(m + 1, m + 6 - n // 6)]) if n % 7 else ""
+            flags = ("blank",) if not said else ("loop",) if n % 5 == 4 else ()
+            hypotheses.append(Hypothesis(segment=f"{name}/{m:04d}", text=said, flags=flags))
+            lines.append(ScoredLine(recording=name, source=None, hypothesis=said, reference=right))
+    figures = corpus_scores([line.hypothesis for line in lines], [line.reference for line in lines], "de")
+    scores = tuple(
+        MetricScore(
+            testset="",
+            pair="en-de",
+            metric=figure.metric,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            signature=figure.signature,
+            segments=len(segments),
+            references=len(lines),
+            resegmented=False,
+            data_sha256="d" * 64,
+            hypotheses_sha256="e" * 64,
+        )
+        for figure in figures
+    )
+    report = {
+        "pair": "en-de",
+        "recordings": recordings,
+        "recordings_without_segments": [],
+        "references_without_recording": ["elsewhere.wav"],
+        "segments": len(segments),
+        "segment_seconds": 2.0 * len(segments),
+        "versions": {"torch": "2"},
+        "run": {
+            "model_sha256": "a" * 64,
+            "prompt": "<script>alert(1)</script>",
+            "segments": {"method": "fixed"},
+            "recordings": [{"name": name, "sha256": "c" * 64} for name in names],
+        },
+    }
+    return FolderResult(
+        report=report,
+        segments=tuple(segments),
+        hypotheses=tuple(hypotheses),
+        scores=scores if references else (),
+        lines=tuple(lines) if references else (),
+        language="de",
+    )
+
+
+def image(uri: str) -> str:
+    """Return the SVG that a data URI holds."""
+    return b64decode(uri.removeprefix(SVG)).decode("utf-8")

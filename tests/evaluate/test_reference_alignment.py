@@ -10,7 +10,7 @@ from evaluate.comparing.comparison import LinePosition
 from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References, references_of
 from submission.errors import UserError
-from tests.evaluate.test_references import XML
+from tests.evaluate.support import XML
 
 
 def given(tmp_path, recordings: list[str], starts: list[int] | None = None) -> References:

@@ -15,7 +15,7 @@ from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
 from submission.text.corpus import Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
-from tests.evaluate.test_command import CAMPAIGN, RECIPE, write_data
+from tests.evaluate.support import CAMPAIGN, RECIPE, write_data
 
 SYSTEMS = """
 [[systems]]

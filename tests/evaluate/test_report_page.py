@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -16,10 +15,9 @@ from evaluate.report.pictures.bar_charts import bars_of
 from evaluate.report.pictures.palettes import DARK, LIGHT
 from evaluate.report.pictures.quality_size import points_of, quality_metric
 from submission.store.digests import tree_digest
-from tests.evaluate.synthetic import LIMIT, NASTY, results, system
+from tests.evaluate.synthetic import LIMIT, NASTY, SVG, image, results, system
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "source"}
-SVG = "data:image/svg+xml;base64,"
 
 
 class Reader(HTMLParser):
@@ -115,11 +113,6 @@ def test_every_picture_is_there_for_a_light_and_a_dark_page(page, folder):
         ElementTree.fromstring(other)
         assert LIGHT["ink"] in one and DARK["ink"] in other
         assert not any(colour in other for name, colour in LIGHT.items() if colour != DARK[name])
-
-
-def image(uri: str) -> str:
-    """Return the SVG that a data URI holds."""
-    return b64decode(uri.removeprefix(SVG)).decode("utf-8")
 
 
 def test_the_miniature_is_called_one_and_the_campaign_is_not(text, tmp_path):

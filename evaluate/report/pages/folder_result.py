@@ -47,7 +47,7 @@ def recording_quality(result: FolderResult) -> dict[str, float]:
 
 
 def kind_of(hypothesis: Hypothesis) -> str:
-    """Return `blank`, `flagged` or `translated`; a blank hypothesis is blank whatever its flags."""
+    """Return `blank`, `flagged` or `translated`; a hypothesis without text is `blank`, with any flags."""
     if not hypothesis.text:
         return "blank"
     return "flagged" if hypothesis.flags else "translated"

@@ -68,8 +68,8 @@ def _bytes_caption(results: Results) -> str:
     upload = next((keys[u.stages["quantize"]] for u in results.uploads if u.stages.get("quantize") in keys), None)
     system = upload or min(results.systems, key=lambda s: s.size_bytes)
     shares = sorted(system.bytes_by_role.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{family} {size / system.size_bytes:.0%}" for family, size in shares)
-    return f"Of the {system.size_bytes:,} bytes of {system.name}: {told}."
+    shares_text = ", ".join(f"{family} {size / system.size_bytes:.0%}" for family, size in shares)
+    return f"Of the {system.size_bytes:,} bytes of {system.name}: {shares_text}."
 
 
 def layers_picture(results: Results, folder: Path) -> ReportPicture:
