@@ -122,11 +122,11 @@ def recordings_of(output: SystemOutput) -> list[str]:
 
 
 def pair_up(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
-    """Return what answers what, in the order of `a`.
+    """Return the corresponding texts of two outputs, in the order of `a`.
 
-    Lines, where the segments of every common recording are the same; where positions are unknown, as many.
-    Otherwise recordings. Raises UserError where nothing can answer anything: no recording in common, or, where no
-    recordings are known, other numbers of lines.
+    Lines correspond where every common recording has the same segments, or as many where positions are unknown.
+    Otherwise recordings correspond. Raises UserError for outputs without a common recording, and for outputs without
+    known recordings that differ in their numbers of lines.
     """
     if not all(place.recording for place in (*a.places, *b.places)):
         return _pair_unnamed(a, b)
