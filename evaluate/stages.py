@@ -1,10 +1,9 @@
-"""The stages of this room: decoding, scoring, and the loss on the dev set. Each is found built, or built."""
+"""The stages decode, score, comet and loss: each returns its built artifact, building it where it is missing."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,18 +24,13 @@ Load = Callable[[], Any]
 def loader(system: System, store: Store, device: str = "auto") -> Load:
     """Return what loads the packed model of a system, once."""
     packed = store.need(system.stage("quantize"))
-    return functools.cache(lambda: load_on(packed / "model", system.recipe.decode.dtype, device))
 
+    def load() -> Any:
+        from evaluate.decoding.model_loading import load_on
 
-def load_on(folder: Path, dtype: str, device: str) -> Any:
-    """Return (model, processor) of a folder on a device, ready to generate; `auto` is a GPU where there is one."""
-    import torch
+        return load_on(packed / "model", system.recipe.decode.dtype, device)
 
-    from submission.runtime.loading import load_for_inference
-
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    return load_for_inference(folder, dtype, device)
+    return functools.cache(load)
 
 
 def decoded(system: System, store: Store, pair: Pair, name: str, load: Load) -> Path | None:
@@ -88,8 +82,9 @@ def scored(system: System, store: Store) -> Path:
 
     def make(out: Path) -> None:
         from evaluate.scoring.score import gather
+        from evaluate.scoring.score_files import read_testset_scores
 
-        record = gather(_read(cell) for cell in cells)
+        record = gather(read_testset_scores(cell.parent) for cell in cells)
         write_text(out / "scores.json", canonical_json(record))
 
     return store.obtain(system.stage("score"), make) / "scores.json"
@@ -105,9 +100,10 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     hypotheses = store.need(system.stage("decode", part)) / "hypotheses.jsonl"
 
     def make(out: Path) -> None:
-        from evaluate.scoring.score import score_testset, write_cell
+        from evaluate.scoring.score import score_testset
+        from evaluate.scoring.score_files import write_testset_scores
 
-        write_cell(out, score_testset(with_references(system, store, pair, name, hypotheses)))
+        write_testset_scores(out, score_testset(with_references(system, store, pair, name, hypotheses)))
 
     return store.obtain(system.stage("score", part), make) / "score.json"
 
@@ -136,7 +132,9 @@ def comet_cells(system: System, store: Store, folder: Path, load: Load) -> dict[
         load()  # what is wrong with it is said before the first test set is scored
 
     def make(cell: Path, out: Path) -> None:
-        _comet(load(), cell, out)
+        from evaluate.scoring.comet_stage import score_with_comet
+
+        score_with_comet(load(), cell, out)
 
     return {
         part: store.obtain(system.comet_stage(digest, part), functools.partial(make, cell)) / "comet.json"
@@ -155,30 +153,12 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
     def make(out: Path) -> None:
         from evaluate.scoring.score import with_comet
+        from evaluate.scoring.score_files import read_comet_scores
 
-        merged = with_comet(_read(plain), [_read(path) for path in cells.values()], digest)
+        merged = with_comet(_read(plain), [read_comet_scores(path.parent) for path in cells.values()], digest)
         write_text(out / "scores.json", canonical_json(merged))
 
     return store.obtain(system.comet_stage(digest), make) / "scores.json"
-
-
-def _comet(model: Any, cell: Path, out: Path) -> None:
-    """Write COMET's figures of a scored test set: its record, one figure a line, or why there are none."""
-    from evaluate.scoring.comet import comet_score, segment_scores
-    from evaluate.scoring.score import LINES_FILE, NO_SOURCE, SCORE_FILE
-
-    scored = _read(cell / SCORE_FILE)
-    lines = [json.loads(line) for line in (cell / LINES_FILE).read_text(encoding="utf-8").split("\n")[:-1]]
-    record = {"pair": scored["testset"]["pair"], "testset": scored["testset"]["testset"], "reason": "", "scores": []}
-    if not scored["scores"]:
-        record |= {"reason": scored["testset"]["comet"], "segments": []}
-    elif any(line["source"] is None for line in lines):
-        record |= {"reason": NO_SOURCE, "segments": []}
-    else:
-        segments = segment_scores(model, lines, str(cell / LINES_FILE))
-        record |= {"scores": [comet_score(model, segments, scored["scores"][0])], "device": model.device}
-        record["segments"] = [round(score, 4) for score in segments]
-    write_text(out / "comet.json", canonical_json(record))
 
 
 def _read(path: Path) -> Any:
@@ -188,13 +168,13 @@ def _read(path: Path) -> Any:
 def with_references(system: System, store: Store, pair: Pair, name: str, hypotheses: Path) -> Any:
     """Return a decoded test set with its references."""
     from evaluate.scoring.references import find_gold_references, find_references
-    from evaluate.scoring.score import Decoded
+    from evaluate.scoring.score import DecodedTestSet
 
     data = system.data_path(store)
     folder, testset = data / system.reference_part(name), data / system.testset_part(name)
     gold = name == OPEN_TESTSET
     references = find_gold_references(folder, pair.target) if gold else find_references(folder, pair.name, testset)
-    return Decoded(
+    return DecodedTestSet(
         testset=name,
         pair=pair.name,
         language=pair.target,

@@ -58,7 +58,7 @@ class BadHeader(Exception):
     """A header is malformed; its text is safe to show."""
 
     def __init__(self, problem: Problem, what: str, tensor: str | None = None) -> None:
-        super().__init__(what if tensor is None else f"'{shown(tensor)}': {what}")
+        super().__init__(what if tensor is None else f"'{printable(tensor)}': {what}")
         self.problem = problem
         self.what = what
         self.tensor = tensor
@@ -173,7 +173,7 @@ def parse_header(data: bytes, file_size: int, limit: int = HEADER_LIMIT_BYTES) -
     except RecursionError:
         raise BadHeader("unreadable", "header: is nested too deeply") from None
     except ValueError as error:
-        raise BadHeader("unreadable", f"header: is not JSON in UTF-8: {shown(str(error))}") from None
+        raise BadHeader("unreadable", f"header: is not JSON in UTF-8: {printable(str(error))}") from None
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadHeader("unreadable", "header: __metadata__ is not a table of texts")
@@ -186,7 +186,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name, value in pairs:
         if name in table:
-            raise BadHeader("repeated", f"header gives the key '{shown(name)}' more than once")
+            raise BadHeader("repeated", f"header gives the key '{printable(name)}' more than once")
         table[name] = value
     return table
 
@@ -196,7 +196,7 @@ def _tensor_info(name: str, entry: Any) -> TensorInfo:
         raise BadHeader("unreadable", "has not exactly dtype, shape and data_offsets", name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        spelled = f"'{shown(dtype, 80)}'" if isinstance(dtype, str) else type(dtype).__name__
+        spelled = f"'{printable(dtype, 80)}'" if isinstance(dtype, str) else type(dtype).__name__
         raise BadHeader("unreadable", f"unknown dtype {spelled}; known: {', '.join(DTYPE_BYTES)}", name)
     if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
         raise BadHeader("unreadable", "has a shape or offsets that are no sizes", name)

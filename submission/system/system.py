@@ -46,9 +46,9 @@ REVISIONS = {
     "awq": 2,
     "quantize": 3,
     "segment": 3,
-    "decode": 3,
+    "decode": 4,
     "loss": 2,
-    "score": 4,
+    "score": 5,
     "comet": 1,
 }
 
