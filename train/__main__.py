@@ -74,10 +74,10 @@ def merge(args: argparse.Namespace) -> None:
     base, tuned = _base(system, store), store.need(system.stage("finetune"))
 
     def make(out: Path) -> None:
-        from train.merge import merge_adapter, write_provenance
+        from train.merge import merge_adapter, write_merge_report
 
         merge_adapter(base, tuned / "adapter", out)
-        write_provenance(tuned, out)
+        write_merge_report(tuned, out)
 
     print(store.obtain(system.stage("merge"), make))
 

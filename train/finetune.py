@@ -11,7 +11,7 @@ Which linears get an adapter is the recipe's `finetune.roles`. The paper does no
 head alone, as peft does.
 
 The artifact: adapter/ (adapter_config.json, adapter_model.safetensors), log.jsonl (step with loss, learning_rate,
-grad_norm, or with eval_loss and eval_bleu_<language>), curve.csv, curve.svg, curve.png, report.json.
+grad_norm, or with eval_loss and eval_bleu_<language>), curve.csv, curve.svg, curve.png, finetuning_report.json.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from train.loss_curve import BLEU, write_plots, write_table
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
 from train.sharding import check_sharded, check_sharding
 
-REPORT = "report.json"
+REPORT = "finetuning_report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""
 KEPT_FEATURES_BYTES = 512 << 20
 """Audio features up to this size are computed once, before the first step, and kept; beyond it data workers compute

@@ -21,6 +21,7 @@ from submission.runtime.audio import duration_samples
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import missing_parts, required_parts
+from submission.system.recipe import Source
 from submission.system.recipe_files import read_recipe
 from submission.system.system import SHIPPED, System
 from submission.text.segments import SAMPLE_RATE, read_segments
@@ -88,7 +89,7 @@ def test_every_wav_is_mono_16_bit_at_16_khz_and_never_clips(data):
 
 @pytest.mark.parametrize("name", ["talks", "recordings"])
 def test_corpora_are_plain_ones_with_sentences_of_training(data, name):
-    found = list(reader_of("plain")(data / "corpora" / name, LANGUAGES))
+    found = list(reader_of(Source(name=name, format="plain"))(data / "corpora" / name, LANGUAGES))
     assert len(found) == {"talks": SMALL.clips, "recordings": SMALL.recordings * SMALL.most_lines}[name]
     assert len({candidate.id for candidate in found}) == len(found)
     for candidate in found:
@@ -110,7 +111,7 @@ def test_the_segmenter_can_learn_from_the_long_recordings(data):
 @pytest.mark.parametrize("split, talks", [("dev", 5), ("eval", 4)])
 def test_acl_6060_has_gold_segments_that_are_exact_cuts_in_the_order_of_its_text(data, split, talks):
     folder = data / "acl_6060" / split
-    found = list(reader_of("acl6060")(folder, LANGUAGES))
+    found = list(reader_of(Source(name="acl", format="acl6060"))(folder, LANGUAGES))
     order = (folder / "FILE_ORDER").read_text("utf-8").split()
     assert len(order) == talks and order != sorted(order)
     assert list(dict.fromkeys(candidate.recording for candidate in found)) == [f"{name}.wav" for name in order]

@@ -11,7 +11,7 @@ import pytest
 from submission.errors import UserError
 from submission.runtime.audio import read_slice
 from submission.text.corpus import Utterance
-from tests.train.test_readers import write_audio
+from tests.train.support import write_audio
 from train.corpora import decoded_audio as module
 from train.corpora.decoded_audio import Decoded
 

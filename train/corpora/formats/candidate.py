@@ -1,4 +1,4 @@
-"""What a reader makes of a corpus, before anyone has looked at the audio."""
+"""An utterance as its corpus describes it, before its audio is checked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedAudio:
+    """An encoded audio file that is a value of a table."""
+
+    table: str
+    """Path of the parquet or arrow file, relative to the corpus folder."""
+    column: str
+    """Name of a column of bytes, or of a struct with the field `bytes`; `a.b` is field b of struct a."""
+    row: int
+    """From 0, counted through the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An utterance as its corpus describes it."""
+    """An utterance that has not been checked."""
 
     id: str
     """Unique within the corpus, and the same wherever the corpus lies."""
     audio: str
-    """Path of the audio file, relative to the corpus folder."""
+    """Path of the audio file, relative to the corpus folder; of embedded audio, the path that it is extracted to."""
+    embedded: EmbeddedAudio | None = None
     start: int
     """First sample at 16 kHz."""
     end: int | None
@@ -28,7 +41,7 @@ class Unparsed:
     """A line of a corpus that is not an utterance."""
 
     id: str
-    """Where it stands, `utterances.tsv line 7`."""
+    """Its position, `utterances.tsv line 7`."""
     why: str
     reason: str = "does not parse"
     """What it is counted under."""
