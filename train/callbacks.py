@@ -26,7 +26,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss")
 
 
-class Watch(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """Shows progress, stops a run that diverges, marks checkpoints once they are whole, and keeps the best adapter."""
 
     def __init__(self, folder: Path, tick: Callable[[float], None], meet: Callable[[], None]) -> None:

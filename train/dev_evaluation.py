@@ -39,8 +39,8 @@ def _rounds(batches: Sequence[list[int]], rank: int, processes: int) -> list[tup
     return [(batches[min(first + rank, len(batches) - 1)], first + rank < len(batches)) for first in rounds]
 
 
-class Dev:
-    """The utterances that fine-tuning is watched on."""
+class DevEvaluation:
+    """Loss and BLEU of the model on the dev utterances that it is not trained on."""
 
     def __init__(self, utterances: Utterances, batch_size: int, bleu_utterances: int, workers: int) -> None:
         """utterances: sorted by length, so that batches are; bleu_utterances: how many of each language get BLEU."""

@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,24 +43,25 @@ from submission.runtime.loading import load_processor
 from submission.runtime.prompt import end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.system.recipe import FinetuneOptions
-from submission.text.corpus import Utterance, read_corpus
+from submission.text.corpus import Utterance, iterate_corpus, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
 from train.callbacks import (
     ADAPTER_FILES,
     BEST,
     CHECKPOINTS,
-    Watch,
+    TrainingCallback,
     best_step,
     check_processes,
     last_complete,
     write_log,
 )
-from train.corpora.decoded_audio import Decoded
-from train.dev_evaluation import Dev
+from train.corpora.decoded_audio import DecodedAudio, Place
+from train.dev_evaluation import DevEvaluation
 from train.loss_curve import BLEU, write_plots, write_table
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
 from train.sharding import check_sharded, check_sharding
+from train.utterance_table import UtteranceTable, distinct_places, shared_places, write_utterance_table
 
 REPORT = "finetuning_report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""
@@ -85,9 +86,9 @@ class Task:
 
 
 class LoraTrainer(Trainer):
-    """Trainer that takes its batches from a plan, measures dev by `Dev` and writes adapters by `save_adapter`."""
+    """Trainer with planned batches, evaluation by `DevEvaluation`, and adapters written by `save_adapter`."""
 
-    def __init__(self, *, batches: PlannedBatches, dev: Dev, base_name: str, **arguments: Any) -> None:
+    def __init__(self, *, batches: PlannedBatches, dev: DevEvaluation, base_name: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.batches = batches
         self.dev = dev
@@ -201,17 +202,39 @@ def _finished(out: Path) -> dict[str, Any] | None:
     return json.loads((out / REPORT).read_text(encoding="utf-8"))
 
 
-def _read(corpus: Path, task: Task) -> tuple[list[Utterance], list[Utterance]]:
-    """Return what is trained on and what is watched: of dev, what is not trained on, sorted by length."""
-    train, dev = (read_corpus(corpus / f"{part}.jsonl") for part in ("train", "dev"))
-    if unknown := {u.target_lang for u in (*train, *dev)} - task.languages.keys():
+def _read(corpus: Path, task: Task, folder: Path) -> tuple[UtteranceTable, UtteranceTable]:
+    """Return the utterances to train on and those to evaluate on: of dev, what is not trained on, sorted by length.
+
+    folder: the first process writes both tables there, and all of them map the files.
+    """
+    paths = folder / "train.arrow", folder / "dev.arrow"
+    with PartialState().main_process_first():
+        if PartialState().is_main_process:
+            _write_tables(corpus, *paths)
+    train, dev = (UtteranceTable(path) for path in paths)
+    if unknown := {*train.languages, *dev.languages} - task.languages.keys():
         raise UserError("corpus", f"has the target languages {sorted(unknown)}", f"known: {sorted(task.languages)}")
-    trained = {(u.audio, u.start, u.end) for u in train}
-    watched = [u for u in dev if (u.audio, u.start, u.end) not in trained]
-    if not watched:
+    if not len(dev):
         what = "everything in dev.jsonl is in train.jsonl too"
         raise UserError(str(corpus), what, "hold recordings out: corpus.held_out_recordings in the recipe")
-    return train, sorted(watched, key=lambda u: u.end - u.start)
+    return train, dev
+
+
+def _write_tables(corpus: Path, train: Path, dev: Path) -> None:
+    """Write train.jsonl as a table, and dev.jsonl without what is trained on."""
+    utterances = read_corpus(corpus / "dev.jsonl")
+    places = {(u.audio, u.start, u.end) for u in utterances}
+    trained = set()
+
+    def noted() -> Iterator[Utterance]:
+        for u in iterate_corpus(corpus / "train.jsonl"):
+            if (place := (u.audio, u.start, u.end)) in places:
+                trained.add(place)
+            yield u
+
+    write_utterance_table(train, noted())
+    rest = [u for u in utterances if (u.audio, u.start, u.end) not in trained]
+    write_utterance_table(dev, sorted(rest, key=lambda u: u.end - u.start))
 
 
 def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
@@ -247,7 +270,7 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     if state.num_processes > 1:
         torch.manual_seed(options.seed + 1 + state.process_index)  # each its own dropout
     with _shown("finetune", steps - done, "steps") as tick:
-        trainer.add_callback(Watch(out, tick, state.wait_for_everyone))
+        trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _publish(trainer, base, corpus, options, out)
 
@@ -260,37 +283,37 @@ def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable
 def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
     check_sharding(os.environ)
     read_checkpoint(base)
-    train, watched = _read(corpus, task)
+    train, dev = _read(corpus, task, out / CHECKPOINTS)
     state = PartialState()
     if options.batch_size % state.num_processes:
         what = f"{options.batch_size} utterances cannot be shared evenly by {state.num_processes} processes"
         raise UserError("recipe: finetune.batch_size", what, "start a number of processes that divides it")
     processor = load_processor(base)
     end_token_id(processor, task.end_token)
-    keep = feature_bytes([*train, *watched], processor) <= KEPT_FEATURES_BYTES
+    keep = len(distinct_places(train, dev)) * feature_bytes(dev[:1], processor) <= KEPT_FEATURES_BYTES
     workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // state.num_processes - 1))
     make = functools.partial(
         Utterances,
         processor=processor,
-        audio=_decoded(data, out, [] if keep else [*train, *watched]),
+        audio=_decoded(data, out, [] if keep else shared_places(train, dev)),
         prompts=render_prompts(task.prompt, task.languages),
         end_token=task.end_token,
         keep=keep,
     )
-    heard, watched_heard = make(train), make(watched)
+    train_examples, dev_examples = make(train), make(dev)
     if keep:
-        with _shown("finetune: audio features", len(train) + len(watched), "utterances") as tick:
-            heard.hear_all(tick)
-            watched_heard.hear_all(tick)
-    batches = plan_batches([u.end - u.start for u in train], options.batch_size, options.epochs, options.seed)
+        with _shown("finetune: audio features", len(train) + len(dev), "utterances") as tick:
+            train_examples.hear_all(tick)
+            dev_examples.hear_all(tick)
+    batches = plan_batches(train.lengths.tolist(), options.batch_size, options.epochs, options.seed)
     trainer = LoraTrainer(
         batches=PlannedBatches(batches, options.batch_size, state.process_index, state.num_processes),
-        dev=Dev(watched_heard, options.batch_size, options.bleu_utterances, workers),
+        dev=DevEvaluation(dev_examples, options.batch_size, options.bleu_utterances, workers),
         base_name=task.model_name,
         model=load_adapted(base, options),
         args=training_arguments(out, options, len(batches), workers, state.num_processes),
-        train_dataset=heard,
-        eval_dataset=watched_heard,
+        train_dataset=train_examples,
+        eval_dataset=dev_examples,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
     check_sharded(os.environ, trainer.is_fsdp_enabled)
@@ -298,23 +321,24 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     return trainer
 
 
-def _decoded(data: Path, out: Path, utterances: list[Utterance]) -> Decoded:
-    """Return where samples are asked for, having decoded once what would be decoded for each of its utterances."""
-    decoded, state = Decoded(data, out / CHECKPOINTS / DECODED, utterances), PartialState()
+def _decoded(data: Path, out: Path, places: Sequence[Place]) -> DecodedAudio:
+    """Return the reader of samples, with each recording decoded once that would be decoded for each of its places."""
+    decoded, state = DecodedAudio(data, out / CHECKPOINTS / DECODED, places), PartialState()
     share = len(decoded.recordings()[state.process_index :: state.num_processes])
     with _shown("finetune: decoding", share, "recordings") as tick:
         decoded.decode(state.process_index, state.num_processes, state.wait_for_everyone, tick)
     return decoded
 
 
-def _sample(corpus: Path, utterances: list[Utterance]) -> dict[str, Any]:
+def _sample(corpus: Path, utterances: UtteranceTable) -> dict[str, Any]:
     """Return what identifies the utterances that were trained on."""
     languages: dict[str, dict[str, Any]] = {}
-    for language in sorted({u.target_lang for u in utterances}):
-        own = [u for u in utterances if u.target_lang == language]
-        hours = round(sum(u.end - u.start for u in own) / SAMPLE_RATE / 3600, 4)
-        languages[language] = {"utterances": len(own), "hours": hours}
-    names = sorted({u.id.partition("/")[0] for u in utterances})
+    own_language, lengths = utterances.arrow.column("target_lang").to_numpy(), utterances.lengths
+    for language in utterances.languages:
+        own = lengths[own_language == language]
+        languages[language] = {"utterances": len(own), "hours": round(int(own.sum()) / SAMPLE_RATE / 3600, 4)}
+    ids = (name for chunk in utterances.arrow.column("id").chunks for name in chunk.to_pylist())
+    names = sorted({name.partition("/")[0] for name in ids})
     return {"sha256": sha256_file(corpus / "train.jsonl"), "corpora": names, "languages": languages}
 
 

@@ -22,8 +22,8 @@ from submission.text.corpus import read_corpus, write_corpus
 from tests.train.finetuning_inputs import TASK, FinetuningInputs, options
 from train.batches import Utterances, collate_targets, render_prompts
 from train.callbacks import COMPLETE, last_complete
-from train.corpora.decoded_audio import Decoded
-from train.dev_evaluation import Dev, corpus_bleu
+from train.corpora.decoded_audio import DecodedAudio
+from train.dev_evaluation import DevEvaluation, corpus_bleu
 from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
 
@@ -59,8 +59,8 @@ def test_the_artifact_holds_no_checkpoint_no_pickle_and_no_time(finished: Path) 
     assert names == [
         *(f"adapter/adapter_{x}" for x in ("config.json", "model.safetensors")),
         *curves,
-        "log.jsonl",
         "finetuning_report.json",
+        "log.jsonl",
     ]
     config = json.loads((finished / "adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "small"
@@ -233,22 +233,22 @@ def test_bleu_is_that_of_greedy_translations(inputs: FinetuningInputs, tmp_path:
     prompts = render_prompts(TASK.prompt, TASK.languages)
     dev = sorted(read_corpus(inputs.corpus / "dev.jsonl"), key=lambda u: u.end - u.start)
 
-    made = Utterances(dev, processor, Decoded(inputs.data, tmp_path), prompts, TASK.end_token, keep=False)
-    watched = Dev(made, 3, 2, 0)
+    made = Utterances(dev, processor, DecodedAudio(inputs.data, tmp_path), prompts, TASK.end_token, keep=False)
+    watched = DevEvaluation(made, 3, 2, 0)
     longest = max(len(processor.tokenizer.encode(u.target)) for u in dev)
     texts = {"de": [], "zh": []}
     for u in dev:
         waveform = read_slice(inputs.data / u.audio, u.start, u.end)
-        inputs = build_inputs(processor, [waveform], [prompts[u.target_lang]])
-        answer = model.generate(**inputs, do_sample=False, max_new_tokens=2 * longest)[0].tolist()
-        answer = answer[inputs["input_ids"].shape[1] :]
+        batch = build_inputs(processor, [waveform], [prompts[u.target_lang]])
+        answer = model.generate(**batch, do_sample=False, max_new_tokens=2 * longest)[0].tolist()
+        answer = answer[batch["input_ids"].shape[1] :]
         texts[u.target_lang].append(processor.tokenizer.decode(answer, skip_special_tokens=True))
     assert watched.translated == [0, 1, 2, 3]
     assert sorted(watched.translate([0, 1, 2, 3], model, False)) == sorted(texts["de"] + texts["zh"])
     scores = watched.bleu(Accelerator(cpu=True), model, synced=False)
     references = [[u.target for u in dev if u.target_lang == language] for language in ("de", "zh")]
     assert scores == {x: corpus_bleu(x, texts[x], lines) for x, lines in zip(("de", "zh"), references, strict=True)}
-    assert Dev(made, 3, 0, 0).bleu(Accelerator(cpu=True), model, synced=False) == {}
+    assert DevEvaluation(made, 3, 0, 0).bleu(Accelerator(cpu=True), model, synced=False) == {}
 
 
 def test_bleu_of_chinese_counts_characters() -> None:
@@ -268,7 +268,7 @@ def test_a_batch_that_processes_cannot_share_evenly_is_refused(
 def test_an_inverted_index_is_the_same_example_without_labels(inputs: FinetuningInputs, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(inputs.base)
     prompts = render_prompts(TASK.prompt, TASK.languages)
-    dev, audio = read_corpus(inputs.corpus / "dev.jsonl"), Decoded(inputs.data, tmp_path)
+    dev, audio = read_corpus(inputs.corpus / "dev.jsonl"), DecodedAudio(inputs.data, tmp_path)
     made = Utterances(dev, processor, audio, prompts, TASK.end_token, keep=True)
     pad = processor.tokenizer.pad_token_id
     some, none = (collate_targets([made[index]], pad) for index in (1, ~1))
