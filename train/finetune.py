@@ -1,10 +1,10 @@
-"""LoRA fine-tuning through transformers.Trainer, made so that a killed run goes on and ends the same.
+"""Fine-tune LoRA adapters with transformers.Trainer; an interrupted run resumes and ends with the same bytes.
 
-What the stock Trainer does is kept: AdamW, linear decay after warm-up, gradient clipping at 1, its checkpoints. Four
-things are ours. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping,
+The stock Trainer's AdamW, linear decay after warm-up, gradient clipping at 1 and checkpoints are kept. Four things
+differ. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping,
 and so that several processes share each batch. A checkpoint counts only once a mark is written after its last byte
-(train.watch): a kill in the middle of writing one falls back to the one before. Dev is measured token by token
-(train.dev). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
+(train.callbacks): a run killed while it writes one resumes from the one before. Dev loss is measured token by token
+(train.dev_evaluation). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
 
 Which linears get an adapter is the recipe's `finetune.roles`. The paper does not say; `attn`, `mlp`, `audio.attn`,
 `audio.mlp` and `projector` are what peft calls `all-linear`, the set that its documentation recommends, and leave the
@@ -75,7 +75,7 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What the model learns to do, as the campaign fixes it."""
+    """The task that the campaign fixes: prompt, languages, end token."""
 
     model_name: str
     prompt: str
@@ -113,7 +113,7 @@ class LoraTrainer(Trainer):
             self.train_dataset,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
-            generator=torch.Generator(),  # its own, so that dropout's numbers do not depend on who loads what
+            generator=torch.Generator(),  # its own, so that dropout does not depend on which process loads what
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
             multiprocessing_context="spawn" if workers else None,
@@ -153,7 +153,7 @@ class LoraTrainer(Trainer):
 def training_arguments(
     folder: Path, options: FinetuneOptions, steps: int, workers: int, processes: int = 1
 ) -> TrainingArguments:
-    """Return the Trainer's settings. Nothing is reported anywhere and nothing is drawn on the screen by it."""
+    """Return the Trainer's settings; it reports to no service and prints no progress bar."""
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -189,16 +189,16 @@ def training_arguments(
         seed=options.seed,
     )
     if arguments.device.type == "cuda":
-        arguments._n_gpu = 1  # several devices are for several processes; torch's DataParallel is not meant
+        arguments._n_gpu = 1  # one device per process: never torch's DataParallel
     return arguments
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
-    """Return the report of a run that was killed after its last file, having removed what the kill left; or None."""
+    """Return the report of a run that was killed after its last file, and remove its checkpoints; else None."""
     if not (out / REPORT).is_file():
         return None
     if (out / CHECKPOINTS).is_dir():
-        shutil.rmtree(out / CHECKPOINTS)  # perhaps half removed already, marks and all: never to be resumed from
+        shutil.rmtree(out / CHECKPOINTS)  # perhaps partly removed already, so never to be resumed from
     return json.loads((out / REPORT).read_text(encoding="utf-8"))
 
 
@@ -226,19 +226,19 @@ def _write_tables(corpus: Path, train: Path, dev: Path) -> None:
     places = {(u.audio, u.start, u.end) for u in utterances}
     trained = set()
 
-    def noted() -> Iterator[Utterance]:
+    def recorded() -> Iterator[Utterance]:
         for u in iterate_corpus(corpus / "train.jsonl"):
             if (place := (u.audio, u.start, u.end)) in places:
                 trained.add(place)
             yield u
 
-    write_utterance_table(train, noted())
+    write_utterance_table(train, recorded())
     rest = [u for u in utterances if (u.audio, u.start, u.end) not in trained]
     write_utterance_table(dev, sorted(rest, key=lambda u: u.end - u.start))
 
 
-def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    """Return the report of a run that is finished, and the checkpoint to go on from."""
+def _resumable(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the report of a run that is finished, and the checkpoint to resume from."""
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         report = _finished(out)
         if report is not None:
@@ -248,15 +248,15 @@ def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
 
 
 def finetune(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> dict[str, Any]:
-    """Train adapters for the base model on train.jsonl of `corpus`, watching dev.jsonl; return the report.
+    """Train adapters for the base model on train.jsonl of `corpus`, evaluating on dev.jsonl; return the report.
 
-    out may hold what a killed run left; the run then goes on from its last complete checkpoint, and on a CPU it ends
-    with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to. Where a
+    out may hold the files of a killed run, which is then resumed from its last complete checkpoint; on a CPU it ends
+    with the bytes of an uninterrupted one. data: the folder that the utterances' audio is relative to. Where a
     launcher started several processes, all of them call this with the same arguments and share every batch.
     Raises UserError for a base that is not whole, for a batch that the processes cannot share evenly, and for a
     checkpoint that another number of processes wrote.
     """
-    report, checkpoint = _begin(out)
+    report, checkpoint = _resumable(out)
     if report is not None:
         return report
     if checkpoint is not None:
@@ -265,10 +265,10 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     steps, state = len(trainer.batches), PartialState()
     done = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     if checkpoint and state.is_main_process:
-        print(f"finetune: going on from step {done} of {steps}", file=sys.stderr, flush=True)
+        print(f"finetune: resuming from step {done} of {steps}", file=sys.stderr, flush=True)
     trainer.args.eval_on_start = checkpoint is None
     if state.num_processes > 1:
-        torch.manual_seed(options.seed + 1 + state.process_index)  # each its own dropout
+        torch.manual_seed(options.seed + 1 + state.process_index)  # dropout of its own per process
     with _shown("finetune", steps - done, "steps") as tick:
         trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -276,7 +276,7 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
 
 
 def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable[[float], None]]:
-    """Return `progress` in the first process, and what shows nothing in the others."""
+    """Return `progress` in the first process, and a function that shows nothing in the others."""
     return progress(label, total, unit) if PartialState().is_main_process else nullcontext(lambda amount: None)
 
 
@@ -369,7 +369,7 @@ def _describe(
 
 
 def _publish(trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, out: Path) -> dict[str, Any]:
-    """Write the artifact's files and remove the Trainer's own, among which are pickles; return the report."""
+    """Write the artifact's files and remove the Trainer's own files, some of them pickles; return the report."""
     history, step = trainer.state.log_history, trainer.state.global_step
     trainer.save_adapter_to(out / "adapter")
     if not trainer.is_world_process_zero():

@@ -51,7 +51,7 @@ def test_every_utterance_appears_once_per_language(data: Path) -> None:
     assert (first.audio, first.start, first.end) == ("corpora/talks/audio/u00.wav", 0, 16_000)
     assert (data / first.audio).is_file()
     counts = {"utterances": 20, "hours": 0.0082}
-    assert report["train"]["languages"]["zh"] == {"asked": "all", **counts, "corpora": {"talks": counts}}
+    assert report["train"]["languages"]["zh"] == {"requested": "all", **counts, "corpora": {"talks": counts}}
     assert json.loads((data / "out/corpus_report.json").read_text(encoding="utf-8")) == report
 
 
@@ -84,7 +84,7 @@ def test_a_corpus_with_fewer_utterances_than_asked_is_refused(data: Path) -> Non
 def test_fewer_than_asked_are_taken_where_the_recipe_allows_it(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = build(data, options(zh=21, fewer=True))
     assert report["train"]["languages"]["zh"]["utterances"] == 20
-    assert "zh: 20 utterances, 0.01 h, fewer than the 21 asked for" in capsys.readouterr().err
+    assert "zh: 20 utterances, 0.01 h, fewer than the 21 requested" in capsys.readouterr().err
 
 
 def test_hours_stand_beside_the_papers_where_the_recipe_asks_for_its_number(data: Path) -> None:

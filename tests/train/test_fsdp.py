@@ -90,7 +90,7 @@ def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
     assert (checkpoint.parent / "decoded.f32").stat().st_size == 4 * (8_000 + 12_000)
     done = launch(PROGRAM, tmp_path, *places, Path("finish"))
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {KILLED_AT_STEP} of 6" in done.stderr
+    assert f"resuming from step {KILLED_AT_STEP} of 6" in done.stderr
     folder = Path(done.stdout.strip())
     assert json.loads((folder / "finetuning_report.json").read_text(encoding="utf-8"))["processes"] == 2
     for name in ("loss", "grad_norm", "eval_loss", "learning_rate"):

@@ -16,15 +16,15 @@ from submission.text.corpus import read_corpus
 from tests.train.support import write_acl, write_audio, write_lines
 from train.corpora.build import build_corpus
 from train.corpora.formats import covost2, europarl_st
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 from train.corpora.formats.covost2 import split_cells
 
 LANGUAGES = ["de", "tr", "zh"]
 
 
-def candidates(reader, folder: Path, languages: list[str] = LANGUAGES) -> dict[str, Candidate]:
+def candidates(reader, folder: Path, languages: list[str] = LANGUAGES) -> dict[str, CorpusUtterance]:
     found = list(reader.read(folder, languages))
-    assert all(isinstance(candidate, Candidate) for candidate in found)
+    assert all(isinstance(candidate, CorpusUtterance) for candidate in found)
     return {candidate.id: candidate for candidate in found}
 
 

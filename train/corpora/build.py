@@ -1,8 +1,9 @@
 """Build `train.jsonl` and `dev.jsonl` from corpora in their own layouts: sampled and checked utterances.
 
 dev.jsonl is all of ACL 60/60 dev, in the campaign's languages: calibration and analyses read it, and fine-tuning
-watches its loss. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of train.jsonl, and
-both files are read from the same audio, gold or full, so that fine-tuning can exclude from dev what it trains on.
+measures its loss on it. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of
+train.jsonl, and both files are read from the same audio, gold or full, so that fine-tuning can exclude from dev what it
+trains on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from submission.text.corpus import BESIDE, Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.corpora.embedded_audio import EXTRACTED, remove_unused
 from train.corpora.formats import Reader, acl6060, reader_of
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 from train.corpora.paper_sizes import TABLE_3
 from train.corpora.sampling import Corpus, CorpusSample, rank, sample_utterances
 
@@ -47,11 +48,11 @@ def check(
             for c in corpora
             if language in c.quota
         ]
-        for name, asked, found in [*quotas, ("", count, len(result.taken[language]))]:
-            if not found or (found < asked and not options.allow_fewer):
+        for name, requested, found in [*quotas, ("", count, len(result.taken[language]))]:
+            if not found or (found < requested and not options.allow_fewer):
                 raise UserError(
                     f"{what}, target language {language}{name}",
-                    f"holds {found} usable utterances, the recipe asks for {asked or 'all, at least one'}",
+                    f"holds {found} usable utterances, the recipe asks for {requested or 'all, at least one'}",
                     "lower the number in the recipe (0 takes all there are), add a corpus, or write "
                     "corpus.allow_fewer = true",
                 )
@@ -68,7 +69,7 @@ def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
     """
     languages = {}
     for language, utterances in result.taken.items():
-        entry = {"asked": wanted[language] or "all", "utterances": len(utterances), "hours": _hours(utterances)}
+        entry = {"requested": wanted[language] or "all", "utterances": len(utterances), "hours": _hours(utterances)}
         parts: dict[str, list[Utterance]] = {}
         for utterance in utterances:
             parts.setdefault(utterance.id.partition("/")[0], []).append(utterance)
@@ -91,8 +92,8 @@ def _print_summary(part: str, report: dict[str, Any]) -> None:
         line = f"corpus {part}: {language}: {entry['utterances']:,} utterances, {entry['hours']:.2f} h"
         if "paper" in entry:
             line += f" (the paper: {entry['paper']['utterances']:,}, {entry['paper']['hours']:.2f} h)"
-        elif isinstance(entry["asked"], int) and entry["utterances"] < entry["asked"]:
-            line += f", fewer than the {entry['asked']:,} asked for"
+        elif isinstance(entry["requested"], int) and entry["utterances"] < entry["requested"]:
+            line += f", fewer than the {entry['requested']:,} requested"
         print(line, file=sys.stderr)
     reasons = [f"{reason}: {entry['count']:,}" for reason, entry in sorted(report["skipped"].items())]
     if report["clipped"]:
@@ -102,12 +103,12 @@ def _print_summary(part: str, report: dict[str, Any]) -> None:
 
 
 def _interleaved(result: CorpusSample) -> list[Utterance]:
-    """Return an utterance's languages beside each other, so that readers meet each audio once."""
+    """Return the utterances sorted by id, the languages of each side by side, so that they share one audio read."""
     return sorted((u for us in result.taken.values() for u in us), key=lambda u: (u.id, u.target_lang))
 
 
 def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOptions) -> frozenset[str]:
-    """Return the recordings of ACL 60/60 dev that are not to be trained on; none where it is no training corpus.
+    """Return the recordings of ACL 60/60 dev that are excluded from training; none where it is no training corpus.
 
     They come first in the order of sampling. UserError where all or none of them would be trained on.
     """
@@ -118,7 +119,7 @@ def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOpt
         raise UserError(
             "recipe: corpus.held_out_recordings",
             f"{options.held_out_recordings} of the {len(names)} recordings of {DEV_FOLDER}, which is a training corpus",
-            f"write 1 to {len(names) - 1}: fine-tuning watches its loss on recordings that it does not train on",
+            f"write 1 to {len(names) - 1}: dev loss is measured on recordings that are not trained on",
         )
     ordered = sorted(names, key=lambda name: rank(options.seed, "held out", name))
     return frozenset(ordered[: options.held_out_recordings])
@@ -127,7 +128,7 @@ def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOpt
 def _without(read: Reader, recordings: frozenset[str]) -> Reader:
     """Return a reader that leaves out some recordings."""
 
-    def rest(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
+    def rest(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | Unparsed]:
         for candidate in read(folder, languages):
             if isinstance(candidate, Unparsed) or candidate.recording not in recordings:
                 yield candidate

@@ -56,7 +56,7 @@ class DecodedAudio:
                 self.size_samples += place[2] - place[1]
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_samples": None}  # a data worker maps the file itself; a map would be sent as a copy
+        return self.__dict__ | {"_samples": None}  # a data worker maps the file itself: pickling a map copies it
 
     @property
     def _size_bytes(self) -> int:
@@ -87,7 +87,7 @@ class DecodedAudio:
             return
         partial = self._path.with_suffix(".partial")
         if rank == 0:
-            self._allot(partial)
+            self._allocate(partial)
         barrier()
         mine = set(self.recordings()[rank::processes])
         with partial.open("r+b") as file:
@@ -103,7 +103,7 @@ class DecodedAudio:
             partial.replace(self._path)
         barrier()
 
-    def _allot(self, partial: Path) -> None:
+    def _allocate(self, partial: Path) -> None:
         partial.unlink(missing_ok=True)
         free = shutil.disk_usage(partial.parent).free
         if free < self._size_bytes:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from train.corpora.formats.arrow_files import read_batches
-from train.corpora.formats.candidate import EmbeddedAudio
+from train.corpora.formats.corpus_utterance import EmbeddedAudio
 
 EXTRACTED = "audio"
 """Folder beside corpus.jsonl that holds the extracted files."""

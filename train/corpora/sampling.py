@@ -26,12 +26,12 @@ from submission.text.segments import SAMPLE_RATE
 from train.corpora.decoded_audio import seeks
 from train.corpora.embedded_audio import EXTRACTED, extract_audio
 from train.corpora.formats import Reader
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 SHORTEST_SECONDS = 0.2
-"""Below this there is no word to translate; it is also what segmentation leaves out."""
+"""Shorter utterances hold no word to translate; segmentation leaves them out too."""
 OVERHANG_SECONDS = 0.1
-"""An end up to this far behind the recording's is a rounded one, and is moved to it."""
+"""An end up to this far behind the recording's is a rounding error, and is moved to it."""
 LEAST_EXTRACTED = 1000
 """Extraction passes over the corpus' files, so never for fewer candidates than this at once."""
 
@@ -41,7 +41,7 @@ _Positions = tuple[int, int] | str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Where one corpus lies and who reads it."""
+    """One corpus: its folder, its reader and its share of the sample."""
 
     name: str
     folder: str
@@ -128,7 +128,7 @@ def rank(seed: int, corpus: str, name: str) -> bytes:
 
 
 def _audio_problem(audio: Path, start: int, end: int) -> str | None:
-    """Return why samples cannot be trained on, having read them: a header promises what a file may not hold."""
+    """Return why samples cannot be trained on, having read them: a header may promise more than the file holds."""
     try:
         samples = read_slice(audio, start, end)
     except UserError:
@@ -149,7 +149,9 @@ def _check_audio(audio: Path) -> CheckedAudio | str:
     return _audio_problem(audio, 0, samples) or CheckedAudio(samples, decoded=True)
 
 
-def _positions(candidate: Candidate, audio: Path, known: dict[Path, CheckedAudio | str], window: float) -> _Positions:
+def _positions(
+    candidate: CorpusUtterance, audio: Path, known: dict[Path, CheckedAudio | str], window: float
+) -> _Positions:
     """Return the utterance's first sample and the one after its last, or the reason why it cannot be used."""
     if audio not in known:
         known[audio] = _check_audio(audio)
@@ -162,7 +164,7 @@ def _positions(candidate: Candidate, audio: Path, known: dict[Path, CheckedAudio
     return _audio_problem(audio, *positions) or positions
 
 
-def _positions_within(candidate: Candidate, length: int, window_seconds: float) -> _Positions:
+def _positions_within(candidate: CorpusUtterance, length: int, window_seconds: float) -> _Positions:
     """Return an utterance's positions in a recording of `length` samples, or why it has none."""
     end = length if candidate.end is None else candidate.end
     if length < end <= length + OVERHANG_SECONDS * SAMPLE_RATE:
@@ -180,7 +182,7 @@ def _positions_within(candidate: Candidate, length: int, window_seconds: float) 
 
 
 def _read_all(corpora: Sequence[Corpus], data: Path, languages: Sequence[str], seed: int) -> list[tuple]:
-    """Return (corpus, candidate) for every utterance of the corpora, in drawing order."""
+    """Return (corpus, candidate) for every utterance of the corpora, in the order of sampling."""
     ranked = {}
     for corpus in corpora:
         for candidate in corpus.read(data / corpus.folder, languages):
@@ -227,12 +229,12 @@ def sample_utterances(
 class AudioFiles:
     """The audio file of each candidate; embedded audio is extracted for many candidates at a time."""
 
-    def __init__(self, data: Path, out: Path, candidates: Sequence[tuple[Corpus, Candidate | Unparsed]]) -> None:
+    def __init__(self, data: Path, out: Path, candidates: Sequence[tuple[Corpus, CorpusUtterance | Unparsed]]) -> None:
         self._data = data
         self._out = out
         self._candidates = candidates
 
-    def name(self, corpus: Corpus, candidate: Candidate) -> str:
+    def name(self, corpus: Corpus, candidate: CorpusUtterance) -> str:
         """Return the path as corpus.jsonl has it: below the data folder or, of embedded audio, beside corpus.jsonl."""
         if candidate.embedded is not None:
             return f"{BESIDE}{EXTRACTED}/{corpus.name}/{candidate.audio}"
@@ -249,7 +251,7 @@ class AudioFiles:
     def _extract(self, index: int, corpus: Corpus, count: int | None) -> None:
         """Extract the audio of as many candidates of a corpus as its quota has left, in one pass over its files."""
         rest = (c for other, c in itertools.islice(self._candidates, index, None) if other is corpus)
-        embedded = (c for c in rest if isinstance(c, Candidate) and c.embedded is not None)
+        embedded = (c for c in rest if isinstance(c, CorpusUtterance) and c.embedded is not None)
         wanted = {
             candidate.embedded: audio_path(self.name(corpus, candidate), self._data, self._out)
             for candidate in itertools.islice(embedded, None if count is None else max(count, LEAST_EXTRACTED))
@@ -260,7 +262,7 @@ class AudioFiles:
 def _examine(
     result: CorpusSample,
     corpus: Corpus,
-    candidate: Candidate | Unparsed,
+    candidate: CorpusUtterance | Unparsed,
     audio: AudioFiles,
     index: int,
     quota: Quota,
@@ -292,7 +294,9 @@ def _examine(
                 result.clipped.add(name)
 
 
-def _utterance(name: str, audio: str, positions: tuple[int, int], candidate: Candidate, language: str) -> Utterance:
+def _utterance(
+    name: str, audio: str, positions: tuple[int, int], candidate: CorpusUtterance, language: str
+) -> Utterance:
     return Utterance(
         id=name,
         audio=audio,

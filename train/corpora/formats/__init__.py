@@ -9,9 +9,9 @@ from pathlib import Path
 
 from submission.system.corpus_formats import CORPUS_FORMATS
 from submission.system.recipe import Source
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
-Reader = Callable[[Path, Sequence[str]], Iterator[Candidate | Unparsed]]
+Reader = Callable[[Path, Sequence[str]], Iterator[CorpusUtterance | Unparsed]]
 """Folder of a corpus and target languages -> its utterances in any order; UserError if it is not of the layout."""
 
 

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as record batches, with columns named by dotted paths."""
+"""Read parquet and Arrow files as record batches, with columns named by dotted paths."""
 
 from __future__ import annotations
 

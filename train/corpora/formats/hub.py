@@ -1,4 +1,4 @@
-"""A local snapshot of a hub dataset: parquet or arrow files, a row per utterance, audio in one of the columns.
+"""Read a local snapshot of a hub dataset: parquet or arrow files, a row per utterance, audio in one of the columns.
 
 The recipe names the files and the columns (docs/training.md). An audio column is what `datasets` calls `Audio` (a
 struct of bytes and path), a column of bytes, or a column of paths below the corpus folder. Files are read with pyarrow:
@@ -19,7 +19,7 @@ import pyarrow.compute
 from submission.errors import UserError
 from submission.system.schema import nearest
 from train.corpora.formats.arrow_files import column_type, read_batches, read_schema
-from train.corpora.formats.candidate import Candidate, EmbeddedAudio, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed
 
 SUFFIXES = (".parquet", ".arrow")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
@@ -32,7 +32,7 @@ def read(
     files: Sequence[str],
     columns: Mapping[str, str],
     targets: Mapping[str, str],
-) -> Iterator[Candidate | Unparsed]:
+) -> Iterator[CorpusUtterance | Unparsed]:
     """Yield every row of the files with its translations in the languages that `targets` has.
 
     files: paths or patterns below the folder; columns: audio, source, id, recording -> name of the column; targets:
@@ -121,7 +121,7 @@ class _Table:
     def names(self) -> list[str]:
         return sorted({*self.columns.values(), *self.targets.values()})
 
-    def candidate(self, row: int, cells: Mapping[str, Any]) -> Candidate | Unparsed:
+    def candidate(self, row: int, cells: Mapping[str, Any]) -> CorpusUtterance | Unparsed:
         """Return the utterance of a row; cells: column -> value, of audio as `_audio_cells` has it."""
         table = self.path.relative_to(self.folder).as_posix()
         where, name = f"{table} row {row}", f"{table}/{row:07d}"
@@ -136,7 +136,7 @@ class _Table:
         if not embedded and (place.is_absolute() or ".." in place.parts):
             return Unparsed(id=where, why=f"{path!r} leaves the corpus folder", reason="audio outside the corpus")
         suffix = place.suffix.lower() if place.suffix.lower() in AUDIO_SUFFIXES else ".audio"
-        return Candidate(
+        return CorpusUtterance(
             id=str(name),
             audio=f"{table}/{row:07d}{suffix}" if embedded else place.as_posix(),
             embedded=EmbeddedAudio(table=table, column=self.columns["audio"], row=row) if embedded else None,

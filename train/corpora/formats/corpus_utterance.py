@@ -18,11 +18,11 @@ class EmbeddedAudio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class CorpusUtterance:
     """An utterance that has not been checked."""
 
     id: str
-    """Unique within the corpus, and the same wherever the corpus lies."""
+    """Unique within the corpus, and the same wherever the corpus is stored."""
     audio: str
     """Path of the audio file, relative to the corpus folder; of embedded audio, the path that it is extracted to."""
     embedded: EmbeddedAudio | None = None
