@@ -37,14 +37,14 @@ class UtteranceTable(Sequence[Utterance]):
 
     def __init__(self, path: Path) -> None:
         """path: a file of `write_utterance_table`."""
-        self.path = path
-        self._dataset = _open(path)
+        self.__setstate__(path)
 
     def __getstate__(self) -> Path:
         return self.path
 
     def __setstate__(self, path: Path) -> None:
-        self.__init__(path)
+        self.path = path
+        self._dataset = _open(path)
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -69,7 +69,11 @@ def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
     """
     languages = {}
     for language, utterances in result.taken.items():
-        entry = {"requested": wanted[language] or "all", "utterances": len(utterances), "hours": _hours(utterances)}
+        entry: dict[str, Any] = {
+            "requested": wanted[language] or "all",
+            "utterances": len(utterances),
+            "hours": _hours(utterances),
+        }
         parts: dict[str, list[Utterance]] = {}
         for utterance in utterances:
             parts.setdefault(utterance.id.partition("/")[0], []).append(utterance)

@@ -46,8 +46,8 @@ class DecodedAudio:
         self._path = path
         self._samples: np.ndarray | None = None
         places = sorted(set(places))
-        shared = Counter(audio for audio, _, _ in places)
-        shared = {audio for audio, count in shared.items() if count > 1 and not seeks(data / audio)}
+        counts = Counter(audio for audio, _, _ in places)
+        shared = {audio for audio, count in counts.items() if count > 1 and not seeks(data / audio)}
         self._offsets: dict[Place, int] = {}
         self.size_samples = 0
         for place in places:

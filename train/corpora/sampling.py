@@ -240,9 +240,8 @@ class AudioFiles:
             return f"{BESIDE}{EXTRACTED}/{corpus.name}/{candidate.audio}"
         return (PurePosixPath(corpus.folder) / candidate.audio).as_posix()
 
-    def path(self, index: int, quota: Quota) -> Path:
-        """Return the file of the candidate at an index, with all that may be needed after it extracted beside it."""
-        corpus, candidate = self._candidates[index]
+    def path(self, index: int, corpus: Corpus, candidate: CorpusUtterance, quota: Quota) -> Path:
+        """Return the file of the candidate at an index; if it is to be extracted, those that may follow are too."""
         path = audio_path(self.name(corpus, candidate), self._data, self._out)
         if candidate.embedded is not None and not path.is_file():
             self._extract(index, corpus, quota.most_left(corpus.name))
@@ -251,10 +250,10 @@ class AudioFiles:
     def _extract(self, index: int, corpus: Corpus, count: int | None) -> None:
         """Extract the audio of as many candidates of a corpus as its quota has left, in one pass over its files."""
         rest = (c for other, c in itertools.islice(self._candidates, index, None) if other is corpus)
-        embedded = (c for c in rest if isinstance(c, CorpusUtterance) and c.embedded is not None)
+        embedded = ((c.embedded, c) for c in rest if isinstance(c, CorpusUtterance) and c.embedded is not None)
         wanted = {
-            candidate.embedded: audio_path(self.name(corpus, candidate), self._data, self._out)
-            for candidate in itertools.islice(embedded, None if count is None else max(count, LEAST_EXTRACTED))
+            value: audio_path(self.name(corpus, candidate), self._data, self._out)
+            for value, candidate in itertools.islice(embedded, None if count is None else max(count, LEAST_EXTRACTED))
         }
         extract_audio(self._data / corpus.folder, wanted)
 
@@ -278,7 +277,7 @@ def _examine(
     languages = [language for language in languages if language in candidate.targets]
     if not languages:
         return
-    positions = _positions(candidate, audio.path(index, quota), result.recordings, window)
+    positions = _positions(candidate, audio.path(index, corpus, candidate, quota), result.recordings, window)
     for language in languages:
         if isinstance(positions, str):
             result.skip(positions, f"{name} {language}")
