@@ -39,7 +39,7 @@ def _task(system: System) -> Task:
 
 
 def corpus(args: argparse.Namespace) -> None:
-    """Draw and check what to train on."""
+    """Sample utterances from the recipe's corpora and check their audio and texts."""
     system, store = open_system(args)
     data = system.data_path(store)
 
@@ -54,14 +54,14 @@ def corpus(args: argparse.Namespace) -> None:
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """Train LoRA adapters on the corpus; a killed run goes on where it was. `torchrun -m train finetune` shares it."""
+    """Train LoRA adapters on the corpus; an interrupted run resumes. Start it by torchrun for several devices."""
     system, store = open_system(args)
-    data, drawn = system.data_path(store), store.need(system.stage("corpus"))
+    data, corpus = system.data_path(store), store.need(system.stage("corpus"))
 
     def make(out: Path) -> None:
         from train.finetune import finetune
 
-        finetune(_base(system, store), drawn, data, _task(system), system.recipe.finetune, out)
+        finetune(_base(system, store), corpus, data, _task(system), system.recipe.finetune, out)
 
     folder = obtain_together(store, system.stage("finetune"), make)
     if folder is not None:
@@ -69,15 +69,15 @@ def finetune(args: argparse.Namespace) -> None:
 
 
 def merge(args: argparse.Namespace) -> None:
-    """Fold the adapters into the base model."""
+    """Merge the adapters into the base model."""
     system, store = open_system(args)
     base, tuned = _base(system, store), store.need(system.stage("finetune"))
 
     def make(out: Path) -> None:
-        from train.merge import merge_adapter, write_provenance
+        from train.merge import merge_adapter, write_merge_report
 
         merge_adapter(base, tuned / "adapter", out)
-        write_provenance(tuned, out)
+        write_merge_report(tuned, out)
 
     print(store.obtain(system.stage("merge"), make))
 
@@ -88,11 +88,11 @@ def bench(args: argparse.Namespace) -> None:
     if args.full_size:
         _bench_full_size(system, args)
         return
-    data, drawn = system.data_path(store), store.need(system.stage("corpus"))
+    data, corpus = system.data_path(store), store.need(system.stage("corpus"))
     from train.bench.input import Rate, bench_input
     from train.bench.step import bench_step
 
-    run_with = (_base(system, store), drawn, data, _task(system), system.recipe.finetune)
+    run_with = (_base(system, store), corpus, data, _task(system), system.recipe.finetune)
     step = bench_step(*run_with, steps=args.steps, turns=args.turns)
     ours = step["ours"]
     consumed = Rate(ours["utterances_per_second"], step["batch_size"] / ours["cpu_seconds_per_step"])
@@ -129,7 +129,7 @@ def _bench_full_size(system: System, args: argparse.Namespace) -> None:
 
 
 def _at_least(least: int) -> Callable[[str], int]:
-    """Return an argparse type: whole numbers from `least` on."""
+    """Return an argparse type: whole numbers of at least `least`."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -152,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
         if function is bench:
             steps = "steps of each run, of which the first two are not timed (default: %(default)s)"
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
-            turns = "how often the two take turns (default: %(default)s)"
+            turns = "runs of each loop, in turn (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
             full = "the step alone, of random weights at the size of the iwslt26 model, on the GPU there is"
             verb.add_argument("--full-size", action="store_true", help=full)

@@ -19,7 +19,7 @@ from submission.runtime.families import RUNTIMES, runtime_of_processor
 from submission.runtime.families.family import AudioFeatures
 from submission.runtime.prompt import Example, collate, encode, extract_features, render_prompt
 from submission.text.corpus import Utterance
-from train.corpora.decoded_audio import Decoded
+from train.corpora.decoded_audio import DecodedAudio
 
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""
@@ -79,7 +79,7 @@ class Utterances(Dataset[Example]):
         self,
         utterances: Sequence[Utterance],
         processor: Any,
-        audio: Decoded,
+        audio: DecodedAudio,
         prompts: dict[str, str],
         end_token: str,
         keep: bool,

@@ -87,7 +87,10 @@ def worst_tables(result: FolderResult) -> list[Table]:
         scored = [(metric.sentence_score(one.hypothesis, [one.reference]).score, one) for one in result.lines]
         worst = sorted(scored, key=lambda item: item[0])[:WORST]
         rows = [
-            Row(head=printable(one.recording, 80), cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))))
+            Row(
+                head=printable(one.recording, 80),
+                cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))),
+            )
             for value, one in worst
         ]
         columns = (Column(title="chrF"), Column(title="reference", text=True), Column(title="translation", text=True))
