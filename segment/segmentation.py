@@ -8,7 +8,7 @@ from typing import Any
 
 from segment.audio_validation import checked_length, rough_seconds
 from segment.methods.gap_filling import Stretch, uncovered
-from segment.methods.registry import METHODS
+from segment.methods.registry import Method
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, listen
 from segment.probabilities.vad import speech_stretches
 from segment.report import REPORT, Coverage, make_report, together
@@ -43,7 +43,7 @@ def cut_freely(
     A recording that cannot be read costs no other: what is heard in the rest is remembered before UserError names
     every bad one.
     """
-    method = METHODS[options.method]
+    method: Method = options.about.load()
     segments, coverages = [], []
     for recording, heard in _all_heard(testset.recordings, listener, memory, label):
         cuts = method(heard, options)

@@ -20,7 +20,6 @@ from unicodedata import normalize
 
 from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
-from segment.methods.registry import CLASSIFYING
 from segment.probabilities.detectors import make_listener
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import together
@@ -29,7 +28,8 @@ from segment.testset import Recording, TestSetFolder, find_segments_file, read_g
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
-from submission.system.system import REVISIONS, System
+from submission.system.revisions import REVISIONS
+from submission.system.system import System
 from submission.text.segments import Segment
 
 LABEL = "segment"
@@ -115,7 +115,7 @@ class Cut:
         return {"segmentation": "free", **asdict(self.options), "classifier": self._digest()}
 
     def _digest(self) -> str:
-        if self.options.method not in CLASSIFYING:
+        if not self.options.about.needs_classifier:
             return ""
         where = str(self.classifier or f"method {self.options.method}")
         if self.classifier is None or not all((self.classifier / name).is_file() for name in (CONFIG, WEIGHTS)):

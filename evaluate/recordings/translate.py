@@ -32,11 +32,11 @@ from evaluate.comparing.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.decoding.audio_files import readable_in_pieces
 from evaluate.decoding.decode import Outcome, decode
 from evaluate.decoding.hypotheses import read_hypotheses
+from evaluate.decoding.loading import load_on
 from evaluate.recordings.folder_scores import find_fitting, score_lines, score_texts
 from evaluate.recordings.recording_folder import Segmenting
 from evaluate.report.pages.translation_page import PAGE, FolderResult, write_page
 from evaluate.scoring.references import References
-from evaluate.stages import load_on
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import coverage_lines
 from segment.testset import TestSetFolder

@@ -56,7 +56,7 @@ def command_line(args: argparse.Namespace) -> str:
     listed = (("--also", args.also), ("--upload", args.upload), ("--only", args.only))
     named += [(option, value) for option, values in listed for value in values]
     words = [word for option, value in named if value for word in (option, str(value))]
-    return shlex.join(["python", "-m", "evaluate", "ablate", *words])
+    return shlex.join(["python", "-m", "evaluate", "report", *words])
 
 
 def plan(asked: Asked) -> Works:

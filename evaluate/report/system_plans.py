@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate import stages
-from segment.stages import listeners, segmented
+from evaluate import system_stages
+from segment.stages import segmented, shared_detectors
 from submission.store.store import Stage, Store
 from submission.system.campaign import Pair
-from submission.system.system import OPEN_TESTSET, System
+from submission.system.data_folder import OPEN_TESTSET
+from submission.system.system import System
 
 Cell = tuple[Pair, str]
 """A pair and a test set."""
@@ -54,7 +55,7 @@ class Work:
     def comet_stage(self, pair: Pair, name: str) -> Stage | None:
         """Return the stage of COMET's figures of one cell, which another environment builds; None without a model."""
         folder = self.comet or self.system.comet_model()
-        return self.system.comet_stage(self.system.comet_digest(folder), f"{pair.name}/{name}") if folder else None
+        return self.system.comet_stage(folder, f"{pair.name}/{name}") if folder else None
 
     def missing(self) -> list[Stage]:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
@@ -81,7 +82,7 @@ def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every
 def _by_references(system: System, store: Store, asked: Sequence[Cell]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
     """Return those that have references, and the others."""
     data = system.data_path(store)
-    having = [cell for cell in asked if stages.has_references(system, data, *cell)]
+    having = [cell for cell in asked if system_stages.has_references(data, *cell)]
     return tuple(having), tuple(cell for cell in asked if cell not in having)
 
 
@@ -112,16 +113,17 @@ def build(works: Sequence[Work], device: str) -> None:
 
 def _build(work: Work, missing: set[str], device: str) -> None:
     system, store = work.system, work.store
-    campaign, load = system.campaign, stages.loader(system, store, device)
-    listener = listeners(system, system.data_path(store))
-    for name in work.testsets:
-        if system.stage("segment", name).key in missing:
-            segmented(system, store, campaign.testset(name), listener)
+    load = system_stages.shared_model(device)
+    segmentations = [system.stage("segment", name) for name in work.testsets]
+    detectors = shared_detectors(segmentations, system.recipe.segment.batch_size)
+    for stage in segmentations:
+        if stage.key in missing:
+            segmented(stage, store, detectors)
     if work.loss and system.loss_stage().key in missing:
-        stages.lost(system, store, load)
+        system_stages.lost(system, store, load)
     for pair, name in work.cells:
         decode, score = work.cell_stages(pair, name)
         if decode.key in missing:
-            stages.decoded(system, store, pair, name, load)
+            system_stages.decoded(system, store, pair, name, load)
         if score.key in missing:
-            stages.scored_cell(system, store, pair, name)
+            system_stages.scored_cell(system, store, pair, name)

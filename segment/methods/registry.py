@@ -1,4 +1,4 @@
-"""Ways to cut a recording, behind one interface, by the name that recipes use.
+"""Segmentation methods behind one interface; `submission.system.registry` lists them by the name that recipes use.
 
 A method is a function of what was heard in a recording; it reads no audio and loads no model.
 
@@ -75,13 +75,3 @@ def cut_track(track: np.ndarray, samples: int, options: SegmentOptions, frame_ra
 def _samples(options: SegmentOptions) -> tuple[int, int]:
     """Return the longest and the shortest segment in samples."""
     return int(options.max_seconds * SAMPLE_RATE), int(options.min_seconds * SAMPLE_RATE)
-
-
-METHODS: dict[str, Method] = {
-    "shas": cut_by_classifier,
-    "shas+vad": cut_by_classifier_and_cover,
-    "vad": cut_by_voice,
-    "fixed": cut_evenly,
-}
-CLASSIFYING = ("shas", "shas+vad")
-"""Methods that ask the classifier."""

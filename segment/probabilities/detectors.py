@@ -12,7 +12,6 @@ import torch
 
 from segment.classifier.compatibility import original_tracks
 from segment.classifier.model import Classifier, load_classifier
-from segment.methods.registry import CLASSIFYING
 from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
 from segment.probabilities.windows import probability_tracks
@@ -33,7 +32,7 @@ def make_listener(options: SegmentOptions, classifier: Path, digest: str, revisi
     revision: of the stage, so that what an older one heard is not taken for what this one would.
     """
     voice = voice_listener(revision)
-    if options.method not in CLASSIFYING:
+    if not options.about.needs_classifier:
         return voice
 
     @functools.cache

@@ -93,6 +93,6 @@ def results(campaign: str = "miniature", **more) -> Results:
         testsets=("ACL", "ACCENT"),
         testsets_of={"en-de": ("ACL", "ACCENT"), "en-zh": ("ACL",)},
         open_testset="ACL6060",
-        commands={part: f"python -m evaluate ablate --only {part}" for part in ("systems", "uploads", "segmentations")},
+        commands={part: f"python -m evaluate report --only {part}" for part in ("systems", "uploads", "segmentations")},
         **(values | more),
     )

@@ -17,9 +17,9 @@ from submission.errors import UserError
 from submission.model.families import ARCHITECTURES, read_config, shipped_config
 from submission.progress import progress
 from submission.system.campaign import Campaign
+from submission.system.data_folder import SHIPPED
 from submission.system.recipe import Recipe
 from submission.system.schema import parse
-from submission.system.system import SHIPPED
 from submission.text.characters import shown
 
 CONFIG = "model/config.json"
