@@ -1,1 +1,1 @@
-"""Recordings in, segments out: the SHAS classifier, divide-and-conquer, and what organisers segmented themselves."""
+"""Segmentation of recordings: the SHAS classifier, divide-and-conquer, gap filling, and given segments."""

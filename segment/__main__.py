@@ -1,9 +1,8 @@
-"""`python -m segment`: cut recordings into segments, look at them; train, convert, measure the classifier."""
+"""`python -m segment`: segment recordings and plot them; train, convert and measure the classifier."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def segment_testsets(args: argparse.Namespace) -> None:
-    """Build the stages segment:<NAME> of a system: free test sets are cut, given segments made regular.
+    """Build the stages segment:<NAME> of a system: free test sets are segmented, given segments checked.
 
     Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
     segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment import stages
-    from segment.report import REPORT, coverage_lines, together
+    from segment.report import combined_error, coverage_lines, read_report
     from submission.store.launch import launched
 
     system, store = open_system(args)
@@ -37,11 +36,11 @@ def segment_testsets(args: argparse.Namespace) -> None:
     detectors = stages.shared_detectors(wanted, system.recipe.segment.batch_size)
     launch = launched()
     if launch.processes > 1:
-        from segment.segmentation import listen_to_share
+        from segment.segmentation import detect_share
 
         left = [stage for stage in wanted if store.record(stage) is None]
         shares = [(store.locate(stage.inputs["audio"]), _detectors_of(stage, store, detectors)) for stage in left]
-        listen_to_share(shares, stages.probability_cache(store), launch)
+        detect_share(shares, stages.probability_cache(store), launch)
         if launch.rank > 0:
             return
     errors = []
@@ -51,10 +50,10 @@ def segment_testsets(args: argparse.Namespace) -> None:
         except UserError as error:
             errors.append(error)
             continue
-        report = json.loads((built / REPORT).read_text(encoding="utf-8"))
+        report = read_report(built)
         print(f"{stage.id} ({report.get('method', 'given')})", *coverage_lines(report), sep="\n", flush=True)
     if errors:
-        raise together(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
+        raise combined_error(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
 
 
 def _detectors_of(stage: Stage, store: Store, shared: SharedDetectors) -> Detectors:
@@ -95,9 +94,9 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert a published SHAS checkpoint, and the wav2vec 2.0 model that it stands on, into a classifier folder.
+    """Convert a published SHAS checkpoint, and the wav2vec 2.0 model that it was trained on, into a classifier folder.
 
-    Only tensors and settings are unpickled; a file that names anything else is refused. Prints what was made.
+    Only tensors and settings are unpickled; a file that names anything else is refused. Prints its size.
     """
     import torch
 
@@ -113,8 +112,8 @@ def convert(args: argparse.Namespace) -> None:
     print(canonical_json(made), end="")
 
 
-def draw(args: argparse.Namespace) -> None:
-    """Draw recordings of a test set that is segmented: loudness, probabilities, segments, and dropped speech.
+def plot(args: argparse.Namespace) -> None:
+    """Plot recordings of a segmented test set: loudness, probabilities, segments, and dropped speech.
 
     Writes <recording>.svg and <recording>.png, and prints their paths.
     """
@@ -124,9 +123,8 @@ def draw(args: argparse.Namespace) -> None:
     built = store.need(stage)
     from segment import stages
     from segment.audio_validation import checked_reader
-    from segment.plotting import Picture
-    from segment.plotting import draw as draw_picture
-    from segment.probabilities.speech_probabilities import listen
+    from segment.plotting import RecordingPlot, write_plot
+    from segment.probabilities.speech_probabilities import detect_speech
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
     from submission.text.segments import read_segments
@@ -139,16 +137,17 @@ def draw(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = [recording for name, recording in recordings.items() if name in args.recording or not args.recording]
     shared = stages.shared_detectors([stage], system.recipe.segment.batch_size)
-    for recording, heard in listen(chosen, _detectors_of(stage, store, shared), stages.probability_cache(store)):
-        if isinstance(heard, UserError):
-            raise heard
-        picture = Picture(
+    detectors = _detectors_of(stage, store, shared)
+    for recording, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
+        if isinstance(probabilities, UserError):
+            raise probabilities
+        recording_plot = RecordingPlot(
             title=f"{recording.name}, {stage.options.get('method', 'given')}",
-            heard=heard,
+            probabilities=probabilities,
             segments=[(s.start, s.end) for s in segments if s.recording == recording.name],
             read=checked_reader(recording.path),
         )
-        print(*draw_picture(picture, args.out / recording.name), sep="\n", flush=True)
+        print(*write_plot(recording_plot, args.out / recording.name), sep="\n", flush=True)
 
 
 def _add_corpus(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +156,7 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="where the utterances lie: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml",
+        help="utterances: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml",
     )
     parser.add_argument(
         "--audio-root", type=Path, required=True, metavar="DIR", help="what the corpus's audio paths are relative to"
@@ -176,19 +175,19 @@ def main() -> int:
         "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
     )
 
-    verb = verbs.add_parser("draw", help="pictures of segmented recordings", description=draw.__doc__)
-    verb.set_defaults(verb=draw)
+    verb = verbs.add_parser("plot", help="plots of segmented recordings", description=plot.__doc__)
+    verb.set_defaults(verb=plot)
     add_system_arguments(verb)
-    verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to draw")
+    verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to plot")
     verb.add_argument(
         "--recording", action="append", default=[], metavar="FILE", help="only this one (may be repeated; default: all)"
     )
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pictures go")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the plots are written")
 
     verb = verbs.add_parser("convert", help="a classifier from a SHAS checkpoint", description=convert.__doc__)
     verb.set_defaults(verb=convert)
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
     verb.add_argument(
         "--wav2vec2",
         metavar="DIR",
@@ -199,7 +198,7 @@ def main() -> int:
     verb = verbs.add_parser("train", help="train a classifier on long recordings", description=train.__doc__)
     verb.set_defaults(verb=train)
     _add_corpus(verb)
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
     verb.add_argument(
         "--config", default="tiny", help="size, a name in segment/classifier/model.py (default: %(default)s)"
     )

@@ -1,7 +1,7 @@
-"""Recordings as they arrive: how long they are, and their samples, or by name what is wrong with them.
+"""Validation of recordings: the length and samples of a file, or an error that names it and what is wrong.
 
 A file that was cut off while it was copied is the trap: a wav or mp3 then still opens, and is merely shorter. Its
-header says how long it should be, so it is refused. (An ogg file does not say; it is taken for what it holds.)
+header says how long it should be, so it is refused. (An ogg file has no such header, so a truncated one passes.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from submission.errors import UserError
 from submission.runtime.audio import duration_samples, read_slice
 from submission.text.segments import SAMPLE_RATE
 
-AGAIN = "it may have been cut off on its way: get it again"
+COPY_AGAIN = "it may have been cut off while it was copied: copy it again"
 UNKNOWN_BYTES = 0x7FFF0000
-"""Sizes from here on in a wav header are what a writer puts there that cannot go back: it does not know."""
+"""Sizes from here on in a wav header are written by streaming encoders, which do not know the size."""
 TOLERATED_SECONDS = 0.5
 """By how much a compressed file may be shorter than its header says: encoders pad, and some count the padding."""
 
@@ -35,15 +35,15 @@ def checked_length(path: Path) -> int:
         raise UserError(str(path), "has no samples", "replace it or take it out of FILE_ORDER")
     missing = _missing_wav_bytes(path)
     if missing:
-        raise UserError(str(path), f"lacks {missing:,} of the bytes that its header counts", AGAIN)
+        raise UserError(str(path), f"lacks {missing:,} of the bytes that its header counts", COPY_AGAIN)
     claimed, seconds = rough_seconds(path), samples / SAMPLE_RATE
     if claimed - seconds > TOLERATED_SECONDS:
-        raise UserError(str(path), f"holds {seconds:.2f} s, its header says {claimed:.2f} s", AGAIN)
+        raise UserError(str(path), f"holds {seconds:.2f} s, its header says {claimed:.2f} s", COPY_AGAIN)
     return samples
 
 
 def rough_seconds(path: Path) -> float:
-    """Return how long a recording is by its header alone; 0 where that cannot be told."""
+    """Return how long a recording is by its header alone; 0 where it does not say."""
     try:
         return soundfile.info(str(path)).duration
     except soundfile.SoundFileError:
@@ -56,7 +56,7 @@ def rough_seconds(path: Path) -> float:
 
 
 def _missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not know."""
+    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not say."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -71,19 +71,21 @@ def _missing_wav_bytes(path: Path) -> int:
 
 
 def checked_reader(path: Path) -> Read:
-    """Return a reader of a recording's samples that refuses what is damaged: too short, undecodable, or no numbers."""
+    """Return a reader of a recording's samples that refuses damage: too short, undecodable, or not finite."""
 
     def read(start: int, end: int) -> np.ndarray:
         where = f"at {start / SAMPLE_RATE:.2f} s"
         try:
             samples = read_slice(path, start, end)
         except soundfile.SoundFileError as error:
-            raise UserError(str(path), f"cannot be read {where} ({error})", AGAIN) from error
+            raise UserError(str(path), f"cannot be read {where} ({error})", COPY_AGAIN) from error
         if len(samples) != end - start:
-            raise UserError(str(path), f"ends {where} or soon after, before the end that its header gives", AGAIN)
+            raise UserError(str(path), f"ends {where} or soon after, before the end that its header gives", COPY_AGAIN)
         if not np.isfinite(samples).all():
             second = (start + int(np.flatnonzero(~np.isfinite(samples))[0])) / SAMPLE_RATE
-            raise UserError(str(path), f"has samples that are no numbers, first at {second:.2f} s", "convert it again")
+            raise UserError(
+                str(path), f"has samples that are not finite numbers, first at {second:.2f} s", "convert it again"
+            )
         return samples
 
     return read

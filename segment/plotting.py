@@ -1,4 +1,4 @@
-"""A picture of a recording: how loud it is, what was heard in it, its segments, and the speech that they leave out."""
+"""Plots of segmented recordings: loudness, frame probabilities, segments, and the speech that they leave out."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ COLOURS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
-    """What is drawn of one recording."""
+class RecordingPlot:
+    """What is plotted of one recording."""
 
     title: str
-    heard: FrameProbabilities
+    probabilities: FrameProbabilities
     segments: Sequence[Stretch]
     read: Read
     """Reads the recording's samples."""
 
 
-def draw(picture: Picture, out: Path) -> list[Path]:
-    """Write a picture as SVG and PNG, `out` being the path without its ending; return both paths.
+def write_plot(plot: RecordingPlot, out: Path) -> list[Path]:
+    """Write a plot as SVG and PNG, `out` being the path without its ending; return both paths.
 
     The same recording and segments give the same bytes.
     """
-    seconds = picture.heard.samples / SAMPLE_RATE
+    seconds = plot.probabilities.samples / SAMPLE_RATE
     row_seconds = next((row for row in ROW_SECONDS if seconds <= row * MOST_ROWS), ROW_SECONDS[-1])
     rows = max(1, -int(-seconds // row_seconds))
     figure = Figure(figsize=(14, 1.1 + 1.25 * rows), layout="constrained")
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
-    speech = speech_stretches(picture.heard.voice, picture.heard.samples)
-    dropped = uncovered(speech, picture.segments)
+    speech = speech_stretches(plot.probabilities.vad, plot.probabilities.samples)
+    dropped = uncovered(speech, plot.segments)
     for row, axis in enumerate(axes):
-        _draw_row(axis, picture, dropped, row * row_seconds, row_seconds)
+        _plot_row(axis, plot, dropped, row * row_seconds, row_seconds)
     axes[-1].set_xlabel("minutes:seconds")
     figure.supylabel("probability; loudness from -70 dB to full scale", fontsize=9)
     lost = sum(end - start for start, end in dropped) / SAMPLE_RATE
-    heard = sum(end - start for start, end in speech) / SAMPLE_RATE
+    seconds = sum(end - start for start, end in speech) / SAMPLE_RATE
     figure.suptitle(
-        f"{picture.title}: {len(picture.segments)} segments, {heard:.1f} s of detected speech, {lost:.1f} s dropped"
+        f"{plot.title}: {len(plot.segments)} segments, {seconds:.1f} s of detected speech, {lost:.1f} s dropped"
     )
     handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(COLOURS), frameon=False)
@@ -80,24 +80,24 @@ def draw(picture: Picture, out: Path) -> list[Path]:
     return paths
 
 
-def _draw_row(axis: Axes, picture: Picture, dropped: Sequence[Stretch], start: float, length: float) -> None:
-    """Draw the seconds [start, start + length) of a recording."""
-    heard = picture.heard
-    end = min(start + length, heard.samples / SAMPLE_RATE)
-    times, loudness = _loudness(picture.read, round(start * SAMPLE_RATE), round(end * SAMPLE_RATE))
+def _plot_row(axis: Axes, plot: RecordingPlot, dropped: Sequence[Stretch], start: float, length: float) -> None:
+    """Plot the seconds [start, start + length) of a recording."""
+    probabilities = plot.probabilities
+    end = min(start + length, probabilities.samples / SAMPLE_RATE)
+    times, loudness = _loudness(plot.read, round(start * SAMPLE_RATE), round(end * SAMPLE_RATE))
     axis.fill_between(times, loudness, color=COLOURS["loudness"], linewidth=0, label="loudness")
-    for i, (first, last) in enumerate(picture.segments):
+    for i, (first, last) in enumerate(plot.segments):
         name = "next segment" if i % 2 else "segment"
         _band(axis, first, last, start, end, 0.0, 1.0, color=COLOURS[name], label=name, zorder=0)
     for first, last in dropped:
         _band(
             axis, first, last, start, end, 0.0, 0.09, color=COLOURS["dropped speech"], label="dropped speech", zorder=3
         )
-    curves = [("detector", heard.voice, SAMPLE_RATE / CHUNK_SAMPLES)]
-    if heard.track is not None:
-        curves.append(("classifier", heard.track, FRAME_RATE_HZ))
-    for name, track, rate in curves:
-        times, values = _thinned(track[round(start * rate) : round(end * rate)])
+    curves = [("detector", probabilities.vad, SAMPLE_RATE / CHUNK_SAMPLES)]
+    if probabilities.classifier is not None:
+        curves.append(("classifier", probabilities.classifier, FRAME_RATE_HZ))
+    for name, values, rate in curves:
+        times, values = _thinned(values[round(start * rate) : round(end * rate)])
         axis.plot(start + times / rate, values, color=COLOURS[name], linewidth=0.9, label=name)
     axis.set(xlim=(start, start + length), ylim=(0, 1.02), yticks=(0, 0.5, 1))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02d}"))
@@ -125,17 +125,17 @@ def _loudness(read: Read, start: int, end: int) -> tuple[np.ndarray, np.ndarray]
     block = width * max(1, 60 * SAMPLE_RATE // width)  # a minute at a time
     for at in range(start, end, block):
         samples = read(at, min(at + block, end)).astype(np.float64) ** 2
-        places = np.arange(0, len(samples), width)
-        squares.append(np.add.reduceat(samples, places) / np.diff([*places, len(samples)]))
+        starts = np.arange(0, len(samples), width)
+        squares.append(np.add.reduceat(samples, starts) / np.diff([*starts, len(samples)]))
     decibels = 10 * np.log10(np.maximum(np.concatenate(squares), 1e-12))
     return (edges + width / 2) / SAMPLE_RATE, ((decibels - FLOOR_DB) / (CEILING_DB - FLOOR_DB)).clip(0, 1)
 
 
-def _thinned(track: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and means of a track in at most POINTS pieces."""
-    width = max(1, -(-len(track) // POINTS))
-    places = np.arange(0, len(track), width)
-    if not len(places):
+def _thinned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and means of an array in at most POINTS pieces."""
+    width = max(1, -(-len(values) // POINTS))
+    starts = np.arange(0, len(values), width)
+    if not len(starts):
         return np.zeros(0), np.zeros(0)
-    sums = np.add.reduceat(np.nan_to_num(track.astype(np.float64)), places)
-    return places + width / 2, sums / np.diff([*places, len(track)])
+    sums = np.add.reduceat(np.nan_to_num(values.astype(np.float64)), starts)
+    return starts + width / 2, sums / np.diff([*starts, len(values)])

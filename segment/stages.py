@@ -31,18 +31,18 @@ class SharedDetectors:
     _made: dict[str, Detectors] = field(default_factory=dict)
 
     def __call__(self, options: Mapping[str, Any], inputs: Mapping[str, Path]) -> Detectors:
-        from segment.probabilities.detectors import make_listener, voice_listener
+        from segment.probabilities.detectors import make_detectors, vad_detectors
 
         name = "given" if takes_given(options) else f"{segment_options(options)} {inputs.get('classifier')}"
         if name not in self._made:
             revision = REVISIONS["segment"]
             if takes_given(options):
-                self._made[name] = voice_listener(revision)
+                self._made[name] = vad_detectors(revision)
             else:
                 speed = {"batch_size": self.batch_size} if self.batch_size else {}
                 chosen = segment_options(speed | dict(options))
                 classifier = inputs.get("classifier", Path())
-                self._made[name] = make_listener(chosen, classifier, self.classifier_digest, revision)
+                self._made[name] = make_detectors(chosen, classifier, self.classifier_digest, revision)
         return self._made[name]
 
 
@@ -71,7 +71,7 @@ def probability_cache(store: Store) -> ProbabilityCache:
     """Return the cache of frame probabilities: beside the store's artifacts, since several stages share it."""
     from segment.probabilities.speech_probabilities import ProbabilityCache
 
-    return ProbabilityCache(folder=store.root / "heard")
+    return ProbabilityCache(folder=store.root / "frame_probabilities")
 
 
 def segment(
@@ -89,16 +89,16 @@ def segment(
     a temporary folder; label: of the progress line.
     """
     from segment.probabilities.speech_probabilities import ProbabilityCache
-    from segment.segmentation import SEGMENTS, normalise_given, segment_freely
+    from segment.segmentation import SEGMENTS, segment_testset, write_given_segmentation
 
     models = (detectors or SharedDetectors())(options, inputs)
     with tempfile.TemporaryDirectory(prefix="probabilities-") as scratch:
         cache = cache or ProbabilityCache(folder=Path(scratch))
         if takes_given(options):
             file = inputs["gold"] / SEGMENTS if "gold" in inputs else None
-            normalise_given(inputs["audio"], options["window_seconds"], models, cache, label, out, file)
+            write_given_segmentation(inputs["audio"], options["window_seconds"], models, cache, label, out, file)
         else:
-            segment_freely(inputs["audio"], segment_options(options), models, cache, label, out)
+            segment_testset(inputs["audio"], segment_options(options), models, cache, label, out)
 
 
 def segmented(stage: Stage, store: Store, detectors: SharedDetectors) -> Path:

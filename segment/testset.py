@@ -1,4 +1,4 @@
-"""Test sets as organisers ship them: recordings, FILE_ORDER and, where they fix it, a segments YAML.
+"""Reading of test sets as organisers ship them: recordings, FILE_ORDER and, where given, a segments YAML.
 
     FILE_ORDER      one recording a line, with or without its extension, in the order of the output
     …/*.wav         the recordings, at any depth
@@ -24,8 +24,8 @@ from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"
-UNSAYABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of characters that no line of a file can hold: controls, line ends, bytes that are not UTF-8."""
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that a line of a file cannot hold: controls, line ends, bytes that are not UTF-8."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 PAST_END_SAMPLES = SAMPLE_RATE // 20
 """How far (50 ms) a given segment may reach past the end and be cut there: writers round to frames or 10 ms."""
@@ -47,14 +47,14 @@ class TestSetFolder:
     recordings: tuple[Recording, ...]
     """In the order of FILE_ORDER."""
     unlisted: tuple[str, ...]
-    """Recordings that FILE_ORDER does not name; nobody asks for their translation."""
+    """Recordings that FILE_ORDER does not name; they are not translated."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # not a test class, although pytest would take it for one by its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """A given segmentation, made regular."""
+class GivenSegments:
+    """A given segmentation in samples."""
 
     segments: tuple[Segment, ...]
     overlaps: int
@@ -69,7 +69,7 @@ def read_testset(folder: Path) -> TestSetFolder:
 
 
 def read_folder(folder: Path) -> TestSetFolder:
-    """Return the recordings of anybody's folder in the order of its FILE_ORDER, or by their paths where it has none.
+    """Return the recordings of any folder in the order of its FILE_ORDER, or by their paths where it has none.
 
     Without one of its own, those of the folders in it count, one after the other. Raises UserError as `read_testset`.
     """
@@ -102,7 +102,7 @@ def _find_recordings(folder: Path) -> dict[str, Recording]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
-        if any(unicodedata.category(character) in UNSAYABLE for character in path.name):
+        if any(unicodedata.category(character) in UNPRINTABLE for character in path.name):
             what = f"a file name that is not UTF-8, or holds a control character: {ascii(path.name)}"
             raise UserError(str(folder), what, "rename it: outputs name their recordings")
         key = _composed(path.name)
@@ -163,7 +163,7 @@ def yaml_files(folder: Path) -> list[Path]:
 
 
 def find_segments_file(folder: Path) -> Path:
-    """Return segments.yaml, or the folder's only YAML file; UserError where it cannot be told."""
+    """Return segments.yaml, or the folder's only YAML file; UserError where there is no such file."""
     if (folder / SEGMENTS).is_file():
         return folder / SEGMENTS
     candidates = yaml_files(folder)
@@ -175,12 +175,12 @@ def find_segments_file(folder: Path) -> Path:
 
 def read_given(
     path: Path, testset: TestSetFolder, length_samples: Callable[[Path], int], window_seconds: float
-) -> Given:
+) -> GivenSegments:
     """Return a given segmentation as segments in samples: every entry, in order, recordings as in FILE_ORDER.
 
     length_samples: path of a recording -> its samples at 16 kHz. Raises UserError that names the entry: not
     `wav, offset, duration`, not a number, negative, empty, past the end, longer than window_seconds (the model
-    hears no more; cutting it would change the number of lines that the organisers expect).
+    takes no more audio; splitting it would change the number of lines that the organisers expect).
     """
     known = {_composed(recording.name): recording for recording in testset.recordings}
     lengths: dict[str, int] = {}
@@ -193,7 +193,7 @@ def read_given(
         segment, was_cut = _segment(entry, recording.name, lengths[recording.name], window_seconds, where)
         segments[recording.name].append(segment)
         cut += was_cut
-    return Given(
+    return GivenSegments(
         segments=tuple(s for part in segments.values() for s in part),
         overlaps=sum(_overlaps(part) for part in segments.values()),
         cut_at_end=cut,
@@ -224,7 +224,7 @@ def _recordings(named: Sequence[tuple[str, str]], testset: TestSetFolder | None)
 def read_positions(path: Path) -> list[Segment]:
     """Return a segments YAML of any dialect as it is written, in its order, without looking at the recordings.
 
-    Names stay as they are, less any path before them. Raises UserError that names the entry which is none.
+    Names stay as they are, less any path before them. Raises UserError that names the entry which is not valid.
     """
     segments = []
     for where, entry in _numbered(path):
@@ -246,7 +246,9 @@ def _entries(path: Path) -> list[Any]:
         content = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         short = " ".join(str(error).split())
-        raise UserError(str(path), f"cannot be read as YAML ({short})", "ask for the file again") from error
+        raise UserError(
+            str(path), f"cannot be read as YAML ({short})", "get the file again from the organisers"
+        ) from error
     if not isinstance(content, list) or not content:
         got = "an empty list" if content == [] else type(content).__name__
         raise UserError(
@@ -305,8 +307,8 @@ def _segment(
         raise UserError(
             where,
             f"{recording}: {(stop - start) / SAMPLE_RATE:g} s are more than the {window_seconds:g} s "
-            "that the model hears at once",
-            "cut this entry into shorter ones, or let the campaign segment the test set freely",
+            "that the model takes at once",
+            "split this entry into shorter ones, or let the campaign segment the test set freely",
         )
     return Segment(recording=recording, start=start, end=stop), end > length
 

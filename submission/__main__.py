@@ -115,22 +115,22 @@ def verify(args: argparse.Namespace) -> int:
 
     Several are checked each by itself, and then as one upload, which has exactly one primary.
     """
-    from submission.bundle.checks import exit_status, findings_json, report, verify_together
+    from submission.bundle.checks import exit_status, findings_json, report, verify_upload_set
     from submission.bundle.checks import verify as check
-    from submission.bundle.checks.report import together_report
-    from submission.text.characters import shown
+    from submission.bundle.checks.report import upload_set_report
+    from submission.text.characters import printable
 
     _any_script()
     found = {folder: check(folder, args.campaign) for folder in args.bundles}
-    together = verify_together(args.bundles, args.campaign) if len(args.bundles) > 1 else []
-    findings = [*chain.from_iterable(found.values()), *together]
+    of_set = verify_upload_set(args.bundles, args.campaign) if len(args.bundles) > 1 else []
+    findings = [*chain.from_iterable(found.values()), *of_set]
     if len(args.bundles) == 1:
         print(findings_json(findings) if args.json else report(args.bundles[0], args.campaign, findings), end="")
     elif args.json:
-        print(findings_json({**{shown(str(f), 4_096): some for f, some in found.items()}, "": together}), end="")
+        print(findings_json({**{printable(str(f), 4_096): some for f, some in found.items()}, "": of_set}), end="")
     else:
         print(*(report(folder, args.campaign, some) for folder, some in found.items()), sep="\n")
-        print(together_report(args.bundles, together), end="")
+        print(upload_set_report(args.bundles, of_set), end="")
     return exit_status(findings)
 
 

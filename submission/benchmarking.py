@@ -1,7 +1,7 @@
-"""Benches: what is measured, on which machine, and how it is told. Each room has its own; here is what they share.
+"""Benches: runs the measurements of a package, prints them, and records them with the machine that they ran on.
 
-A bench gets a folder to work in and returns its figures: among them `text`, which a person reads, and `met`, whether
-its bars are; None where this machine cannot measure it, and `text` says why.
+A bench gets a folder to work in and returns its figures, among them `text`, their printed form, and `passed`, whether
+the required values are reached; None where this machine cannot measure it, and `text` says why.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from submission.system.schema import nearest
 
 Benches = Mapping[str, Callable[[Path], dict[str, Any]]]
 
-VERDICTS = {True: "met", False: "NOT met", None: "not measured"}
+VERDICTS = {True: "passed", False: "NOT passed", None: "not measured"}
 
 
-def add_bench_arguments(parser: argparse.ArgumentParser, names: str, room: str) -> None:
-    """Add what every room's `bench` takes: which of its benches, `names` as a person says them, and where to."""
+def add_bench_arguments(parser: argparse.ArgumentParser, names: str, package: str) -> None:
+    """Add the arguments of a package's verb `bench`: which of its benches, listed in `names`, and the output file."""
     parser.add_argument("only", nargs="*", metavar="WHAT", help=f"{names} (default: all of them)")
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path(f"build/bench/{room}.json"),
+        default=Path(f"build/bench/{package}.json"),
         metavar="FILE",
-        help="where the figures are kept (default: %(default)s)",
+        help="where the figures are written (default: %(default)s)",
     )
 
 
 def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:
-    """Run the named benches, or all; print their figures and keep them as JSON in `out`.
+    """Run the named benches, or all; print their figures and write them as JSON to `out`.
 
-    Returns the exit status: 1 where a bar is missed. Raises UserError for an unknown name, and where `out` is a folder.
+    Returns 1 where one is not passed, else 0. Raises UserError for an unknown name, or an `out` that is a folder.
     """
     if unknown := sorted(set(only) - set(benches)):
         raise UserError(f"bench {unknown[0]}", "unknown", nearest(unknown[0], benches))
@@ -53,21 +53,21 @@ def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:
     record = {"machine": describe_machine(), "benches": figures}
     write_text(out, canonical_json(record))
     print(f"{bench_text(record)}\nwritten: {out}")
-    return 1 if any(bench["met"] is False for bench in figures.values()) else 0
+    return 1 if any(bench["passed"] is False for bench in figures.values()) else 0
 
 
 def bench_text(record: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as text."""
     machine = record["machine"]
     lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"]
     for name, figures in record["benches"].items():
-        lines.append(f"{name}: {VERDICTS[figures['met']]}")
+        lines.append(f"{name}: {VERDICTS[figures['passed']]}")
         lines += [f"  {line}" for line in figures["text"].splitlines()]
     return "\n".join(lines)
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what a measurement's readers ask of the machine: processor, cores, memory, Python, libraries."""
+    """Return what a measurement depends on: processor, cores, memory, Python, libraries."""
     names = {}
     cpu = Path("/proc/cpuinfo")
     if cpu.is_file():
@@ -84,22 +84,22 @@ def describe_machine() -> dict[str, Any]:
 
 
 def peak_of_this_process() -> int:
-    """Return the peak resident memory of this process in bytes, and of none that it came from.
+    """Return the peak resident memory of this process in bytes, without that of its parent.
 
-    What `getrusage` says of a child begins, on Linux, with what its parent held when it started it.
+    On Linux, `getrusage` of a child starts from the memory of its parent at the time of the fork.
     """
-    told = _status_bytes("VmHWM")
-    if told is not None:
-        return told
+    found = _status_bytes("VmHWM")
+    if found is not None:
+        return found
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes, mapped files included; UserError where no Linux tells."""
-    told = _status_bytes("VmRSS")
-    if told is None:
-        raise UserError("resident memory", "is read from what Linux says of a process", "run it on Linux")
-    return told
+    """Return the resident memory of this process in bytes, mapped files included; UserError elsewhere than on Linux."""
+    found = _status_bytes("VmRSS")
+    if found is None:
+        raise UserError("resident memory", "can be measured on Linux only", "run it on Linux")
+    return found
 
 
 def _status_bytes(key: str) -> int | None:

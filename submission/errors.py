@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: where it is, what is wrong (expected and got), how to mend it."""
+    """A mistake that the user can fix: where it is, what is wrong (expected and got), how to fix it."""
 
     def __init__(self, where: str, what: str, fix: str) -> None:
         super().__init__(where, what, fix)

@@ -22,16 +22,16 @@ def _clock(seconds: float) -> str:
 def progress(
     label: str, total: float, unit: str = "items", note: Callable[[float], str] | None = None
 ) -> Iterator[Callable[[float], None]]:
-    """Show how far a piece of work has come; yield the function that adds to the amount done.
+    """Show the progress of a piece of work; yield the function that adds to the amount done.
 
     total and the amounts are in `unit`. A live line (rate and time to go) replaces itself in a terminal;
     otherwise a line every ten seconds. `NO_COLOR` and `TERM=dumb` turn the live line off too, since it
-    needs escape codes. Work shorter than two seconds prints nothing outside a terminal. note: gives what else a line
-    says, from the seconds that the work has taken.
+    needs escape codes. Work shorter than two seconds prints nothing outside a terminal. note: seconds since
+    the start -> further text of a line.
     """
     started = time.monotonic()
     live = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    state = {"done": 0.0, "shown": started}
+    state = {"done": 0.0, "printed": started}
 
     def line(now: float) -> str:
         seconds = max(now - started, 1e-9)
@@ -44,9 +44,9 @@ def progress(
     def tick(amount: float = 1) -> None:
         state["done"] += amount
         now = time.monotonic()
-        if now - state["shown"] < (LIVE_SECONDS if live else PLAIN_SECONDS):
+        if now - state["printed"] < (LIVE_SECONDS if live else PLAIN_SECONDS):
             return
-        state["shown"] = now
+        state["printed"] = now
         print(
             f"\r{line(now)}\x1b[K" if live else line(now),
             end="" if live else "\n",

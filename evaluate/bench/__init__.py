@@ -18,7 +18,7 @@ def _step(work: Path) -> dict[str, Any]:
 
     figures = bench_step()
     met = all(bits["rows"]["1"]["ratio"] >= figures["bar"] for bits in figures["bits"].values())
-    return figures | {"met": met, "text": step_text(figures)}
+    return figures | {"passed": met, "text": step_text(figures)}
 
 
 def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
     prompt = render_prompt(system.campaign.prompt, system.campaign.pairs[0].target_language)
     end_token = system.campaign.model.end_token
     figures = bench_decoding(plain, packed, waveforms, prompt, system.recipe.decode, end_token)
-    return figures | {"met": figures["bfloat16"]["ratio"] >= figures["bar"], "text": decoding_text(figures)}
+    return figures | {"passed": figures["bfloat16"]["ratio"] >= figures["bar"], "text": decoding_text(figures)}
 
 
 def _memory(work: Path) -> dict[str, Any]:
@@ -44,19 +44,19 @@ def _memory(work: Path) -> dict[str, Any]:
     from evaluate.bench.memory import bench_memory, memory_text
 
     figures = bench_memory(write_random_model(work / "full-size"))
-    return figures | {"met": figures["resident_bytes"] < figures["bar"], "text": memory_text(figures)}
+    return figures | {"passed": figures["resident_bytes"] < figures["bar"], "text": memory_text(figures)}
 
 
 def _gpu(work: Path) -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
-        return {"met": None, "text": "tokens/s and memory at full size need a CUDA device, and there is none here"}
+        return {"passed": None, "text": "tokens/s and memory at full size need a CUDA device, and there is none here"}
     from evaluate.bench.full_size import write_random_model
     from evaluate.bench.generation import bench_generation, generation_text
 
     figures = bench_generation(write_random_model(work / "full-size"), "cuda")
-    return figures | {"met": all(figures["met_bars"].values()), "text": generation_text(figures)}
+    return figures | {"passed": all(figures["met_bars"].values()), "text": generation_text(figures)}
 
 
 def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:

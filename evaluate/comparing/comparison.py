@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from submission.errors import UserError
-from submission.text.characters import shown
+from submission.text.characters import printable
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
 DECIMALS = 4
@@ -256,7 +256,7 @@ def worst_lines(comparison: Comparison, a: str, b: str) -> list[str]:
     for difference in comparison.worst:
         lines.append(f"  {difference.place}, chrF {difference.chrf:.1f}")
         for name, text in ((a, difference.a), (b, difference.b)):
-            lines.append(f"    {name + ':':<{width}} {shown(text, LONGEST_SHOWN) or '(blank)'}")
+            lines.append(f"    {name + ':':<{width}} {printable(text, LONGEST_SHOWN) or '(blank)'}")
     left = comparison.compared - comparison.identical - len(comparison.worst)
     if left:
         lines.append(f"  and {left:,} more, which differ less")

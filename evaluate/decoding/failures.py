@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 
 from submission.text.characters import is_han
-from submission.text.loops import looped
+from submission.text.loops import repeated_part
 
 MOST_COMPRESSION = 2.4
 MOST_COMPRESSION_HAN = 2.0
@@ -36,7 +36,7 @@ FAILURES = (*REPEATING, "missed")
 def failures(text: str, tokens: int, seconds: float) -> list[str]:
     """Return the flags of a hypothesis that its text, its number of tokens and the length of its audio show."""
     seen = (
-        ("loop", bool(looped(text))),
+        ("loop", bool(repeated_part(text))),
         ("dense", compression_ratio(text) > most_compression(text)),
         ("fast", tokens > SPARE_TOKENS + MOST_TOKENS_PER_SECOND * seconds),
         ("missed", not text and seconds >= LEAST_SPEECH_SECONDS),

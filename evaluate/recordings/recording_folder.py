@@ -4,7 +4,7 @@ Audio files are found at any depth; FILE_ORDER is optional. Segments come from o
 
     Given   a YAML list, in any dialect: as it is, its order kept within a recording
     Kept    the segments of a bundle's test set, for the same recordings
-    Cut     a method of `segment.methods.registry`, which needs a classifier where it classifies
+    Cut     a method of `submission.system.registry`, which needs a classifier where it classifies
 
 What segments depend on (`about`) is known before anything is heard, so that a run can say whether it is the one that
 it goes on with.
@@ -20,10 +20,10 @@ from unicodedata import normalize
 
 from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
-from segment.probabilities.detectors import make_listener
+from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.report import together
-from segment.segmentation import cut_freely
+from segment.report import combined_error
+from segment.segmentation import segment_with
 from segment.testset import Recording, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
@@ -125,8 +125,8 @@ class Cut:
         return tree_digest(self.classifier)
 
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
-        listener = make_listener(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
-        return cut_freely(folder, self.options, listener, memory, LABEL)
+        detectors = make_detectors(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
+        return segment_with(folder, self.options, detectors, memory, LABEL)
 
 
 def how_to_segment(
@@ -171,7 +171,7 @@ def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
         except UserError as error:
             errors.append(error)
     if errors:
-        raise together(errors, LABEL, f"{len(errors)} of {len(recordings)} recordings cannot be read")
+        raise combined_error(errors, LABEL, f"{len(errors)} of {len(recordings)} recordings cannot be read")
     return lengths
 
 

@@ -20,7 +20,6 @@ from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, r
 from evaluate.comparing.outputs import bundled_output
 from evaluate.recordings.recording_folder import Cut, Given, Kept, Segmenting, given_file, only
 from evaluate.recordings.translate import Decoding, Translation, check_model, translate, translation_text
-from segment.methods.registry import CLASSIFYING
 from segment.testset import TestSetFolder, read_folder
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.location import chosen_campaign
@@ -33,7 +32,7 @@ from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
 from submission.system.recipe import Recipe
 from submission.system.schema import nearest
-from submission.text.characters import shown
+from submission.text.characters import printable
 from submission.text.segments import Segment, read_segments
 
 RESULT = "rerun.json"
@@ -89,7 +88,7 @@ def open_bundle(folder: Path, campaign: str | None) -> Bundle:
         folder=folder,
         campaign=view.campaign,
         recipe=view.recipe,
-        versions={shown(name): shown(str(version)) for name, version in view.manifest["provenance"].items()},
+        versions={printable(name): printable(str(version)) for name, version in view.manifest["provenance"].items()},
         segments={
             testset.name: tuple(read_segments(folder / "segments" / f"{testset.name}.yaml"))
             for testset in view.campaign.testsets
@@ -141,7 +140,7 @@ def choose(bundle: Bundle, audio: Path, segments: Path | None, testset: str | No
         kept = Kept(testset=known, path=path, segments=bundle.segments[known])
         return Choice(folder=folder, segmenting=kept, testset=known)
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
-    if options.method in CLASSIFYING and not classifier.is_dir():
+    if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments by {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "give the segments with --segments YAML")
     return Choice(folder=folder, segmenting=Cut(options=options, classifier=classifier), testset=known)

@@ -23,6 +23,7 @@ from evaluate.report.system_plans import Work
 from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
 from evaluate.scoring.score import LINES_FILE
 from evaluate.scoring.significance import paired_bootstrap
+from segment.report import read_report
 from submission.model.codecs import Codec
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import Forecast, role_matches
@@ -188,7 +189,7 @@ def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str
 
 def _cut(work: Work, name: str) -> Cut:
     stage = work.system.stage("segment", name)
-    report = _read(work.store.need(stage) / "report.json")
+    report = read_report(work.store.need(stage))
     return Cut(
         testset=name,
         given=work.system.campaign.testset(name).segmentation == "given",

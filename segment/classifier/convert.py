@@ -1,9 +1,10 @@
-"""From a published SHAS checkpoint to a classifier folder, once.
+"""Conversion of a published SHAS checkpoint into a classifier folder.
 
 A checkpoint is a pickle: `state_dict` of the head alone, and `args` (an argparse.Namespace) that name the wav2vec 2.0
 model and how many of its layers are kept. Unpickling can run anything, so only tensors, the plain containers and
-argparse.Namespace are let through; whatever else a file names is refused before any of it is loaded. The encoder
-comes from a wav2vec 2.0 folder or hub name. What is written holds both, cut to size, as safetensors.
+argparse.Namespace are allowed; a file that names anything else is refused before any of it is loaded. The encoder
+comes from a wav2vec 2.0 folder or hub name. The result holds the head and the
+encoder's first layers, as safetensors.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from submission.errors import UserError
 HEADS = 8
 """Attention heads of the published head: not in the checkpoint, fixed in its code."""
 UNUSED = "masked_spec_embed"
-"""The one parameter that a wav2vec 2.0 model may lack: it stands for what training masks."""
+"""The one parameter that a wav2vec 2.0 model may lack: it replaces what training masks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class PublishedCheckpoint:
     """What a published checkpoint holds."""
 
     state: dict[str, torch.Tensor]
@@ -52,9 +53,9 @@ def convert(checkpoint: Path, wav2vec2: str | None, out: Path, dtype: torch.dtyp
     return classifier
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> PublishedCheckpoint:
     """Return what a published checkpoint holds; UserError where it names anything but tensors and settings."""
-    get = "get the checkpoint again from where SHAS is published"
+    get = "download the checkpoint again from where SHAS is published"
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,12 +64,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"names {named[1]}, which is none of tensors, containers and argparse.Namespace" if named else str(error)
-        raise UserError(str(path), f"is refused: it {what}" if named else f"is no checkpoint ({what})", get) from error
+        raise UserError(
+            str(path), f"is refused: it {what}" if named else f"is not a checkpoint ({what})", get
+        ) from error
     except (RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise UserError(str(path), f"is no checkpoint ({error})", get) from error
+        raise UserError(str(path), f"is not a checkpoint ({error})", get) from error
     try:
         state, settings = content["state_dict"], vars(content["args"])
-        return Checkpoint(
+        return PublishedCheckpoint(
             state={str(name): tensor.float() for name, tensor in state.items()},
             model_name=str(settings["model_name"]),
             kept_layers=int(settings["wav2vec_keep_layers"]),
@@ -99,7 +102,7 @@ def read_wav2vec2(name: str) -> Wav2Vec2Model:
     return model
 
 
-def assemble(published: Checkpoint, encoder: Wav2Vec2Model, where: str) -> Classifier:
+def assemble(published: PublishedCheckpoint, encoder: Wav2Vec2Model, where: str) -> Classifier:
     """Return the classifier of a head and the encoder's first layers; UserError where they do not fit."""
     config, state = encoder.config, published.state
     layers, width = config.num_hidden_layers, config.hidden_size

@@ -1,4 +1,4 @@
-"""The frame classifier of SHAS: is this 20 ms inside an utterance?
+"""The frame classifier of SHAS: the probability that a frame of 20 ms lies inside an utterance.
 
 A wav2vec 2.0 encoder, cut off behind its first layers and without its final layer norm (the head normalises
 again), then a pre-norm Transformer, a layer norm and one logit per frame (Tsiamas et al., Interspeech 2022).
@@ -100,7 +100,7 @@ class Classifier(nn.Module):
         """Return logits [batch, frames] of normalised waveforms [batch, samples].
 
         lengths: true samples of each padded row, int [batch]; None where no row is padded. frames: how many frames
-        of each row the head listens to, int [batch]; None for as many as its samples make.
+        of each row the head attends to, int [batch]; None for as many as its samples make.
         """
         if lengths is None:
             hidden, padding = self.wav2vec2(waveforms).last_hidden_state, None
@@ -157,7 +157,7 @@ def normalise(waveforms: torch.Tensor) -> torch.Tensor:
 
 
 def build(name: str, seed: int) -> Classifier:
-    """Return a classifier of a configuration's name with random weights; UserError for an unknown name."""
+    """Return a classifier of a named configuration with random weights; UserError for an unknown name."""
     if name not in CONFIGURATIONS:
         raise UserError("--config", f"unknown configuration {name!r}", f"choose from {', '.join(CONFIGURATIONS)}")
     with torch.random.fork_rng(devices=[]):
@@ -183,16 +183,16 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
     """Return a saved classifier in float32, ready for inference.
 
     Raises UserError where a file is missing, is of another format, holds other tensors than its config says, or values
-    that are no numbers.
+    that are not finite.
     """
-    retrain = "make it again with `python -m segment train`"
+    retrain = "create it again with `python -m segment train`"
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT or config["version"] != VERSION:
             raise ValueError(f"expected {FORMAT} {VERSION}, got {config['format']} {config['version']}")
         classifier = Classifier(config["wav2vec2"], Head(**config["head"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(str(folder / CONFIG), f"is no segmentation classifier ({error!r})", retrain) from error
+        raise UserError(str(folder / CONFIG), f"is not a segmentation classifier ({error!r})", retrain) from error
     try:
         state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
     except (OSError, SafetensorError) as error:
@@ -207,6 +207,6 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
             retrain,
         )
     if bad := [name for name, tensor in sorted(state.items()) if not torch.isfinite(tensor).all()]:
-        raise UserError(str(folder / WEIGHTS), f"{bad[0]}: has values that are no numbers", retrain)
+        raise UserError(str(folder / WEIGHTS), f"{bad[0]}: has values that are not finite numbers", retrain)
     classifier.load_state_dict(state)
     return classifier.to(device).eval()

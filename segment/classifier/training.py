@@ -1,6 +1,6 @@
-"""Training the classifier: every frame of a long recording is inside an utterance or not.
+"""Training of the classifier, which labels every frame of a recording as inside an utterance or not.
 
-As in SHAS: windows of 20 s cut anew every epoch (here: the inference windows under a random shift), binary
+As in SHAS: new windows of 20 s every epoch (here: the inference windows under a random shift), binary
 cross-entropy in which pauses, the rarer class, weigh more, AdamW under a cosine. Unlike there, the encoder may
 be small and learn from scratch along with the head; then a warm-up precedes the cosine.
 """
@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from segment.classifier.model import Classifier, build, load_classifier, normalise, save_classifier
 from segment.classifier.training_data import LabelledRecording
-from segment.probabilities.windows import TAIL_SECONDS, Source, Window, plan_windows, probability_tracks
+from segment.probabilities.windows import TAIL_SECONDS, AudioSource, Window, frame_probabilities, plan_windows
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import read_slice
@@ -31,7 +31,7 @@ FORGE = "forge.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """How a classifier is trained; UserError for numbers of nothing."""
+    """How a classifier is trained; UserError for numbers that are not positive."""
 
     config: str = "tiny"
     """Name in classifier.CONFIGURATIONS."""
@@ -45,7 +45,7 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 42
     heldout_every: int = 8
-    """Every n-th recording (by name) is not trained on but measured."""
+    """Every n-th recording (by name) is held out and measured."""
     dtype: Literal["float32", "float16"] = "float32"
     """How the weights are saved."""
 
@@ -98,15 +98,15 @@ def measure(classifier: Classifier, recordings: Sequence[LabelledRecording]) -> 
             def read(start: int, end: int, path: Path = recording.path) -> np.ndarray:
                 return read_slice(path, start, end)
 
-            source = Source(read=read, samples=recording.samples)
-            (track,) = probability_tracks([source], classifier.probabilities, tick=tick)
-            heard = track >= 0.5
+            source = AudioSource(read=read, samples=recording.samples)
+            (probabilities,) = frame_probabilities([source], classifier.probabilities, tick=tick)
+            speech = probabilities >= 0.5
             label = recording.labels()
             score = FrameScore(
-                true_speech=int((heard & label).sum()),
-                false_speech=int((heard & ~label).sum()),
-                true_pause=int((~heard & ~label).sum()),
-                false_pause=int((~heard & label).sum()),
+                true_speech=int((speech & label).sum()),
+                false_speech=int((speech & ~label).sum()),
+                true_pause=int((~speech & ~label).sum()),
+                false_pause=int((~speech & label).sum()),
             )
             total += score
             each[recording.name] = score.figures()
@@ -114,7 +114,7 @@ def measure(classifier: Classifier, recordings: Sequence[LabelledRecording]) -> 
 
 
 def train_classifier(recordings: Sequence[LabelledRecording], options: TrainingOptions, out: Path) -> dict[str, Any]:
-    """Train a classifier, save it with forge.json into `out`, and return what forge.json says.
+    """Train a classifier, save it with forge.json into `out`, and return the content of forge.json.
 
     The held-out figures are those of the saved weights, after their rounding.
     """
@@ -194,12 +194,12 @@ def _fit(classifier: Classifier, recordings: Sequence[LabelledRecording], option
     return float(np.mean(losses[-max(1, options.steps // 10) :]))
 
 
-Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]
+FrameBatch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]
 
 
 def _batches(
     recordings: Sequence[LabelledRecording], labels: dict[str, np.ndarray], options: TrainingOptions
-) -> Iterator[Batch]:
+) -> Iterator[FrameBatch]:
     """Yield batches for ever: epoch after epoch, each with windows under new shifts in a new order."""
     rng = np.random.default_rng(options.seed)
     width = round(options.window_seconds * SAMPLE_RATE)
@@ -217,7 +217,7 @@ def _batches(
             yield _collate(order[i : i + options.batch_size], labels)
 
 
-def _collate(windows: Sequence[tuple[LabelledRecording, Window]], labels: dict[str, np.ndarray]) -> Batch:
+def _collate(windows: Sequence[tuple[LabelledRecording, Window]], labels: dict[str, np.ndarray]) -> FrameBatch:
     """Return normalised waveforms [batch, samples], lengths (None: all alike), targets and weights [batch, frames]."""
     audio = [torch.from_numpy(read_slice(r.path, w.start, w.end)) for r, w in windows]
     lengths = torch.tensor([len(a) for a in audio])

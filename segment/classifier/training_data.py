@@ -1,4 +1,4 @@
-"""Long recordings with their utterances: what the classifier learns from and is measured on."""
+"""Long recordings with the positions of their utterances, which the classifier is trained and measured on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from submission.text.segments import SAMPLE_RATE, read_segments
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledRecording:
-    """A recording and where its utterances lie."""
+    """A recording and the positions of its utterances."""
 
     name: str
     path: Path
     samples: int
     utterances: tuple[tuple[int, int], ...]
-    """(start, end) in samples, sorted; each place once, however many translations it has."""
+    """(start, end) in samples, sorted; each position once, however many translations it has."""
 
     def labels(self) -> np.ndarray:
         """Return for every frame whether its middle lies inside an utterance, bool [frame_at(samples)]."""
@@ -42,12 +42,12 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
     audio_root: what its audio paths are relative to. Raises UserError for audio that is missing or lies
     elsewhere, and for utterances that are empty or not within it.
     """
-    places = _places(corpus)
+    positions = _positions(corpus)
     recordings = []
-    for name in sorted(places):
+    for name in sorted(positions):
         path = _locate(name, audio_root, corpus)
         samples = duration_samples(path)
-        utterances = tuple(sorted({(start, samples if end is None else end) for start, end in places[name]}))
+        utterances = tuple(sorted({(start, samples if end is None else end) for start, end in positions[name]}))
         if wrong := [(start, end) for start, end in utterances if not 0 <= start < end <= samples]:
             raise UserError(
                 str(corpus),
@@ -72,15 +72,15 @@ def _locate(name: str, audio_root: Path, corpus: Path) -> Path:
     raise UserError(str(corpus), f"names {name}, which is not below {audio_root}", "correct --audio-root")
 
 
-def _places(corpus: Path) -> dict[str, set[tuple[int, int | None]]]:
-    """Return audio path -> places of its utterances; an end of None is the file's."""
-    places: dict[str, set[tuple[int, int | None]]] = {}
+def _positions(corpus: Path) -> dict[str, set[tuple[int, int | None]]]:
+    """Return audio path -> positions of its utterances; an end of None is the file's."""
+    positions: dict[str, set[tuple[int, int | None]]] = {}
     readers = {".jsonl": _from_jsonl, ".tsv": _from_tsv, ".yaml": _from_yaml}
     if corpus.suffix not in readers:
-        raise UserError(str(corpus), "is no corpus that is known here", f"give one of {', '.join(readers)}")
+        raise UserError(str(corpus), "is not a known corpus format", f"give one of {', '.join(readers)}")
     for audio, start, end in readers[corpus.suffix](corpus):
-        places.setdefault(audio, set()).add((start, end))
-    return places
+        positions.setdefault(audio, set()).add((start, end))
+    return positions
 
 
 def _from_jsonl(path: Path) -> Iterable[tuple[str, int, int | None]]:

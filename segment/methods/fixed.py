@@ -1,9 +1,19 @@
-"""Fixed-length segmentation: the baseline that listens to nothing and loses nothing."""
+"""Fixed-length segmentation, the baseline: equal lengths that cover the recording, whatever is in it."""
 
 from __future__ import annotations
 
+from segment.methods.method import Stretch, length_limits
+from segment.probabilities.speech_probabilities import FrameProbabilities
+from submission.system.recipe import SegmentOptions
 
-def cut_evenly(samples: int, longest_samples: int, shortest_samples: int) -> list[tuple[int, int]]:
+
+def segment_by_length(probabilities: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
+    """Return segments of `max_seconds` that cover the recording, the last one shorter."""
+    longest, shortest = length_limits(options)
+    return cut_evenly(probabilities.samples, longest, shortest)
+
+
+def cut_evenly(samples: int, longest_samples: int, shortest_samples: int) -> list[Stretch]:
     """Return (start, end) of pieces of longest_samples that cover a recording, the last one shorter.
 
     Where that last piece would be shorter than shortest_samples, the last two share their length evenly.

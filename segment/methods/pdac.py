@@ -1,20 +1,20 @@
-"""Probabilistic divide-and-conquer: from a track of speech probabilities to segments.
+"""Probabilistic divide-and-conquer (pDAC): splits a recording at its least probable frames.
 
 The algorithm of SHAS (Tsiamas et al., Interspeech 2022, section 2.2): trim a stretch to its first and last
-frame at or above the threshold; where it is too long, cut it at its least probable frame (that frame belongs to
-neither side) whose two trimmed sides are both longer than the minimum; go on with both sides.
+frame at or above the threshold; where it is too long, split it at its least probable frame (that frame belongs to
+neither side) whose two trimmed sides are both longer than the minimum; repeat with both sides.
 
-The published implementation tries candidate frames one by one and trims both sides anew for each, recursively.
+The published implementation tries candidate frames one by one and trims both sides for each, recursively.
 Two observations make that a loop over splits instead:
 
 - A stretch that was trimmed begins and ends with a frame at or above the threshold. So the left side of a cut at
   k ends behind the last such frame before k, the right side begins at the first one after k, and both follow
-  from two arrays computed once per track.
+  from two arrays computed once per recording.
 - The left side only grows with k and the right side only shrinks. So the frames that leave both sides long
   enough are one contiguous range, and the cut is the leftmost minimum of that range, found by range-minimum query.
 
 Segments equal the published ones frame by frame, but for its failures: no recursion limit, ties go to the
-earliest frame (there: unspecified order), and a track without speech gives no segment (there: one of length 0).
+earliest frame (there: unspecified order), and a recording without speech gives no segment (there: one of length 0).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FRAME_RATE_HZ = 49.95
-"""Frames per second of a track. wav2vec 2.0 hears 400 samples every 320, so a window of 20 s (320000 samples) has
+"""Frames per second. wav2vec 2.0 makes one of 400 samples every 320, so a window of 20 s (320000 samples) has
 999 frames, not 1000: the published constant is 999 / 20. Windows are laid end to end, so over a whole recording
 this is the true mean rate; a constant 50 would drift by a frame every 20 s."""
 
@@ -37,7 +37,7 @@ BLOCK_FRAMES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What divide-and-conquer has to keep to."""
+    """The limits of segments, and what counts as speech."""
 
     max_seconds: float = 18.0
     """A segment is accepted when it is strictly shorter."""
@@ -72,7 +72,7 @@ class Limits:
 
 
 class LeftmostMinimum:
-    """Position of the leftmost smallest value of any range of a track; NaN counts as largest.
+    """Position of the leftmost smallest value of any range of an array; NaN counts as largest.
 
     A sparse table over the minima of blocks of 64 frames: n/64 * log2(n/64) entries, so two hours take 0.5 MB.
     """
@@ -115,25 +115,25 @@ def split(probabilities: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
 
     probabilities: float [frames]; NaN (no prediction) is never speech and the last place to cut.
     Every segment has at least one frame and less than limits.max_seconds. A stretch that is too long and that no
-    frame cuts into two sides above the minimum goes on with whichever side of its most probable frame is above
+    frame cuts into two sides above the minimum is replaced by whichever side of its most probable frame is above
     it, as published: what lies in the other is dropped.
     """
-    track = np.asarray(probabilities, dtype=np.float64)
-    speech = track >= limits.threshold
+    values = np.asarray(probabilities, dtype=np.float64)
+    speech = values >= limits.threshold
     positions = np.flatnonzero(speech)
     if not len(positions):
         return []
-    frames = np.arange(len(track))
+    frames = np.arange(len(values))
     # left_end[k]: frame behind the last speech frame before k. right_start[k]: first speech frame after k.
-    # (Lists: bisection in them costs a fifth of what numpy's does, and a flat track of two hours has 30000 cuts.)
+    # (Lists: bisection in them costs a fifth of what numpy's does, and a flat recording of two hours has 30000 cuts.)
     left_end = [0, *np.maximum.accumulate(np.where(speech, frames + 1, 0))[:-1].tolist()]
-    right_start = [*np.minimum.accumulate(np.where(speech, frames, len(track))[::-1])[::-1][1:].tolist(), len(track)]
+    right_start = [*np.minimum.accumulate(np.where(speech, frames, len(values))[::-1])[::-1][1:].tolist(), len(values)]
     longest, shortest_side = limits.longest_frames, limits.shortest_side_frames
-    least, most = LeftmostMinimum(track), None
+    least, most = LeftmostMinimum(values), None
     segments = []
-    waiting = [(int(positions[0]), int(positions[-1]) + 1)]
-    while waiting:
-        start, end = waiting.pop()
+    pending = [(int(positions[0]), int(positions[-1]) + 1)]
+    while pending:
+        start, end = pending.pop()
         if end - start <= longest:
             segments.append((start, end))
             continue
@@ -143,10 +143,10 @@ def split(probabilities: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
         if low < high:
             cut = least.find(low, high)
         else:
-            most = most or RightmostMaximum(track)
+            most = most or RightmostMaximum(values)
             cut = most.find(start, end)
         left, right = (start, left_end[cut]), (right_start[cut], end)
-        waiting += [side for side in (right, left) if side[1] - side[0] >= shortest_side]
+        pending += [side for side in (right, left) if side[1] - side[0] >= shortest_side]
     return segments
 
 

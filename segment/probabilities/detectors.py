@@ -1,4 +1,4 @@
-"""The listener of a recipe: which models hear a recording, loaded when the first recording needs them."""
+"""The detectors that a recipe's method needs; a model is loaded when the first recording needs it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segment.classifier.compatibility import original_tracks
+from segment.classifier.compatibility import original_probabilities
 from segment.classifier.model import Classifier, load_classifier
 from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
-from segment.probabilities.windows import probability_tracks
+from segment.probabilities.windows import frame_probabilities
 from submission.store.digests import canonical_json
 from submission.system.recipe import SegmentOptions
 
 
-def voice_listener(revision: int) -> Detectors:
-    """Return a listener that asks the voice-activity detector alone."""
+def vad_detectors(revision: int) -> Detectors:
+    """Return the voice-activity detector alone; revision: of the stage `segment`."""
     key = canonical_json({"detector": f"silero-vad {version('silero-vad')}", "revision": revision})
     return Detectors(vad=functools.cache(load_vad), vad_key=key)
 
 
-def make_listener(options: SegmentOptions, classifier: Path, digest: str, revision: int) -> Detectors:
-    """Return the listener that a method needs.
+def make_detectors(options: SegmentOptions, classifier: Path, digest: str, revision: int) -> Detectors:
+    """Return the detectors that a method needs.
 
     classifier: the classifier's folder, digest: of its contents; neither counts where the method does not classify.
-    revision: of the stage, so that what an older one heard is not taken for what this one would.
+    revision: of the stage `segment`, so that probabilities of an older one are computed again.
     """
-    voice = voice_listener(revision)
+    vad = vad_detectors(revision)
     if not options.about.needs_classifier:
-        return voice
+        return vad
 
     @functools.cache
     def load() -> Classifier:
@@ -45,13 +45,13 @@ def make_listener(options: SegmentOptions, classifier: Path, digest: str, revisi
     times, size = options.inference_times, options.batch_size
     key = {"classifier": digest, "inference_times": times, "revision": revision}
     if options.original_batching:
-        classify = functools.partial(original_tracks, classifier=load, inference_times=times, batch_size=size)
+        classify = functools.partial(original_probabilities, classifier=load, inference_times=times, batch_size=size)
         key["original_batching"] = size
     else:
-        classify = functools.partial(probability_tracks, predict=predict, inference_times=times, batch_size=size)
-    return Detectors(vad=voice.vad, vad_key=voice.vad_key, classify=classify, classifier_key=canonical_json(key))
+        classify = functools.partial(frame_probabilities, predict=predict, inference_times=times, batch_size=size)
+    return Detectors(vad=vad.vad, vad_key=vad.vad_key, classify=classify, classifier_key=canonical_json(key))
 
 
 def _device() -> str:
-    """Return the processor, or the GPU that a launcher of several processes means this one to take."""
+    """Return the processor, or the GPU that a launcher of several processes assigns to this one."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

@@ -1,8 +1,8 @@
-"""Where somebody speaks, by a voice-activity detector that knows nothing of utterances: silero-vad.
+"""The voice-activity detector silero-vad: the probability of speech every 32 ms, and stretches of speech.
 
 The weights are those of the TorchScript model in its package (the safetensors beside it are of another training).
 Only that file is read: importing the package would set torch to one thread for the whole process, and the scripted
-model hears 32 ms a call. The network is small: per chunk of 512 samples, with the 64 before it, a short-time
+model processes 32 ms a call. The network is small: per chunk of 512 samples, with the 64 before it, a short-time
 spectrum by convolution, four convolutions, one LSTM step, and a probability. Everything before the LSTM is computed
 for a block of chunks at once; the LSTM carries its state from block to block, so hours pass in bounded memory.
 
@@ -28,7 +28,7 @@ CHUNK_SAMPLES = 512
 """Samples per probability: 32 ms."""
 CONTEXT_SAMPLES = 64
 BLOCK_CHUNKS = 1024
-"""Chunks computed at once (33 s). Fixed, so that equal audio gives equal bits however it is asked for."""
+"""Chunks computed at once (33 s). Fixed, so that equal audio gives equal bits however it is read."""
 
 ENTER, LEAVE = 0.5, 0.35
 """Speech begins at a probability of at least the first and may end below the second."""
@@ -62,7 +62,7 @@ class SileroVad(nn.Module):
         return self.final_conv(hidden.relu().unsqueeze(-1)).sigmoid().flatten(), state
 
     @torch.inference_mode()
-    def track(self, read: Read, samples: int) -> np.ndarray:
+    def probabilities(self, read: Read, samples: int) -> np.ndarray:
         """Return the speech probability of every 32 ms of a recording, float32 [ceil(samples / 512)].
 
         read: (start, end) in samples -> float32 [end - start]; called block by block, in order.
@@ -92,7 +92,7 @@ def load_vad() -> SileroVad:
 
 
 def scripted_model() -> Path:
-    """Return where the installed silero-vad package, which is not imported, keeps its TorchScript model."""
+    """Return where the installed silero-vad package, which is not imported, stores its TorchScript model."""
     (package,) = find_spec("silero_vad").submodule_search_locations
     return Path(package, "data", "silero_vad.jit")
 
@@ -106,10 +106,10 @@ def _scripted_names() -> dict[str, str]:
 
 
 def speech_stretches(probabilities: np.ndarray, samples: int) -> list[tuple[int, int]]:
-    """Return where a track has speech: (start, end) in samples, in order, disjoint, within the recording.
+    """Return where the probabilities show speech: (start, end) in samples, in order, disjoint, within the recording.
 
     A stretch begins with a chunk at ENTER or above and ends with the first chunk below LEAVE that no chunk at
-    ENTER or above follows within SHORTEST_PAUSE. Stretches of at most SHORTEST_SPEECH are no speech.
+    ENTER or above follows within SHORTEST_PAUSE. Stretches of at most SHORTEST_SPEECH are left out.
     """
     stretches = [(start, end) for start, end in _triggered(probabilities, samples) if end - start > SHORTEST_SPEECH]
     widened = []
@@ -121,7 +121,7 @@ def speech_stretches(probabilities: np.ndarray, samples: int) -> list[tuple[int,
 
 
 def _triggered(probabilities: np.ndarray, samples: int) -> list[tuple[int, int]]:
-    """Return stretches before short ones are left out and the rest is widened."""
+    """Return the stretches, short ones included and none widened."""
     stretches = []
     start = pause = None
     for position in np.flatnonzero((probabilities >= ENTER) | (probabilities < LEAVE)).tolist():

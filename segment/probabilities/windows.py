@@ -1,12 +1,12 @@
-"""From a recording to its track of speech probabilities, 20 s at a time.
+"""Frame probabilities of a recording, computed in windows of 20 s.
 
 The windows are those of SHAS: 20 s, end to end, from the start of the recording; a tail under 2 s joins the
 window before it. With `inference_times` n, n passes shifted by 20/n s are averaged. A recording is read window
-by window, so its length costs only its track: 1.4 MB an hour.
+by window, so an hour costs only its probabilities: 1.4 MB.
 
-A window's frames are laid down from the frame at which it starts on the track of 49.95 frames a second (see
-pdac.FRAME_RATE_HZ). 20 s fit exactly; a window of another length may have one frame more or less than the track
-has room for: a surplus one is left out, a missing one becomes the mean of what lies within two frames of it.
+A recording has 49.95 frames a second (see pdac.FRAME_RATE_HZ), and a window's frames are written from the frame at
+which it starts. 20 s fit exactly; a window of another length may have one frame more or less than the recording has
+there: a surplus one is left out, a missing one becomes the mean of what lies within two frames of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class AudioSource:
     """A recording that can be read piece by piece."""
 
     read: Read
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A stretch of a recording in samples, and its place on the track in frames; ends are exclusive."""
+    """A stretch of a recording in samples, and in frames of the recording; ends are exclusive."""
 
     start: int
     end: int
@@ -67,7 +67,7 @@ def plan_windows(samples: int, shift: int = 0, window_seconds: float = WINDOW_SE
         return []
     width = round(window_seconds * SAMPLE_RATE)
     edges = [0, *(edge for edge in range(shift, samples, width) if edge > 0)]
-    # Joining needs a window to join: a recording under 2 s is one window, where the original has none.
+    # Joining needs a window to join: a recording under 2 s is one window; the original makes none.
     if len(edges) > 1 and samples - edges[-1] < TAIL_SECONDS * SAMPLE_RATE:
         edges.pop()
     edges.append(samples)
@@ -82,8 +82,8 @@ def plan_windows(samples: int, shift: int = 0, window_seconds: float = WINDOW_SE
     ]
 
 
-def probability_tracks(
-    sources: Iterable[Source],
+def frame_probabilities(
+    sources: Iterable[AudioSource],
     predict: Predict,
     *,
     inference_times: int = 1,
@@ -94,40 +94,40 @@ def probability_tracks(
 
     Only equally long windows share a batch, of whatever recording: no window is padded, and where predict gives a
     window the same bits in any batch, the batch size does not count. A recording's windows are read when its turn
-    comes; waiting for a full batch are at most batch_size windows of 20 s and one odd one per recording and pass.
-    tick is told the seconds of audio that each batch has covered, shared over the passes. Raises UserError where
-    predict answers with what is no number.
+    comes; at most batch_size windows of 20 s, and one odd one per recording and pass, are queued for a full batch.
+    tick gets the seconds of audio of each batch, divided by the number of passes. Raises UserError where predict
+    returns a value that is not finite.
     """
     passes: list[list[np.ndarray]] = []
-    waiting: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)  # length -> (audio, its place)
+    queued: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)  # length -> (audio, its frames)
 
-    def predict_waiting(length: int) -> None:
-        batch = waiting.pop(length)
+    def predict_queued(length: int) -> None:
+        batch = queued.pop(length)
         predicted = checked_finite(predict(np.stack([audio for audio, _ in batch])))
-        for (_, room), values in zip(batch, predicted, strict=True):
-            count = min(len(room), len(values))
-            room[:count] = values[:count]
+        for (_, slots), values in zip(batch, predicted, strict=True):
+            count = min(len(slots), len(values))
+            slots[:count] = values[:count]
         tick(len(batch) * length / SAMPLE_RATE / inference_times)
 
     for source in sources:
         passes.append([np.full(frame_at(source.samples), np.nan) for _ in range(inference_times)])
-        for track, shift in zip(passes[-1], shifts(source.samples, inference_times), strict=True):
+        for probabilities, shift in zip(passes[-1], shifts(source.samples, inference_times), strict=True):
             for window in plan_windows(source.samples, shift):
                 length = window.end - window.start
                 audio = source.read(window.start, window.end)
-                waiting[length].append((audio, track[window.first_frame : window.last_frame]))
-                if len(waiting[length]) == batch_size:
-                    predict_waiting(length)
-    for length in sorted(waiting):
-        predict_waiting(length)
-    return [mean_track(tracks) for tracks in passes]
+                queued[length].append((audio, probabilities[window.first_frame : window.last_frame]))
+                if len(queued[length]) == batch_size:
+                    predict_queued(length)
+    for length in sorted(queued):
+        predict_queued(length)
+    return [mean_probabilities(shifted_passes) for shifted_passes in passes]
 
 
 def checked_finite(probabilities: np.ndarray) -> np.ndarray:
-    """Return a classifier's answer; UserError where it is no number, which would pass for a frame without a window."""
+    """Return a classifier's probabilities; UserError where one is not finite: it would be taken for a missing frame."""
     if not np.isfinite(probabilities).all():
         count = int((~np.isfinite(probabilities)).sum())
-        what = f"answers {count} of {probabilities.size} frames with what is no number"
+        what = f"gives {count} of {probabilities.size} frames a probability that is not a number"
         raise UserError("the segmentation classifier", what, "its weights may be damaged: convert or train it again")
     return probabilities
 
@@ -138,20 +138,20 @@ def shifts(samples: int, inference_times: int) -> list[int]:
     return [0 if shift >= samples else shift for shift in moved]
 
 
-def mean_track(passes: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean of several passes over a recording, each filled where a frame had no window's value."""
+def mean_probabilities(passes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of several passes over a recording, each filled where no window gave a frame a value."""
     total = np.zeros(len(passes[0]))
-    for track in passes:
-        total += fill_missing(track)
+    for probabilities in passes:
+        total += fill_missing(probabilities)
     return total / len(passes)
 
 
-def fill_missing(track: np.ndarray) -> np.ndarray:
-    """Return a track whose NaN frames are the mean of what is known within two frames, from left to right.
+def fill_missing(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities whose NaN frames are the mean of those known within two frames, from left to right.
 
     Where nothing is known that near (the original fails), the nearest known frame counts; 0 where none is known.
     """
-    filled = track.copy()
+    filled = probabilities.copy()
     missing = np.flatnonzero(np.isnan(filled))
     known = np.flatnonzero(~np.isnan(filled))
     for frame in missing:

@@ -26,14 +26,14 @@ BLOCK_BYTES = tarfile.BLOCKSIZE
 def archive(bundle: Path, out: Path, campaign: str | None = None) -> str:
     """Write the archive of a bundle to `out`, `<out>.sha256` beside it, and return its SHA-256.
 
-    Raises UserError where the bundle has errors, `out` is no place for it, or the disk has no room.
+    Raises UserError where the bundle has errors, `out` is a folder or lies in the bundle, or the disk is too full.
     """
     bundle, out = bundle.resolve(), out.absolute()
     if out.is_dir() or out.resolve().is_relative_to(bundle):
         raise UserError(str(out), "is a folder or lies in the bundle", "name a file beside the bundle with --out")
     if exit_status(verify(bundle, campaign)):
-        fix = f"run `python -m submission verify {bundle}` and mend what it says"
-        raise UserError(f"bundle {bundle}", "has errors, and is not packed for upload", fix)
+        fix = f"run `python -m submission verify {bundle}` and fix what it reports"
+        raise UserError(f"bundle {bundle}", "has errors and is not packed for upload", fix)
     paths = [bundle, *sorted(bundle.rglob("*"), key=lambda p: p.relative_to(bundle).as_posix())]
     sizes = {path: path.stat().st_size for path in files_below(bundle)}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def archive(bundle: Path, out: Path, campaign: str | None = None) -> str:
             digest = _flushed_digest(file)
         os.chmod(aside, 0o644)
         checksum = out.with_name(f"{out.name}.sha256")
-        checksum.unlink(missing_ok=True)  # an old one never stands beside new bytes
+        checksum.unlink(missing_ok=True)  # an old one must never lie beside new bytes
         os.replace(aside, out)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def _write(file: BinaryIO, bundle: Path, paths: list[Path], tick: Callable[[floa
 
 
 def _flushed_digest(file: BinaryIO) -> str:
-    """Bring a file to the disk and return the SHA-256 of what it holds."""
+    """Flush a file to the disk and return the SHA-256 of its content."""
     file.flush()
     os.fsync(file.fileno())
     file.seek(0)

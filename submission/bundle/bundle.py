@@ -4,12 +4,12 @@
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
     description/<pair>.txt  what the evaluation server asks for
-    segmenter/              the segmentation classifier, where the recipe cuts recordings with it
+    segmenter/              the segmentation classifier, where the recipe needs it
     campaign.json, recipe.json, scores.json
-    manifest.json           every file with its size and SHA-256, and what it was made from
+    manifest.json           every file with its size and SHA-256, and the stages and inputs behind them
 
-It is assembled aside, in a hidden folder next to its place, and moved there by a rename once it is whole. What
-lies there already stays until then.
+It is assembled in a hidden folder beside its path and moved there by a rename once it is complete. An older bundle
+stays in place until then.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import Facts, derive_facts, description_fields, render_description
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
-    NAME,
     RECIPE_FILE,
     SCORES_FILE,
     SEGMENTER,
     SEGMENTER_FILES,
     build_manifest,
+    write_manifest,
 )
 from submission.errors import UserError
 from submission.model.families import read_config
@@ -67,44 +67,44 @@ def bundle(
 
     model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
     segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
-    of the segmentation classifier, None where the recipe does without; artifacts: folder in the store -> the files
-    that its record describes, by which everything taken from such a folder is checked; stages: stage -> key;
-    inputs: name -> digest; provenance: library -> version, as the artifacts record them (what this machine has
-    installed would change the bytes). Raises UserError where something is missing, does not fit, or has changed
-    since its stage made it.
+    of the segmentation classifier, None where the recipe needs none; artifacts: folder in the store -> the files
+    that its record describes, by which everything copied from such a folder is checked; stages: stage -> key;
+    inputs: name -> digest; provenance: library -> version, as the artifacts record them (versions of this machine
+    would change the bytes). Raises UserError where something is missing, does not fit, or has changed
+    since its stage was built.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with _locked(out):
         _clear_leftovers(out)
         facts = _facts(model, campaign, recipe)
         with _moved_into_place(out) as aside:
-            store = _Artifacts(artifacts)
+            store = _ArtifactRecords(artifacts)
             _copy_folder(store, model, aside / "model")
             _write_outputs(store, aside, campaign, hypotheses, segments)
             _write_descriptions(aside, campaign, recipe, facts)
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
-            store.copy(_needed(scores, "scores"), aside / SCORES_FILE)
+            store.copy(_required(scores, "scores"), aside / SCORES_FILE)
             if segmenter is not None:
                 _copy_segmenter(store, segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
             manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
-            write_text(aside / NAME, canonical_json(manifest))
+            write_manifest(aside, manifest)
     return out
 
 
-# --- what goes in ---
+# --- content ---
 
 
 def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
     """Return the facts about a packed model's folder; UserError where it is none."""
     config = read_config(model)
     if not recipe.quantize.codecs:
-        what = "packs nothing, and what is uploaded is a packed model"
+        what = "packs nothing, and a bundle holds a packed model"
         raise UserError(f"recipe {recipe.name}", what, "write [quantize.codecs], or take a recipe that has them")
     if recipe.segment.method == "gold":
-        what = "cuts by the references' own segments, which nobody has who translates a blind test set"
-        raise UserError(f"recipe {recipe.name}: segment.method", what, "take another method")
+        what = "takes the references' segments, which do not exist for a blind test set"
+        raise UserError(f"recipe {recipe.name}: segment.method", what, "choose another method")
     try:
         expected_tensors(config)
     except Unreadable as error:
@@ -115,7 +115,7 @@ def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
 
 
 def _write_outputs(
-    store: _Artifacts,
+    store: _ArtifactRecords,
     aside: Path,
     campaign: Campaign,
     hypotheses: Mapping[tuple[str, str], Path],
@@ -124,13 +124,13 @@ def _write_outputs(
     ids = {}
     (aside / "segments").mkdir()
     for testset in campaign.testsets:
-        source = _needed(segments.get(testset.name), f"segments of {testset.name}")
+        source = _required(segments.get(testset.name), f"segments of {testset.name}")
         ids[testset.name] = segment_ids(read_segments(source))
         store.copy(source, aside / "segments" / f"{testset.name}.yaml")
     for pair in campaign.pairs:
         (aside / pair.name).mkdir()
         for name in pair.testsets:
-            source = _needed(hypotheses.get((pair.name, name)), f"hypotheses of {pair.name}/{name}")
+            source = _required(hypotheses.get((pair.name, name)), f"hypotheses of {pair.name}/{name}")
             store.refuse_changed(source, sha256_file(source))
             lines = [plain_line(text) for text in _texts(source, ids[name])]
             write_text(aside / pair.name / f"{name}.txt", "".join(f"{line}\n" for line in lines))
@@ -144,7 +144,7 @@ def _write_descriptions(aside: Path, campaign: Campaign, recipe: Recipe, facts: 
 
 
 def read_hypotheses(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (segment id, text) of a hypotheses.jsonl, in order; UserError names the line that is none."""
+    """Yield (segment id, text) of a hypotheses.jsonl, in order; UserError names the line that is not valid."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -152,10 +152,12 @@ def read_hypotheses(path: Path) -> Iterator[tuple[str, str]]:
                 segment, text = record["segment"], record["text"]
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(
-                    f"{path} line {number}", f"is no hypothesis ({error})", "decode the test set again"
+                    f"{path} line {number}", f"is not a hypothesis ({error})", "decode the test set again"
                 ) from error
             if not isinstance(segment, str) or not isinstance(text, str):
-                raise UserError(f"{path} line {number}", "segment and text must be texts", "decode the test set again")
+                raise UserError(
+                    f"{path} line {number}", "segment and text must be strings", "decode the test set again"
+                )
             yield segment, text
 
 
@@ -172,20 +174,20 @@ def _texts(path: Path, ids: list[str]) -> list[str]:
     return [text for _, text in pairs]
 
 
-def _needed(path: Path | None, name: str) -> Path:
+def _required(path: Path | None, name: str) -> Path:
     if path is None or not path.is_file():
         raise UserError("bundle", f"the {name} are missing ({path})", "build the stage that makes them first")
     return path
 
 
-def _copy_segmenter(store: _Artifacts, source: Path, target: Path) -> None:
-    """Copy the files that loading the classifier reads, and not what is told about its making."""
+def _copy_segmenter(store: _ArtifactRecords, source: Path, target: Path) -> None:
+    """Copy the files that loading the classifier reads, and none of its training report."""
     target.mkdir()
     for name in SEGMENTER_FILES:
-        store.copy(_needed(source / name, "segmentation classifier's files"), target / name)
+        store.copy(_required(source / name, "segmentation classifier's files"), target / name)
 
 
-def _copy_folder(store: _Artifacts, source: Path, target: Path) -> None:
+def _copy_folder(store: _ArtifactRecords, source: Path, target: Path) -> None:
     files = files_below(source)
     with progress("bundle: copying the model", sum(p.stat().st_size for p in files), "bytes") as tick:
         for path in files:
@@ -195,18 +197,18 @@ def _copy_folder(store: _Artifacts, source: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Artifacts:
-    """What the store's records say of its files. Sizes are compared in every build, bytes only here, where they
-    are read anyway: a flipped bit in months of work is found before it is uploaded.
+class _ArtifactRecords:
+    """Digests of the store's files. Sizes are compared in every build, bytes only here, where they are read anyway: a
+    flipped bit on the disk is found before it is uploaded.
     """
 
     files: Mapping[Path, Mapping[str, Any]]
     """Folder of an artifact -> relative path -> {"bytes", "sha256"}."""
 
     def copy(self, source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
-        """Copy the bytes and bring them to the disk; not the mode: artifacts may be read-only, a bundle never is.
+        """Copy the bytes and flush them to the disk; not the mode: artifacts may be read-only, a bundle never is.
 
-        Raises UserError where they are others than the record of the artifact says.
+        Raises UserError where they differ from the record of the artifact.
         """
         digest = hashlib.sha256()
         with named_place(target), source.open("rb") as original, target.open("wb") as copy:
@@ -219,27 +221,27 @@ class _Artifacts:
         self.refuse_changed(source, digest.hexdigest())
 
     def refuse_changed(self, path: Path, sha256: str) -> None:
-        """Raise UserError where a file of an artifact has another digest than its record says, or is none of it."""
+        """Raise UserError where a file of an artifact has another digest than its record, or is not in it."""
         folder = next((parent for parent in path.parents if parent in self.files), None)
         if folder is None:
             return
         expected = self.files[folder].get(path.relative_to(folder).as_posix())
         if expected is None or expected["sha256"] != sha256:
-            what = "is not as its stage made it" if expected else "was not made by the stage that this folder is of"
-            raise UserError(str(path), what, f"remove the folder {folder} and build again; all else is kept")
+            what = "differs from what its stage wrote" if expected else "was not written by the stage of this folder"
+            raise UserError(str(path), what, f"remove the folder {folder} and build again; other stages stay cached")
 
 
-# --- how it gets into place ---
+# --- atomic replacement ---
 
 
 def _beside(out: Path, state: Literal["partial", "replaced", "removed"]) -> Path:
-    """Return the hidden folder next to a bundle's place; under the lock it has one writer."""
+    """Return the hidden folder beside a bundle's path; under the lock it has one writer."""
     return out.parent / f".{out.name}.{state}"
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the lock of a bundle's place, waiting for another process that builds the same one."""
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of a bundle's path; wait for another process that builds the same bundle."""
     with (out.parent / f".{out.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -250,7 +252,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _clear_leftovers(out: Path) -> None:
-    """Bring back what a killed run had moved away, and remove what it had half assembled or half removed."""
+    """Restore what a killed run had moved away, and remove what it had partly assembled or partly removed."""
     replaced = _beside(out, "replaced")
     if replaced.exists() and not out.exists():
         os.rename(replaced, out)
@@ -262,7 +264,7 @@ def _clear_leftovers(out: Path) -> None:
 
 @contextmanager
 def _moved_into_place(out: Path) -> Iterator[Path]:
-    """Yield an empty folder aside and, once it is filled, move it into place; remove it where that failed.
+    """Yield an empty hidden folder and, once it is filled, move it into place; remove it after an error.
 
     The bundle that was there is moved away first and removed last.
     """

@@ -1,21 +1,23 @@
-"""The manifest: what is in a bundle, byte for byte, and what it was made from.
+"""manifest.json: the files of a bundle with sizes and digests, and the stages and inputs behind them.
 
-Sorted canonical JSON without clock, machine or path: equal artifacts give equal bytes, wherever they are bundled.
+Sorted canonical JSON without time, host name or path: equal artifacts give equal bytes on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from submission.bundle.description import Facts
 from submission.progress import progress
-from submission.store.digests import CHUNK_BYTES, files_below
+from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, write_text
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
+from submission.text.characters import printable
 
 NAME = "manifest.json"
 FORMAT = "iwslt-model-compression-bundle"
@@ -27,7 +29,79 @@ SCORES_FILE = "scores.json"
 
 SEGMENTER = "segmenter"
 SEGMENTER_FILES = ("config.json", "model.safetensors")
-"""The folder of the segmentation classifier, and what is in it."""
+"""The folder of the segmentation classifier, and its files."""
+
+
+class FileEntry(TypedDict):
+    """A file that the manifest lists."""
+
+    bytes: int
+    sha256: str
+
+
+class DerivedSections(TypedDict):
+    """The part of a manifest that follows from the rest of the bundle."""
+
+    campaign: dict[str, str]
+    recipe: dict[str, str]
+    model: dict[str, Any]
+    techniques: list[str]
+    data_sets: list[str]
+
+
+class Manifest(DerivedSections):
+    """What manifest.json holds."""
+
+    format: str
+    version: int
+    stages: dict[str, str]
+    """Stage -> key."""
+    inputs: dict[str, str]
+    """Name of what came from outside -> digest."""
+    provenance: dict[str, str]
+    """Library -> version."""
+    files: dict[str, FileEntry]
+    """Path of every file but the manifest -> its size and digest."""
+
+
+TABLES = ("campaign", "recipe", "model", "stages", "inputs", "provenance", "files")
+LISTS = ("techniques", "data_sets")
+TABLES_OF_TEXT = ("stages", "inputs", "provenance")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a bundle into its folder."""
+    write_text(folder / NAME, canonical_json(manifest))
+
+
+def schema_faults(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what distinguishes an untrusted JSON object from a Manifest; nothing for a valid one."""
+    for key, expected in (("format", FORMAT), ("version", VERSION)):
+        if table.get(key) != expected:
+            yield f"{key}: expected {expected!r}, got {_got(table, key)}"
+    for keys, kind, name in ((TABLES, dict, "a table"), (LISTS, list, "a list")):
+        for key in keys:
+            if not isinstance(table.get(key), kind):
+                yield f"{key}: expected {name}, got {_got(table, key)}"
+    for key in TABLES_OF_TEXT:
+        if isinstance(values := table.get(key), dict) and not all(isinstance(value, str) for value in values.values()):
+            yield f"{key}: expected strings only"
+    files = table.get("files")
+    for path, listed in files.items() if isinstance(files, dict) else ():
+        if not is_file_entry(listed):
+            yield f"files: '{printable(path)}' has not exactly bytes and sha256"
+
+
+def _got(table: Mapping[str, Any], key: str) -> str:
+    return printable(repr(table.get(key))[:80])
+
+
+def is_file_entry(listed: Any) -> bool:
+    """Return whether an untrusted value is a FileEntry."""
+    if not isinstance(listed, dict) or set(listed) != {"bytes", "sha256"}:
+        return False
+    size, digest = listed["bytes"], listed["sha256"]
+    return type(size) is int and size >= 0 and isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))
 
 
 def build_manifest(
@@ -39,25 +113,25 @@ def build_manifest(
     stages: Mapping[str, str],
     inputs: Mapping[str, str],
     provenance: Mapping[str, str],
-) -> dict[str, Any]:
+) -> Manifest:
     """Return the manifest of a bundle's folder, which holds everything else already.
 
     stages: stage -> key; inputs: what came from outside -> digest; provenance: library -> version.
     """
     files = _describe(folder)
-    digests = {name: str(files[name]["sha256"]) for name in (CAMPAIGN_FILE, RECIPE_FILE)}
-    return {
-        "format": FORMAT,
-        "version": VERSION,
+    digests = {name: files[name]["sha256"] for name in (CAMPAIGN_FILE, RECIPE_FILE)}
+    return Manifest(
+        format=FORMAT,
+        version=VERSION,
         **derived_sections(campaign, recipe, facts, digests),
-        "stages": dict(stages),
-        "inputs": dict(inputs),
-        "provenance": dict(provenance),
-        "files": files,
-    }
+        stages=dict(stages),
+        inputs=dict(inputs),
+        provenance=dict(provenance),
+        files=files,
+    )
 
 
-def derived_sections(campaign: Campaign, recipe: Recipe, facts: Facts, digests: Mapping[str, str]) -> dict[str, Any]:
+def derived_sections(campaign: Campaign, recipe: Recipe, facts: Facts, digests: Mapping[str, str]) -> DerivedSections:
     """Return the part of a manifest that follows from the rest of the bundle, so that a check can derive it again.
 
     digests: SHA-256 of campaign.json and recipe.json.
@@ -76,10 +150,10 @@ def derived_sections(campaign: Campaign, recipe: Recipe, facts: Facts, digests: 
     }
 
 
-def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Return path -> {"bytes", "sha256"} of every file, as `describe_files` does, and show how far it is."""
+def _describe(folder: Path) -> dict[str, FileEntry]:
+    """Return path -> size and digest of every file, with progress on stderr."""
     files = files_below(folder)
-    described: dict[str, dict[str, int | str]] = {}
+    described: dict[str, FileEntry] = {}
     with progress("bundle: hashing", sum(p.stat().st_size for p in files), "bytes") as tick:
         for path in files:
             digest, size = hashlib.sha256(), 0
@@ -88,5 +162,5 @@ def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
                     digest.update(chunk)
                     size += len(chunk)
                     tick(len(chunk))
-            described[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest.hexdigest()}
+            described[path.relative_to(folder).as_posix()] = FileEntry(bytes=size, sha256=digest.hexdigest())
     return described

@@ -1,7 +1,7 @@
-"""The pre-upload view: what leaves the house, on one page that a tired person can check before the deadline.
+"""The pre-upload summary: everything that a bundle uploads, on one page, for a last check before the deadline.
 
-Everything comes from the bundle itself, read as a stranger's: bounded, strict, nothing followed. `preview` gathers it
-once; `preview_text` shows it in a terminal and `submission.bundle.preview_page` in a browser.
+Everything comes from the bundle itself, read as untrusted input: bounded, strict, no link followed. `preview` gathers
+it once; `preview_text` shows it in a terminal and `submission.bundle.preview_page` in a browser.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import BOM, is_blank, lines_of, read_output, read_segments_of
 from submission.model.sizes import against_limit
 from submission.system.campaign import Campaign
-from submission.text.characters import shown
+from submission.text.characters import printable
 from submission.text.segments import SAMPLE_RATE, Segment
 from submission.text_table import aligned
 
 FIRST_LINES = 3
 MOST_FIGURES = 8
-MOST_SHOWN = 160
-"""Characters of a line; who wants to read all of it opens the file."""
+MOST_CHARACTERS = 160
+"""Characters of a line; the file holds all of it."""
 UNKNOWN = "?"
 
 
@@ -38,24 +38,24 @@ def _clock(samples: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class PreviewLine:
     """One line of an output and the speech that it translates."""
 
     text: str
-    """As the file has it: any character may stand here."""
+    """As in the file, any character included."""
     segment: Segment | None
     """None where the segments cannot be read, or are fewer than the lines."""
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """Recording and times, `talk1.wav 0:12.3–0:20.0`."""
         if self.segment is None:
             return UNKNOWN
-        return f"{shown(self.segment.recording, 60)} {_clock(self.segment.start)}–{_clock(self.segment.end)}"
+        return f"{printable(self.segment.recording, 60)} {_clock(self.segment.start)}–{_clock(self.segment.end)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class PreviewScore:
     """One score of an output, with its confidence interval where there is one."""
 
     metric: str
@@ -65,12 +65,12 @@ class Figure:
 
     def __str__(self) -> str:
         interval = "" if self.low is None or self.high is None else f" ({self.low:.1f}–{self.high:.1f})"
-        return f"{shown(self.metric, 20)} {self.value:.1f}{interval}"
+        return f"{printable(self.metric, 20)} {self.value:.1f}{interval}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """What there is to see of the output of a pair and test set; None is what cannot be known."""
+class OutputPreview:
+    """Figures of the output of a pair and test set; None where they cannot be read."""
 
     pair: str
     testset: str
@@ -82,14 +82,14 @@ class Output:
     seconds: float | None
     """Of all its segments together."""
     rate: float | None
-    """Characters per second of audio: far from those of the other test sets, something is missing or repeated."""
-    first: tuple[Line, ...]
-    figures: tuple[Figure, ...]
+    """Characters per second of audio; a value far from other test sets' means missing or repeated text."""
+    first: tuple[PreviewLine, ...]
+    figures: tuple[PreviewScore, ...]
     findings: tuple[Finding, ...]
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What a table shows of it, by the columns of COLUMNS."""
+        """Its row in a table, by the columns of COLUMNS."""
         counts = (_count(n) for n in (self.lines, self.blanks, self.shortest, self.longest))
         audio = UNKNOWN if self.seconds is None else f"{self.seconds:,.1f}"
         rate = UNKNOWN if self.rate is None else f"{self.rate:.1f}"
@@ -97,7 +97,7 @@ class Output:
 
     @property
     def facts(self) -> str:
-        """The same as a sentence, for a screen on which no table fits."""
+        """The same as a sentence, for narrow screens."""
         lines, blanks, shortest, longest, audio, rate, _ = self.cells[2:]
         return f"{lines} lines, {blanks} blank; {shortest} to {longest} characters; {audio} s of audio, {rate} chars/s"
 
@@ -112,9 +112,9 @@ class Preview:
     bundle: str
     campaign: str
     size: tuple[str, ...]
-    """Lines that hold the model folder against the limit, in bytes, GB and GiB."""
+    """Lines that compare the model folder with the limit, in bytes, GB and GiB."""
     verdict: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[OutputPreview, ...]
     descriptions: dict[str, str]
     """Pair -> the fields to paste; a pair without readable ones is left out."""
     other_findings: tuple[Finding, ...]
@@ -123,9 +123,9 @@ class Preview:
 
 
 def preview(folder: Path, campaign: str | None = None) -> Preview:
-    """Return what there is to see of a bundle, good or broken, with everything that `verify` finds in it.
+    """Return the pre-upload summary of a bundle, good or broken, with everything that `verify` finds in it.
 
-    campaign: as for `verify`. Raises UserError where there is no folder, or no campaign to hold it against.
+    campaign: as for `verify`. Raises UserError where there is no folder, or no campaign to compare it with.
     """
     findings = verify(folder, campaign)
     view = BundleView(folder, chosen_campaign(folder, campaign))
@@ -135,7 +135,7 @@ def preview(folder: Path, campaign: str | None = None) -> Preview:
     )
     belonging = {finding for output in outputs for finding in output.findings}
     return Preview(
-        bundle=shown(str(folder), 4_096),
+        bundle=printable(str(folder), 4_096),
         campaign=f"{view.campaign.name} ({view.campaign.edition})",
         size=_size(view, view.campaign),
         verdict=verdict(findings),
@@ -150,14 +150,14 @@ def _output(
     view: BundleView,
     pair: str,
     testset: str,
-    figures: Mapping[tuple[str, str], Sequence[Figure]],
+    figures: Mapping[tuple[str, str], Sequence[PreviewScore]],
     findings: Sequence[Finding],
-) -> Output:
+) -> OutputPreview:
     path, segments_path = f"{pair}/{testset}.txt", f"segments/{testset}.yaml"
     lines, segments = _lines(view, path), _segments(view, testset)
     lengths = [len(line) for line in lines or () if not is_blank(line)]
     seconds = None if segments is None else sum(segment.seconds for segment in segments)
-    return Output(
+    return OutputPreview(
         pair=pair,
         testset=testset,
         lines=None if lines is None else len(lines),
@@ -167,7 +167,7 @@ def _output(
         seconds=seconds,
         rate=sum(lengths) / seconds if seconds and lines is not None else None,
         first=tuple(
-            Line(text=text, segment=segments[i] if segments and i < len(segments) else None)
+            PreviewLine(text=text, segment=segments[i] if segments and i < len(segments) else None)
             for i, text in enumerate((lines or [])[:FIRST_LINES])
         ),
         figures=tuple(figures.get((pair, testset), ())[:MOST_FIGURES]),
@@ -176,7 +176,7 @@ def _output(
 
 
 def _lines(view: BundleView, path: str) -> list[str] | None:
-    """Return the lines of an output; bytes that are not UTF-8 become U+FFFD, and verify says so."""
+    """Return the lines of an output; bytes that are not UTF-8 become U+FFFD (reported as TXT02)."""
     try:
         return lines_of(read_output(view, path).decode("utf-8", errors="replace").removeprefix(BOM))
     except Unreadable:
@@ -190,13 +190,13 @@ def _segments(view: BundleView, testset: str) -> list[Segment] | None:
         return None
 
 
-def _figures(view: BundleView) -> dict[tuple[str, str], list[Figure]]:
-    """Return (pair, test set) -> its scores; what is no number is left out, and verify says so."""
-    figures: dict[tuple[str, str], list[Figure]] = {}
+def _figures(view: BundleView) -> dict[tuple[str, str], list[PreviewScore]]:
+    """Return (pair, test set) -> its scores; what is not a number is left out (reported as SCO04)."""
+    figures: dict[tuple[str, str], list[PreviewScore]] = {}
     for key, record in readable_records(view):
         value, low, high = (_number(record.get(name)) for name in ("value", "low", "high"))
         if key == "scores" and value is not None:
-            figure = Figure(metric=str(record.get("metric")), value=value, low=low, high=high)
+            figure = PreviewScore(metric=str(record.get("metric")), value=value, low=low, high=high)
             figures.setdefault((str(record.get("pair")), str(record.get("testset"))), []).append(figure)
     return figures
 
@@ -215,7 +215,7 @@ def _descriptions(view: BundleView) -> Iterator[tuple[str, str]]:
             text = read_description(view, pair.name)
         except Unreadable:
             continue
-        yield pair.name, "".join(f"{shown(line, 4_096)}\n" for line in lines_of(text))
+        yield pair.name, "".join(f"{printable(line, 4_096)}\n" for line in lines_of(text))
 
 
 def _size(view: BundleView, campaign: Campaign) -> tuple[str, ...]:
@@ -227,22 +227,22 @@ def _size(view: BundleView, campaign: Campaign) -> tuple[str, ...]:
 # --- as text ---
 
 
-def preview_text(seen: Preview) -> str:
-    """Return the view as text for a terminal; foreign characters that hide or reorder text are spelled out."""
+def preview_text(overview: Preview) -> str:
+    """Return the summary as text for a terminal; characters that hide or reorder text are escaped."""
     parts = [
-        "\n".join([f"bundle: {seen.bundle}", f"campaign: {seen.campaign}", *seen.size, seen.verdict]),
-        *([_findings_text(seen.other_findings)] if seen.other_findings else []),
-        aligned([COLUMNS, *(output.cells for output in seen.outputs)], left=(0, 1)),
-        *map(_output_text, seen.outputs),
-        *(f"Description to paste, {pair}:\n\n{text.rstrip()}" for pair, text in seen.descriptions.items()),
+        "\n".join([f"bundle: {overview.bundle}", f"campaign: {overview.campaign}", *overview.size, overview.verdict]),
+        *([_findings_text(overview.other_findings)] if overview.other_findings else []),
+        aligned([COLUMNS, *(output.cells for output in overview.outputs)], left=(0, 1)),
+        *map(_output_text, overview.outputs),
+        *(f"Description to paste, {pair}:\n\n{text.rstrip()}" for pair, text in overview.descriptions.items()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _output_text(output: Output) -> str:
+def _output_text(output: OutputPreview) -> str:
     head = f"{output.pair}/{output.testset}"
     figures = "; ".join(map(str, output.figures)) or "not scored"
-    rows = [f"  {line.place}\n    {shown(line.text, MOST_SHOWN) or '(blank)'}" for line in output.first]
+    rows = [f"  {line.position}\n    {printable(line.text, MOST_CHARACTERS) or '(blank)'}" for line in output.first]
     findings = [_findings_text(output.findings)] if output.findings else []
     return "\n".join([f"{head}: {figures}", *findings, *rows])
 

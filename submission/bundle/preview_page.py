@@ -1,4 +1,4 @@
-"""The pre-upload view as a web page: one file, no script, nothing loaded from anywhere."""
+"""The pre-upload summary as a web page: one file, no script, nothing loaded from anywhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from submission.bundle.checks.finding import Finding
-from submission.bundle.preview import COLUMNS, MOST_SHOWN, Output, Preview
-from submission.text.characters import shown
+from submission.bundle.preview import COLUMNS, MOST_CHARACTERS, OutputPreview, Preview
+from submission.text.characters import printable
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #f2f2ef; --line: #cfcfc8; --bad: #a40000;
@@ -34,25 +34,25 @@ pre { background: var(--soft); border: 1px solid var(--line); padding: .75rem; w
 """
 
 
-def preview_page(seen: Preview) -> str:
-    """Return the view as an HTML page, self-contained; every foreign text is escaped and isolated."""
+def preview_page(overview: Preview) -> str:
+    """Return the summary as an HTML page, self-contained; all untrusted text is escaped and isolated."""
     body = [
-        f"<h1>Before the upload: {escape(seen.bundle)}</h1>",
-        f"<p>Campaign {escape(seen.campaign)}</p>",
-        f'<p class="verdict {_worst(seen.findings)}">{escape(seen.verdict)}</p>',
+        f"<h1>Before the upload: {escape(overview.bundle)}</h1>",
+        f"<p>Campaign {escape(overview.campaign)}</p>",
+        f'<p class="verdict {_worst(overview.findings)}">{escape(overview.verdict)}</p>',
         "<h2>Size</h2>",
-        *(f"<p>{escape(line)}</p>" for line in seen.size),
-        *(["<h2>Findings</h2>", _findings(seen.other_findings)] if seen.other_findings else []),
+        *(f"<p>{escape(line)}</p>" for line in overview.size),
+        *(["<h2>Findings</h2>", _findings(overview.other_findings)] if overview.other_findings else []),
         "<h2>Outputs</h2>",
-        _table(seen.outputs),
+        _table(overview.outputs),
         '<p class="quiet">Shortest and longest: characters of a line that is not blank.</p>',
-        *map(_output, seen.outputs),
+        *map(_output, overview.outputs),
         "<h2>Descriptions to paste</h2>",
-        *(f"<h3>{escape(pair)}</h3>\n<pre>{escape(text)}</pre>" for pair, text in seen.descriptions.items()),
+        *(f"<h3>{escape(pair)}</h3>\n<pre>{escape(text)}</pre>" for pair, text in overview.descriptions.items()),
     ]
     head = (
         '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Before the upload: {escape(seen.bundle)}</title>\n<style>{STYLE}</style>"
+        f"<title>Before the upload: {escape(overview.bundle)}</title>\n<style>{STYLE}</style>"
     )
     joined = "\n".join(body)
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{joined}\n</body>\n</html>\n'
@@ -63,7 +63,7 @@ def _worst(findings: Sequence[Finding]) -> str:
     return "error" if "error" in severities else "warning" if severities else "good"
 
 
-def _table(outputs: Sequence[Output]) -> str:
+def _table(outputs: Sequence[OutputPreview]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
     rows = "\n".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in output.cells)}</tr>" for output in outputs)
     return (
@@ -72,10 +72,10 @@ def _table(outputs: Sequence[Output]) -> str:
     )
 
 
-def _output(output: Output) -> str:
+def _output(output: OutputPreview) -> str:
     figures = "; ".join(map(str, output.figures)) or "not scored"
     lines = "\n".join(
-        f'<li><span class="quiet"><bdi>{escape(line.place)}</bdi></span><br>{_line(line.text)}</li>'
+        f'<li><span class="quiet"><bdi>{escape(line.position)}</bdi></span><br>{_line(line.text)}</li>'
         for line in output.first
     )
     return "\n".join(
@@ -90,8 +90,12 @@ def _output(output: Output) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a line of an output: in a direction of its own, what hides or reorders text spelled out."""
-    return f"<bdi>{escape(shown(text, MOST_SHOWN))}</bdi>" if text.strip() else '<span class="quiet">(blank)</span>'
+    """Return a line of an output: in a direction of its own, characters that hide or reorder text escaped."""
+    return (
+        f"<bdi>{escape(printable(text, MOST_CHARACTERS))}</bdi>"
+        if text.strip()
+        else '<span class="quiet">(blank)</span>'
+    )
 
 
 def _findings(findings: Sequence[Finding]) -> str:

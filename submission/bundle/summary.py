@@ -1,4 +1,4 @@
-"""What a person reads at the end of a build: size against the limit, scores, where the time went, the bundle."""
+"""The summary at the end of a build: size against the limit, scores, seconds of each stage, the bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def summary(
     """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
 
     model: folder of the packed model; scores: what scores.json holds; journal: the uses of stages in this build,
-    as the store notes them; seconds: since the build began, None where that is not known; findings: what
+    as the store records them; seconds: since the build began, None where unknown; findings: what
     `verify` found in the bundle.
     """
     size = sum(path.stat().st_size for path in files_below(model))
@@ -63,7 +63,7 @@ def _sizes(size: int, campaign: Campaign) -> str:
 
 
 def _units(size: int) -> Row:
-    """Return bytes, GB and GiB; six decimals, so that a miniature of 3 MB shows too."""
+    """Return bytes, GB and GiB; six decimals, so that the 3 MB of the miniature are not 0.003."""
     return f"{size:,}", f"{size / GB:.6f}", f"{size / GIB:.6f}"
 
 
@@ -110,8 +110,8 @@ def _bundle(bundle: Path, findings: Sequence[Finding]) -> str:
     lines = [f"Bundle: {bundle}", verdict(findings)]
     lines += [f"  {f.severity} {f.code} {f.path or '.'}: {f.what}"[:100] for f in findings if f.severity == "error"]
     if findings:
-        lines.append(f"All findings, and how to mend them: python -m submission verify {bundle}")
-    lines.append(f"To look over before the upload: python -m submission preview {bundle}")
+        lines.append(f"All findings, and how to fix them: python -m submission verify {bundle}")
+    lines.append(f"Preview before the upload: python -m submission preview {bundle}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Sizes as they are shown: always with their unit, GB and GiB side by side, since the track's texts mix the two."""
+"""Sizes as text: always with their unit, GB and GiB side by side, since the track's texts mix the two."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def size_text(size: int) -> str:
 
 
 def in_unit(size: int, unit: int) -> str:
-    """Return a size in a unit; small ones get more decimals, so that those of the miniature do not all read 0.003."""
+    """Return a size in a unit; small ones get more decimals, so that the miniature's do not all become 0.003."""
     return f"{size / unit:.{3 if size >= GB // 10 else 6}f}"
 
 
 def against_limit(size: int, limit: str) -> list[str]:
-    """Return lines that hold a size against a campaign's limit, `4 GiB`, and against its other reading, 4 GB."""
+    """Return lines that compare a size with a campaign's limit, `4 GiB`, and with its other reading, 4 GB."""
     lines = [f"model folder: {size_text(size)}", f"limit {limit}: {_verdict(size, size_bytes(limit))}"]
     other = other_reading(limit)
     if other is not None:
@@ -28,8 +28,8 @@ def against_limit(size: int, limit: str) -> list[str]:
 
 
 def _verdict(size: int, limit: int) -> str:
-    room = limit - size
-    verdict = f"met, {room:,} bytes to spare" if room >= 0 else f"NOT met, {-room:,} bytes over"
+    spare = limit - size
+    verdict = f"met, {spare:,} bytes to spare" if spare >= 0 else f"NOT met, {-spare:,} bytes over"
     return f"{size_text(limit)}; {verdict}"
 
 

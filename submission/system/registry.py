@@ -35,21 +35,23 @@ class SegmentationMethod(RegistryEntry):
     """Whether it takes the segments of the references: for measurements, never for an upload."""
 
 
-_LENGTHS = ("method", "max_seconds", "min_seconds")
+LENGTHS = ("method", "max_seconds", "min_seconds")
 
 SEGMENTATION_METHODS: dict[str, SegmentationMethod] = {
     "shas": SegmentationMethod(
-        function="segment.methods.registry:cut_by_classifier",
-        reads=(*_LENGTHS, "threshold", "inference_times", "original_batching"),
+        function="segment.methods.divide_and_conquer:segment_by_classifier",
+        reads=(*LENGTHS, "threshold", "inference_times", "original_batching"),
         needs_classifier=True,
     ),
     "shas+vad": SegmentationMethod(
-        function="segment.methods.registry:cut_by_classifier_and_cover",
-        reads=(*_LENGTHS, "threshold", "inference_times", "original_batching"),
+        function="segment.methods.gap_filling:segment_and_fill_gaps",
+        reads=(*LENGTHS, "threshold", "inference_times", "original_batching"),
         needs_classifier=True,
     ),
-    "vad": SegmentationMethod(function="segment.methods.registry:cut_by_voice", reads=(*_LENGTHS, "threshold")),
-    "fixed": SegmentationMethod(function="segment.methods.registry:cut_evenly", reads=_LENGTHS),
+    "vad": SegmentationMethod(
+        function="segment.methods.divide_and_conquer:segment_by_vad", reads=(*LENGTHS, "threshold")
+    ),
+    "fixed": SegmentationMethod(function="segment.methods.fixed:segment_by_length", reads=LENGTHS),
     "gold": SegmentationMethod(function="", reads=("method",), from_references=True),
 }
 """Segmentation methods by the name that recipes use."""

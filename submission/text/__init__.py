@@ -1,1 +1,1 @@
-"""Text files of the task: corpora, segments, test sets, and the characters that outputs may hold."""
+"""Text files of the task: corpora, segments, mteval references, and the characters that outputs may hold."""

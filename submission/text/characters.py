@@ -1,14 +1,13 @@
-"""Characters that have no place in an output file, and the cleaning that leaves one plain line.
+"""Characters that an output file must not hold, and the cleaning that leaves one plain line.
 
-The bundle writes with `plain_line`, the checks read with the same sets: what one lets through, the other accepts.
-At the end, one definition of a script that several rooms tell apart.
+The bundle is written with `plain_line` and checked by the same sets, so what one writes the other accepts.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# Everything that some reader takes for the end of a line (the set of `str.splitlines`), CR and LF included.
+# Everything that some program takes for the end of a line (the set of `str.splitlines`), CR and LF included.
 LINE_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 OTHER_LINE_BREAKS = LINE_BREAKS - {"\n", "\r"}
 # Characters that reorder or hide text: direction marks, embeddings, overrides, isolates, the byte order mark.
@@ -25,15 +24,15 @@ def plain_line(text: str) -> str:
     return text.translate(_TO_BLANK).strip()
 
 
-def shown(text: str, limit: int = 120) -> str:
-    """Return foreign text as a terminal can show it: unprintable characters escaped, at most `limit` long."""
+def printable(text: str, limit: int = 120) -> str:
+    """Return untrusted text as a terminal can show it: unprintable characters escaped, at most `limit` long."""
     cut = text[:limit]
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
     return safe if len(text) <= limit else f"{safe}…"
 
 
-def named(character: str) -> str:
-    """Return how people name a character: `U+2028 LINE SEPARATOR`."""
+def character_name(character: str) -> str:
+    """Return the code point and Unicode name of a character: `U+2028 LINE SEPARATOR`."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 
 

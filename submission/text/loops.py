@@ -1,4 +1,4 @@
-"""Text that goes round in circles: what `verify` warns of (TXT11) and what decoding flags is one and the same."""
+"""Repetition loops in a line of text, by one definition for `verify` (TXT11) and for the flags of decoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WORD_LOOP = re.compile(r"(?<!\S)(\S++(?: \S++){0,3}?)(?: \1(?!\S)){3,}")
 LETTER_LOOP = re.compile(r"([^\W\x00-\u02ff]{1,8}?)\1{3,}")
 
 
-def looped(line: str) -> str:
-    """Return what a line says four times or more in a row, or nothing."""
+def repeated_part(line: str) -> str:
+    """Return the part of a line that is repeated four times or more in a row, or ""."""
     match = WORD_LOOP.search(line) or LETTER_LOOP.search(line)
     return match[1] if match else ""

@@ -1,4 +1,4 @@
-"""Text of a test set in the mteval format: `<doc docid=…>` with `<seg id=…>` in it, as ACL 60/60 and IWSLT publish it.
+"""Reading of the mteval format, `<doc docid=…>` with `<seg id=…>` in it, as ACL 60/60 and IWSLT publish it.
 
 It is not always well-formed (bare ampersands), so it is read by pattern; no entity is ever expanded but characters.
 """

@@ -1,11 +1,11 @@
-"""Segments of recordings and the YAML list that carries them between rooms.
+"""Segments of recordings, and the YAML list in which packages exchange them.
 
 The file is the one that SHAS and MuST-C write, one flow mapping a line:
 
     - {duration: 13.75, offset: 0.26, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}
 
-What the house writes is this narrow form, and this module reads just that (the room that checks a bundle has
-no YAML library). What organisers ship in other dialects is read by `segment`, which writes this form.
+The project writes this narrow form, and this module reads only it (the checks of a bundle have no YAML library).
+Lists that organisers ship in other dialects are read by `segment`, which writes this form.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def segment_ids(segments: Iterable[Segment]) -> list[str]:
 
 
 def _seconds(samples: int) -> str:
-    """Spell samples as seconds exactly: 1/16000 s is 0.0000625, so seven decimals hold every position."""
+    """Return samples as seconds, exactly: 1/16000 s is 0.0000625, so seven decimals hold every position."""
     whole, rest = divmod(samples, SAMPLE_RATE)
     decimals = f"{rest * 625:07d}".rstrip("0")
     return f"{whole}.{decimals or '0'}"
 
 
 def _scalar(name: str) -> str:
-    """Spell a file name as a YAML scalar: plain where no YAML reader can take it for something else.
+    """Return a file name as a YAML scalar: plain where every YAML reader takes it for a string.
 
     Otherwise in double quotes, which JSON and YAML read alike once line separators and the like are escaped.
     """
@@ -80,7 +80,7 @@ def _scalar(name: str) -> str:
 
 
 def write_segments(path: Path, segments: Iterable[Segment]) -> None:
-    """Write segments in the given order; positions survive the way through seconds to the sample."""
+    """Write segments in the given order; positions in seconds are exact to the sample."""
     lines = [
         f"- {{duration: {_seconds(s.end - s.start)}, offset: {_seconds(s.start)}, rW: 0, speaker_id: NA, uW: 0, "
         f"wav: {_scalar(s.recording)}}}\n"
@@ -120,5 +120,5 @@ def read_segments(path: Path) -> list[Segment]:
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", "make the segments again") from error
+        raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", "segment the test set again") from error
     return parse_segments(text, str(path))

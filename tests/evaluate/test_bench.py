@@ -109,7 +109,7 @@ def test_decoding_is_measured_in_both_dtypes(base, tmp_path):
 def test_a_gpu_that_is_not_there_is_said_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     figures = benches(None, None, ["gpu"])["gpu"](tmp_path)
-    assert figures["met"] is None and "need a CUDA device" in figures["text"]
+    assert figures["passed"] is None and "need a CUDA device" in figures["text"]
     assert list(tmp_path.iterdir()) == []
 
 

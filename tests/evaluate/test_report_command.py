@@ -10,6 +10,7 @@ import pytest
 
 from evaluate.__main__ import make_parser
 from evaluate.scoring.comet import Comet
+from segment.report import Coverage, make_report, write_report
 from submission.cli import open_systems, run
 from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
@@ -38,7 +39,9 @@ segment = { method = "gold", max_seconds = 7 }
 """
 
 COMET_FILES = (COMET_HPARAMS, COMET_CHECKPOINT)
-SEGMENTED = {"segments": 3, "segment_seconds": 6, "speech_seconds": 6, "dropped_speech_seconds": 0}
+SEGMENTED = Coverage(
+    recording="one.wav", recorded=6 * SAMPLE_RATE, segments=(2 * SAMPLE_RATE,) * 3, speech=6 * SAMPLE_RATE, dropped=0
+)
 
 
 @pytest.fixture
@@ -179,7 +182,7 @@ def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(argume
 
     def cut(out: Path) -> None:
         write_segments(out / "segments.yaml", segments)
-        write_text(out / "report.json", canonical_json(SEGMENTED))
+        write_report(out, make_report({"segmentation": "given"}, [SEGMENTED], []))
 
     for system, store in open_systems(make_parser().parse_args(["report", *arguments])):
         for name in ("TALKS", "ACCENT"):

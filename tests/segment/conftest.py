@@ -1,48 +1,20 @@
-"""Listeners that hear loudness, so that a test can say where speech is by writing it into the samples."""
+"""Fixtures of the segmentation tests: an empty cache, and a test set of two recordings."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
-from segment.probabilities.windows import probability_tracks
-
-RATE = 16_000
-
-
-def loudness(windows: np.ndarray) -> np.ndarray:
-    """Stand for a classifier: 0.9 where a frame's first sample is loud, 0.1 elsewhere, as wav2vec 2.0 counts frames."""
-    frames = max(0, (windows.shape[1] - 400) // 320 + 1)
-    return np.where(np.abs(windows[:, : frames * 320 : 320]) > 0.2, 0.9, 0.1)
-
-
-class LoudnessDetector:
-    """Stand for the voice-activity detector: it also hears what the classifier takes for too quiet."""
-
-    def track(self, read, samples: int) -> np.ndarray:
-        pieces = [
-            np.abs(read(start, min(start + 512 * 1024, samples))[::512]) for start in range(0, samples, 512 * 1024)
-        ]
-        return np.where(np.concatenate(pieces) > 0.05, 0.95, 0.05).astype(np.float32)
-
-
-def loudness_listener(**options) -> Detectors:
-    return Detectors(
-        vad=LoudnessDetector,
-        vad_key="loudness detector",
-        classify=partial(probability_tracks, predict=loudness, **options),
-        classifier_key="loudness classifier",
-    )
+from segment.probabilities.speech_probabilities import ProbabilityCache
+from tests.segment.support import RATE
 
 
 @pytest.fixture
-def memory(tmp_path) -> ProbabilityCache:
-    return ProbabilityCache(folder=tmp_path / "heard")
+def cache(tmp_path) -> ProbabilityCache:
+    return ProbabilityCache(folder=tmp_path / "probabilities")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 The code (mt-upc/SHAS, MIT) has no packaging and needs libraries of its time, so it runs in a process of its own with
 stand-ins for what it takes from torchaudio and scikit-learn, on a checkpoint and a wav2vec 2.0 of a few
-thousand parameters. Compared are: the segments of random tracks (equal), the probability tracks of recordings
+thousand parameters. Compared are: the segments of random probabilities (equal), the probabilities of recordings
 (within 1e-4, batched as published), the segments of those recordings (equal), and the time on one core.
 """
 
@@ -26,7 +26,7 @@ import soundfile
 SHAS = "https://github.com/mt-upc/SHAS"
 COMMIT = "418b5e6a4e48d50c4fd79acb8ba1d4323b3f153c"
 ROOT = Path(__file__).parents[2]
-GOLDEN = Path(__file__).parent / "golden" / "tracks"
+GOLDEN = Path(__file__).parent / "golden" / "probabilities"
 RATE = 16_000
 TRACKS = 2000
 LENGTHS = (43.0, 67.3, 21.9, 20.0, 12.34, 181.7, 40.0)
@@ -75,28 +75,28 @@ def import_published(clone: Path, width: int):
 
 
 def published_side(clone: Path, work: Path) -> None:
-    """Do what work/tasks.json asks; write tracks and segments into work."""
+    """Do what work/tasks.json asks; write probabilities and segments into work."""
     import torch
 
     torch.set_num_threads(1)
     tasks = json.loads((work / "tasks.json").read_text(encoding="utf-8"))
     published = import_published(clone, tasks["width"])
     if tasks["random"]:
-        tracks = np.load(work / "random.npz")
+        arrays = np.load(work / "random.npz")
         cut = {
-            name: [(s.offset, s.duration) for s in published.pdac(tracks[name], 18, 0.2, 0.5, False)] for name in tracks
+            name: [(s.offset, s.duration) for s in published.pdac(arrays[name], 18, 0.2, 0.5, False)] for name in arrays
         }
         (work / "random.json").write_text(json.dumps(cut), encoding="utf-8")
     infer = published.infer
     for task in tasks["runs"]:
-        heard = []
+        recorded = []
 
-        def remember(*arguments, heard=heard):
+        def record(*arguments, recorded=recorded):
             probabilities, targets = infer(*arguments)
-            heard.append(probabilities)
+            recorded.append(probabilities)
             return probabilities.copy(), targets
 
-        published.infer = remember
+        published.infer = record
         started = time.perf_counter()
         published.segment(
             argparse.Namespace(
@@ -113,7 +113,9 @@ def published_side(clone: Path, work: Path) -> None:
             )
         )
         seconds = time.perf_counter() - started
-        np.savez(work / f"{task['name']}.npz", seconds=seconds, **{f"{i:04d}": track for i, track in enumerate(heard)})
+        np.savez(
+            work / f"{task['name']}.npz", seconds=seconds, **{f"{i:04d}": array for i, array in enumerate(recorded)}
+        )
 
 
 # --- our side ---
@@ -132,28 +134,28 @@ def get_clone(folder: Path) -> Path:
     return folder
 
 
-def random_tracks() -> dict[str, np.ndarray]:
-    """Return tracks of all kinds and lengths without ties, which the published sort leaves open."""
+def random_probabilities() -> dict[str, np.ndarray]:
+    """Return probabilities of all kinds and lengths without ties, which the published sort leaves open."""
     rng = np.random.default_rng(7)
-    tracks = {}
+    arrays = {}
     for i in range(TRACKS):
         frames = int(rng.integers(20, 4000))
         noise = rng.random(frames)
         if i % 3:
             pauses = np.repeat(rng.random(frames // 50 + 1) < 0.3, 50)[:frames]
             noise = np.where(pauses, 0.4 * noise, 1 - 0.3 * noise * rng.random())
-        tracks[f"t{i}"] = noise
-    return {name: track for name, track in tracks.items() if (track >= 0.5).any()}
+        arrays[f"t{i}"] = noise
+    return {name: array for name, array in arrays.items() if (array >= 0.5).any()}
 
 
 def prepare(work: Path) -> None:
-    """Write weights, recordings and random tracks."""
+    """Write weights, recordings and random probabilities."""
     from segment.classifier.convert import convert
     from tests.segment.tiny import speak, write_checkpoint, write_wav2vec2
 
     write_checkpoint(work / "shas.pt", str(write_wav2vec2(work / "wav2vec2")))
     convert(work / "shas.pt", None, work / "classifier")
-    np.savez(work / "random.npz", **random_tracks())
+    np.savez(work / "random.npz", **random_probabilities())
     for name, lengths in (("lengths", LENGTHS), ("short", SHORT), ("long", LONG)):
         (work / name).mkdir()
         for i, seconds in enumerate(lengths):
@@ -161,7 +163,7 @@ def prepare(work: Path) -> None:
 
 
 def run_published(clone: Path, work: Path, runs: list[dict], *, random: bool = False) -> None:
-    """Let the published side do these runs and, where asked, cut the random tracks."""
+    """Let the published side do these runs and, where asked, split the random probabilities."""
     from tests.segment.tiny import WIDTH
 
     (work / "tasks.json").write_text(json.dumps({"width": WIDTH, "runs": runs, "random": random}), encoding="utf-8")
@@ -179,40 +181,40 @@ def run_published(clone: Path, work: Path, runs: list[dict], *, random: bool = F
     subprocess.run(command, check=True, cwd=work, env=quiet, stdout=subprocess.DEVNULL)
 
 
-def compare_random_tracks(work: Path) -> bool:
+def compare_random_probabilities(work: Path) -> bool:
     from segment.methods.pdac import Limits, split
 
-    tracks, published = np.load(work / "random.npz"), json.loads((work / "random.json").read_text(encoding="utf-8"))
+    arrays, published = np.load(work / "random.npz"), json.loads((work / "random.json").read_text(encoding="utf-8"))
     limits = Limits()
     different = [
         name
         for name, cuts in published.items()
-        if [[limits.seconds(a), limits.seconds(b - a)] for a, b in split(tracks[name], limits)] != cuts
+        if [[limits.seconds(a), limits.seconds(b - a)] for a, b in split(arrays[name], limits)] != cuts
     ]
-    print(f"segments of random tracks: {len(published) - len(different)} of {len(published)} equal")
+    print(f"segments of random probabilities: {len(published) - len(different)} of {len(published)} equal")
     return len(different) <= len(published) // 1000  # frames whose probabilities tie
 
 
 def ours(work: Path, run: dict, original: bool) -> tuple[list[np.ndarray], float]:
-    """Return our tracks of a run's recordings, and the seconds of hearing and cutting them."""
+    """Return our probabilities of a run's recordings, and the seconds of computing and splitting them."""
     from segment.audio_validation import checked_length, checked_reader
-    from segment.classifier.compatibility import original_tracks
+    from segment.classifier.compatibility import original_probabilities
     from segment.classifier.model import load_classifier
     from segment.methods.pdac import Limits, split
-    from segment.probabilities.windows import Source, probability_tracks
+    from segment.probabilities.windows import AudioSource, frame_probabilities
 
     started = time.perf_counter()
     classifier = load_classifier(work / "classifier")
     paths = sorted((work / run["wavs"]).glob("*.wav"))
-    sources = (Source(read=checked_reader(path), samples=checked_length(path)) for path in paths)
+    sources = (AudioSource(read=checked_reader(path), samples=checked_length(path)) for path in paths)
     options = {"inference_times": run["inference_times"], "batch_size": run["batch_size"]}
     if original:
-        tracks = original_tracks(sources, lambda: classifier, **options)
+        arrays = original_probabilities(sources, lambda: classifier, **options)
     else:
-        tracks = probability_tracks(sources, classifier.probabilities, **options)
-    for track in tracks:
-        split(track, Limits())
-    return tracks, time.perf_counter() - started
+        arrays = frame_probabilities(sources, classifier.probabilities, **options)
+    for array in arrays:
+        split(array, Limits())
+    return arrays, time.perf_counter() - started
 
 
 def compare_recordings(work: Path, runs: list[dict]) -> bool:
@@ -223,10 +225,10 @@ def compare_recordings(work: Path, runs: list[dict]) -> bool:
         published = np.load(work / f"{run['name']}.npz")
         passes = [published[key] for key in sorted(published) if key != "seconds"]
         times = run["inference_times"]
-        for i, track in enumerate(ours(work, run, original=True)[0]):
+        for i, array in enumerate(ours(work, run, original=True)[0]):
             theirs = sum(passes[i * times : (i + 1) * times]) / times
-            worst = max(worst, float(np.abs(track - theirs).max()))
-            same += split(track, Limits()) == split(theirs, Limits())
+            worst = max(worst, float(np.abs(array - theirs).max()))
+            same += split(array, Limits()) == split(theirs, Limits())
             count += 1
     print(f"probabilities of {count} recordings: largest difference {worst:.1e}; segments of {same} equal")
     return worst < 1e-4
@@ -244,7 +246,7 @@ def compare_time(clone: Path, work: Path, wavs: str) -> None:
 
 
 def write_golden(work: Path) -> None:
-    """Write what the published code hears in the first recordings, for the ordinary tests."""
+    """Write the published code's probabilities of the first recordings, for the ordinary tests."""
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for size, times in BATCHES[:3]:
         published = np.load(work / f"lengths-{size}-{times}.npz")
@@ -263,7 +265,7 @@ def write_golden(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clone", type=Path, help="a clone of SHAS (default: clone it)")
-    parser.add_argument("--golden", action="store_true", help="write golden/tracks anew")
+    parser.add_argument("--golden", action="store_true", help="write golden/probabilities again")
     parser.add_argument("--published-side", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.published_side:
@@ -287,7 +289,7 @@ def main() -> None:
         run_published(clone, work, runs, random=True)
         if args.golden:
             write_golden(work)
-        good = compare_random_tracks(work)
+        good = compare_random_probabilities(work)
         good &= compare_recordings(work, runs)
         for wavs in ("long", "short"):
             compare_time(clone, work, wavs)

@@ -41,8 +41,8 @@ def test_padding_behind_a_mask_does_not_change_a_window(classifier):
     padded = torch.cat([torch.nn.functional.pad(short, (0, RATE)), normalise(long)])
     with torch.inference_mode():
         alone = classifier(short)
-        together = classifier(padded, torch.tensor([2 * RATE, 3 * RATE]))[:1, : alone.shape[1]]
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+        combined_error = classifier(padded, torch.tensor([2 * RATE, 3 * RATE]))[:1, : alone.shape[1]]
+    torch.testing.assert_close(combined_error, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_loudness_and_offset_do_not_matter(classifier):
@@ -115,12 +115,14 @@ def test_a_damaged_classifier_is_refused_by_its_file(classifier, tmp_path, damag
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused_by_their_name(tmp_path, value):
+def test_weights_that_are_not_finite_are_refused_by_their_name(tmp_path, value):
     damaged = build("tiny", seed=1)
     with torch.no_grad():
         damaged.head.layer_norm.bias[3] = value
     save_classifier(damaged, tmp_path)
-    with pytest.raises(UserError, match=r"model\.safetensors: head\.layer_norm\.bias: has values that are no numbers"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: head\.layer_norm\.bias: has values that are not finite numbers"
+    ):
         load_classifier(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""`python -m segment` as a person meets it."""
+"""`python -m segment` as a user calls it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_help_names_the_verbs_without_loading_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert all(verb in result.stdout for verb in ("run", "draw", "convert", "train", "measure"))
+    assert all(verb in result.stdout for verb in ("run", "plot", "convert", "train", "measure"))
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_help_names_the_verbs_without_loading_torch():
         (["run", "--testset", "NOPE"], "error: --testset: unknown ['NOPE']; choose from ACL"),
         (["run", "--campaign", "iwslt26"], "error: campaign iwslt26: the data folder lacks"),
         (["convert", "nowhere.pt", "--out", "nowhere"], "error: nowhere.pt: cannot be read"),
-        (["draw", "--testset", "NOPE", "--out", "nowhere"], "error: --testset: unknown ['NOPE']; choose from ACL"),
+        (["plot", "--testset", "NOPE", "--out", "nowhere"], "error: --testset: unknown ['NOPE']; choose from ACL"),
     ],
 )
-def test_a_mistake_is_told_in_one_message(arguments, message):
+def test_a_mistake_is_reported_in_one_message(arguments, message):
     result = command(*arguments)
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr

@@ -89,9 +89,9 @@ def test_both_of_torchs_file_formats_are_read(protocol, wav2vec2, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b".", b"PK\x03\x04" + b"\0" * 100])
-def test_what_is_no_checkpoint_is_refused(content, tmp_path):
+def test_what_is_not_a_checkpoint_is_refused(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.pt: is no checkpoint"):
+    with pytest.raises(UserError, match=r"x\.pt: is not a checkpoint"):
         read_checkpoint(tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"y\.pt: cannot be read"):
         read_checkpoint(tmp_path / "y.pt")

@@ -1,4 +1,4 @@
-"""Divide-and-conquer: against recordings of the original, a slow reference, and the tracks it fails on."""
+"""Divide-and-conquer: against recordings of the original, a slow reference, and the inputs it fails on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 TWO_HOURS = 359_640
 
 
-def slow_split(track: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
+def slow_split(probabilities: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
     """The algorithm as it is told: try every frame from the least probable on, trim both sides anew."""
 
     def trim(start: int, end: int) -> tuple[int, int]:
-        inside = [i for i in range(start, end) if track[i] >= limits.threshold]
+        inside = [i for i in range(start, end) if probabilities[i] >= limits.threshold]
         return (inside[0], inside[-1] + 1) if inside else (start, start)
 
     def seconds(part: tuple[int, int]) -> float:
@@ -32,13 +32,13 @@ def slow_split(track: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
         if seconds((start, end)) < limits.max_seconds:
             return [(start, end)]
         sides = []
-        for k in start + np.argsort(track[start:end], kind="stable"):
+        for k in start + np.argsort(probabilities[start:end], kind="stable"):
             sides = [trim(start, int(k)), trim(int(k) + 1, end)]
             if all(seconds(side) > limits.min_seconds for side in sides):
                 break
         return [s for side in sides if seconds(side) > limits.min_seconds for s in divide(*side)]
 
-    return divide(*trim(0, len(track)))
+    return divide(*trim(0, len(probabilities)))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
@@ -51,7 +51,7 @@ def test_segments_equal_those_of_the_published_code(path):
     assert offsets_durations == record["offsets_durations"]
 
 
-def test_the_golden_tracks_are_there():
+def test_the_golden_segments_are_there():
     assert len(GOLDEN) == 9
 
 
@@ -61,20 +61,20 @@ def test_the_golden_tracks_are_there():
     st.sampled_from([0.0, 0.04, 0.1]),
     st.sampled_from([0.3, 0.5, 0.9]),
 )
-def test_segments_equal_the_slow_reference_with_ties_and_gaps(track, longest, shortest, threshold):
+def test_segments_equal_the_slow_reference_with_ties_and_gaps(probabilities, longest, shortest, threshold):
     limits = Limits(max_seconds=longest + 0.05, min_seconds=shortest, threshold=threshold)
-    assert split(np.array(track), limits) == slow_split(np.array(track), limits)
+    assert split(np.array(probabilities), limits) == slow_split(np.array(probabilities), limits)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 900), st.sampled_from([0.4, 1.0, 3.0]))
-def test_segments_equal_the_slow_reference_on_random_tracks(seed, frames, longest):
-    track = np.random.default_rng(seed).random(frames)
+def test_segments_equal_the_slow_reference_on_random_probabilities(seed, frames, longest):
+    probabilities = np.random.default_rng(seed).random(frames)
     limits = Limits(max_seconds=longest)
-    assert split(track, limits) == slow_split(track, limits)
+    assert split(probabilities, limits) == slow_split(probabilities, limits)
 
 
 @pytest.mark.parametrize(
-    "track",
+    "probabilities",
     [
         np.full(TWO_HOURS, 0.9),
         np.linspace(0.5, 1, TWO_HOURS),
@@ -84,23 +84,24 @@ def test_segments_equal_the_slow_reference_on_random_tracks(seed, frames, longes
     ],
     ids=["flat", "rising", "falling", "at the threshold", "noise"],
 )
-def test_hours_of_any_track_give_segments_within_the_limits(track):
-    segments = split(track, Limits())
+def test_hours_of_any_probabilities_give_segments_within_the_limits(probabilities):
+    segments = split(probabilities, Limits())
     assert segments
     assert all(0.2 < (b - a) / 49.95 < 18 for a, b in segments)
     edges = [edge for segment in segments for edge in segment]
-    assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(track)
+    assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(probabilities)
     # every dropped frame is a cut or lies in a side that was too short
-    assert int((track >= 0.5).sum()) - sum(int((track[a:b] >= 0.5).sum()) for a, b in segments) < 11 * len(segments)
+    kept = sum(int((probabilities[a:b] >= 0.5).sum()) for a, b in segments)
+    assert int((probabilities >= 0.5).sum()) - kept < 11 * len(segments)
 
 
 @pytest.mark.parametrize(
-    "track",
+    "probabilities",
     [[], [0.49], np.zeros(1000), np.full(5000, np.nan), np.full(TWO_HOURS, 0.1)],
     ids=["empty", "one frame", "silence", "NaN", "two hours of near silence"],
 )
-def test_no_speech_gives_no_segment(track):
-    assert split(np.array(track), Limits()) == []
+def test_no_speech_gives_no_segment(probabilities):
+    assert split(np.array(probabilities), Limits()) == []
 
 
 def test_a_single_frame_of_speech_is_a_segment_and_not_an_empty_one():
@@ -115,9 +116,9 @@ def test_a_stretch_of_exactly_the_maximum_is_cut():
 
 
 def test_blips_that_no_cut_leaves_long_enough_are_dropped_as_published():
-    track = np.full(6000, 0.01)
-    track[::1500] = 0.9  # one frame every 30 s: no cut leaves more than 0.2 s on both sides
-    assert split(track, Limits()) == []
+    probabilities = np.full(6000, 0.01)
+    probabilities[::1500] = 0.9  # one frame every 30 s: no cut leaves more than 0.2 s on both sides
+    assert split(probabilities, Limits()) == []
 
 
 def test_limits_that_contradict_are_refused():

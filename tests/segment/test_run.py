@@ -1,4 +1,4 @@
-"""`python -m segment run` and `draw` on a data folder: one process or several, interrupted, with a bad recording."""
+"""`python -m segment run` and `plot` on a data folder: one process or several, interrupted, with a bad recording."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def made(store: Path) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory) -> Path:
-    """Return the store of one process that was left to itself."""
+    """Return the store of one process that was not interrupted."""
     store = tmp_path_factory.mktemp("store")
     result = run("segment", "run", *arguments(data, store))
     assert result.returncode == 0, result.stderr
@@ -85,7 +85,7 @@ def alone(data, tmp_path_factory) -> Path:
 def test_every_test_set_is_segmented(alone):
     stages = made(alone)
     assert len(stages) == 6
-    assert all(sorted(files) == ["report.json", "segments.yaml"] for files in stages.values())
+    assert all(sorted(files) == ["segmentation_report.json", "segments.yaml"] for files in stages.values())
 
 
 def test_two_processes_make_the_bytes_of_one(data, alone, tmp_path):
@@ -97,20 +97,20 @@ def test_two_processes_make_the_bytes_of_one(data, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_makes_the_same_bytes(data, alone, tmp_path):
+def test_a_killed_run_resumes_and_makes_the_same_bytes(data, alone, tmp_path):
     command = [sys.executable, "-m", "segment", "run", *arguments(data, tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("heard/*.safetensors")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("frame_probabilities/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    heard = {path: path.stat().st_mtime_ns for path in tmp_path.glob("heard/*.safetensors")}
-    assert heard and len(made(tmp_path)) < 6
+    cached = {path: path.stat().st_mtime_ns for path in tmp_path.glob("frame_probabilities/*.safetensors")}
+    assert cached and len(made(tmp_path)) < 6
     assert run("segment", "run", *arguments(data, tmp_path)).returncode == 0
     assert made(tmp_path) == made(alone)
-    assert all(path.stat().st_mtime_ns == when for path, when in heard.items())  # not listened to again
+    assert all(path.stat().st_mtime_ns == when for path, when in cached.items())  # not computed again
 
 
 @pytest.mark.slow
@@ -131,16 +131,16 @@ def test_a_bad_recording_is_reported_and_costs_no_other(data, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_segmented_recording_is_drawn(data, alone, tmp_path):
+def test_a_segmented_recording_is_plotted(data, alone, tmp_path):
     more = ("--testset", "ACL", "--recording", "r1.wav", "--out", str(tmp_path))
-    result = run("segment", "draw", *arguments(data, alone, *more))
+    result = run("segment", "plot", *arguments(data, alone, *more))
     assert result.returncode == 0, result.stderr
     paths = [Path(line) for line in result.stdout.splitlines()]
     assert paths == [tmp_path / "r1.wav.svg", tmp_path / "r1.wav.png"] and all(path.is_file() for path in paths)
 
 
-def test_drawing_asks_for_what_is_missing(data, tmp_path):
-    result = run("segment", "draw", *arguments(data, tmp_path, "--testset", "ACL", "--out", str(tmp_path)))
+def test_plotting_names_the_stage_that_is_missing(data, tmp_path):
+    result = run("segment", "plot", *arguments(data, tmp_path, "--testset", "ACL", "--out", str(tmp_path)))
     assert result.returncode == 2 and "stage segment:ACL: is not built; run `python -m segment run" in result.stderr
 
 

@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import soundfile
 
+from segment.methods.divide_and_conquer import split_probabilities
 from segment.methods.fixed import cut_evenly
 from segment.methods.pdac import FRAME_RATE_HZ
-from segment.methods.registry import METHODS, cut_track
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from segment.report import coverage_lines
-from segment.segmentation import normalise_given, segment_freely
+from segment.report import coverage_lines, read_report
+from segment.segmentation import segment_testset, write_given_segmentation
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
+from submission.system.registry import SEGMENTATION_METHODS
 from submission.text.segments import read_segments
-from tests.segment.conftest import loudness_listener
+from tests.segment.support import loudness_detectors
 
 RATE = 16_000
 OPTIONS = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshold=0.5)
 
 
-def cut(testset: Path, memory, out: Path, method: str = "shas", **listening) -> tuple[list, dict]:
+def segment(testset: Path, cache, out: Path, method: str = "shas", **listening) -> tuple[list, dict]:
     """Return segments and report of a test set by a method."""
     out.mkdir(exist_ok=True)
-    segment_freely(testset, replace(OPTIONS, method=method), loudness_listener(**listening), memory, "segment:X", out)
+    segment_testset(testset, replace(OPTIONS, method=method), loudness_detectors(**listening), cache, "segment:X", out)
     return read(out)
 
 
 def read(folder: Path) -> tuple[list, dict]:
-    return read_segments(folder / "segments.yaml"), json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return read_segments(folder / "segments.yaml"), read_report(folder)
 
 
-def test_the_registry_holds_the_methods_that_recipes_may_name():
-    """But for `gold`, which cuts nothing: it reads the references' segments."""
-    assert set(METHODS) == set(get_args(get_type_hints(SegmentOptions)["method"])) - {"gold"}
+METHODS = {name: entry.load() for name, entry in SEGMENTATION_METHODS.items() if not entry.from_references}
 
 
-def test_shas_cuts_a_test_set_and_reports_what_it_did(testset, memory, tmp_path):
-    segments, report = cut(testset, memory, tmp_path)
+def test_every_method_but_the_references_own_segments_has_a_function():
+    assert SEGMENTATION_METHODS.keys() - METHODS.keys() == {"gold"} and all(map(callable, METHODS.values()))
+
+
+def test_shas_segments_a_test_set_and_reports_its_figures(testset, cache, tmp_path):
+    segments, report = segment(testset, cache, tmp_path)
     assert {s.recording for s in segments} == {"b.wav"}
     assert (segments[0].start, segments[0].end) == pytest.approx((1 * RATE, 3 * RATE), abs=400)
     assert segments[-1].end == pytest.approx(23 * RATE, abs=400)
@@ -55,42 +56,44 @@ def test_shas_cuts_a_test_set_and_reports_what_it_did(testset, memory, tmp_path)
     assert [r["recording"] for r in report["recordings"]] == ["b.wav", "a.wav"]
 
 
-def test_plain_shas_drops_the_soft_speech_and_says_so(testset, memory, tmp_path):
-    _, report = cut(testset, memory, tmp_path)
+def test_plain_shas_drops_the_soft_speech_and_reports_it(testset, cache, tmp_path):
+    _, report = segment(testset, cache, tmp_path)
     assert report["speech_seconds"] == pytest.approx(21, abs=0.3)
-    assert 1 < report["dropped_speech_seconds"] < 3  # besides the soft second, what cutting a flat track costs
+    assert 1 < report["dropped_speech_seconds"] < 3  # besides the soft second, what splitting flat probabilities costs
     assert report["covered_speech_seconds"] + report["dropped_speech_seconds"] == report["speech_seconds"]
     lines = coverage_lines(report)
     assert lines[0].startswith("  b.wav ") and lines[-1].startswith("  together ") and "dropped (" in lines[0]
 
 
-def test_shas_with_the_detector_drops_nothing(testset, memory, tmp_path):
-    segments, report = cut(testset, memory, tmp_path, "shas+vad")
+def test_shas_with_the_detector_drops_nothing(testset, cache, tmp_path):
+    segments, report = segment(testset, cache, tmp_path, "shas+vad")
     assert report["dropped_speech_seconds"] == 0.0
     assert any(s.start <= 3.5 * RATE and s.end >= 4.5 * RATE for s in segments)
     assert all(s.seconds <= 7 for s in segments)
     assert all(a.end <= b.start for a, b in zip(segments, segments[1:], strict=False))
 
 
-def test_the_detector_alone_cuts_by_the_same_rules(testset, memory, tmp_path):
-    segments, report = cut(testset, memory, tmp_path, "vad")
+def test_the_detector_alone_is_split_by_the_same_rules(testset, cache, tmp_path):
+    segments, report = segment(testset, cache, tmp_path, "vad")
     assert report["method"] == "vad" and all(s.seconds < 7 for s in segments)
     assert report["dropped_speech_seconds"] < 2
 
 
-def test_fixed_lengths_cover_everything(testset, memory, tmp_path):
-    _, report = cut(testset, memory, tmp_path, "fixed")
+def test_fixed_lengths_cover_everything(testset, cache, tmp_path):
+    _, report = segment(testset, cache, tmp_path, "fixed")
     assert report["segment_seconds"] == report["recorded_seconds"] == 28.0
     assert report["dropped_speech_seconds"] == 0.0
     assert report["longest_seconds"] == 7.0 and report["segments"] == 5
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_neither_the_batch_size_nor_a_second_run_changes_a_byte(method, testset, memory, tmp_path):
+def test_neither_the_batch_size_nor_a_second_run_changes_a_byte(method, testset, cache, tmp_path):
     for size in (1, 14):
-        cut(testset, replace(memory, folder=tmp_path / f"heard{size}"), tmp_path / str(size), method, batch_size=size)
-    cut(testset, replace(memory, folder=tmp_path / "heard1"), tmp_path / "again", method)
-    for name in ("segments.yaml", "report.json"):
+        segment(
+            testset, replace(cache, folder=tmp_path / f"cache{size}"), tmp_path / str(size), method, batch_size=size
+        )
+    segment(testset, replace(cache, folder=tmp_path / "cache1"), tmp_path / "again", method)
+    for name in ("segments.yaml", "segmentation_report.json"):
         assert len({(tmp_path / run / name).read_bytes() for run in ("1", "14", "again")}) == 1
 
 
@@ -102,11 +105,11 @@ def test_a_last_piece_that_is_too_short_shares_with_the_one_before(samples, piec
     assert [b - a for a, b in cut_evenly(samples, 100, 10)] == pieces
 
 
-def test_given_segments_are_kept_and_made_regular(testset, memory, tmp_path):
+def test_given_segments_are_kept_in_the_canonical_form(testset, cache, tmp_path):
     entries = ("x/b.wav, offset: 4, duration: 6", "b, offset: 1, duration: 3.5", "a, offset: 0.5, duration: 2.51")
     text = "".join(f"- {{wav: {entry}}}\n" for entry in entries)
     (testset / "segments.yaml").write_text(text, encoding="utf-8")
-    normalise_given(testset, 8, replace(loudness_listener(), classify=None), memory, "segment:X", tmp_path)
+    write_given_segmentation(testset, 8, replace(loudness_detectors(), classify=None), cache, "segment:X", tmp_path)
     segments, report = read(tmp_path)
     assert [(s.recording, s.start, s.end) for s in segments] == [
         ("b.wav", 4 * RATE, 10 * RATE),
@@ -119,7 +122,7 @@ def test_given_segments_are_kept_and_made_regular(testset, memory, tmp_path):
 
 @pytest.mark.parametrize("samples", [1, 100, 399, 5000, 31_999, 480_000, 479_999, 480_001])
 def test_segments_end_with_the_recording_at_the_latest(samples):
-    segments = cut_track(np.full(round(samples * FRAME_RATE_HZ / RATE), 0.9), samples, OPTIONS, FRAME_RATE_HZ)
+    segments = split_probabilities(np.full(round(samples * FRAME_RATE_HZ / RATE), 0.9), samples, OPTIONS, FRAME_RATE_HZ)
     assert all(0 <= start < end <= samples and end - start < 7 * RATE for start, end in segments)
     assert samples < 200 or segments
 
@@ -127,62 +130,62 @@ def test_segments_end_with_the_recording_at_the_latest(samples):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.5, 1.999, 20, 30, 70, 270])
 @pytest.mark.parametrize("level", [0.0, 0.6, float("nan")])
-def test_every_length_and_any_track_gives_segments_within_the_limits(method, seconds, level):
+def test_every_length_and_any_probabilities_give_segments_within_the_limits(method, seconds, level):
     """30, 70 and 270 s, silence, files under 2 s and NaN are where the published code fails."""
     samples = round(seconds * RATE)
-    heard = FrameProbabilities(
+    probabilities = FrameProbabilities(
         samples=samples,
-        voice=np.full(-(-samples // 512), level, np.float32),
-        track=np.full(round(samples * FRAME_RATE_HZ / RATE), level),
+        vad=np.full(-(-samples // 512), level, np.float32),
+        classifier=np.full(round(samples * FRAME_RATE_HZ / RATE), level),
     )
-    segments = METHODS[method](heard, OPTIONS)
+    segments = METHODS[method](probabilities, OPTIONS)
     edges = [edge for segment in segments for edge in segment]
     assert edges == sorted(edges) and all(0 <= a < b <= samples and b - a <= 7 * RATE for a, b in segments)
-    if seconds > 0.01:  # below, a track has no frame
+    if seconds > 0.01:  # below, there is no frame
         assert bool(segments) == (method == "fixed" or level == 0.6)
 
 
-def test_a_bad_recording_is_named_and_costs_no_other(testset, memory, tmp_path):
+def test_a_bad_recording_is_named_and_costs_no_other(testset, cache, tmp_path):
     (testset / "wavs" / "c.wav").write_bytes(b"")
     (testset / "wavs" / "d.wav").write_bytes(b"hello" * 100)
     (testset / "FILE_ORDER").write_text("c\nb\nd\na\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
-        cut(testset, memory, tmp_path / "out")
+        segment(testset, cache, tmp_path / "out")
     assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
     assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
-    assert len(list(memory.folder.iterdir())) == 4  # two tracks of b and a each
+    assert len(list(cache.folder.iterdir())) == 4  # two of b and of a
     for name in ("c.wav", "d.wav"):
         soundfile.write(testset / "wavs" / name, np.zeros(RATE), RATE)
-    _, report = cut(testset, memory, tmp_path / "out")
+    _, report = segment(testset, cache, tmp_path / "out")
     assert [r["recording"] for r in report["recordings"]] == ["c.wav", "b.wav", "d.wav", "a.wav"]
 
 
-def test_a_bad_recording_with_given_segments_costs_no_other(testset, memory, tmp_path):
+def test_a_bad_recording_with_given_segments_costs_no_other(testset, cache, tmp_path):
     (testset / "wavs" / "c.wav").write_bytes(b"")
     (testset / "wavs" / "d.wav").write_bytes(b"hello" * 100)
     (testset / "FILE_ORDER").write_text("c\nb\nd\na\n", encoding="utf-8")
     text = "".join(f"- {{wav: {name}, offset: 0.5, duration: 0.25}}\n" for name in "dcba")
     (testset / "segments.yaml").write_text(text, encoding="utf-8")
     (tmp_path / "out").mkdir()
-    listener = replace(loudness_listener(), classify=None)
+    detectors = replace(loudness_detectors(), classify=None)
     with pytest.raises(UserError) as error:
-        normalise_given(testset, 8, listener, memory, "segment:X", tmp_path / "out")
+        write_given_segmentation(testset, 8, detectors, cache, "segment:X", tmp_path / "out")
     assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
     assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
-    assert len(list(memory.folder.iterdir())) == 2  # a and b were heard
+    assert len(list(cache.folder.iterdir())) == 2  # of a and b
 
 
-def test_samples_that_are_no_numbers_are_refused_by_their_place(testset, memory, tmp_path):
+def test_samples_that_are_not_finite_are_refused_by_their_position(testset, cache, tmp_path):
     audio = np.zeros(25 * RATE, np.float32)
     audio[22 * RATE] = np.nan
     soundfile.write(testset / "wavs" / "b.wav", audio, RATE, subtype="FLOAT")
-    with pytest.raises(UserError, match=r"b\.wav: has samples that are no numbers, first at 22\.00 s"):
-        cut(testset, memory, tmp_path / "out")
+    with pytest.raises(UserError, match=r"b\.wav: has samples that are not finite numbers, first at 22\.00 s"):
+        segment(testset, cache, tmp_path / "out")
 
 
-def test_a_recording_without_samples_is_refused(testset, memory, tmp_path):
+def test_a_recording_without_samples_is_refused(testset, cache, tmp_path):
     soundfile.write(testset / "wavs" / "a.wav", np.zeros(0), RATE)
     with pytest.raises(UserError, match=r"a\.wav: has no samples"):
-        cut(testset, memory, tmp_path / "out")
+        segment(testset, cache, tmp_path / "out")

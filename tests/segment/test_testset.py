@@ -57,7 +57,7 @@ def test_recordings_are_found_at_any_depth_and_under_any_name(tmp_path):
     assert names(tmp_path) == ["2022.acl-long.110.wav", "Gespräch 1.wav", "three.WAV"]
 
 
-def test_recordings_that_file_order_leaves_out_are_told(tmp_path):
+def test_recordings_that_file_order_leaves_out_are_listed(tmp_path):
     assert read_testset(make(tmp_path, "a", "a.wav", "b.wav")).unlisted == ("b.wav",)
 
 
@@ -136,7 +136,7 @@ def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
         ("{wav: a.wav, offset: 0, duration: 1e-9}", "does not lie within"),
         ("{wav: a.wav, offset: 57, duration: 4}", "57 s to 61 s does not lie within the recording's 60 s"),
         ("{wav: a.wav, offset: 60.01, duration: 0.01}", "does not lie within"),
-        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model hears at once"),
+        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model takes at once"),
         ("{wav: a.wav, offset: soon, duration: 1}", "offset: expected seconds, got 'soon'"),
         ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
         ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
@@ -213,13 +213,13 @@ def test_the_segments_file_is_found_or_asked_for(tmp_path):
     assert find_segments_file(tmp_path).name == "segments.yaml"
 
 
-def test_a_strangers_folder_needs_no_order_and_is_then_sorted_by_path(tmp_path):
+def test_any_folder_needs_no_order_and_is_then_sorted_by_path(tmp_path):
     make(tmp_path, "x", "b/2.wav", "b/1.flac", "a-1.WAV", "a/9.mp3", "notes.txt")
     (tmp_path / "FILE_ORDER").unlink()
     assert [r.name for r in read_folder(tmp_path).recordings] == ["9.mp3", "a-1.WAV", "1.flac", "2.wav"]
 
 
-def test_a_strangers_order_counts_and_its_folders_orders_one_after_the_other_where_it_has_none(tmp_path):
+def test_an_order_counts_and_the_orders_of_its_folders_where_a_folder_has_none(tmp_path):
     make(tmp_path / "one", b"\xef\xbb\xbfb\r\na\r\n", "a.wav", "b.wav", "x.wav")
     make(tmp_path / "two", "d.wav\nc.wav\n", "c.wav", "d.wav")
     folder = read_folder(tmp_path)
@@ -229,7 +229,7 @@ def test_a_strangers_order_counts_and_its_folders_orders_one_after_the_other_whe
     assert [r.name for r in read_folder(tmp_path).recordings] == ["c.wav", "b.wav"]
 
 
-def test_two_files_of_one_name_are_refused_in_a_strangers_folder_too(tmp_path):
+def test_two_files_of_one_name_are_refused_in_any_folder_too(tmp_path):
     make(tmp_path / "one", "a", "a.wav")
     make(tmp_path / "two", "a", "a.wav")
     with pytest.raises(UserError, match="has the same file name; keep one of them"):

@@ -43,7 +43,7 @@ def bursts(tmp_path_factory) -> Path:
     return root
 
 
-def test_a_few_steps_learn_to_hear_and_are_written_down(bursts, tmp_path):
+def test_a_few_steps_learn_to_find_speech_and_are_recorded(bursts, tmp_path):
     options = TrainingOptions(steps=20, batch_size=2, window_seconds=4, learning_rate=5e-3, heldout_every=4)
     report = train_classifier(read_labelled(bursts / "utterances.tsv", bursts), options, tmp_path)
     assert report["heldout"]["all"]["f1_macro"] > 0.8
@@ -148,7 +148,7 @@ def test_scores_are_those_of_the_counted_frames():
 
 
 @pytest.mark.parametrize("condition", ["clean", "noise", "telephone"])
-def test_the_shipped_classifier_hears_a_voice_that_it_was_not_trained_on(condition, tmp_path):
+def test_the_shipped_classifier_finds_speech_of_a_voice_that_it_was_not_trained_on(condition, tmp_path):
     voice = [v for v in VOICES if v.split == "heldout"][0]
     texts = ["thank you for calling", "the train leaves at nine", "my order has not arrived", "we will call you back"]
     wave, places = concatenate([speak(text, voice) for text in texts], [0.6, 0.8, 0.7, 0.9, 0.6])

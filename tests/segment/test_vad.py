@@ -34,8 +34,8 @@ def talk() -> tuple[np.ndarray, list[tuple[int, int]]]:
     return add_noise(wave, 25, np.random.default_rng(0), "pink").astype(np.float32), places
 
 
-def track(vad: SileroVad, audio: np.ndarray) -> np.ndarray:
-    return vad.track(lambda start, end: audio[start:end], len(audio))
+def probabilities_of(vad: SileroVad, audio: np.ndarray) -> np.ndarray:
+    return vad.probabilities(lambda start, end: audio[start:end], len(audio))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_probabilities_are_those_of_the_packages_model(vad, talk):
             chunk = torch.from_numpy(audio[start : start + CHUNK_SAMPLES])
             chunk = torch.nn.functional.pad(chunk, (0, CHUNK_SAMPLES - len(chunk)))
             expected.append(scripted(chunk, RATE).item())
-    assert np.abs(track(vad, audio) - expected).max() < 1e-4
+    assert np.abs(probabilities_of(vad, audio) - expected).max() < 1e-4
     assert max(expected) > 0.9 and min(expected) < 0.1
 
 
@@ -78,11 +78,11 @@ def test_stretches_are_those_of_the_packages_rules(package, probabilities, short
     assert all(a[1] <= b[0] for a, b in zip(got, got[1:], strict=False))
 
 
-def test_speech_is_heard_where_it_is(vad, talk):
+def test_speech_is_detected_where_it_is(vad, talk):
     audio, places = talk
-    heard = speech_stretches(track(vad, audio), len(audio))
+    stretches = speech_stretches(probabilities_of(vad, audio), len(audio))
     inside = np.zeros(len(audio), bool)
-    for start, end in heard:
+    for start, end in stretches:
         inside[start:end] = True
     assert all(inside[start:end].mean() > 0.8 for start, end in places)
     assert inside[: places[0][0] - RATE // 4].mean() < 0.1
@@ -95,15 +95,15 @@ def test_hours_are_read_block_by_block(vad):
         asked.append((start, end))
         return np.zeros(end - start, np.float32)
 
-    assert len(vad.track(read, 300 * RATE + 1)) == 300 * RATE // CHUNK_SAMPLES + 1
+    assert len(vad.probabilities(read, 300 * RATE + 1)) == 300 * RATE // CHUNK_SAMPLES + 1
     assert asked[0][0] == 0 and asked[-1][1] == 300 * RATE + 1
     assert all(a[1] == b[0] for a, b in zip(asked, asked[1:], strict=False))
     assert max(end - start for start, end in asked) < 60 * RATE
 
 
 @pytest.mark.parametrize("samples", [0, 1, 511, 512, 513, 20_000])
-def test_any_length_has_a_track_and_silence_no_speech(vad, samples):
-    probabilities = track(vad, np.zeros(samples, np.float32))
+def test_any_length_has_probabilities_and_silence_no_speech(vad, samples):
+    probabilities = probabilities_of(vad, np.zeros(samples, np.float32))
     assert probabilities.shape == (-(-samples // 512),)
     assert speech_stretches(probabilities, samples) == []
 

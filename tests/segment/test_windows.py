@@ -1,4 +1,4 @@
-"""Windows of a recording and its probability track."""
+"""Windows of a recording and its frame probabilities."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.probabilities.windows import Source, fill_missing, frame_at, plan_windows, probability_tracks, sample_at
+from segment.probabilities.windows import (
+    AudioSource,
+    fill_missing,
+    frame_at,
+    frame_probabilities,
+    plan_windows,
+    sample_at,
+)
 from submission.errors import UserError
 
 RATE = 16_000
 
 
-def heard_frames(samples: int) -> int:
+def frame_count(samples: int) -> int:
     return max(0, (samples - 400) // 320 + 1)
 
 
 def level(windows: np.ndarray) -> np.ndarray:
     """A stand-in listener: every frame's probability is its own first sample, as wav2vec 2.0 would count frames."""
-    return windows[:, : heard_frames(windows.shape[1]) * 320 : 320]
+    return windows[:, : frame_count(windows.shape[1]) * 320 : 320]
 
 
-def source(audio: np.ndarray) -> Source:
-    return Source(read=lambda start, end: audio[start:end], samples=len(audio))
+def source(audio: np.ndarray) -> AudioSource:
+    return AudioSource(read=lambda start, end: audio[start:end], samples=len(audio))
 
 
-def track_of(audio: np.ndarray, predict=level, **options) -> np.ndarray:
-    (track,) = probability_tracks([source(audio)], predict, **options)
-    return track
+def probabilities_of(audio: np.ndarray, predict=level, **options) -> np.ndarray:
+    (probabilities,) = frame_probabilities([source(audio)], predict, **options)
+    return probabilities
 
 
 @given(st.integers(1, 100 * RATE), st.integers(0, 20 * RATE))
@@ -57,31 +64,31 @@ def test_a_shift_makes_the_first_window_shorter():
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.5, 1.999, 2, 20, 30, 70, 270, 33.333, 61.9])
 @pytest.mark.parametrize("inference_times", [1, 3])
-def test_a_track_of_any_length_is_complete(seconds, inference_times):
+def test_probabilities_of_any_length_are_complete(seconds, inference_times):
     samples = int(seconds * RATE)
     audio = np.full(samples, 0.75, np.float32)
-    track = track_of(audio, inference_times=inference_times)
-    assert track.shape == (round(samples * 49.95 / RATE),)
+    probabilities = probabilities_of(audio, inference_times=inference_times)
+    assert probabilities.shape == (round(samples * 49.95 / RATE),)
     if samples >= 400:
-        assert np.allclose(track, 0.75)
+        assert np.allclose(probabilities, 0.75)
 
 
 def test_frames_lie_where_their_samples_are():
     samples = 90 * RATE
     audio = np.arange(samples, dtype=np.float32)
-    track = track_of(audio)
-    expected = np.arange(len(track)) / 49.95 * RATE
-    assert np.abs(track - expected)[:-1].max() <= 320  # within a frame
-    assert abs(track[-1] - expected[-1]) <= 640  # the tail had one frame less: a mean of the two before it
+    probabilities = probabilities_of(audio)
+    expected = np.arange(len(probabilities)) / 49.95 * RATE
+    assert np.abs(probabilities - expected)[:-1].max() <= 320  # within a frame
+    assert abs(probabilities[-1] - expected[-1]) <= 640  # the tail had one frame less: a mean of the two before it
 
 
 def test_neither_the_batch_size_nor_other_recordings_count():
     rng = np.random.default_rng(1)
     recordings = [rng.random(int(seconds * RATE), np.float32) for seconds in (105.3, 3, 40, 0.5, 61.9, 3)]
-    alone = [track_of(audio, inference_times=2) for audio in recordings]
+    alone = [probabilities_of(audio, inference_times=2) for audio in recordings]
     for size in (1, 2, 14):
-        together = probability_tracks(map(source, recordings), level, inference_times=2, batch_size=size)
-        assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+        combined_error = frame_probabilities(map(source, recordings), level, inference_times=2, batch_size=size)
+        assert all(np.array_equal(a, b) for a, b in zip(alone, combined_error, strict=True))
 
 
 def test_windows_of_one_length_share_batches_across_recordings():
@@ -92,7 +99,7 @@ def test_windows_of_one_length_share_batches_across_recordings():
         return level(windows)
 
     recordings = [np.zeros(seconds * RATE, np.float32) for seconds in (45, 5, 20, 5, 60)]
-    probability_tracks(map(source, recordings), predict, batch_size=4)
+    frame_probabilities(map(source, recordings), predict, batch_size=4)
     assert sorted(shapes) == [(2, 20), (3, 5), (4, 20)]
 
 
@@ -103,19 +110,21 @@ def test_a_long_recording_is_read_window_by_window():
         asked.append(end - start)
         return np.zeros(end - start, np.float32)
 
-    (track,) = probability_tracks([Source(read=read, samples=7200 * RATE)], level, batch_size=4)
-    assert len(track) == 359_640 and max(asked) < 22 * RATE
+    (probabilities,) = frame_probabilities([AudioSource(read=read, samples=7200 * RATE)], level, batch_size=4)
+    assert len(probabilities) == 359_640 and max(asked) < 22 * RATE
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_classifier_that_answers_no_numbers_is_refused_and_not_taken_for_silence(value):
+def test_a_classifier_whose_probabilities_are_not_finite_is_refused_and_not_taken_for_silence(value):
     def predict(windows: np.ndarray) -> np.ndarray:
         probabilities = level(windows).copy()
         probabilities[0, 7] = value
         return probabilities
 
-    with pytest.raises(UserError, match="the segmentation classifier: answers 1 of 49 frames with what is no number"):
-        track_of(np.ones(RATE), predict)
+    with pytest.raises(
+        UserError, match="the segmentation classifier: gives 1 of 49 frames a probability that is not a"
+    ):
+        probabilities_of(np.ones(RATE), predict)
 
 
 def test_passes_are_averaged():
@@ -123,15 +132,15 @@ def test_passes_are_averaged():
     calls = iter([0.2] * 2 + [0.8] * 3)
 
     def predict(windows: np.ndarray) -> np.ndarray:
-        return np.full((len(windows), heard_frames(windows.shape[1])), next(calls))
+        return np.full((len(windows), frame_count(windows.shape[1])), next(calls))
 
-    track = track_of(np.zeros(samples, np.float32), predict, inference_times=2, batch_size=1)
-    assert np.allclose(track, 0.5)
+    probabilities = probabilities_of(np.zeros(samples, np.float32), predict, inference_times=2, batch_size=1)
+    assert np.allclose(probabilities, 0.5)
 
 
 def test_progress_adds_up_to_the_recording():
     seconds = []
-    track_of(np.zeros(int(63.7 * RATE), np.float32), inference_times=3, tick=seconds.append)
+    probabilities_of(np.zeros(int(63.7 * RATE), np.float32), inference_times=3, tick=seconds.append)
     assert sum(seconds) == pytest.approx(63.7)
 
 

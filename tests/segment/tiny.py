@@ -1,4 +1,4 @@
-"""A wav2vec 2.0 and a SHAS checkpoint small enough for a test, the same on every machine, and audio to hear with them.
+"""A wav2vec 2.0 and a SHAS checkpoint small enough for a test, the same on every machine, and audio for them.
 
 Weights come from numpy's generator, by name, since torch's initialisation may change from version to version.
 """

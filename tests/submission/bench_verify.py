@@ -1,7 +1,7 @@
 """`verify` beside `sha256sum`: `python tests/submission/bench_verify.py --out DIR`, at the size of the competition.
 
 DIR gets a bundle of the competition's contrastive system with random bytes for weights, 4.3 GB of them, made once
-and kept (making it takes twice that room). Each turn reads every file of it by `sha256sum`, by OpenSSL and by
+and kept (building it takes twice that space). Each turn reads every file of it by `sha256sum`, by OpenSSL and by
 `verify`, from the page cache, where hashing is all that counts, or with --cold from the disk. Printed are the best
 seconds of each, the ratio that is to stay under 1.3, and `verify`'s peak of memory, which is to stay under 200 MB.
 Needs a Unix and no package but what the tests need.

@@ -1,4 +1,4 @@
-"""A tiny packed model and what goes into a bundle beside it: made once, copied by whoever breaks it."""
+"""A tiny packed model and what goes into a bundle beside it: built once, copied by tests that break it."""
 
 from __future__ import annotations
 

@@ -127,9 +127,9 @@ def test_what_is_missing_is_named_and_the_good_bundle_stays(ingredients, good, c
     [
         (['{"segment": "talk1.wav/0000", "text": "a"}'], "expected 3 hypotheses, one a segment, got 1"),
         ([f'{{"segment": "talk1.wav/000{i}", "text": "a"}}' for i in (0, 2, 1)], "expected segment talk1.wav/0001"),
-        (['{"segment": "talk1.wav/0000", "text": 1}'] * 3, "line 1: segment and text must be texts"),
-        (["[1]"] * 3, "line 1: is no hypothesis"),
-        (["{"] * 3, "line 1: is no hypothesis"),
+        (['{"segment": "talk1.wav/0000", "text": 1}'] * 3, "line 1: segment and text must be strings"),
+        (["[1]"] * 3, "line 1: is not a hypothesis"),
+        (["{"] * 3, "line 1: is not a hypothesis"),
     ],
 )
 def test_hypotheses_of_other_segments_are_refused(ingredients, tmp_path, lines, message):
@@ -182,7 +182,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_bundle_or_none(ingredients, pristin
 def test_hypotheses_of_gold_segments_are_not_bundled(ingredients, tmp_path):
     segment = replace(ingredients.recipe.segment, method="gold")
     measured = replace(ingredients, recipe=replace(ingredients.recipe, segment=segment))
-    with pytest.raises(UserError, match="segment.method: cuts by the references' own segments"):
+    with pytest.raises(UserError, match="segment.method: takes the references' segments"):
         measured.bundle(tmp_path / "bundle")
 
 

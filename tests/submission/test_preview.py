@@ -1,4 +1,4 @@
-"""The pre-upload view: text and page say the same, and nothing of a stranger's bundle gets the better of either."""
+"""The pre-upload summary: text and page show the same, and untrusted text breaks neither."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from submission.bundle.preview_page import preview_page
 
 
 def both(bundle) -> tuple[str, str]:
-    seen = preview(bundle)
-    return preview_text(seen), preview_page(seen)
+    overview = preview(bundle)
+    return preview_text(overview), preview_page(overview)
 
 
 @pytest.mark.parametrize("rendering", [0, 1])
@@ -74,10 +74,10 @@ def test_broken_bundle_still_gives_a_page_with_the_findings(good):
     (good / "scores.json").write_text('{"scores": [{"pair": [], "value": "x"}], "testsets": {}}', encoding="utf-8")
     (good / "model" / "config.json").unlink()
     (good / "description" / "en-zh.txt").unlink()
-    seen = preview(good)
-    assert seen.findings
-    for rendering in (preview_text(seen), preview_page(seen)):
+    overview = preview(good)
+    assert overview.findings
+    for rendering in (preview_text(overview), preview_page(overview)):
         for code in ("TXT02", "SET01", "SET03", "SCO01", "CFG01", "DES01"):
             assert code in rendering
-    shown = {*seen.other_findings, *(finding for output in seen.outputs for finding in output.findings)}
-    assert shown == set(seen.findings)
+    displayed = {*overview.other_findings, *(finding for output in overview.outputs for finding in output.findings)}
+    assert displayed == set(overview.findings)

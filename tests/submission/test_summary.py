@@ -77,7 +77,7 @@ def test_stages_are_shown_with_what_they_cost_and_whether_they_were_cached(given
     assert "Stages" not in summary(**given | {"journal": []})
 
 
-def test_wall_clock_is_told_where_it_is_known(given):
+def test_wall_clock_is_shown_where_it_is_known(given):
     assert "The whole build took 412 s" in summary(**given)
     assert "The whole build took" not in summary(**given | {"seconds": None})
 

@@ -22,7 +22,7 @@ from evaluate.report.table import DECIMALS, Cell, Column, Group, Row, Table
 from evaluate.scoring.metrics import make_metrics
 from evaluate.scoring.score import Line, Score
 from submission.store.digests import write_text
-from submission.text.characters import shown
+from submission.text.characters import printable
 from submission.text.segments import SAMPLE_RATE, Segment
 
 PAGE = "report.html"
@@ -150,7 +150,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _short(name: str) -> str:
     """Return a name with its middle left out where it is long: names of one folder often begin alike."""
-    name = shown(name, 1000)
+    name = printable(name, 1000)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
 
 
@@ -161,7 +161,7 @@ def _score_tables(result: FolderResult) -> list[Table]:
     if not result.scores:
         return []
     first = result.scores[0]
-    others = [shown(name, 80) for name in result.report["references_not_asked_for"]]
+    others = [printable(name, 80) for name in result.report["references_not_asked_for"]]
     rows = tuple(
         Row(
             head=f"{score.metric}{' (less is better)' if score.metric in LOWER_IS_BETTER else ''}",
@@ -202,7 +202,7 @@ def _recordings_table(result: FolderResult, quality: Mapping[str, float]) -> Tab
         ]
         if quality:
             cells.append(Cell(value=quality.get(name), missing="not computed: no reference line"))
-        rows.append(Row(head=shown(name, 80), cells=tuple(cells)))
+        rows.append(Row(head=printable(name, 80), cells=tuple(cells)))
     titles = ["segments", "seconds in segments", "blank", "flagged", *(["chrF"] if quality else [])]
     left = len(result.recordings) - len(rows)
     silent = result.report["recordings_without_segments"]
@@ -225,7 +225,7 @@ def _worst_tables(result: FolderResult) -> list[Table]:
         scored = [(metric.sentence_score(one.hypothesis, [one.reference]).score, one) for one in result.lines]
         worst = sorted(scored, key=lambda item: item[0])[:WORST]
         rows = [
-            Row(head=shown(one.recording, 80), cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))))
+            Row(head=printable(one.recording, 80), cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))))
             for value, one in worst
         ]
         columns = (Column(title="chrF"), Column(title="reference", text=True), Column(title="translation", text=True))
@@ -247,7 +247,7 @@ def _worst_tables(result: FolderResult) -> list[Table]:
     if flagged:
         rows = [
             Row(
-                head=f"{shown(segment.recording, 80)} {_seconds(segment.start)}-{_seconds(segment.end)} s",
+                head=f"{printable(segment.recording, 80)} {_seconds(segment.start)}-{_seconds(segment.end)} s",
                 cells=(Cell(text=", ".join(hypothesis.flags)), _text(hypothesis.text)),
             )
             for segment, hypothesis in flagged[:MOST_FLAGGED]
@@ -275,7 +275,7 @@ def _seconds(samples: int) -> str:
 
 
 def _text(text: str) -> Cell:
-    return Cell(text=shown(text, 400) or "(blank)")
+    return Cell(text=printable(text, 400) or "(blank)")
 
 
 # --- above and below ---
@@ -306,7 +306,7 @@ def _sources(result: FolderResult) -> str:
     if result.scores:
         first = result.scores[0]
         told += [("references, SHA-256", first.data_sha256), ("hypotheses.jsonl, SHA-256", first.hypotheses_sha256)]
-    told += [("recording " + shown(one["name"], 80), one["sha256"]) for one in run["recordings"][:MOST_ROWS]]
+    told += [("recording " + printable(one["name"], 80), one["sha256"]) for one in run["recordings"][:MOST_ROWS]]
     told += [(f"version of {name}", str(version)) for name, version in sorted(result.report["versions"].items())]
     rows = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>\n" for name, value in told)
     about = "run.json holds all that the lines depend on; report.json these figures and the versions of the libraries."

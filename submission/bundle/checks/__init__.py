@@ -1,8 +1,8 @@
-"""`verify`: is this bundle complete, well-formed, and what it says it is?
+"""`verify`: checks that a bundle is complete, well-formed and consistent.
 
-A bundle comes from a stranger. It is compared with the campaign of whoever checks it; nothing in it is run,
-followed or believed. Every check is one function: it yields (path, what is wrong), and its docstring is what
-the user reads as the way to mend it. Nothing here needs more than the standard library.
+A bundle is untrusted input. It is compared with the checker's own copy of the campaign; nothing in it is run,
+followed or believed. Every check is one function: it yields (path, what is wrong), and its docstring is the
+fix that the user reads. Nothing here needs more than the standard library.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from submission.bundle.checks import derivation, descriptions, files, inventory, scores, segmenter, texts, weights
-from submission.bundle.checks import upload_set as together
+from submission.bundle.checks import (
+    derivation,
+    descriptions,
+    files,
+    inventory,
+    scores,
+    segmenter,
+    texts,
+    upload_set,
+    weights,
+)
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import (
     Check,
@@ -22,7 +31,7 @@ from submission.bundle.checks.finding import (
     sorted_findings,
     verdict,
 )
-from submission.bundle.checks.location import chosen_campaign, refuse_other_places
+from submission.bundle.checks.location import chosen_campaign, require_bundle_folder
 from submission.bundle.checks.report import report
 
 __all__ = [
@@ -56,11 +65,11 @@ CHECKS = (
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
     _error("CFG04", "model larger than the campaign's base model in some dimension", derivation.larger_than_base),
     _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
-    _error("CFG06", "chat template that reaches for code or other files", weights.reaching_template),
+    _error("CFG06", "chat template that accesses code or other files", weights.reaching_template),
     _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
     _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
-    _error("DES03", "description says something else than the artifacts", descriptions.wrong_field),
+    _error("DES03", "description that contradicts the artifacts", descriptions.wrong_field),
     _error("FILE01", "symbolic link", files.link),
     _error("FILE02", "device, pipe or socket", files.special_file),
     _error("FILE03", "executable code, pickle or archive, by its name", files.code_by_name),
@@ -68,7 +77,7 @@ CHECKS = (
     _error("FILE05", "file name that other systems cannot store", files.unsafe_name),
     _error("FILE06", "file names that differ in case or Unicode form only", files.colliding_names),
     _error("FILE07", "file or folder that cannot be read", files.unreadable),
-    _error("FILE08", "file that a bundle has no place for", files.misplaced),
+    _error("FILE08", "file that does not belong in a bundle", files.misplaced),
     _error("FILE09", "far more files than a bundle has", files.overfull),
     _error("FILE10", "hard link", files.hard_link),
     _error("FILE11", "sparse file: more holes than bytes", files.sparse_file),
@@ -78,14 +87,14 @@ CHECKS = (
     _error("MAN04", "file size other than in the manifest", inventory.wrong_size),
     _error("MAN05", "file digest other than in the manifest", inventory.wrong_digest),
     _error("MAN06", "path in the manifest that leaves the folder", inventory.leaving_path),
-    _error("MAN07", "manifest says something else of the system than the artifacts", inventory.wrong_facts),
+    _error("MAN07", "manifest that contradicts the artifacts", inventory.wrong_facts),
     _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
     _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
     _error("SCO01", "`scores.json` missing or not a list of scores", scores.invalid_scores),
-    _error("SCO02", "scores of other numbers of segments or blank lines than the outputs have", scores.other_counts),
+    _error("SCO02", "scores with other numbers of segments or blank lines than the outputs", scores.other_counts),
     _error("SCO03", "output that the scores leave out, or list twice", scores.uncovered_output),
-    _error("SCO04", "score that is no number, or outside what its metric can give", scores.impossible_figure),
-    _error("SEG01", "segmentation classifier missing, or there without need", segmenter.missing_segmenter),
+    _error("SCO04", "score that is not a number, or outside the range of its metric", scores.impossible_figure),
+    _error("SEG01", "segmentation classifier missing, or present although not needed", segmenter.missing_segmenter),
     _error("SEG02", "configuration of the segmentation classifier unreadable", segmenter.bad_configuration),
     _error("SEG03", "weights of the segmentation classifier unreadable", segmenter.bad_weights),
     _error("SET01", "output of a pair and test set missing", texts.missing_output),
@@ -101,7 +110,7 @@ CHECKS = (
     _error("TXT06", "NUL or another control character", texts.control_character),
     _error("TXT07", "direction mark or another character that hides or reorders text", texts.direction_mark),
     _error("TXT08", "blank at the beginning or the end of a line", texts.outer_blank),
-    _error("TXT09", "last line not ended", texts.no_final_line_feed),
+    _error("TXT09", "last line without a line feed", texts.no_final_line_feed),
     _warning("TXT10", "blank lines", texts.blank_line),
     _warning("TXT11", "repetition loops", texts.repetition),
     _warning("TXT12", "tags such as (Applause), or the model's own tokens", texts.tag),
@@ -116,31 +125,31 @@ CHECKS = (
 )
 """Every check of one bundle, sorted by its code."""
 
-PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and condition", together.other_than_one_primary)
+PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and condition", upload_set.other_than_one_primary)
 """The one check of several bundles; it reads a list of views."""
 
 
 def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
-    """Return everything that is wrong with a bundle, errors first; an empty list for a good one.
+    """Return the findings of a bundle, errors first; an empty list for a good one.
 
     campaign: name or TOML file of the campaign to check against; None takes the shipped one that the bundle
-    names. What the bundle says of the campaign is compared with it, never used. Raises UserError where there is
+    names. The bundle's own copy of the campaign is compared with it, never used. Raises UserError where there is
     no folder to check or no campaign to check it against.
     """
-    refuse_other_places(folder)
+    require_bundle_folder(folder)
     view = BundleView(folder, chosen_campaign(folder, campaign))
-    # Of a folder that was not listed to its end, no other check can say anything true.
+    # Where a folder was not listed to its end, no other check would be right.
     checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
     return sorted_findings(finding for check in checks for finding in check.findings(view))
 
 
-def verify_together(folders: Sequence[Path], campaign: str | None = None) -> list[Finding]:
-    """Return what is wrong with several bundles as one upload, each of which `verify` finds to be as it should.
+def verify_upload_set(folders: Sequence[Path], campaign: str | None = None) -> list[Finding]:
+    """Return the findings of several bundles as one upload, beside what `verify` finds in each of them.
 
     campaign: as for `verify`.
     """
     views = [BundleView(folder, chosen_campaign(folder, campaign)) for folder in folders]
-    return sorted_findings(PRIMARIES.spell(PRIMARIES.find(views)))  # type: ignore[arg-type]
+    return sorted_findings(PRIMARIES.to_findings(PRIMARIES.find(views)))  # type: ignore[arg-type]
 
 
 def checks_table() -> str:
@@ -149,4 +158,4 @@ def checks_table() -> str:
         f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |"
         for c in sorted((*CHECKS, PRIMARIES), key=lambda c: c.code)
     ]
-    return "\n".join(["| code | severity | what is found | how to mend it |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| code | severity | what is found | how to fix it |", "|---|---|---|---|", *rows]) + "\n"

@@ -1,4 +1,4 @@
-"""A bundle as the checks see it: its files, and what follows from them, derived once."""
+"""A bundle as the checks read it: its files, and the facts derived from them, each computed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from submission.system.campaign import Campaign
 from submission.system.data_folder import SHIPPED
 from submission.system.recipe import Recipe
 from submission.system.schema import parse
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 CONFIG = "model/config.json"
 
@@ -34,7 +34,7 @@ class BundleView(Folder):
 
     @cached_property
     def manifest(self) -> dict[str, Any] | Unreadable:
-        """The manifest, or why it cannot be read."""
+        """The manifest, whose schema MAN01 checks, or why it cannot be read."""
         return self._table_or_reason(NAME)
 
     @property
@@ -56,7 +56,7 @@ class BundleView(Folder):
 
     @cached_property
     def expected_tensors(self) -> dict[str, tuple[str, tuple[int, ...]]] | Unreadable:
-        """Name -> (dtype, shape) of what the configuration implies, or why it implies nothing."""
+        """Name -> (dtype, shape) of what the configuration implies, or why it is not valid."""
         if isinstance(self.config, Unreadable):
             return self.config
         try:
@@ -98,15 +98,15 @@ class BundleView(Folder):
     def headers(self) -> dict[str, Header | BadHeader]:
         """Path -> header of every safetensors file of the model, or what is wrong with it.
 
-        Together they may be as long as one alone, so that many files cost no more than one.
+        Together they may be as long as one alone, so that reading many files costs no more memory than one.
         """
         headers: dict[str, Header | BadHeader] = {}
-        room = MOST_JSON_BYTES
+        left = MOST_JSON_BYTES
         for entry in self.under("model"):
             if entry.path.lower().endswith(".safetensors"):
                 try:
-                    headers[entry.path] = header = read_header(self, entry.path, room)
-                    room -= header.size_bytes
+                    headers[entry.path] = header = read_header(self, entry.path, left)
+                    left -= header.size_bytes
                 except BadHeader as error:
                     headers[entry.path] = error
         return headers
@@ -117,7 +117,7 @@ class BundleView(Folder):
         try:
             return parse(Recipe, self.table(RECIPE_FILE), RECIPE_FILE)
         except UserError as error:
-            return Unreadable(f"{shown(error.where)}: {shown(error.what, 300)}")
+            return Unreadable(f"{printable(error.where)}: {printable(error.what, 300)}")
         except OverflowError as error:
             return Unreadable(f"holds an impossible value ({error})")
         except Unreadable as error:
@@ -125,7 +125,7 @@ class BundleView(Folder):
 
     @cached_property
     def facts(self) -> Facts | None:
-        """What is to be said about the model, derived again; None where configuration or recipe are not valid."""
+        """The facts about the model, derived again; None where configuration or recipe are not valid."""
         if any(isinstance(part, Unreadable) for part in (self.config, self.expected_tensors, self.recipe)):
             return None
         return derive_facts(self.config, self.model_bytes, self.campaign, self.recipe)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class BundleView(Folder):
     def digests(self) -> dict[str, str]:
         """Path -> SHA-256 of every readable file whose size is the one that the manifest gives.
 
-        A file of another size is wrong already; hashing it could only cost time.
+        A file of another size is reported as MAN04 and not hashed.
         """
         wanted = [
             entry

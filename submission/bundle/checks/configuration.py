@@ -11,7 +11,7 @@ from submission.model.checkpoint import parse_quantization
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import stored_parts
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 # Qwen2-Audio-7B: 32 layers, 156,032 tokens. What lies far above is no model and would only cost time.
 MOST_LAYERS = 1_000
@@ -35,7 +35,7 @@ def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
             raise Unreadable(f"quantization_config packs '{spec.name}', which no codec may store")
         stored |= stored_parts(spec, codec, dtype)
     if codecs:
-        raise Unreadable(f"quantization_config packs '{shown(min(codecs))}', which the model does not have")
+        raise Unreadable(f"quantization_config packs '{printable(min(codecs))}', which the model does not have")
     return stored
 
 
@@ -50,7 +50,7 @@ def _specs(config: dict[str, Any]) -> list[TensorSpec]:
 
 
 def _said(error: UserError) -> str:
-    return f"{shown(error.where)}: {shown(error.what, 200)}"
+    return f"{printable(error.where)}: {printable(error.what, 200)}"
 
 
 def _refuse_absurd(config: dict[str, Any]) -> None:
@@ -66,4 +66,4 @@ def _refuse_absurd(config: dict[str, Any]) -> None:
             if key in {"head_dim"} and not isinstance(value, (int, type(None))):
                 raise Unreadable(f"{name}.{key}: expected a size")
             if isinstance(value, int) and not -LARGEST_WIDTH <= value <= largest:
-                raise Unreadable(f"{name}.{shown(key)}: {shown(repr(value)[:40])} is no size of a model")
+                raise Unreadable(f"{name}.{printable(key)}: {printable(repr(value)[:40])} is no size of a model")

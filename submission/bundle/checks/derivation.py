@@ -1,7 +1,7 @@
-"""CFG04, CFG05: can this model derive from the campaign's base model?
+"""CFG04, CFG05: whether the model can derive from the campaign's base model, by its sizes.
 
-The base model's own configuration ships with this program, so the shapes of a bundle are held against that and
-not only against what the bundle says of itself. Pruning and distilling into fewer layers are compression; a model
+The base model's own configuration ships with this program, so the shapes of a bundle are compared with it and not
+only with the bundle's own configuration. Pruning and distilling into fewer layers are compression; a model
 that is larger than its base anywhere is another model.
 """
 
@@ -35,5 +35,5 @@ def _differing(view: BundleView) -> dict[str, tuple[int, int]]:
     """Return size -> (base model's, this model's) where they differ; nothing where one is unknown."""
     base, sizes = view.base_sizes, view.sizes
     if base is None or sizes is None:
-        return {}  # the report's head, or CFG01, says so
+        return {}  # shown in the head of the report, or reported as CFG01
     return {name: (base[name], sizes[name]) for name in base if sizes.get(name, 0) != base[name]}

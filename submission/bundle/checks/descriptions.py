@@ -1,4 +1,4 @@
-"""DES, NAME, DATA: what the evaluation server is told. Is it all there, and does it follow from the bundle?"""
+"""DES, NAME, DATA: whether the descriptions for the evaluation server are complete and follow from the bundle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 MOST_BYTES = 64 << 10
 
@@ -34,13 +34,13 @@ def missing_field(view: BundleView) -> Iterator[Fault]:
 def wrong_field(view: BundleView) -> Iterator[Fault]:
     """Take the value that the artifacts give, or write the bundle again, which derives them all."""
     if view.facts is None or isinstance(view.recipe, Unreadable):
-        return  # CFG01 and REC01 say so
+        return  # reported as CFG01 and REC01
     for pair, fields in _descriptions(view):
         expected = description_fields(view.facts, view.campaign, view.recipe, pair)
         for label, values in expected.items():
             if fields.get(label) and fields[label] != values and label != MODEL_NAME:
-                got = shown("; ".join(fields[label]), 200)
-                wanted = shown(repr("; ".join(values)), 1_000)
+                got = printable("; ".join(fields[label]), 200)
+                wanted = printable(repr("; ".join(values)), 1_000)
                 yield _path(pair), f"{label}: expected {wanted}, got '{got}'"
 
 
@@ -49,13 +49,13 @@ def wrong_model_name(view: BundleView) -> Iterator[Fault]:
     for pair, fields in _descriptions(view):
         got = " ".join(fields.get(MODEL_NAME, ()))
         if not got:
-            continue  # DES02 says so
+            continue  # reported as DES02
         if not re.fullmatch(_name_pattern(view, pair), got):
-            yield _path(pair), f"'{shown(got)}' is not of the form {view.campaign.naming}"
+            yield _path(pair), f"'{printable(got)}' is not of the form {view.campaign.naming}"
         elif not isinstance(view.recipe, Unreadable):
             expected = model_name(view.campaign, view.recipe, pair)
             if got != expected:
-                yield _path(pair), f"expected {shown(expected)}, got {shown(got)}"
+                yield _path(pair), f"expected {printable(expected)}, got {printable(got)}"
 
 
 def constrained_data(view: BundleView) -> Iterator[Fault]:
@@ -64,7 +64,7 @@ def constrained_data(view: BundleView) -> Iterator[Fault]:
         return
     other = sorted(source.name for source in view.recipe.corpus.sources if not source.is_acl6060)
     if other:
-        yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(shown, other))}"
+        yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(printable, other))}"
 
 
 def _name_pattern(view: BundleView, pair: str) -> str:
@@ -101,4 +101,4 @@ def _descriptions(view: BundleView) -> Iterator[tuple[str, dict[str, tuple[str, 
         try:
             yield pair.name, _fields(view, pair.name)
         except Unreadable:
-            continue  # DES01 says so
+            continue  # reported as DES01

@@ -1,4 +1,4 @@
-"""FILE: the names in the folder. What is in the files is the business of the other checks."""
+"""FILE: kinds, names and first bytes of the files in the folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_ENTRIES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 # What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.
 # fmt: off
@@ -46,7 +46,7 @@ CODE_HEADS: dict[bytes, str] = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
-# Protocols 0 and 1 begin with no mark: a table or list, or a name from a module that pickles are written of.
+# Protocols 0 and 1 have no magic bytes: they begin with a table or list, or a name from a common module.
 OLD_PICKLE = re.compile(
     rb"\([dlit]p\d+\n|c(?:os|posix|nt|sys|subprocess|runpy|builtins|__builtin__|copy_?reg|collections|torch[\w.]*|numpy[\w.]*)"
     rb"\n\w+\n"
@@ -62,7 +62,7 @@ def link(view: BundleView) -> Iterator[Fault]:
     """Put the file itself in place of the link; a link leads out of the bundle as soon as it is moved."""
     for entry in view.entries:
         if entry.kind == "link":
-            yield shown(entry.path), "symbolic link"
+            yield printable(entry.path), "symbolic link"
 
 
 def hard_link(view: BundleView) -> Iterator[Fault]:
@@ -71,31 +71,31 @@ def hard_link(view: BundleView) -> Iterator[Fault]:
     """
     for entry in view.files.values():
         if entry.names > 1:
-            yield shown(entry.path), f"has {entry.names:,} names (hard links)"
+            yield printable(entry.path), f"has {entry.names:,} names (hard links)"
 
 
 def sparse_file(view: BundleView) -> Iterator[Fault]:
     """Write the file again from the packed model: most of its bytes were never written, and read as zeros."""
     for entry in view.files.values():
         if entry.stored_bytes < entry.size_bytes // 2 and entry.size_bytes >= SPARSE_FROM_BYTES:
-            # A file system may compress, or not have stored yet; only one that names the holes is believed.
+            # A file system may compress, or not have stored yet; so holes count only where it names them.
             holes = view.hole_bytes(entry.path)
             if holes > entry.size_bytes // 2:
-                yield shown(entry.path), f"{holes:,} of its {entry.size_bytes:,} bytes are holes"
+                yield printable(entry.path), f"{holes:,} of its {entry.size_bytes:,} bytes are holes"
 
 
 def special_file(view: BundleView) -> Iterator[Fault]:
     """Remove it; a bundle holds folders and regular files only, no devices, pipes or sockets."""
     for entry in view.entries:
         if entry.kind == "other":
-            yield shown(entry.path), "neither a regular file nor a folder"
+            yield printable(entry.path), "neither a regular file nor a folder"
 
 
 def code_by_name(view: BundleView) -> Iterator[Fault]:
     """Remove it; a bundle is data: weights as safetensors, everything else as JSON or text."""
     for path in view.files:
         if suffix_of(path) in CODE_SUFFIXES:
-            yield shown(path), f"{suffix_of(path)} holds code, a pickle or an archive"
+            yield printable(path), f"{suffix_of(path)} holds code, a pickle or an archive"
 
 
 def code_by_content(view: BundleView) -> Iterator[Fault]:
@@ -110,13 +110,13 @@ def code_by_content(view: BundleView) -> Iterator[Fault]:
             continue
         for start, kind in CODE_HEADS.items():
             if head.startswith(start):
-                yield shown(path), f"starts like {kind}"
+                yield printable(path), f"starts like {kind}"
         if OLD_PICKLE.match(head):
-            yield shown(path), "starts like a pickle"
+            yield printable(path), "starts like a pickle"
         if head[TAR_MARK_AT:].startswith(b"ustar"):
-            yield shown(path), "starts like a tar archive"
-        if head.startswith(b"MZ") and b"\0" in head:  # a sentence may well begin with these two letters
-            yield shown(path), "starts like a Windows program"
+            yield printable(path), "starts like a tar archive"
+        if head.startswith(b"MZ") and b"\0" in head:  # a sentence may begin with these two letters
+            yield printable(path), "starts like a Windows program"
 
 
 def unsafe_name(view: BundleView) -> Iterator[Fault]:
@@ -124,7 +124,7 @@ def unsafe_name(view: BundleView) -> Iterator[Fault]:
     for entry in view.entries:
         name = entry.path.rpartition("/")[2]
         if len(name) > LONGEST_NAME_BYTES or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", name):
-            yield shown(entry.path), "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
+            yield printable(entry.path), "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
 
 
 def colliding_names(view: BundleView) -> Iterator[Fault]:
@@ -133,27 +133,25 @@ def colliding_names(view: BundleView) -> Iterator[Fault]:
     for entry in view.entries:
         folded = unicodedata.normalize("NFKC", entry.path.casefold()).casefold()
         if folded in seen:
-            yield shown(entry.path), f"differs from {shown(seen[folded])} in case or Unicode form only"
+            yield printable(entry.path), f"differs from {printable(seen[folded])} in case or Unicode form only"
         seen[folded] = entry.path
 
 
 def unreadable(view: BundleView) -> Iterator[Fault]:
-    """Make every file and folder readable for those who check (mode 644 and 755) and copy the bundle again."""
+    """Make every file and folder readable (mode 644 and 755) and copy the bundle again."""
     entries = view.entries  # listing fills view.unlisted
     for path, reason in view.unlisted:
-        yield shown(path), f"folder cannot be listed ({reason})"
+        yield printable(path), f"folder cannot be listed ({reason})"
     for entry in entries:
         if entry.kind == "file":
             try:
                 view.head(entry.path)
             except Unreadable as error:
-                yield shown(entry.path), f"cannot be read ({error})"
+                yield printable(entry.path), f"cannot be read ({error})"
 
 
 def misplaced(view: BundleView) -> Iterator[Fault]:
-    """Remove it; beside the model, the segmenter, outputs, segments, descriptions and four JSON files, a bundle
-    holds nothing.
-    """
+    """Remove it; a bundle holds the model, the segmenter, outputs, segments, descriptions and four JSON files only."""
     for path in view.files:
         folder, _, name = path.rpartition("/")
         known = (
@@ -164,11 +162,11 @@ def misplaced(view: BundleView) -> Iterator[Fault]:
             or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))
         )
         if not known and suffix_of(path) not in CODE_SUFFIXES:
-            yield shown(path), "a bundle has no place for this file"
+            yield printable(path), "this file does not belong in a bundle"
 
 
 def overfull(view: BundleView) -> Iterator[Fault]:
-    """Give the folder that `python -m submission bundle` wrote; this one holds far more than a bundle does."""
+    """Give the folder that `python -m submission bundle` wrote; this one holds far more files than a bundle."""
     if view.overfull:
         yield "", f"more than {MOST_ENTRIES:,} files and folders; the rest was not looked at"
 

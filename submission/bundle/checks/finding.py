@@ -1,4 +1,4 @@
-"""What `verify` has to say: the check, its finding, and the ways a list of findings is shown."""
+"""A check, its findings, and a list of findings as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from submission.store.digests import canonical_json
 if TYPE_CHECKING:
     from submission.bundle.checks.bundle_view import BundleView
 
-# Of one check. A manifest of two megabytes could make 40,000, and nobody reads the hundredth of a kind.
+# Of one check: a manifest of two megabytes could cause 40,000 of one kind.
 MOST_FINDINGS = 100
 
 Severity = Literal["error", "warning"]
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One unit: what it looks for and the function that yields its faults.
+    """A code, a severity, and the function that yields the faults.
 
     The docstring of the function is the fix that the user reads.
     """
@@ -42,7 +42,7 @@ class Check:
     code: str
     severity: Severity
     subject: str
-    """What is wrong when it speaks; a row in the table of checks."""
+    """What is found; a row in the table of checks."""
     find: Callable[[BundleView], Iterable[Fault]]
 
     @property
@@ -50,10 +50,10 @@ class Check:
         return " ".join((inspect.getdoc(self.find) or "").split())
 
     def findings(self, view: BundleView) -> Iterator[Finding]:
-        """Yield a finding for every fault in a bundle; of very many the first ones, and how many more there are."""
-        return self.spell(self.find(view))
+        """Yield a finding for every fault in a bundle: at most MOST_FINDINGS, then how many more there are."""
+        return self.to_findings(self.find(view))
 
-    def spell(self, faults: Iterable[Fault]) -> Iterator[Finding]:
+    def to_findings(self, faults: Iterable[Fault]) -> Iterator[Finding]:
         """Yield a finding of this check for each fault, as `findings` does."""
         more = 0
         for count, (path, what) in enumerate(faults):
@@ -88,11 +88,11 @@ def findings_json(findings: Iterable[Finding] | Mapping[str, Iterable[Finding]])
 
 
 def findings_text(findings: list[Finding]) -> str:
-    """Return findings as a person reads them: what is wrong, a line each, and every fix once."""
+    """Return findings as text: what is wrong, a line each, and every fix once."""
     lines = [f"{f.severity:<7} {f.code:<7} {f.path or '.'}: {f.what}" for f in findings]
     fixes = {f.code: f.fix for f in findings}
     if fixes:
-        lines += ["", "How to mend it:", *(f"  {code:<7} {fix}" for code, fix in sorted(fixes.items())), ""]
+        lines += ["", "How to fix it:", *(f"  {code:<7} {fix}" for code, fix in sorted(fixes.items())), ""]
     return "\n".join([*lines, verdict(findings), ""])
 
 

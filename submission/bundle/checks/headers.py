@@ -13,7 +13,7 @@ from typing import Any, Literal
 from submission.bundle.checks.strict_json import RepeatedKey, Unreadable, parse_json
 from submission.bundle.checks.untrusted_folder import Folder
 from submission.model.safetensors_header import DTYPE_BYTES, TensorInfo
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 LENGTH_BYTES = 8
 MOST_DIMENSIONS = 8
@@ -84,19 +84,21 @@ def _refuse_metadata(metadata: Any) -> None:
 
 def _tensor(name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise BadHeader("unreadable", f"header: '{shown(name)}' has not exactly dtype, shape and data_offsets")
+        raise BadHeader("unreadable", f"header: '{printable(name)}' has not exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise BadHeader("unreadable", f"header: '{shown(name)}' has the unknown dtype {shown(repr(dtype)[:80])}")
+        raise BadHeader(
+            "unreadable", f"header: '{printable(name)}' has the unknown dtype {printable(repr(dtype)[:80])}"
+        )
     if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
-        raise BadHeader("unreadable", f"header: '{shown(name)}' has a shape or offsets that are no sizes")
+        raise BadHeader("unreadable", f"header: '{printable(name)}' has a shape or offsets that are no sizes")
     info = TensorInfo(dtype=dtype, shape=tuple(shape), begin=offsets[0], end=offsets[1])
     expected = DTYPE_BYTES[dtype]
     for size in info.shape:
         expected *= size
     if info.end - info.begin != expected:
         what = f"{dtype} {list(shape)} takes {expected:,} bytes, its offsets give it {info.end - info.begin:,}"
-        raise BadHeader("layout", f"'{shown(name)}': {what}")
+        raise BadHeader("layout", f"'{printable(name)}': {what}")
     return info
 
 
@@ -110,7 +112,7 @@ def _refuse_layout(tensors: dict[str, TensorInfo], data_bytes: int) -> None:
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if info.begin != offset:
             kind = "overlaps the tensor before it" if info.begin < offset else "leaves a gap before it"
-            what = f"'{shown(name)}' {kind}: begins at byte {info.begin:,}, expected {offset:,}"
+            what = f"'{printable(name)}' {kind}: begins at byte {info.begin:,}, expected {offset:,}"
             raise BadHeader("layout", what)
         offset = info.end
     if offset != data_bytes:

@@ -1,97 +1,74 @@
-"""MAN, SIZE, CAM, REC: does the bundle hold what its manifest says, and is it this campaign's?"""
+"""MAN, SIZE, CAM, REC: whether the bundle holds what its manifest lists, for this campaign and within its limit."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
-    FORMAT,
     NAME,
     RECIPE_FILE,
-    VERSION,
     derived_sections,
+    is_file_entry,
+    schema_faults,
 )
 from submission.model.sizes import GB, GIB, size_text
 from submission.store.digests import canonical_json
-from submission.text.characters import shown
-
-TABLES = ("campaign", "recipe", "model", "stages", "inputs", "provenance", "files")
-LISTS = ("techniques", "data_sets")
+from submission.text.characters import printable
 
 
 def manifest(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again with `python -m submission bundle`; its manifest must be whole."""
+    """Write the bundle again with `python -m submission bundle`; its manifest must be complete."""
     table = view.manifest
     if isinstance(table, Unreadable):
         yield NAME, str(table)
         return
-    for key, expected in (("format", FORMAT), ("version", VERSION)):
-        if table.get(key) != expected:
-            yield NAME, f"{key}: expected {expected!r}, got {shown(repr(table.get(key))[:80])}"
-    for keys, kind, name in ((TABLES, dict, "a table"), (LISTS, list, "a list")):
-        for key in keys:
-            if not isinstance(table.get(key), kind):
-                yield NAME, f"{key}: expected {name}, got {shown(repr(table.get(key))[:80])}"
-    for key in ("stages", "inputs", "provenance"):
-        if isinstance(told := table.get(key), dict) and not all(isinstance(value, str) for value in told.values()):
-            yield NAME, f"{key}: expected texts only"
-    for path, listed in view.manifest_files.items():
-        if not _is_entry(listed):
-            yield NAME, f"files: '{shown(path)}' has not exactly bytes and sha256"
-
-
-def _is_entry(listed: Any) -> bool:
-    if not isinstance(listed, dict) or set(listed) != {"bytes", "sha256"}:
-        return False
-    size, digest = listed["bytes"], listed["sha256"]
-    return type(size) is int and size >= 0 and isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))
+    for fault in schema_faults(table):
+        yield NAME, fault
 
 
 def missing_file(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle again, whole: a file that its manifest lists is not there."""
     for path in view.manifest_files:
         if path not in view.files and not _leaves(path):
-            yield shown(path), "is in the manifest and not in the folder"
+            yield printable(path), "is in the manifest but not in the folder"
 
 
 def unlisted_file(view: BundleView) -> Iterator[Fault]:
-    """Remove it, or write the bundle again: nothing may lie in a bundle that its manifest does not list."""
+    """Remove it, or write the bundle again: a bundle holds only files that its manifest lists."""
     if isinstance(view.manifest, Unreadable) or not isinstance(view.manifest.get("files"), dict):
-        return  # MAN01 says so, once
+        return  # reported as MAN01, once
     for path in view.files:
         if path not in view.manifest_files and path != NAME:
-            yield shown(path), "is in the folder and not in the manifest"
+            yield printable(path), "is in the folder but not in the manifest"
 
 
 def wrong_size(view: BundleView) -> Iterator[Fault]:
     """Copy the bundle again: the file was cut short or changed after the manifest was written."""
     for path, listed in view.manifest_files.items():
-        if path in view.files and _is_entry(listed) and listed["bytes"] != view.files[path].size_bytes:
+        if path in view.files and is_file_entry(listed) and listed["bytes"] != view.files[path].size_bytes:
             size = view.files[path].size_bytes
-            yield shown(path), f"expected {listed['bytes']:,} bytes as in the manifest, got {size:,}"
+            yield printable(path), f"expected {listed['bytes']:,} bytes as in the manifest, got {size:,}"
 
 
 def wrong_digest(view: BundleView) -> Iterator[Fault]:
-    """Copy the bundle again: the file has the right size and other bytes than the manifest says."""
+    """Copy the bundle again: the file has the size that its manifest gives, but other bytes."""
     for path, digest in view.digests.items():
         expected = view.manifest_files[path].get("sha256")
         if digest != expected:
-            yield shown(path), f"expected SHA-256 {shown(str(expected)[:64])}, got {digest}"
+            yield printable(path), f"expected SHA-256 {printable(str(expected)[:64])}, got {digest}"
 
 
 def leaving_path(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: a manifest lists files of its own folder only, by plain relative paths."""
     for path in view.manifest_files:
         if _leaves(path):
-            yield NAME, f"files: '{shown(path)}' is not a plain path inside the bundle"
+            yield NAME, f"files: '{printable(path)}' is not a plain path inside the bundle"
 
 
 def _leaves(path: str) -> bool:
@@ -100,21 +77,21 @@ def _leaves(path: str) -> bool:
 
 
 def wrong_facts(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again: what its manifest says of the system must follow from the files in it."""
+    """Write the bundle again: its manifest must follow from the files in it."""
     if view.facts is None or isinstance(view.recipe, Unreadable) or isinstance(view.manifest, Unreadable):
-        return  # CFG01, REC01 or MAN01 say so
+        return  # reported as CFG01, REC01 or MAN01
     digests = {name: view.digests.get(name, "") for name in (CAMPAIGN_FILE, RECIPE_FILE)}
     if not all(digests.values()):
-        return  # MAN02 or MAN04 say so
+        return  # reported as MAN02 or MAN04
     for section, expected in derived_sections(view.campaign, view.recipe, view.facts, digests).items():
         got = view.manifest.get(section)
         if isinstance(got, dict) and isinstance(expected, dict):
             for key in sorted(k for k in got.keys() | expected.keys() if got.get(k) != expected.get(k)):
-                said = shown(repr(got.get(key))[:100])
-                wanted = shown(repr(expected.get(key)), 1_000)
-                yield NAME, f"{section}.{shown(key)}: expected {wanted}, got {said}"
+                found = printable(repr(got.get(key))[:100])
+                wanted = printable(repr(expected.get(key)), 1_000)
+                yield NAME, f"{section}.{printable(key)}: expected {wanted}, got {found}"
         elif got != expected:
-            yield NAME, f"{section}: expected {shown(repr(expected), 1_000)}, got {shown(repr(got)[:200])}"
+            yield NAME, f"{section}: expected {printable(repr(expected), 1_000)}, got {printable(repr(got)[:200])}"
 
 
 def over_the_limit(view: BundleView) -> Iterator[Fault]:
@@ -147,11 +124,11 @@ def other_campaign(view: BundleView) -> Iterator[Fault]:
         return
     expected = json.loads(canonical_json(asdict(view.campaign)))
     for key in sorted(k for k in got.keys() | expected.keys() if got.get(k) != expected.get(k)):
-        said = shown(repr(got.get(key))[:80])
-        yield CAMPAIGN_FILE, f"{shown(key)}: expected {shown(repr(expected.get(key))[:80])}, got {said}"
+        found = printable(repr(got.get(key))[:80])
+        yield CAMPAIGN_FILE, f"{printable(key)}: expected {printable(repr(expected.get(key))[:80])}, got {found}"
 
 
 def invalid_recipe(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again: the resolved recipe must be there, and one that this version reads."""
+    """Write the bundle again: it must hold the resolved recipe, in a form that this version reads."""
     if isinstance(view.recipe, Unreadable):
         yield RECIPE_FILE, str(view.recipe)

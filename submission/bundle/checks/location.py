@@ -1,4 +1,4 @@
-"""What `verify` was pointed at: is it a bundle's folder, and which campaign is it to be held against?"""
+"""The folder that `verify` is called with, and the campaign that it is compared with."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from submission.bundle.checks.untrusted_folder import MOST_ENTRIES, Folder
 from submission.bundle.manifest import CAMPAIGN_FILE, NAME
 from submission.errors import UserError
 from submission.system.campaign import FOLDER, Campaign, read_campaign
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 MOST_NAMED = 10
 _WRITTEN = "name the folder that `python -m submission bundle` wrote"
 
 
-def refuse_other_places(folder: Path) -> None:
-    """Raise UserError where there is nothing, a file, or the folder in which bundles lie."""
+def require_bundle_folder(folder: Path) -> None:
+    """Raise UserError where there is no folder, or one that holds bundles and is none itself."""
     where = f"bundle {folder}"
     if os.path.isfile(folder):
         raise UserError(where, "is a file, and a bundle is a folder", "unpack it and name the folder that was in it")
     if not os.path.isdir(folder):
         raise UserError(where, "no such folder", _WRITTEN)
     if not _looks_like_a_bundle(folder) and (names := _bundles_below(folder)):
-        listed = ", ".join(shown(name) for name in names[:MOST_NAMED])
+        listed = ", ".join(printable(name) for name in names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        raise UserError(where, f"is no bundle, but holds some: {listed}{more}", "name one of them")
+        raise UserError(where, f"is not a bundle, but holds some: {listed}{more}", "name one of them")
 
 
 def _looks_like_a_bundle(folder: str | Path) -> bool:
@@ -35,7 +35,7 @@ def _looks_like_a_bundle(folder: str | Path) -> bool:
 
 
 def _bundles_below(folder: Path) -> list[str]:
-    """Return the names of a folder's own folders that look like bundles, sorted; hidden ones are half-made."""
+    """Return the names of a folder's own folders that look like bundles, sorted; hidden ones are incomplete."""
     try:
         with os.scandir(folder) as listing:
             names = [item.name for item in itertools.islice(listing, MOST_ENTRIES) if not item.name.startswith(".")]
@@ -58,6 +58,6 @@ def _named_campaign(folder: Path) -> str:
     else:
         if name in shipped:
             return name
-        what = f"{CAMPAIGN_FILE} names the unknown campaign {shown(repr(name)[:80])}"
+        what = f"{CAMPAIGN_FILE} names the unknown campaign {printable(repr(name)[:80])}"
     fix = f"name the campaign to check against with --campaign (shipped: {', '.join(shipped)})"
     raise UserError(f"bundle {folder}", what, fix)

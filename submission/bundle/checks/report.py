@@ -1,6 +1,6 @@
-"""What `verify` prints: what was checked against what, and then what was found.
+"""The text that `verify` prints: the bundle, campaign and limit that were compared, then the findings.
 
-"no findings" alone would not say that the right folder was held against the right limit.
+"no findings" alone would not show that the right folder was compared with the right limit.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from submission.bundle.checks.texts import read_output
 from submission.bundle.manifest import SEGMENTER
 from submission.errors import UserError
 from submission.model.sizes import size_text
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 UNKNOWN = "unknown"
 LABELS = ("checked against", "model folder", "parameters", "segmenter", "outputs", "files")
 
 
 def report(folder: Path, campaign: str | None, findings: Sequence[Finding]) -> str:
-    """Return the findings of `verify(folder, campaign)` as text, below a head that says what was checked.
+    """Return the findings of `verify(folder, campaign)` as text, below a head that names what was checked.
 
-    Whatever lies in the folder, the head is written; what cannot be read is `unknown`.
+    The head is written for any folder; what cannot be read is `unknown`.
     """
-    rows = {"bundle": shown(str(folder), 4_096), **head(folder, campaign)}
+    rows = {"bundle": printable(str(folder), 4_096), **head(folder, campaign)}
     lines = [f"{label + ':':<16} {value}" for label, value in rows.items()]
     return "\n".join([*lines, "", findings_text(list(findings))])
 
 
-def together_report(folders: Sequence[Path], findings: Sequence[Finding]) -> str:
-    """Return the findings of `verify_together(folders)` as text, below a line that says what was compared."""
+def upload_set_report(folders: Sequence[Path], findings: Sequence[Finding]) -> str:
+    """Return the findings of `verify_upload_set(folders)` as text, below a line that names what was compared."""
     return f"together:        {len(folders)} bundles as one upload\n\n{findings_text(list(findings))}"
 
 
@@ -41,7 +41,7 @@ def head(folder: Path, campaign: str | None) -> dict[str, str]:
     """Return label -> value: the campaign and its limit, the model's size, outputs and files."""
     try:
         view = BundleView(folder, chosen_campaign(folder, campaign))
-    except UserError:  # verify has said so
+    except UserError:  # which `verify` raises
         return dict.fromkeys(LABELS, UNKNOWN)
     limit = view.campaign.size_limit_bytes
     known = not view.overfull and not view.unlisted
@@ -63,7 +63,7 @@ def _size(size: int, limit: int) -> str:
 
 
 def _parameters(view: BundleView) -> str:
-    """Say how many parameters the model has, next to the base model's, where they are known."""
+    """Return the number of parameters of the model and of the base model, where they are known."""
     got, base = view.parameters, view.base_parameters
     name = view.campaign.model.name
     of = f"the base model {name} has {base:,}" if base else f"the shapes of {name} do not ship: not compared"

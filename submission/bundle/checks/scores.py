@@ -1,4 +1,4 @@
-"""SCO: the scores. Are they whole, of these outputs, and figures that the metrics can give?"""
+"""SCO: whether the scores are complete, belong to these outputs, and lie within the ranges of their metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import is_blank, lines_of, read_output, segment_count
 from submission.bundle.manifest import SCORES_FILE
-from submission.text.characters import shown
+from submission.text.characters import printable
 
-# Metric -> what it can give, in percent. TER counts edits against the reference's length, and loops make many;
-# COMET is a regression, close to 0 to 100 and not bound to it.
+# Metric -> range of its values, in percent. TER counts edits against the reference's length, and loops make many;
+# COMET is a regression, close to 0 to 100 and not limited to it.
 RANGES = {"BLEU": (0, 100), "chrF": (0, 100), "TER": (0, 100_000), "COMET": (-200, 200)}
 ANY_RANGE = (-1_000_000, 1_000_000)
 FIGURES = ("value", "low", "high")
@@ -29,8 +29,8 @@ def invalid_scores(view: BundleView) -> Iterator[Fault]:
 
 
 def other_counts(view: BundleView) -> Iterator[Fault]:
-    """Score these outputs with `python -m evaluate score` and write the bundle again: the scores are those of
-    other ones.
+    """Score these outputs with `python -m evaluate score` and write the bundle again: the scores belong
+    to other outputs.
     """
     expected = {output: _counts(view, output, testset) for output, testset in view.outputs.items()}
     for key, record in readable_records(view):
@@ -42,8 +42,8 @@ def other_counts(view: BundleView) -> Iterator[Fault]:
         for name, value in got.items():
             for where, count in expected.get(output, {}).get(name, {}).items():
                 if type(value) is not int or value != count:
-                    said = shown(repr(value)[:80])
-                    yield SCORES_FILE, f"{key}: {output}: {name}: expected {count:,} as in {where}, got {said}"
+                    found = printable(repr(value)[:80])
+                    yield SCORES_FILE, f"{key}: {output}: {name}: expected {count:,} as in {where}, got {found}"
                     break
 
 
@@ -54,7 +54,7 @@ def uncovered_output(view: BundleView) -> Iterator[Fault]:
     try:
         records = _records(view)
     except Unreadable:
-        return  # SCO01 says so
+        return  # reported as SCO01
     listed = [_output(record) for key, record in records if key == "testsets"]
     for output in view.outputs:
         if (count := listed.count(output)) != 1:
@@ -62,7 +62,7 @@ def uncovered_output(view: BundleView) -> Iterator[Fault]:
 
 
 def impossible_figure(view: BundleView) -> Iterator[Fault]:
-    """Score the outputs again with `python -m evaluate score`: no metric gives such a figure."""
+    """Score the outputs again with `python -m evaluate score`: the value is outside the range of its metric."""
     for key, record in readable_records(view):
         if key != "scores":
             continue
@@ -73,9 +73,9 @@ def impossible_figure(view: BundleView) -> Iterator[Fault]:
             if value is None and name != "value":
                 continue  # an interval is optional
             if type(value) not in (int, float) or not lowest <= value <= highest:
-                said = shown(repr(value)[:80])
-                where = f"{shown(_output(record))}: {shown(str(metric)[:40])}"
-                yield SCORES_FILE, f"{where}: {name}: expected a number from {lowest} to {highest}, got {said}"
+                found = printable(repr(value)[:80])
+                where = f"{printable(_output(record))}: {printable(str(metric)[:40])}"
+                yield SCORES_FILE, f"{where}: {name}: expected a number from {lowest} to {highest}, got {found}"
 
 
 def _output(record: dict[str, Any]) -> str:
@@ -83,15 +83,15 @@ def _output(record: dict[str, Any]) -> str:
 
 
 def readable_records(view: BundleView) -> list[tuple[str, dict[str, Any]]]:
-    """Return (key, record) of everything that scores.json lists; nothing where it is no such file."""
+    """Return (key, record) of everything that scores.json lists; an empty list where it is not valid."""
     try:
         return _records(view)
     except Unreadable:
-        return []  # SCO01 says so
+        return []  # reported as SCO01
 
 
 def _records(view: BundleView) -> list[tuple[str, dict[str, Any]]]:
-    """Return (key, record) of everything that scores.json lists; Unreadable where it is no such file."""
+    """Return (key, record) of everything that scores.json lists; Unreadable where it is not valid."""
     table, records = view.table(SCORES_FILE), []
     for key in ("scores", "testsets"):
         listed = table.get(key)
@@ -102,12 +102,12 @@ def _records(view: BundleView) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _counts(view: BundleView, output: str, testset: str) -> dict[str, dict[str, int]]:
-    """Return what is counted -> file that says so -> count, for an output; what cannot be read is left out."""
+    """Return what is counted -> file -> count, for an output; what cannot be read is left out."""
     segments: dict[str, int] = {}
     blank: dict[str, int] = {}
-    with suppress(Unreadable):  # SET03 says so
+    with suppress(Unreadable):  # reported as SET03
         segments[f"segments/{testset}.yaml"] = segment_count(view, testset)
-    with suppress(Unreadable, UnicodeDecodeError):  # SET01, TXT02 or TXT13 say so
+    with suppress(Unreadable, UnicodeDecodeError):  # reported as SET01, TXT02 or TXT13
         lines = lines_of(read_output(view, output).decode("utf-8"))
         segments[output], blank[output] = len(lines), sum(is_blank(line) for line in lines)
     return {"segments": segments, "blank": blank}

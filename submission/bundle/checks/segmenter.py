@@ -1,4 +1,4 @@
-"""SEG: the segmentation classifier. Can new recordings be cut with only what the bundle holds?"""
+"""SEG: whether the bundle holds the segmentation classifier that new recordings would need."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.headers import BadHeader, read_header
-from submission.bundle.checks.remote_code import references
+from submission.bundle.checks.remote_code import remote_references
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
 from submission.system.data_folder import needs_classifier
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 # What `segment.classifier.model` writes and reads; that package needs more than the standard library.
 FORMAT = "segmentation-classifier"
@@ -23,25 +23,23 @@ DTYPES = frozenset({"F32", "F16", "BF16"})
 
 
 def missing_segmenter(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again: `segmenter/` holds the classifier exactly where the recipe cuts recordings with
-    it.
-    """
+    """Write the bundle again: `segmenter/` holds the classifier where the recipe's method needs it, and only there."""
     if isinstance(view.recipe, Unreadable):
-        return  # REC01 says so
+        return  # reported as REC01
     needed, held = needs_classifier(view.campaign, view.recipe), view.under(SEGMENTER)
     method = view.recipe.segment.method
     if needed:
         for path in (CONFIG, WEIGHTS):
             if path not in view.files:
-                yield path, f"is missing, and the recipe cuts recordings by '{method}'"
+                yield path, f"is missing, and the recipe's segmentation method '{method}' needs it"
     elif held:
-        yield SEGMENTER, f"is there, and the recipe, which cuts recordings by '{method}', needs no classifier"
+        yield SEGMENTER, f"is there, and the recipe's segmentation method '{method}' needs no classifier"
 
 
 def bad_configuration(view: BundleView) -> Iterator[Fault]:
-    """Put the classifier's own `config.json` there, as `python -m segment convert` or `train` wrote it."""
+    """Copy the classifier's own `config.json` there, as `python -m segment convert` or `train` wrote it."""
     if CONFIG not in view.files:
-        return  # SEG01 says so
+        return  # reported as SEG01
     try:
         table = view.table(CONFIG)
     except Unreadable as error:
@@ -50,20 +48,20 @@ def bad_configuration(view: BundleView) -> Iterator[Fault]:
     expected: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     for key, value in expected.items():
         if table.get(key) != value or type(table.get(key)) is not type(value):
-            yield CONFIG, f"{key}: expected {value!r}, got {shown(repr(table.get(key))[:80])}"
+            yield CONFIG, f"{key}: expected {value!r}, got {printable(repr(table.get(key))[:80])}"
     for key in ("wav2vec2", "head"):
         if not isinstance(table.get(key), dict):
-            yield CONFIG, f"{key}: expected a table, got {shown(repr(table.get(key))[:80])}"
+            yield CONFIG, f"{key}: expected a table, got {printable(repr(table.get(key))[:80])}"
     for key in sorted(table.keys() - {"format", "version", "wav2vec2", "head"}):
-        yield CONFIG, f"{shown(key)}: unknown key"
-    for found in references(table):
+        yield CONFIG, f"{printable(key)}: unknown key"
+    for found in remote_references(table):
         yield CONFIG, found
 
 
 def bad_weights(view: BundleView) -> Iterator[Fault]:
-    """Copy the classifier's `model.safetensors` again; this is not one, or not a whole one."""
+    """Copy the classifier's `model.safetensors` again; this is not a safetensors file, or not a complete one."""
     if WEIGHTS not in view.files:
-        return  # SEG01 says so
+        return  # reported as SEG01
     try:
         header = read_header(view, WEIGHTS, MOST_JSON_BYTES)
     except BadHeader as error:
@@ -73,4 +71,4 @@ def bad_weights(view: BundleView) -> Iterator[Fault]:
         yield WEIGHTS, "holds no tensor"
     other = sorted(name for name, info in header.tensors.items() if info.dtype not in DTYPES)
     if other:
-        yield WEIGHTS, f"'{shown(other[0])}' is {header.tensors[other[0]].dtype}, and a classifier has floats only"
+        yield WEIGHTS, f"'{printable(other[0])}' is {header.tensors[other[0]].dtype}, and a classifier has floats only"

@@ -1,4 +1,4 @@
-"""JSON from a stranger: strict, so that no two readers can see two different files in it."""
+"""Strict parsing of untrusted JSON, so that two programs cannot read different values from one file."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 import math
 from typing import Any
 
-from submission.text.characters import shown
+from submission.text.characters import printable
 
-# A configuration is nested four deep. With a bound, no later recursion over a value (`repr` is one) can fail.
+# A configuration is nested four deep. The bound keeps later recursion over a value (`repr`) from failing.
 DEEPEST = 50
 
 
 class Unreadable(Exception):
-    """A file of the bundle cannot be read, or not as what it should be; the text says why."""
+    """A file of the bundle cannot be read or parsed; the message says why."""
 
 
 class RepeatedKey(Unreadable):
-    """A JSON object gives one key twice, so that two readers may see two different files."""
+    """A JSON object gives one key twice, so that two programs may read different values."""
 
 
 def parse_json(data: bytes) -> Any:
@@ -27,7 +27,7 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise Unreadable("is nested too deeply") from None
     except ValueError as error:
-        raise Unreadable(f"is not JSON in UTF-8: {shown(str(error))}") from None
+        raise Unreadable(f"is not JSON in UTF-8: {printable(str(error))}") from None
     _refuse_depth(value)
     return value
 
@@ -49,18 +49,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name, value in pairs:
         if name in table:
-            raise RepeatedKey(f"gives the key '{shown(name)}' more than once")
+            raise RepeatedKey(f"gives the key '{printable(name)}' more than once")
         table[name] = value
     return table
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:40]} is no number that a computer holds")
+        raise ValueError(f"{text[:40]} is not a finite number")
     return number
 
 

@@ -1,4 +1,4 @@
-"""SET and TXT: the outputs. Are they all there, and is each exactly one clean line a segment?"""
+"""SET and TXT: whether every output is there, with exactly one clean line for each segment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
 from submission.errors import UserError
-from submission.text.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BREAKS, named, shown
-from submission.text.loops import looped
+from submission.text.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BREAKS, character_name, printable
+from submission.text.loops import repeated_part
 from submission.text.segments import Segment, parse_segments
 
 BOM = "\ufeff"
-# Blanks that are neither line breaks nor controls: what is left to stand at the ends of a line.
+# Blanks that are neither line breaks nor controls: what may still stand at the ends of a line.
 BLANKS = frozenset("\x20\xa0\u1680\u202f\u205f\u3000") | frozenset(map(chr, range(0x2000, 0x200B)))
 TAG = re.compile(r"[(\[<（【]\s{0,3}(\w{1,30})\s{0,3}[)\]>）】]|<\|[^|<>]{1,40}\|>|[♪♫]")
 # fmt: off
@@ -46,11 +46,11 @@ def extra_output(view: BundleView) -> Iterator[Fault]:
     for path in view.files:
         folder = path.rpartition("/")[0]
         if (is_pair(folder) or folder in {"segments", "description"}) and path not in expected:
-            yield shown(path), f"belongs to no pair or test set of campaign {view.campaign.name}"
+            yield printable(path), f"belongs to no pair or test set of campaign {view.campaign.name}"
 
 
 def bad_segments(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again: the segments say which stretch of speech each line translates."""
+    """Write the bundle again: the segments define which stretch of speech each line translates."""
     for testset in view.campaign.testsets:
         try:
             segment_count(view, testset.name)
@@ -72,26 +72,26 @@ def read_segments_of(view: BundleView, testset: str) -> list[Segment]:
     except UnicodeDecodeError as error:
         raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
     except UserError as error:
-        raise Unreadable(f"{shown(error.where)}: {shown(error.what, 200)}") from None
+        raise Unreadable(f"{printable(error.where)}: {printable(error.what, 200)}") from None
     except OverflowError as error:
         raise Unreadable(f"holds an impossible value ({error})") from None
 
 
 def wrong_line_count(view: BundleView) -> Iterator[Fault]:
-    """Write one line for every segment, in their order, and a blank line where there is nothing to say."""
+    """Write one line for every segment, in their order, and a blank line where there is no translation."""
     for path, testset in view.outputs.items():
         try:
             count, data = segment_count(view, testset), read_output(view, path)
         except Unreadable:
-            continue  # SET01, SET03, TXT13 say so
+            continue  # reported as SET01, SET03, TXT13
         lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
         if lines != count:
             yield path, f"expected {count:,} lines, one a segment, got {lines:,}"
 
 
 def unreadable_output(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again: two hours of speech make a fifth of a megabyte of text, and this is no such
-    file.
+    """Write the bundle again: two hours of speech make a fifth of a megabyte of text; this file cannot be read, or is
+    far larger.
     """
     for path in view.outputs:
         if path in view.files:
@@ -120,21 +120,21 @@ def byte_order_mark(view: BundleView) -> Iterator[Fault]:
 
 def carriage_return(view: BundleView) -> Iterator[Fault]:
     """Save the file with LF line ends only."""
-    yield from _lines_where(view, lambda line: named("\r") if "\r" in line else "")
+    yield from _lines_where(view, lambda line: character_name("\r") if "\r" in line else "")
 
 
 def other_line_break(view: BundleView) -> Iterator[Fault]:
-    """Replace it with a blank: some readers count it as the end of a line, and all lines after it would shift."""
+    """Replace it with a blank: some programs count it as the end of a line, and all lines after it would shift."""
     yield from _lines_where(view, lambda line: _first_of(line, OTHER_LINE_BREAKS))
 
 
 def control_character(view: BundleView) -> Iterator[Fault]:
-    """Replace it with a blank: NUL, tabs and other control characters are no text."""
+    """Replace it with a blank: NUL, tabs and other control characters are not text."""
     yield from _lines_where(view, lambda line: _first_of(line, CONTROLS))
 
 
 def direction_mark(view: BundleView) -> Iterator[Fault]:
-    """Remove it: it makes a reader see another text than the one that is scored."""
+    """Remove it: it makes the displayed text differ from the text that is scored."""
     yield from _lines_where(view, lambda line: _first_of(line, BIDIRECTIONAL))
 
 
@@ -154,13 +154,13 @@ def blank_line(view: BundleView) -> Iterator[Fault]:
     """Look at these segments: a blank line is right for one without speech, and otherwise a missing
     translation.
     """
-    nothing = {path for path, _ in blank_output(view)}  # TXT14 says so
+    nothing = {path for path, _ in blank_output(view)}  # reported as TXT14
     faults = _lines_where(view, lambda line: "blank" if is_blank(line) else "")
     yield from (fault for fault in faults if fault[0] not in nothing)
 
 
 def blank_output(view: BundleView) -> Iterator[Fault]:
-    """Decode the test set again: an output without any text translates nothing."""
+    """Decode the test set again: an output without any text holds no translation."""
     for path, text in _texts(view):
         if is_blank(text):
             lines = len(lines_of(text))
@@ -168,7 +168,7 @@ def blank_output(view: BundleView) -> Iterator[Fault]:
 
 
 def repetition(view: BundleView) -> Iterator[Fault]:
-    """Look at these lines: the model has probably not stopped where the speech did."""
+    """Look at these lines: the model has probably not stopped at the end of the speech."""
     yield from _lines_where(view, _loop)
 
 
@@ -178,18 +178,18 @@ def tag(view: BundleView) -> Iterator[Fault]:
 
 
 def _tag(line: str) -> str:
-    """Return the first tag of a line; a word in brackets that is no sound, `(RNN)`, is none."""
+    """Return the first tag of a line; a word in brackets that names no sound, `(RNN)`, is not a tag."""
     found = (m[0] for m in TAG.finditer(line) if m[1] is None or m[1].casefold() in TAG_WORDS)
-    return next((f"'{shown(tag)}'" for tag in found), "")
+    return next((f"'{printable(tag)}'" for tag in found), "")
 
 
 def _loop(line: str) -> str:
-    part = looped(line)
-    return f"'{shown(part, 40)}' again and again" if part else ""
+    part = repeated_part(line)
+    return f"'{printable(part, 40)}' repeated four times or more" if part else ""
 
 
 def _first_of(line: str, characters: frozenset[str]) -> str:
-    return next((named(c) for c in line if c in characters), "") if not characters.isdisjoint(line) else ""
+    return next((character_name(c) for c in line if c in characters), "") if not characters.isdisjoint(line) else ""
 
 
 def _outputs(view: BundleView) -> Iterator[tuple[str, bytes]]:
@@ -198,16 +198,16 @@ def _outputs(view: BundleView) -> Iterator[tuple[str, bytes]]:
         try:
             yield path, read_output(view, path)
         except Unreadable:
-            continue  # SET01 or TXT13 say so
+            continue  # reported as SET01 or TXT13
 
 
 def is_blank(text: str) -> bool:
-    """Say whether there is nothing to read in a text."""
+    """Return whether a text has no visible character."""
     return not text.strip()
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of an output, whether or not the last one is ended."""
+    """Return the lines of an output, with or without a final line feed."""
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -225,7 +225,7 @@ def _texts(view: BundleView, *, keep_mark: bool = False) -> Iterator[tuple[str, 
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
-            continue  # TXT02 says so
+            continue  # reported as TXT02
         yield path, text if keep_mark else text.removeprefix(BOM)
 
 

@@ -1,8 +1,8 @@
-"""A folder from a stranger: every entry, read lazily, in bounded memory, trusting nothing.
+"""Reading of an untrusted folder: every entry, lazily, in bounded memory.
 
 Only regular files are ever opened, without following links and without waiting (a named pipe would block).
-What cannot be read raises `Unreadable`, never an OSError: a check reports it or leaves it to the check whose
-subject it is.
+What cannot be read raises `Unreadable`, never an OSError: a check reports it or leaves it to the check that covers
+it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submission.bundle.checks.strict_json import Unreadable, parse_json
-from submission.text.characters import shown
+from submission.text.characters import printable
 
-# A bundle has some sixty files; a folder that goes past this is no bundle, and listing it must still end.
+# A bundle has some sixty files; a folder with more than this is not a bundle, and listing it must still end.
 MOST_ENTRIES = 1_000
 # Manifest, configuration, safetensors header: half a megabyte for 8 B parameters.
 MOST_JSON_BYTES = 2 << 20
@@ -44,11 +44,11 @@ class Entry:
     names: int
     """How many names the file has; hard links are the others."""
     stored_bytes: int
-    """What the file system says that it takes; the size where it says nothing."""
+    """Bytes that it takes on the file system; its size where the file system does not say."""
 
 
 class Folder:
-    """What lies below a path, and the only way in which checks read it."""
+    """Everything below a path; checks read files only through it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class Folder:
     def entries(self) -> tuple[Entry, ...]:
         """Everything below the folder, sorted by path; links are listed, never followed.
 
-        Listing stops at MOST_ENTRIES, and `overfull` says that it did.
+        Listing stops at MOST_ENTRIES; `overfull` is true then.
         """
         entries: list[Entry] = []
         waiting = [""]
@@ -117,7 +117,7 @@ class Folder:
         try:
             descriptor = os.open(self.path / path, _OPEN_FLAGS)
         except OSError:
-            return 0  # FILE07 says so
+            return 0  # reported as FILE07
         try:
             for _ in range(MOST_HOLES):
                 begin = os.lseek(descriptor, place, os.SEEK_HOLE)
@@ -152,7 +152,7 @@ class Folder:
         return next(self.chunks(path, HEAD_BYTES), b"")
 
     def json(self, path: str) -> Any:
-        """Return the value of a strict JSON file; Unreadable says why it is none."""
+        """Return the value of a strict JSON file; Unreadable where it is not one."""
         return parse_json(self.read(path, MOST_JSON_BYTES))
 
     def table(self, path: str) -> dict[str, Any]:
@@ -173,4 +173,4 @@ def _entry(item: os.DirEntry[str], path: str) -> Entry:
 
 
 def _reason(error: Exception) -> str:
-    return shown(error.strerror or str(error)) if isinstance(error, OSError) else shown(str(error))
+    return printable(error.strerror or str(error)) if isinstance(error, OSError) else printable(str(error))

@@ -1,4 +1,4 @@
-"""PRI: several bundles of one upload. Exactly one system of a team is primary in each condition."""
+"""PRI: whether exactly one of several uploaded systems of a team is primary in each condition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.strict_json import Unreadable
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 
 def other_than_one_primary(views: Sequence[BundleView]) -> Iterator[Fault]:
@@ -19,15 +19,15 @@ def other_than_one_primary(views: Sequence[BundleView]) -> Iterator[Fault]:
         if len(primary) != 1:
             named = f": {', '.join(primary)}" if primary else ""
             what = f"{len(primary)} of {len(kinds)} bundles are primary, expected exactly one{named}"
-            yield "", f"campaign {shown(campaign)}, team {shown(team)}, {condition}: {what}"
+            yield "", f"campaign {printable(campaign)}, team {printable(team)}, {condition}: {what}"
 
 
 def _kinds(views: Sequence[BundleView]) -> Mapping[tuple[str, str, str], list[tuple[str, str]]]:
-    """Return (campaign, team, condition) -> (bundle, kind) of those that say it; REC01 names the others."""
+    """Return (campaign, team, condition) -> (bundle, kind) of those with a valid recipe; REC01 reports the others."""
     kinds: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for view in views:
         if not isinstance(view.recipe, Unreadable):
             upload = view.recipe.upload
-            entry = (shown(str(view.path), 4_096), upload.kind)
+            entry = (printable(str(view.path), 4_096), upload.kind)
             kinds.setdefault((view.campaign.name, upload.team, upload.condition), []).append(entry)
     return kinds

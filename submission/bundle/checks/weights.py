@@ -8,10 +8,10 @@ from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.headers import BadHeader, Header, Problem
-from submission.bundle.checks.remote_code import reaching, references
+from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
-from submission.text.characters import shown
+from submission.text.characters import printable
 
 # Vocabularies: any text may be a key there.
 NOT_CONFIGURATION = frozenset({"model/tokenizer.json", "model/vocab.json", "model/added_tokens.json"})
@@ -26,7 +26,7 @@ def configuration(view: BundleView) -> Iterator[Fault]:
         return
     kind, expected = view.config.get("model_type"), view.campaign.model.architecture
     if kind != expected:
-        yield CONFIG, f"model_type: expected '{expected}', got {shown(repr(kind)[:80])}"
+        yield CONFIG, f"model_type: expected '{expected}', got {printable(repr(kind)[:80])}"
     elif isinstance(view.expected_tensors, Unreadable):
         yield CONFIG, str(view.expected_tensors)
 
@@ -40,11 +40,11 @@ def outside_reference(view: BundleView) -> Iterator[Fault]:
             value = view.config if entry.path == CONFIG else view.json(entry.path)
         except Unreadable:
             continue  # CFG03 says so
-        for found in references(value):
-            yield shown(entry.path), found
+        for found in remote_references(value):
+            yield printable(entry.path), found
     for path in view.files:
         if path.rpartition("/")[2] == "adapter_config.json":
-            yield shown(path), "an adapter: its weights apply to a base model outside the bundle"
+            yield printable(path), "an adapter: its weights apply to a base model outside the bundle"
 
 
 def reaching_template(view: BundleView) -> Iterator[Fault]:
@@ -52,8 +52,8 @@ def reaching_template(view: BundleView) -> Iterator[Fault]:
     where it is rendered.
     """
     for path, template in _templates(view):
-        if found := reaching(template):
-            yield shown(path), f"the template holds {shown(found)}"
+        if found := unsafe_template_code(template):
+            yield printable(path), f"the template holds {printable(found)}"
 
 
 def _templates(view: BundleView) -> Iterator[tuple[str, str]]:
@@ -82,7 +82,7 @@ def unreadable_json(view: BundleView) -> Iterator[Fault]:
             try:
                 view.json(entry.path)
             except Unreadable as error:
-                yield shown(entry.path), str(error)
+                yield printable(entry.path), str(error)
 
 
 def no_weights(view: BundleView) -> Iterator[Fault]:
@@ -103,9 +103,9 @@ def repeated_tensor(view: BundleView) -> Iterator[Fault]:
     for path, header in _good_headers(view):
         both = sorted(header.tensors.keys() & seen.keys())
         for name in both[:MOST_SHOWN]:
-            yield shown(path), f"holds '{shown(name)}', which is in {shown(seen[name])} too"
+            yield printable(path), f"holds '{printable(name)}', which is in {printable(seen[name])} too"
         if len(both) > MOST_SHOWN:
-            yield shown(path), f"holds {len(both) - MOST_SHOWN} more tensors that are in other files too"
+            yield printable(path), f"holds {len(both) - MOST_SHOWN} more tensors that are in other files too"
         seen |= dict.fromkeys(header.tensors, path)
 
 
@@ -128,14 +128,14 @@ def bad_index(view: BundleView) -> Iterator[Fault]:
         except Unreadable:
             continue  # CFG03 says so
         if not isinstance(table, dict):
-            yield shown(path), "has no weight_map"
+            yield printable(path), "has no weight_map"
             continue
         wrong = sorted(name for name in table.keys() | held.keys() if table.get(name) != held.get(name))
         for name in wrong[:MOST_SHOWN]:
-            place = shown(repr(table.get(name))[:80])
-            yield shown(path), f"'{shown(name)}': the index says {place}, it lies in {held.get(name)!r}"
+            place = printable(repr(table.get(name))[:80])
+            yield printable(path), f"'{printable(name)}': the index says {place}, it lies in {held.get(name)!r}"
         if len(wrong) > MOST_SHOWN:
-            yield shown(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
+            yield printable(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
 
 
 def wrong_tensors(view: BundleView) -> Iterator[Fault]:
@@ -146,7 +146,7 @@ def wrong_tensors(view: BundleView) -> Iterator[Fault]:
     held = {name: (info.dtype, info.shape) for _, header in found for name, info in header.tensors.items()}
     wrong = sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))
     for name in wrong[:MOST_SHOWN]:
-        yield "model", f"'{shown(name)}': expected {_spell(expected.get(name))}, got {_spell(held.get(name))}"
+        yield "model", f"'{printable(name)}': expected {_spell(expected.get(name))}, got {_spell(held.get(name))}"
     if len(wrong) > MOST_SHOWN:
         yield "model", f"{len(wrong) - MOST_SHOWN} more tensors are not as the configuration implies"
 
@@ -158,7 +158,7 @@ def _spell(tensor: tuple[str, tuple[int, ...]] | None) -> str:
 def _header_faults(view: BundleView, problem: Problem) -> Iterator[Fault]:
     for path, header in view.headers.items():
         if isinstance(header, BadHeader) and header.problem == problem:
-            yield shown(path), str(header)
+            yield printable(path), str(header)
 
 
 def _good_headers(view: BundleView) -> list[tuple[str, Header]]:

@@ -19,25 +19,25 @@ def test_the_peak_is_no_less_than_what_is_resident():
     assert peak_of_this_process() >= resident_bytes() > len(held)
 
 
-def bench(met):
+def bench(passed):
     def measure(work):
         assert list(work.iterdir()) == []
-        return {"met": met, "text": f"said\nof {met}", "seconds": 1.5}
+        return {"passed": passed, "text": f"said\nof {passed}", "seconds": 1.5}
 
     return measure
 
 
 @pytest.mark.parametrize(
-    ("met", "status", "told"), [(True, 0, "met"), (False, 1, "NOT met"), (None, 0, "not measured")]
+    ("passed", "status", "verdict"), [(True, 0, "passed"), (False, 1, "NOT passed"), (None, 0, "not measured")]
 )
-def test_a_bar_that_is_missed_shows_in_the_status_and_one_that_is_not_measured_does_not(
-    met, status, told, tmp_path, capsys
+def test_a_bench_that_is_not_passed_shows_in_the_status_and_one_that_is_not_measured_does_not(
+    passed, status, verdict, tmp_path, capsys
 ):
     out = tmp_path / "new" / "figures.json"
-    assert run_benches({"fine": bench(True), "other": bench(met)}, [], out) == status
-    assert f"other: {told}\n  said\n  of {met}\n" in capsys.readouterr().out
+    assert run_benches({"fine": bench(True), "other": bench(passed)}, [], out) == status
+    assert f"other: {verdict}\n  said\n  of {passed}\n" in capsys.readouterr().out
     record = json.loads(out.read_text())
-    assert record["benches"]["other"] == {"met": met, "text": f"said\nof {met}", "seconds": 1.5}
+    assert record["benches"]["other"] == {"passed": passed, "text": f"said\nof {passed}", "seconds": 1.5}
     assert list(out.parent.iterdir()) == [out]
 
 

@@ -59,7 +59,7 @@ def write(path: Path, **how) -> Path:
         ("Gespräch mit 电话.wav", {}),
     ],
 )
-def test_every_kind_of_audio_is_heard(name, how, tmp_path):
+def test_every_kind_of_audio_is_read(name, how, tmp_path):
     path = write(tmp_path / name, **how)
     samples = checked_length(path)
     assert samples == pytest.approx(SECONDS * RATE, abs=4000)  # mp3 and aac pad

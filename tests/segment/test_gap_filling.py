@@ -1,4 +1,4 @@
-"""Covering detected speech: nothing left out, in order, within the limits, whatever SHAS missed."""
+"""Gap filling: no detected speech left out, in order, within the limits, whatever SHAS missed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment.methods.gap_filling import Cover, uncovered
+from segment.methods.gap_filling import GapFiller, uncovered
 
 
-def cover(samples: int, longest: int = 100, shortest: int = 10, join: int = 20) -> Cover:
-    """Return a cover in a world of 100 samples a segment; the detector is least sure at multiples of seven."""
+def filler(samples: int, longest: int = 100, shortest: int = 10, join: int = 20) -> GapFiller:
+    """Return a gap filler with at most 100 samples a segment; multiples of seven are least probable."""
 
-    def least_sure(start: int, end: int) -> int:
+    def least_probable(start: int, end: int) -> int:
         return min(range(start, end), key=lambda position: position % 7)
 
-    return Cover(samples=samples, longest=longest, shortest=shortest, least_sure=least_sure, join=join)
+    return GapFiller(samples=samples, longest=longest, shortest=shortest, least_probable=least_probable, join=join)
 
 
 @st.composite
@@ -36,7 +36,7 @@ def stretches(draw, samples: int, longest: int) -> list[tuple[int, int]]:
 def test_all_detected_speech_is_covered_within_the_limits(data, samples):
     segments = data.draw(stretches(samples, 100))
     speech = data.draw(stretches(samples, 400))
-    result = cover(samples)(segments, speech)
+    result = filler(samples)(segments, speech)
     inside = np.zeros(samples, int)
     for start, end in result:
         assert 0 <= start < end <= samples and end - start <= 100
@@ -48,18 +48,18 @@ def test_all_detected_speech_is_covered_within_the_limits(data, samples):
 @given(st.data(), st.integers(200, 1500))
 def test_no_segment_is_below_the_minimum_unless_its_recording_is(data, samples):
     segments = [(a, b) for a, b in data.draw(stretches(samples, 100)) if b - a >= 10]
-    result = cover(samples)(segments, data.draw(stretches(samples, 400)))
+    result = filler(samples)(segments, data.draw(stretches(samples, 400)))
     assert all(end - start >= 10 for start, end in result)
 
 
 def test_a_recording_below_the_minimum_is_one_segment():
-    assert cover(6)([], [(2, 5)]) == [(0, 6)]
+    assert filler(6)([], [(2, 5)]) == [(0, 6)]
 
 
 def test_without_missing_speech_segments_stay_as_they_are():
     segments = [(10, 90), (120, 200)]
-    assert cover(300)(segments, [(15, 80), (130, 200)]) == segments
-    assert cover(300)(segments, []) == segments
+    assert filler(300)(segments, [(15, 80), (130, 200)]) == segments
+    assert filler(300)(segments, []) == segments
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_without_missing_speech_segments_stay_as_they_are():
         "touching the one before",
         "near the one before",
         "near both, nearer to the one behind",
-        "a short gap that is speech throughout: parted",
+        "a short gap that is speech throughout: divided",
         "near the one behind",
         "apart from both",
         "two words together",
         "two phrases apart",
         "both full: a segment between them",
         "too short: widened into silence",
-        "too short and no room: cut anew with the one before",
-        "too short at the beginning: cut anew with the one behind",
-        "too long: cut where it is least sure",
+        "too short and no silence: boundary with the one before chosen again",
+        "too short at the beginning: boundary with the one behind chosen again",
+        "too long: split where it is least probable",
     ],
 )
-def test_what_becomes_of_missed_speech(segments, speech, expected):
-    assert cover(400)(segments, speech) == expected
+def test_missed_speech_joins_segments_or_becomes_new_ones(segments, speech, expected):
+    assert filler(400)(segments, speech) == expected
 
 
 def test_uncovered_speech_is_found_under_overlapping_segments_in_any_order():

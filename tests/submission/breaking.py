@@ -1,0 +1,199 @@
+"""Ways to break a bundle: each is a function of its folder, or returns one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from submission.model.sizes import size_text
+from submission.store.digests import canonical_json, sha256_file
+
+ACL = "en-de/ACL.txt"
+CONFIG = "model/config.json"
+WEIGHTS = "model/model.safetensors"
+DESCRIPTION = "description/en-de.txt"
+SEGMENTER = "segmenter/config.json"
+# What else is found where config.json gives other sizes than the weights have.
+OTHER_SIZES = ("DES03", "MAN07", "WEI06")
+
+
+def write(path: str, data: bytes | str) -> Callable[[Path], None]:
+    def apply(bundle: Path) -> None:
+        (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / path).write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+    return apply
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    return lambda bundle: (bundle / path).unlink()
+
+
+def edit(path: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """Change the value of a JSON file in place."""
+
+    def apply(bundle: Path) -> None:
+        value = json.loads((bundle / path).read_text(encoding="utf-8"))
+        change(value)
+        (bundle / path).write_text(json.dumps(value), encoding="utf-8")
+
+    return apply
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def apply(bundle: Path) -> None:
+        text = (bundle / path).read_text(encoding="utf-8")
+        assert old in text
+        (bundle / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    return apply
+
+
+def header(change: Callable[[dict], object] = lambda table: None, spell=json.dumps, more: bytes = b"") -> Callable:
+    """Change the header of the weights; `spell` writes it, `more` follows the data."""
+
+    def apply(bundle: Path) -> None:
+        data = (bundle / WEIGHTS).read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        table = json.loads(data[8 : 8 + length])
+        change(table)
+        text = spell(table).encode("utf-8")
+        text += b" " * (-len(text) % 8)
+        (bundle / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :] + more)
+
+    return apply
+
+
+def first(table: dict) -> dict:
+    """Return the entry of the first tensor of the file."""
+    return min((e for n, e in table.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+
+
+def swap_offsets(table: dict) -> None:
+    """Let a tensor of the same size lie where its neighbour lies."""
+    tensors = sorted((e for n, e in table.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+    one, other = next(
+        (a, b)
+        for a, b in zip(tensors, tensors[1:], strict=False)
+        if a["data_offsets"][1] - a["data_offsets"][0] == b["data_offsets"][1] - b["data_offsets"][0]
+    )
+    other["data_offsets"] = one["data_offsets"]
+
+
+def shift(table: dict, by: int) -> None:
+    """Move the last tensor of the file."""
+    last = max((e for n, e in table.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+    last["data_offsets"] = [offset + by for offset in last["data_offsets"]]
+
+
+def spell_twice(table: dict) -> str:
+    name = next(n for n in table if n != "__metadata__")
+    return json.dumps(table)[:-1] + f", {json.dumps(name)}: {json.dumps(table[name])}}}"
+
+
+def sized(section: str, **sizes: int) -> Callable[[dict], None]:
+    """Let the configuration give the model other sizes."""
+    return lambda config: config[section].update(sizes)
+
+
+def punch(bundle: Path) -> None:
+    """Let the data of the weights be one hole, behind the same header."""
+    data = (bundle / WEIGHTS).read_bytes()
+    with (bundle / WEIGHTS).open("wb") as file:
+        file.write(data[: 8 + int.from_bytes(data[:8], "little")])
+        file.truncate(len(data))
+
+
+def deep_folder(bundle: Path) -> None:
+    """Nest folders until their path is longer than the system can open."""
+    here = os.open(bundle / "segments", os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 190, dir_fd=here)
+        inner = os.open("d" * 190, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+
+
+def many_folders(bundle: Path) -> None:
+    for number in range(1_001):
+        (bundle / f"d{number}").mkdir()
+
+
+def line(text: str) -> Callable[[Path], None]:
+    """Write an output of three lines, the second of which is `text`."""
+    return write(ACL, f"Guten Tag.\n{text}\nBis morgen.\n")
+
+
+def scored(**changes) -> Callable[[Path], None]:
+    """Let scores.json say something else of the first output."""
+    return edit("scores.json", lambda s: record_of(s).update(changes))
+
+
+def figure(**changes) -> Callable[[Path], None]:
+    """Let scores.json hold one figure of the first output."""
+    record = {"pair": "en-de", "testset": "ACL", "segments": 3, "metric": "BLEU", "value": 30.0} | changes
+    return edit("scores.json", lambda s: s.update(scores=[record]))
+
+
+def record_of(scores: dict) -> dict:
+    return next(r for r in scores["testsets"] if (r["pair"], r["testset"]) == ("en-de", "ACL"))
+
+
+def speak(bundle: Path) -> None:
+    """Let every line of every output hold text; the third one of the fixture is blank, which is worth a warning."""
+    for path in bundle.glob("en-*/*.txt"):
+        path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
+    edit("scores.json", lambda s: [r["flags"].update(blank=0) for r in s["testsets"]])(bundle)
+    seal(bundle)
+
+
+def seal(bundle: Path) -> None:
+    """Bring the manifest up to date, and what follows from the size, so that only the fault itself is found."""
+    path = bundle / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        size = sum(p.stat().st_size for p in (bundle / "model").rglob("*") if p.is_file() and not p.is_symlink())
+        old, manifest["model"]["bytes"] = manifest["model"]["bytes"], size
+    except (OSError, ValueError, KeyError):
+        return
+    for description in (bundle / "description").glob("*.txt"):
+        data = description.read_bytes()
+        description.write_bytes(data.replace(size_text(old).encode(), size_text(size).encode()))
+    files = [p for p in sorted(bundle.rglob("*")) if p.is_file() and not p.is_symlink() and p != path]
+    manifest["files"] = {
+        os.fsencode(p.relative_to(bundle)).decode("utf-8"): {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
+        for p in files
+    }
+    for section in ("campaign", "recipe"):
+        if (entry := manifest["files"].get(f"{section}.json")) is not None:
+            manifest[section]["sha256"] = entry["sha256"]
+    path.write_text(canonical_json(manifest), encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A broken bundle."""
+
+    code: str
+    what: str
+    breaks: Callable[[Path], object]
+    also: frozenset[str] = frozenset()
+    """Codes of other checks that the same fault sets off."""
+    sealed: bool = True
+    """Whether the manifest is brought up to date after breaking."""
+
+
+def case(code: str, what: str, breaks: Callable[[Path], object], *also: str, sealed: bool = True) -> Case:
+    return Case(code=code, what=what, breaks=breaks, also=frozenset(also), sealed=sealed)
+
+
+def packed_weights(config: dict) -> dict:
+    return config["quantization_config"]["weights"]
+
+
+def list_file(manifest: dict, path: str) -> None:
+    manifest["files"][path] = {"bytes": 1, "sha256": "0" * 64}
