@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def corpus(args: argparse.Namespace) -> None:
-    """Sample and check what to train on."""
+    """Sample utterances from the recipe's corpora and check their audio and texts."""
     system, store = open_system(args)
     system.data_path(store)
     print(store.build(system.stage("corpus"), stages.corpus))
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """Train LoRA adapters on the corpus; a killed run resumes. `torchrun -m train finetune` shares the work."""
+    """Train LoRA adapters on the corpus; an interrupted run resumes. Start it by torchrun for several devices."""
     system, store = open_system(args)
     system.data_path(store)
     folder = build_together(store, system.stage("finetune"), stages.finetune)
@@ -33,7 +33,7 @@ def finetune(args: argparse.Namespace) -> None:
 
 
 def merge(args: argparse.Namespace) -> None:
-    """Fold the adapters into the base model."""
+    """Merge the adapters into the base model."""
     system, store = open_system(args)
     system.data_path(store)
     print(store.build(system.stage("merge"), stages.merge))
@@ -88,7 +88,7 @@ def _bench_full_size(system: System, args: argparse.Namespace) -> None:
 
 
 def _at_least(least: int) -> Callable[[str], int]:
-    """Return an argparse type: whole numbers from `least` on."""
+    """Return an argparse type: whole numbers of at least `least`."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -111,9 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
         if function is bench:
             steps = "steps of each run, of which the first two are not timed (default: %(default)s)"
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
-            turns = "how often the two take turns (default: %(default)s)"
+            turns = "runs of each loop, in turn (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
-            full = "the step alone, of random weights at the size of Qwen2-Audio-7B, on the GPU there is"
+            full = "time only the step, with random weights at the size of Qwen2-Audio-7B; needs a GPU"
             verb.add_argument("--full-size", action="store_true", help=full)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser

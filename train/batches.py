@@ -17,7 +17,7 @@ from transformers import Qwen2AudioProcessor
 
 from submission.runtime.prompt import AudioFeatures, Example, collate, encode, extract_features, render_prompt
 from submission.text.corpus import Utterance
-from train.corpora.decoded_audio import Decoded
+from train.corpora.decoded_audio import DecodedAudio
 
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: enough to fill each with like lengths, few enough to stay random."""
@@ -77,7 +77,7 @@ class Utterances(Dataset[Example]):
         self,
         utterances: Sequence[Utterance],
         processor: Qwen2AudioProcessor,
-        audio: Decoded,
+        audio: DecodedAudio,
         prompts: dict[str, str],
         end_token: str,
         keep: bool,

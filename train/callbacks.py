@@ -1,4 +1,4 @@
-"""What happens around the steps: progress, checkpoints that are whole or do not count, the best of them, the log."""
+"""Trainer callbacks: progress, complete checkpoints, the adapter with the lowest dev loss, and the log."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss")
 
 
-class Watch(TrainerCallback):
-    """Shows progress, stops a run that diverges, marks checkpoints once they are whole, and keeps the best adapter."""
+class TrainingCallback(TrainerCallback):
+    """Show progress, stop a run that diverges, mark complete checkpoints, and keep the best adapter."""
 
-    def __init__(self, folder: Path, tick: Callable[[float], None], meet: Callable[[], None]) -> None:
-        """meet: returns once every process has called it."""
+    def __init__(self, folder: Path, tick: Callable[[float], None], barrier: Callable[[], None]) -> None:
+        """barrier: returns once every process has called it."""
         self.folder = folder
         self.tick = tick
-        self.meet = meet
+        self.barrier = barrier
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -50,7 +50,7 @@ class Watch(TrainerCallback):
             print(f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}{scores}", file=sys.stderr)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.meet()  # every process writes the state of its random numbers
+        self.barrier()  # every process writes the state of its random numbers
         if not state.is_world_process_zero:
             return
         write_log(self.folder / "log.jsonl", state.log_history)
@@ -64,7 +64,7 @@ class Watch(TrainerCallback):
         if state.global_step == best:
             _copy_adapter(checkpoint)
         write_text(checkpoint / COMPLETE, f"{args.world_size}\n")
-        # Only now: a kill before leads back to the last mark.
+        # Only now: a run killed before this line resumes from the last complete checkpoint.
         for path in sorted(checkpoint.parent.glob(BEST.format(step="*"))):
             if path.name != BEST.format(step=best):
                 shutil.rmtree(path)
@@ -77,7 +77,7 @@ def best_step(history: Sequence[dict[str, Any]]) -> int | None:
 
 
 def _copy_adapter(checkpoint: Path) -> None:
-    """Keep a checkpoint's adapter as the best."""
+    """Copy a checkpoint's adapter as the best."""
     step = checkpoint.name.removeprefix("checkpoint-")
     folder = checkpoint.parent / BEST.format(step=step)
     folder.mkdir(exist_ok=True)
@@ -98,19 +98,19 @@ def write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """Return the latest checkpoint that was written to its end, having removed those that were not."""
-    whole = {}
+    """Return the latest complete checkpoint, and remove those that are not complete."""
+    complete = {}
     for path in sorted(folder.glob("checkpoint-*")):
         if (path / COMPLETE).is_file():
-            whole[int(path.name.removeprefix("checkpoint-"))] = path
+            complete[int(path.name.removeprefix("checkpoint-"))] = path
         else:
             shutil.rmtree(path)
-    return whole[max(whole)] if whole else None
+    return complete[max(complete)] if complete else None
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:
-    """Refuse to go on with another number of processes: some would begin random numbers anew, and end elsewhere."""
+    """Refuse to resume with another number of processes, whose random numbers would differ."""
     wrote = (checkpoint / COMPLETE).read_text(encoding="utf-8").strip()
     if wrote != str(processes):
-        what = f"was written by {wrote or '?'} processes, now there are {processes}"
-        raise UserError(str(checkpoint), what, f"start as many as before, or remove {checkpoint.parent} to begin anew")
+        what = f"was written by {wrote or '?'} processes, this run has {processes}"
+        raise UserError(str(checkpoint), what, f"start as many as before, or remove {checkpoint.parent} to start over")

@@ -1,7 +1,7 @@
-"""How good the model in training is on dev: its loss on the targets, and BLEU of greedy translations.
+"""Evaluate the model in training on dev: its loss on the targets, and BLEU of greedy translations.
 
-Both are the same for any number of processes, up to rounding: the processes share the batches, and sums are added up.
-Every process runs every round, since in a model that is sharded over devices all of them take part in each forward.
+Both are the same for any number of processes, up to rounding: the processes share the batches, and sums are reduced.
+Every process runs every round, since a model that is sharded over devices needs all of them in each forward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS_PER_TOKEN = 2
-"""A translation may have so many times the tokens of the longest reference; a loop is cut there."""
+"""Most tokens of a translation, in multiples of the longest reference's; repetition loops end there."""
 
 
 def corpus_bleu(language: str, hypotheses: Sequence[str], references: Sequence[str]) -> float:
@@ -33,13 +33,13 @@ def corpus_bleu(language: str, hypotheses: Sequence[str], references: Sequence[s
 
 
 def _rounds(batches: Sequence[list[int]], rank: int, processes: int) -> list[tuple[list[int], bool]]:
-    """Return one process' batches, as many as every other has, and whether each counts."""
+    """Return one process' batches, as many as every other process has, and whether each counts."""
     rounds = range(0, len(batches), processes)
     return [(batches[min(first + rank, len(batches) - 1)], first + rank < len(batches)) for first in rounds]
 
 
-class Dev:
-    """The utterances that fine-tuning is watched on."""
+class DevEvaluation:
+    """Loss and BLEU of the model on the dev utterances that it is not trained on."""
 
     def __init__(self, utterances: Utterances, batch_size: int, bleu_utterances: int, workers: int) -> None:
         """utterances: sorted by length, so that batches are; bleu_utterances: how many of each language get BLEU."""
@@ -68,7 +68,7 @@ class Dev:
                 collate_fn=functools.partial(
                     collate_targets, pad_token_id=self.utterances.processor.tokenizer.pad_token_id
                 ),
-                generator=torch.Generator(),  # its own, so that dropout's numbers do not depend on who loads what
+                generator=torch.Generator(),  # its own, so that dropout does not depend on which process loads what
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
                 multiprocessing_context="spawn" if self.workers else None,
@@ -85,7 +85,7 @@ class Dev:
     def bleu(self, accelerator: Accelerator, model: PreTrainedModel, *, synced: bool) -> dict[str, float]:
         """Return target language -> BLEU of greedy translations of some of its utterances, sacrebleu's defaults.
 
-        synced: keep on calling the model until every process has ended, as a model sharded over devices needs it.
+        synced: call the model until every process has finished, as a model that is sharded over devices requires.
         """
         batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
         found: dict[int, str] = {}
@@ -120,14 +120,14 @@ class Dev:
             pad_token_id=tokenizer.pad_token_id,
             synced_gpus=synced,
         )
-        answers = sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        kept = [answer[: answer.index(end)] if end in answer else answer for answer in answers]
+        generated = sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        kept = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in generated]
         return [
-            tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False) for answer in kept
+            tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False) for tokens in kept
         ]
 
 
 def _spread(indices: list[int], count: int) -> list[int]:
-    """Return so many of the indices, evenly spread; all where there are fewer."""
+    """Return `count` of the indices, evenly spread; all where there are fewer."""
     count = min(count, len(indices))
     return [indices[i * len(indices) // count] for i in range(count)]

@@ -1,17 +1,17 @@
-"""LoRA fine-tuning through transformers.Trainer, made so that a killed run goes on and ends the same.
+"""Fine-tune LoRA adapters with transformers.Trainer; an interrupted run resumes and ends with the same bytes.
 
-What the stock Trainer does is kept: AdamW, linear decay after warm-up, gradient clipping at 1, its checkpoints. Four
-things are ours. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping,
+The stock Trainer's AdamW, linear decay after warm-up, gradient clipping at 1 and checkpoints are kept. Four things
+differ. The batches of the whole run are planned in advance (train.batches), so that resuming means skipping,
 and so that several processes share each batch. A checkpoint counts only once a mark is written after its last byte
-(train.watch): a kill in the middle of writing one falls back to the one before. Dev is measured token by token
-(train.dev). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
+(train.callbacks): a run killed while it writes one resumes from the one before. Dev loss is measured token by token
+(train.dev_evaluation). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
 
 Which linears get an adapter is the recipe's `finetune.roles`. The paper does not say; `attn`, `mlp`, `audio.attn`,
 `audio.mlp` and `projector` are what peft calls `all-linear`, the set that its documentation recommends, and leave the
 head alone, as peft does.
 
 The artifact: adapter/ (adapter_config.json, adapter_model.safetensors), log.jsonl (step with loss, learning_rate,
-grad_norm, or with eval_loss and eval_bleu_<language>), curve.csv, curve.svg, curve.png, report.json.
+grad_norm, or with eval_loss and eval_bleu_<language>), curve.csv, curve.svg, curve.png, finetuning_report.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,26 +43,27 @@ from submission.runtime.loading import load_processor
 from submission.runtime.prompt import end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.system.recipe import FinetuneOptions
-from submission.text.corpus import Utterance, read_corpus
+from submission.text.corpus import Utterance, iterate_corpus, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts
 from train.callbacks import (
     ADAPTER_FILES,
     BEST,
     CHECKPOINTS,
-    Watch,
+    TrainingCallback,
     best_step,
     check_processes,
     last_complete,
     write_log,
 )
-from train.corpora.decoded_audio import Decoded
-from train.dev_evaluation import Dev
+from train.corpora.decoded_audio import DecodedAudio, Place
+from train.dev_evaluation import DevEvaluation
 from train.loss_curve import BLEU, write_plots, write_table
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
 from train.sharding import check_sharded, check_sharding
+from train.utterance_table import UtteranceTable, distinct_places, shared_places, write_utterance_table
 
-REPORT = "report.json"
+REPORT = "finetuning_report.json"
 """Written last, after adapter/ and log.jsonl: a run that has it is finished."""
 KEPT_FEATURES_BYTES = 512 << 20
 """Audio features up to this size are computed once, before the first step, and kept; beyond it data workers compute
@@ -74,7 +75,7 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What the model learns to do, as the campaign fixes it."""
+    """The task that the campaign fixes: prompt, languages, end token."""
 
     model_name: str
     prompt: str
@@ -85,9 +86,9 @@ class Task:
 
 
 class LoraTrainer(Trainer):
-    """Trainer that takes its batches from a plan, measures dev by `Dev` and writes adapters by `save_adapter`."""
+    """Trainer with planned batches, evaluation by `DevEvaluation`, and adapters written by `save_adapter`."""
 
-    def __init__(self, *, batches: PlannedBatches, dev: Dev, base_name: str, **arguments: Any) -> None:
+    def __init__(self, *, batches: PlannedBatches, dev: DevEvaluation, base_name: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.batches = batches
         self.dev = dev
@@ -112,7 +113,7 @@ class LoraTrainer(Trainer):
             self.train_dataset,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
-            generator=torch.Generator(),  # its own, so that dropout's numbers do not depend on who loads what
+            generator=torch.Generator(),  # its own, so that dropout does not depend on which process loads what
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
             multiprocessing_context="spawn" if workers else None,
@@ -152,7 +153,7 @@ class LoraTrainer(Trainer):
 def training_arguments(
     folder: Path, options: FinetuneOptions, steps: int, workers: int, processes: int = 1
 ) -> TrainingArguments:
-    """Return the Trainer's settings. Nothing is reported anywhere and nothing is drawn on the screen by it."""
+    """Return the Trainer's settings; it reports to no service and prints no progress bar."""
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -188,34 +189,56 @@ def training_arguments(
         seed=options.seed,
     )
     if arguments.device.type == "cuda":
-        arguments._n_gpu = 1  # several devices are for several processes; torch's DataParallel is not meant
+        arguments._n_gpu = 1  # one device per process: never torch's DataParallel
     return arguments
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
-    """Return the report of a run that was killed after its last file, having removed what the kill left; or None."""
+    """Return the report of a run that was killed after its last file, and remove its checkpoints; else None."""
     if not (out / REPORT).is_file():
         return None
     if (out / CHECKPOINTS).is_dir():
-        shutil.rmtree(out / CHECKPOINTS)  # perhaps half removed already, marks and all: never to be resumed from
+        shutil.rmtree(out / CHECKPOINTS)  # perhaps partly removed already, so never to be resumed from
     return json.loads((out / REPORT).read_text(encoding="utf-8"))
 
 
-def _read(corpus: Path, task: Task) -> tuple[list[Utterance], list[Utterance]]:
-    """Return what is trained on and what is watched: of dev, what is not trained on, sorted by length."""
-    train, dev = (read_corpus(corpus / f"{part}.jsonl") for part in ("train", "dev"))
-    if unknown := {u.target_lang for u in (*train, *dev)} - task.languages.keys():
+def _read(corpus: Path, task: Task, folder: Path) -> tuple[UtteranceTable, UtteranceTable]:
+    """Return the utterances to train on and those to evaluate on: of dev, what is not trained on, sorted by length.
+
+    folder: the first process writes both tables there, and all of them map the files.
+    """
+    paths = folder / "train.arrow", folder / "dev.arrow"
+    with PartialState().main_process_first():
+        if PartialState().is_main_process:
+            _write_tables(corpus, *paths)
+    train, dev = (UtteranceTable(path) for path in paths)
+    if unknown := {*train.languages, *dev.languages} - task.languages.keys():
         raise UserError("corpus", f"has the target languages {sorted(unknown)}", f"known: {sorted(task.languages)}")
-    trained = {(u.audio, u.start, u.end) for u in train}
-    watched = [u for u in dev if (u.audio, u.start, u.end) not in trained]
-    if not watched:
+    if not len(dev):
         what = "everything in dev.jsonl is in train.jsonl too"
         raise UserError(str(corpus), what, "hold recordings out: corpus.held_out_recordings in the recipe")
-    return train, sorted(watched, key=lambda u: u.end - u.start)
+    return train, dev
 
 
-def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    """Return the report of a run that is finished, and the checkpoint to go on from."""
+def _write_tables(corpus: Path, train: Path, dev: Path) -> None:
+    """Write train.jsonl as a table, and dev.jsonl without what is trained on."""
+    utterances = read_corpus(corpus / "dev.jsonl")
+    places = {(u.audio, u.start, u.end) for u in utterances}
+    trained = set()
+
+    def recorded() -> Iterator[Utterance]:
+        for u in iterate_corpus(corpus / "train.jsonl"):
+            if (place := (u.audio, u.start, u.end)) in places:
+                trained.add(place)
+            yield u
+
+    write_utterance_table(train, recorded())
+    rest = [u for u in utterances if (u.audio, u.start, u.end) not in trained]
+    write_utterance_table(dev, sorted(rest, key=lambda u: u.end - u.start))
+
+
+def _resumable(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the report of a run that is finished, and the checkpoint to resume from."""
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         report = _finished(out)
         if report is not None:
@@ -225,15 +248,15 @@ def _begin(out: Path) -> tuple[dict[str, Any] | None, Path | None]:
 
 
 def finetune(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> dict[str, Any]:
-    """Train adapters for the base model on train.jsonl of `corpus`, watching dev.jsonl; return the report.
+    """Train adapters for the base model on train.jsonl of `corpus`, evaluating on dev.jsonl; return the report.
 
-    out may hold what a killed run left; the run then goes on from its last complete checkpoint, and on a CPU it ends
-    with the bytes that an uninterrupted one gives. data: the folder that the utterances' audio is relative to. Where a
+    out may hold the files of a killed run, which is then resumed from its last complete checkpoint; on a CPU it ends
+    with the bytes of an uninterrupted one. data: the folder that the utterances' audio is relative to. Where a
     launcher started several processes, all of them call this with the same arguments and share every batch.
     Raises UserError for a base that is not whole, for a batch that the processes cannot share evenly, and for a
     checkpoint that another number of processes wrote.
     """
-    report, checkpoint = _begin(out)
+    report, checkpoint = _resumable(out)
     if report is not None:
         return report
     if checkpoint is not None:
@@ -242,55 +265,55 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     steps, state = len(trainer.batches), PartialState()
     done = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     if checkpoint and state.is_main_process:
-        print(f"finetune: going on from step {done} of {steps}", file=sys.stderr, flush=True)
+        print(f"finetune: resuming from step {done} of {steps}", file=sys.stderr, flush=True)
     trainer.args.eval_on_start = checkpoint is None
     if state.num_processes > 1:
-        torch.manual_seed(options.seed + 1 + state.process_index)  # each its own dropout
+        torch.manual_seed(options.seed + 1 + state.process_index)  # dropout of its own per process
     with _shown("finetune", steps - done, "steps") as tick:
-        trainer.add_callback(Watch(out, tick, state.wait_for_everyone))
+        trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _publish(trainer, base, corpus, options, out)
 
 
 def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable[[float], None]]:
-    """Return `progress` in the first process, and what shows nothing in the others."""
+    """Return `progress` in the first process, and a function that shows nothing in the others."""
     return progress(label, total, unit) if PartialState().is_main_process else nullcontext(lambda amount: None)
 
 
 def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
     check_sharding(os.environ)
     read_checkpoint(base)
-    train, watched = _read(corpus, task)
+    train, dev = _read(corpus, task, out / CHECKPOINTS)
     state = PartialState()
     if options.batch_size % state.num_processes:
         what = f"{options.batch_size} utterances cannot be shared evenly by {state.num_processes} processes"
         raise UserError("recipe: finetune.batch_size", what, "start a number of processes that divides it")
     processor = load_processor(base)
     end_token_id(processor, task.end_token)
-    keep = feature_bytes([*train, *watched], processor) <= KEPT_FEATURES_BYTES
+    keep = len(distinct_places(train, dev)) * feature_bytes(dev[:1], processor) <= KEPT_FEATURES_BYTES
     workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // state.num_processes - 1))
     make = functools.partial(
         Utterances,
         processor=processor,
-        audio=_decoded(data, out, [] if keep else [*train, *watched]),
+        audio=_decoded(data, out, [] if keep else shared_places(train, dev)),
         prompts=render_prompts(task.prompt, task.languages),
         end_token=task.end_token,
         keep=keep,
     )
-    heard, watched_heard = make(train), make(watched)
+    train_examples, dev_examples = make(train), make(dev)
     if keep:
-        with _shown("finetune: audio features", len(train) + len(watched), "utterances") as tick:
-            heard.hear_all(tick)
-            watched_heard.hear_all(tick)
-    batches = plan_batches([u.end - u.start for u in train], options.batch_size, options.epochs, options.seed)
+        with _shown("finetune: audio features", len(train) + len(dev), "utterances") as tick:
+            train_examples.hear_all(tick)
+            dev_examples.hear_all(tick)
+    batches = plan_batches(train.lengths.tolist(), options.batch_size, options.epochs, options.seed)
     trainer = LoraTrainer(
         batches=PlannedBatches(batches, options.batch_size, state.process_index, state.num_processes),
-        dev=Dev(watched_heard, options.batch_size, options.bleu_utterances, workers),
+        dev=DevEvaluation(dev_examples, options.batch_size, options.bleu_utterances, workers),
         base_name=task.model_name,
         model=load_adapted(base, options),
         args=training_arguments(out, options, len(batches), workers, state.num_processes),
-        train_dataset=heard,
-        eval_dataset=watched_heard,
+        train_dataset=train_examples,
+        eval_dataset=dev_examples,
         data_collator=functools.partial(collate_targets, pad_token_id=processor.tokenizer.pad_token_id),
     )
     check_sharded(os.environ, trainer.is_fsdp_enabled)
@@ -298,23 +321,24 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     return trainer
 
 
-def _decoded(data: Path, out: Path, utterances: list[Utterance]) -> Decoded:
-    """Return where samples are asked for, having decoded once what would be decoded for each of its utterances."""
-    decoded, state = Decoded(data, out / CHECKPOINTS / DECODED, utterances), PartialState()
+def _decoded(data: Path, out: Path, places: Sequence[Place]) -> DecodedAudio:
+    """Return the reader of samples, with each recording decoded once that would be decoded for each of its places."""
+    decoded, state = DecodedAudio(data, out / CHECKPOINTS / DECODED, places), PartialState()
     share = len(decoded.recordings()[state.process_index :: state.num_processes])
     with _shown("finetune: decoding", share, "recordings") as tick:
         decoded.decode(state.process_index, state.num_processes, state.wait_for_everyone, tick)
     return decoded
 
 
-def _sample(corpus: Path, utterances: list[Utterance]) -> dict[str, Any]:
+def _sample(corpus: Path, utterances: UtteranceTable) -> dict[str, Any]:
     """Return what identifies the utterances that were trained on."""
     languages: dict[str, dict[str, Any]] = {}
-    for language in sorted({u.target_lang for u in utterances}):
-        own = [u for u in utterances if u.target_lang == language]
-        hours = round(sum(u.end - u.start for u in own) / SAMPLE_RATE / 3600, 4)
-        languages[language] = {"utterances": len(own), "hours": hours}
-    names = sorted({u.id.partition("/")[0] for u in utterances})
+    own_language, lengths = utterances.arrow.column("target_lang").to_numpy(), utterances.lengths
+    for language in utterances.languages:
+        own = lengths[own_language == language]
+        languages[language] = {"utterances": len(own), "hours": round(int(own.sum()) / SAMPLE_RATE / 3600, 4)}
+    ids = (name for chunk in utterances.arrow.column("id").chunks for name in chunk.to_pylist())
+    names = sorted({name.partition("/")[0] for name in ids})
     return {"sha256": sha256_file(corpus / "train.jsonl"), "corpora": names, "languages": languages}
 
 
@@ -345,7 +369,7 @@ def _describe(
 
 
 def _publish(trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, out: Path) -> dict[str, Any]:
-    """Write the artifact's files and remove the Trainer's own, among which are pickles; return the report."""
+    """Write the artifact's files and remove the Trainer's own files, some of them pickles; return the report."""
     history, step = trainer.state.log_history, trainer.state.global_step
     trainer.save_adapter_to(out / "adapter")
     if not trainer.is_world_process_zero():

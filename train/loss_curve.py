@@ -1,4 +1,4 @@
-"""The course of a fine-tuning as a table and as a picture: loss on train and dev, BLEU on dev, by step."""
+"""Write the course of a fine-tuning as a table and a picture: loss on train and dev, BLEU on dev, by step."""
 
 from __future__ import annotations
 

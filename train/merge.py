@@ -24,7 +24,7 @@ from submission.store.digests import canonical_json, sha256_file, write_text
 
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
 """Files of a checkpoint besides its weights: configuration, tokenizer, processor, chat template, licence."""
-PROVENANCE = "provenance.json"
+REPORT = "merge_report.json"
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "fan_in_fan_out": False}
 """What the configuration of an adapter must say for the formula above to hold."""
@@ -100,12 +100,12 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     _copy_companions(base, out)
 
 
-def write_provenance(tuned: Path, merged: Path) -> None:
-    """Write provenance.json into the merged checkpoint: base, data sample, seed and step of what was folded in.
+def write_merge_report(tuned: Path, merged: Path) -> None:
+    """Write merge_report.json into the merged checkpoint: base, data sample, seed and step of the merged adapters.
 
-    tuned: the folder of a fine-tuning, whose report.json says it. Nothing that loads the checkpoint reads the file.
+    tuned: the folder of a fine-tuning, with its finetuning_report.json. Nothing that loads the checkpoint reads this.
     """
-    report = json.loads((tuned / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((tuned / "finetuning_report.json").read_text(encoding="utf-8"))
     origin = {
         "base": report["base"],
         "sample": report["sample"],
@@ -114,7 +114,7 @@ def write_provenance(tuned: Path, merged: Path) -> None:
         "steps": report["steps"],
         "adapter_sha256": sha256_file(tuned / "adapter/adapter_model.safetensors"),
     }
-    write_text(merged / PROVENANCE, canonical_json(origin))
+    write_text(merged / REPORT, canonical_json(origin))
 
 
 def _add(path: Path, place: Located, delta: torch.Tensor) -> None:

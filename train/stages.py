@@ -54,11 +54,11 @@ def task_of(options: Mapping[str, Any]) -> Task:
 
 
 def merge(options: Options, inputs: Inputs, out: Path) -> None:
-    """Fold the adapters into the base model."""
-    from train.merge import merge_adapter, write_provenance
+    """Merge the adapters into the base model."""
+    from train.merge import merge_adapter, write_merge_report
 
     merge_adapter(inputs["base"], inputs["finetune"] / "adapter", out)
-    write_provenance(inputs["finetune"], out)
+    write_merge_report(inputs["finetune"], out)
 
 
 STAGES: dict[str, StageFunction] = {"corpus": corpus, "finetune": finetune, "merge": merge}

@@ -1,4 +1,4 @@
-"""`python -m submission.miniature`: forge the miniature's base model, and make its data folder."""
+"""`python -m submission.miniature`: train the miniature's base model, and write its data folder."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def forge(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in ("steps", "recordings", "batch_size", "workers", "seed")}
     training = Training(**{name: value for name, value in given.items() if value is not None})
     command = shlex.join(["python", "-m", "submission.miniature", *args.typed])
-    report = forge_model(args.out, shape_named(args.shape), training, examined=args.examined, command=command)
+    report = forge_model(
+        args.out, shape_named(args.shape), training, evaluation_sentences=args.evaluation_sentences, command=command
+    )
     print(canonical_json(report["scores"]), end="")
 
 
 def data(args: argparse.Namespace) -> None:
-    """Make the data folder and print where it lies; where a campaign's data is given, only look whether it is whole."""
+    """Write the data folder and print its path; where a campaign's data is given, only check that it is complete."""
     system, store = open_system(args)
     if args.out is not None:
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -52,26 +54,34 @@ def main() -> int:
 
     verb = verbs.add_parser("forge", help="train the base model from scratch", description=forge.__doc__)
     verb.set_defaults(verb=forge, typed=sys.argv[1:])
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes; a new folder")
-    verb.add_argument("--shape", default="miniature", help="which widths, miniature or small (default: %(default)s)")
-    verb.add_argument("--steps", type=int, required=True, help="optimizer steps in all; the shipped weights took 2200")
-    verb.add_argument("--recordings", type=int, help="different recordings to learn from")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
+    verb.add_argument("--shape", default="miniature", help="model shape: miniature or small (default: %(default)s)")
+    verb.add_argument(
+        "--steps", type=int, required=True, help="optimizer steps of both phases; the shipped weights took 2200"
+    )
+    verb.add_argument("--recordings", type=int, help="different recordings to train on")
     verb.add_argument("--batch-size", type=int, help="recordings per step")
     verb.add_argument("--workers", type=int, help="processes, each with one thread")
-    verb.add_argument("--seed", type=int, help="of weights, sentences, voices and order")
+    verb.add_argument("--seed", type=int, help="seed of weights, sentences, voices and order")
     verb.add_argument(
-        "--examined", type=int, default=50, help="held-out sentences to score per domain (default: %(default)s)"
+        "--evaluation-sentences",
+        type=int,
+        default=50,
+        metavar="N",
+        help="held-out sentences to score per evaluation set; 0 skips the evaluation (default: %(default)s)",
     )
 
-    verb = verbs.add_parser("data", help="make corpora, test sets and references", description=data.__doc__)
+    verb = verbs.add_parser("data", help="write corpora, test sets and references", description=data.__doc__)
     verb.set_defaults(verb=data)
     add_system_arguments(verb)
     verb.add_argument("--out", type=Path, metavar="DIR", help="write it here (default: a stage in the store)")
-    verb.add_argument("--seed", type=int, default=DATA_SEED, help="of all that is said (default: %(default)s)")
+    verb.add_argument(
+        "--seed", type=int, default=DATA_SEED, help="of all sentences and recordings (default: %(default)s)"
+    )
     verb.add_argument(
         "--without-models",
         action="store_true",
-        help="leave out models/, as one must before they have been forged",
+        help="leave out models/, which must have been trained otherwise",
     )
     return run(parser)
 

@@ -1,4 +1,4 @@
-"""What happens to speech between mouth and file: pauses, rooms full of people, music, noise, telephone lines.
+"""Apply recording conditions to speech: pauses, babble, music, noise, telephone lines.
 
 Everything takes and returns float32 [samples] at 16 kHz. Whatever is random comes from the generator that the
 caller passes, so a recording is a function of its seed. Levels are root mean squares over the whole signal; a
@@ -144,7 +144,7 @@ def babble(talkers: Sequence[np.ndarray], samples: int, rng: np.random.Generator
 
 
 def music(samples: int, rng: np.random.Generator, beats_per_minute: float = 100.0) -> np.ndarray:
-    """Return something like music, at unit root mean square: minor chords with overtones, a bass, a beat."""
+    """Return synthetic music, at unit root mean square: minor chords with overtones, a bass, a beat."""
     beat = round(60 / beats_per_minute * SAMPLE_RATE)
     scale = np.array([0, 2, 3, 5, 7, 8, 10])
     root_hertz = 110 * 2 ** (rng.integers(12) / 12)

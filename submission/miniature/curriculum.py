@@ -1,8 +1,7 @@
-"""What the miniature is taught: sentences of every domain, spoken by many voices, in good and bad rooms.
+"""Training examples of the base model: sentences of every domain, spoken by many voices, in clean and noisy conditions.
 
-A lesson says everything about one recording (texts, voice, acoustics, seed), so recordings can be made by any
-number of processes and come out the same. Only the log-mel features are kept, in one file that the trainers
-map into memory.
+An example determines its recording (texts, voice, acoustics, seed), so any number of processes makes the same
+recordings. Only the log-mel features are kept, in one file that the training processes map into memory.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ CONDITIONS: dict[Condition, float] = {
     "babble": 0.1,
     "music": 0.1,
 }
-"""Share of the lessons heard in each condition."""
+"""Share of the examples in each condition."""
 
 NEW_DOMAIN = "talks"
-"""The domain that fine-tuning adapts to; the base model has hardly heard it."""
+"""The domain that fine-tuning adapts to; the base model is trained on little of it."""
 
 NEW_DOMAIN_SHARE = 0.02
 DOUBLE_SHARE = 0.12
-"""Share of lessons of two sentences with a pause between them, since automatic segments hold such pairs."""
+"""Share of examples of two sentences with a pause between them, since automatic segments hold such pairs."""
 
 BABBLE_TEXTS = (
     "I think we should wait for the others before we begin with this.",
@@ -51,12 +50,12 @@ BABBLE_TEXTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One recording to learn from."""
+class TrainingExample:
+    """One recording to train on, and its translations."""
 
     domain: str
     spoken: tuple[str, ...]
-    """One or two texts as they are said."""
+    """One or two texts as they are spoken."""
     targets: dict[str, str]
     """The translation by language code."""
     voice: str
@@ -66,7 +65,7 @@ class Example:
 
     @property
     def words(self) -> list[str]:
-        """The words that are heard, lower case, as the model learns to recognise them first."""
+        """The spoken words in lower case: the targets of the first training phase."""
         return spoken_words(" ".join(self.spoken))
 
 
@@ -80,28 +79,28 @@ def joined(parts: Sequence[str], language: str) -> str:
     return ("" if language == "zh" else " ").join(parts)
 
 
-def plan_lessons(count: int, seed: int) -> list[Example]:
-    """Return `count` lessons from the training sentences of all domains, shuffled; the new domain's share is small."""
+def plan_examples(count: int, seed: int) -> list[TrainingExample]:
+    """Return `count` examples from the training sentences of all domains, shuffled; the new domain's share is small."""
     rng = np.random.default_rng([seed, 1])
     known = [domain for domain in DOMAINS if domain != NEW_DOMAIN]
     of_new = round(count * NEW_DOMAIN_SHARE)
     wanted = dict.fromkeys(known, -(-(count - of_new) // len(known))) | {NEW_DOMAIN: of_new}
-    lessons: list[Example] = []
+    examples: list[TrainingExample] = []
     for domain in sorted(wanted):
         pool = sentences(domain, round(wanted[domain] * (1 + DOUBLE_SHARE)) + 1, seed=seed, split="train")
         place = 0
         for _ in range(wanted[domain]):
             taken = pool[place : place + 1 + int(rng.random() < DOUBLE_SHARE)]
             place = (place + len(taken)) % (len(pool) - 1)
-            lessons.append(draw_lesson(domain, taken, rng))
-    return [lessons[index] for index in rng.permutation(len(lessons))[:count]]
+            examples.append(sample_example(domain, taken, rng))
+    return [examples[index] for index in rng.permutation(len(examples))[:count]]
 
 
-def draw_lesson(domain: str, taken: Sequence, rng: np.random.Generator) -> Example:
-    """Return a lesson of one or two sentences with a random trained voice and condition."""
+def sample_example(domain: str, taken: Sequence, rng: np.random.Generator) -> TrainingExample:
+    """Return an example of one or two sentences with a random training voice and condition."""
     speakers = voices("train")
     languages = taken[0].targets
-    return Example(
+    return TrainingExample(
         domain=domain,
         spoken=tuple(sentence.spoken for sentence in taken),
         targets={code: joined([sentence.targets[code] for sentence in taken], code) for code in languages},
@@ -111,19 +110,19 @@ def draw_lesson(domain: str, taken: Sequence, rng: np.random.Generator) -> Examp
     )
 
 
-def record(lesson: Example) -> np.ndarray:
-    """Return a lesson's recording, float32 [samples] at 16 kHz: its voice varied a little, its condition applied."""
-    rng = np.random.default_rng(lesson.seed)
-    voice = voice_named(lesson.voice)
+def record(example: TrainingExample) -> np.ndarray:
+    """Return an example's recording, float32 [samples] at 16 kHz: its voice varied a little, its condition applied."""
+    rng = np.random.default_rng(example.seed)
+    voice = voice_named(example.voice)
     varied = dataclasses.replace(
         voice,
         words_per_minute=voice.words_per_minute + int(rng.integers(-12, 16)),
         pitch=voice.pitch + int(rng.integers(-6, 7)),
     )
-    waves = [speak(text, varied) for text in lesson.spoken]
+    waves = [speak(text, varied) for text in example.spoken]
     pauses = rng.uniform(0.0, 0.25), *rng.uniform(0.15, 0.5, len(waves) - 1), rng.uniform(0.0, 0.25)
     wave, _ = acoustics.concatenate(waves, pauses)
-    return acoustics.limit(in_condition(wave, lesson.condition, rng))
+    return acoustics.limit(in_condition(wave, example.condition, rng))
 
 
 def in_condition(wave: np.ndarray, condition: Condition, rng: np.random.Generator) -> np.ndarray:
@@ -142,13 +141,13 @@ def in_condition(wave: np.ndarray, condition: Condition, rng: np.random.Generato
 
 @cache
 def talkers() -> tuple[np.ndarray, ...]:
-    """Return the people who babble in the background, spoken once per process."""
+    """Return the background speakers of babble, synthesised once per process."""
     speakers = voices("train")
     return tuple(speak(text, speakers[3 * place]) for place, text in enumerate(BABBLE_TEXTS))
 
 
 TAIL_FRAMES = 2
-"""Frames kept past a recording's end: the encoder's convolutions look so far, and its last moments ring in them."""
+"""Frames kept past a recording's end: the encoder's convolutions reach that far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +159,7 @@ class Features:
     counts: np.ndarray
     """int64 [recordings]: frames of each recording; 0 for what was left out."""
     ends: np.ndarray
-    """int64 [recordings]: where each recording's frames end in the file, its tail included."""
+    """int64 [recordings]: end of each recording's frames in the file, its tail included."""
 
     def open(self) -> np.ndarray:
         """Return the frames of all recordings, mapped into memory."""
@@ -172,7 +171,7 @@ _extractor = None
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread for a while: the work is spread over processes, and sums do not depend on the machine."""
+    """Compute on one thread: the work is spread over processes, and sums do not depend on the machine."""
     import torch
 
     threads = torch.get_num_threads()
@@ -184,7 +183,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _start_worker(folder: str) -> None:
-    """Prepare a process of its own for `_listen`."""
+    """Prepare a worker process for `_extract_features`."""
     import torch
 
     torch.set_num_threads(1)
@@ -198,12 +197,12 @@ def _take_extractor(folder: str) -> None:
     _extractor = WhisperFeatureExtractor.from_pretrained(folder)
 
 
-def _listen(lesson: Example) -> tuple[int, np.ndarray]:
+def _extract_features(example: TrainingExample) -> tuple[int, np.ndarray]:
     """Return one recording's frame count, and its log-mel frames with a tail by the real extractor.
 
     The frames are float16 [frames, bins]; a recording longer than the window has none.
     """
-    wave = record(lesson)
+    wave = record(example)
     if len(wave) > _extractor.n_samples:
         return 0, np.zeros((0, _extractor.feature_size), np.float16)
     output = _extractor(wave, sampling_rate=_extractor.sampling_rate, return_attention_mask=True, return_tensors="np")
@@ -213,15 +212,15 @@ def _listen(lesson: Example) -> tuple[int, np.ndarray]:
 
 
 def record_features(
-    lessons: Sequence[Example], processor_folder: Path, path: Path, workers: int, label: str = "speak"
+    examples: Sequence[TrainingExample], processor_folder: Path, path: Path, workers: int, label: str = "features"
 ) -> Features:
-    """Record every lesson with `workers` processes, write the features to `path`, and say where each lies.
+    """Record every example with `workers` processes, write the features to `path`, and return their positions.
 
     Recordings longer than the encoder's window are left empty, and counted on stderr.
     """
     counts, lengths = [], []
-    with path.open("wb") as file, progress(label, len(lessons), "recordings") as tick:
-        for count, frames in _heard(lessons, processor_folder, workers):
+    with path.open("wb") as file, progress(label, len(examples), "recordings") as tick:
+        for count, frames in _all_features(examples, processor_folder, workers):
             frames.tofile(file)
             counts.append(count)
             lengths.append(len(frames))
@@ -237,12 +236,14 @@ def record_features(
     )
 
 
-def _heard(lessons: Sequence[Example], processor_folder: Path, workers: int) -> Iterator[tuple[int, np.ndarray]]:
+def _all_features(
+    examples: Sequence[TrainingExample], processor_folder: Path, workers: int
+) -> Iterator[tuple[int, np.ndarray]]:
     if workers <= 1:
         _take_extractor(str(processor_folder))
         with one_thread():
-            yield from map(_listen, lessons)
+            yield from map(_extract_features, examples)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (str(processor_folder),)) as pool:
-        yield from pool.imap(_listen, lessons, chunksize=16)
+        yield from pool.imap(_extract_features, examples, chunksize=16)

@@ -1,12 +1,12 @@
-"""The data folder of the miniature, in the layouts in which the real one comes.
+"""Write the data folder of the miniature, in the layouts of the real one.
 
-    models/       the forged base model and segmentation classifier, as they ship with the repository
+    models/       the trained base model and segmentation classifier, as they ship with the repository
     corpora/      talks: short clips for fine-tuning; recordings: long ones for the segmentation classifier
     acl_6060/     dev and eval: talks with gold segments
-    testsets/     six blind sets, each in the manner of its namesake
-    references/   what their organisers keep
+    testsets/     six blind sets, each like the real one of its name
+    references/   references that organisers do not publish
 
-Test sets say held-out sentences only, partly by voices and at speeds that training has not heard. The same arguments
+Test sets hold held-out sentences only, partly by voices and at speeds that training does not have. The same arguments
 give the same bytes.
 """
 
@@ -23,10 +23,10 @@ from submission.errors import UserError
 from submission.miniature.language import DOMAINS
 from submission.miniature.layouts import LANGUAGES, write_acl_6060, write_plain_corpus, write_testset
 from submission.miniature.recordings import (
-    ROOMS,
-    Recording,
-    Scripts,
+    ENVIRONMENTS,
+    SentencePool,
     Session,
+    SyntheticRecording,
     crowded,
     jingle,
     musical,
@@ -46,57 +46,64 @@ Tick = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
-    """How much is delivered."""
+class DataSize:
+    """How much is written."""
 
     clips: int
     """Utterances of the fine-tuning corpus."""
     recordings: int
     """Long recordings for the segmentation classifier."""
     most_lines: int
-    """No recording holds more sentences."""
+    """Largest number of sentences in a recording."""
 
 
-FULL = Volume(clips=1200, recordings=24, most_lines=30)
+FULL = DataSize(clips=1200, recordings=24, most_lines=30)
 
 TALKS_EVERY = 4
 """Of the fine-tuning corpus, one clip in this many is not from a talk."""
 
 DEV = tuple(
-    Session(name=f"2022.mini-long.{number}", domains=("talks",), voices=(voice,), lines=24, room=quiet)
+    Session(name=f"2022.mini-long.{number}", domains=("talks",), voices=(voice,), lines=24, environment=quiet)
     for number, voice in ((268, "henry"), (367, "susan"), (590, "karen"), (110, "bruno"), (117, "queen"))
 )
 EVAL = tuple(
-    Session(name=f"2022.mini-long.{number}", domains=("talks",), voices=(voice,), lines=25, room=quiet)
+    Session(name=f"2022.mini-long.{number}", domains=("talks",), voices=(voice,), lines=25, environment=quiet)
     for number, voice in ((597, "grace"), (111, "niall"), (410, "david"), (468, "terry"))
 )
 """The talks of ACL 60/60, in the order of their segments, which is not that of their names."""
 
 ACL = (
-    Session(name="talk_367", domains=("talks",), voices=("susan",), lines=20, room=quiet),
-    Session(name="talk_117", domains=("talks",), voices=("henry",), lines=20, room=quiet, speed=1.05),
+    Session(name="talk_367", domains=("talks",), voices=("susan",), lines=20, environment=quiet),
+    Session(name="talk_117", domains=("talks",), voices=("henry",), lines=20, environment=quiet, speed=1.05),
 )
 TVSERIES = tuple(
-    Session(name=name, domains=("television",), voices=pair, lines=22, room=musical, longest_words=9)
+    Session(name=name, domains=("television",), voices=pair, lines=22, environment=musical, longest_words=9)
     for name, pair in (("episode_2", ("carol", "terry")), ("episode_1", ("queen", "frank")))
 )
 CHALLENGEACCENT = tuple(
-    Session(name=name, domains=("daily", "travel", "telephone"), voices=(voice,), lines=14, room=quiet)
+    Session(name=name, domains=("daily", "travel", "telephone"), voices=(voice,), lines=14, environment=quiet)
     for name, voice in (("speaker_c", "niall"), ("speaker_a", "olive"), ("speaker_b", "roger"))
 )
 CALLCENTER = tuple(
-    Session(name=name, domains=("telephone",), voices=pair, lines=20, room=telephone)
+    Session(name=name, domains=("telephone",), voices=pair, lines=20, environment=telephone)
     for name, pair in (("call_7", ("alice", "roger")), ("call_3", ("percy", "grace")))
 )
 YOUTUBE = (
     Session(
-        name="video_9", domains=("travel", "daily"), voices=("lewis",), lines=15, room=noisy, pauses_seconds=(0.3, 1.0)
+        name="video_9",
+        domains=("travel", "daily"),
+        voices=("lewis",),
+        lines=15,
+        environment=noisy,
+        pauses_seconds=(0.3, 1.0),
     ),
-    Session(name="video_4", domains=("daily", "television"), voices=("moira",), lines=15, room=crowded, speed=0.88),
-    Session(name="video_5", domains=("travel", "talks"), voices=("emily",), lines=15, room=noisy, speed=1.12),
+    Session(
+        name="video_4", domains=("daily", "television"), voices=("moira",), lines=15, environment=crowded, speed=0.88
+    ),
+    Session(name="video_5", domains=("travel", "talks"), voices=("emily",), lines=15, environment=noisy, speed=1.12),
 )
 BUSINESSNEWS = tuple(
-    Session(name=f"report_{part}", domains=("news",), voices=(voice,), lines=10, room=quiet)
+    Session(name=f"report_{part}", domains=("news",), voices=(voice,), lines=10, environment=quiet)
     for part, voice in enumerate(("irene", "terry", "irene", "james"))
 )
 """The parts of one broadcast, with music between them."""
@@ -104,31 +111,31 @@ UNLISTED_EVERY = 5
 """Of the broadcast, one sentence in this many is not to be translated."""
 
 
-def deliver(
+def write_data_folder(
     out: Path,
     model_name: str,
     shipped: dict[str, Path],
     *,
     seed: int = SEED,
-    volume: Volume = FULL,
+    volume: DataSize = FULL,
 ) -> None:
     """Write the data folder into `out`.
 
-    shipped: where the forged models lie in the repository, `base` and `shas`; what is not named is not delivered.
-    Raises UserError, before anything is written, if one of them has not been forged.
+    shipped: folders of the trained models in the repository, `base` and `shas`; what is not named is not written.
+    Raises UserError, before anything is written, if one of them has not been trained.
     """
     for name, folder in shipped.items():
         if not (folder / "config.json").is_file():
             verb = "submission.miniature forge" if name == "base" else "segment train"
-            raise UserError(str(folder), "holds no forged model", f"make it with `python -m {verb}` (see its --help)")
+            raise UserError(str(folder), "holds no trained model", f"train it with `python -m {verb}` (see its --help)")
     for name, folder in shipped.items():
         _copy_model(folder, out / "models" / (model_name if name == "base" else name))
-    scripts = Scripts(seed)
+    pool = SentencePool(seed)
 
     with progress("data", _sentences(volume), "sentences") as tick:
 
-        def made(sessions: tuple[Session, ...]) -> list[Recording]:
-            return [record(_within(session, volume), scripts, seed, tick) for session in sessions]
+        def made(sessions: tuple[Session, ...]) -> list[SyntheticRecording]:
+            return [record(_within(session, volume), pool, seed, tick) for session in sessions]
 
         write_acl_6060(out / "acl_6060/dev", "dev", made(DEV))
         write_acl_6060(out / "acl_6060/eval", "eval", made(EVAL))
@@ -143,25 +150,25 @@ def deliver(
 
 
 def _copy_model(source: Path, target: Path) -> None:
-    """Copy a model's files; what the forge says about the making of it is not part of the model."""
+    """Copy a model's files without forge.json, the report of its training."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*UNSHIPPED))
 
 
-def _within(session: Session, volume: Volume) -> Session:
+def _within(session: Session, volume: DataSize) -> Session:
     return replace(session, lines=min(session.lines, volume.most_lines))
 
 
-def _sentences(volume: Volume) -> int:
-    """Return how many sentences are said in all."""
+def _sentences(volume: DataSize) -> int:
+    """Return the number of sentences of all recordings."""
     sets = (*DEV, *EVAL, *ACL, *TVSERIES, *CHALLENGEACCENT, *CALLCENTER, *YOUTUBE, *BUSINESSNEWS)
     sessions = (*sets, *_clip_sessions(volume.clips), *_long_sessions(volume.recordings))
     return sum(_within(session, volume).lines for session in sessions)
 
 
-def _write_broadcast(out: Path, parts: list[Recording], seed: int) -> None:
-    """Write one long recording of which the YAML lists only some sentences."""
+def _write_broadcast(out: Path, parts: list[SyntheticRecording], seed: int) -> None:
+    """Write one long recording of which segments.yaml lists only some sentences."""
     rng = np.random.default_rng([seed, len(parts)])
-    pieces: list[Recording | np.ndarray] = []
+    pieces: list[SyntheticRecording | np.ndarray] = []
     for part in parts:
         pieces += [jingle(float(rng.uniform(3, 6)), rng), part]
     broadcast = spliced("morning_report", [*pieces, jingle(4, rng)])
@@ -170,7 +177,7 @@ def _write_broadcast(out: Path, parts: list[Recording], seed: int) -> None:
 
 
 def _clip_sessions(count: int) -> tuple[Session, ...]:
-    """Return the clips of the fine-tuning corpus: talks mostly, by all voices of training, in all rooms."""
+    """Return the clips of the fine-tuning corpus: talks mostly, by all voices of training, in all environments."""
     speakers = [voice.name for voice in voices("train")]
     others = [domain for domain in DOMAINS if domain != "talks"]
     return tuple(
@@ -179,7 +186,7 @@ def _clip_sessions(count: int) -> tuple[Session, ...]:
             domains=("talks" if number % TALKS_EVERY else others[number // TALKS_EVERY % len(others)],),
             voices=(speakers[number % len(speakers)],),
             lines=1,
-            room=ROOMS[number // len(speakers) % len(ROOMS)] if number % 2 else quiet,
+            environment=ENVIRONMENTS[number // len(speakers) % len(ENVIRONMENTS)] if number % 2 else quiet,
             split="train",
             pauses_seconds=(0.05, 0.3),
         )
@@ -188,7 +195,7 @@ def _clip_sessions(count: int) -> tuple[Session, ...]:
 
 
 def _long_sessions(count: int) -> tuple[Session, ...]:
-    """Return the long recordings: every room, one or two voices, short and long pauses."""
+    """Return the long recordings: every environment, one or two voices, short and long pauses."""
     speakers = [voice.name for voice in voices("train")]
     pauses = ((0.3, 0.9), (0.4, 2.0), (0.8, 4.0))
     return tuple(
@@ -197,10 +204,10 @@ def _long_sessions(count: int) -> tuple[Session, ...]:
             domains=(DOMAINS[number % len(DOMAINS)], DOMAINS[(number + 2) % len(DOMAINS)]),
             voices=tuple(speakers[(number * 5 + turn) % len(speakers)] for turn in range(1 + number % 2)),
             lines=24,
-            room=ROOMS[number % len(ROOMS)],
+            environment=ENVIRONMENTS[number % len(ENVIRONMENTS)],
             split="train",
             pauses_seconds=pauses[number % len(pauses)],
-            speed=(0.92, 1.0, 1.08)[number // len(ROOMS) % 3],
+            speed=(0.92, 1.0, 1.08)[number // len(ENVIRONMENTS) % 3],
         )
         for number in range(count)
     )

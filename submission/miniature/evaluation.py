@@ -1,8 +1,8 @@
-"""Examine a checkpoint on held-out sentences: the stock processor, `generate`, BLEU and chrF by sacrebleu.
+"""Evaluate a checkpoint on held-out sentences: the stock processor, `generate`, BLEU and chrF by sacrebleu.
 
-Every domain is examined in clean speech by the voices of training; the known domains together also by voices
-and accents that training never has, over the telephone, and in noise. Sentences are single and from the
-held-out split.
+Every domain is evaluated in clean speech by the voices of training; the known domains together also by voices and
+accents that training does not have, over the telephone, and in noise. Sentences are single and from the held-out
+split.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from submission.miniature.curriculum import NEW_DOMAIN, Condition, Example, one_thread, record
+from submission.miniature.curriculum import NEW_DOMAIN, Condition, TrainingExample, one_thread, record
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import LANGUAGES, PROMPT
 from submission.miniature.voice import Split, voices
@@ -25,10 +25,10 @@ BATCH_SIZE = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSet:
-    """One set of questions."""
+    """One set of held-out recordings that is scored by itself."""
 
     name: str
-    """How the scores are filed, e.g. `clean/daily`."""
+    """Name of its scores, e.g. `clean/daily`."""
     domains: tuple[str, ...]
     speakers: Split
     condition: Condition
@@ -46,49 +46,49 @@ EVALUATION_SETS = (
 )
 
 
-def questions(paper: EvaluationSet, count: int, seed: int) -> list[Example]:
-    """Return the recordings of a paper: `count` held-out sentences, spread over its domains and speakers."""
+def evaluation_examples(evaluation_set: EvaluationSet, count: int, seed: int) -> list[TrainingExample]:
+    """Return the examples of an evaluation set: `count` held-out sentences, spread over its domains and speakers."""
     rng = np.random.default_rng([seed, 2])
-    speakers = voices(paper.speakers)
-    drawn = [sentences(domain, count, seed=seed, split="heldout") for domain in paper.domains]
+    speakers = voices(evaluation_set.speakers)
+    pools = [sentences(domain, count, seed=seed, split="heldout") for domain in evaluation_set.domains]
     return [
-        Example(
+        TrainingExample(
             domain=sentence.domain,
             spoken=(sentence.spoken,),
             targets=sentence.targets,
             voice=speakers[place % len(speakers)].name,
-            condition=paper.condition,
+            condition=evaluation_set.condition,
             seed=int(rng.integers(2**31)),
         )
-        for place, sentence in enumerate(drawn[place % len(drawn)][place] for place in range(count))
+        for place, sentence in enumerate(pools[place % len(pools)][place] for place in range(count))
     ]
 
 
-def examine(folder: Path, count: int, seed: int, workers: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Return BLEU and chrF by paper and language for `count` held-out sentences a paper.
+def evaluate_checkpoint(folder: Path, count: int, seed: int, workers: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return BLEU and chrF by evaluation set and language for `count` held-out sentences each.
 
-    Papers are divided among single-threaded processes; how many does not change the scores.
+    Sets are divided among single-threaded processes; their number does not change the scores.
     """
-    tasks = [(folder, paper, count, seed) for paper in EVALUATION_SETS]
+    tasks = [(folder, evaluation_set, count, seed) for evaluation_set in EVALUATION_SETS]
     if workers == 1:
-        results = [_sit(*task) for task in tasks]
+        results = [_evaluate(*task) for task in tasks]
     else:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            results = pool.starmap(_sit, tasks, chunksize=1)
-    return {paper.name: result for paper, result in zip(EVALUATION_SETS, results, strict=True)}
+            results = pool.starmap(_evaluate, tasks, chunksize=1)
+    return {evaluation_set.name: result for evaluation_set, result in zip(EVALUATION_SETS, results, strict=True)}
 
 
-def _sit(folder: Path, paper: EvaluationSet, count: int, seed: int) -> dict[str, dict[str, float]]:
-    """Return one paper's scores by language, computed on one thread."""
+def _evaluate(folder: Path, evaluation_set: EvaluationSet, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return one evaluation set's scores by language, computed on one thread."""
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
     with one_thread():
         processor = AutoProcessor.from_pretrained(folder)
         model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        asked = questions(paper, count, seed)
-        waves = [record(question) for question in asked]
+        examples = evaluation_examples(evaluation_set, count, seed)
+        waves = [record(example) for example in examples]
         return {
-            code: score(translate(model, processor, waves, name), [question.targets[code] for question in asked], code)
+            code: score(translate(model, processor, waves, name), [example.targets[code] for example in examples], code)
             for code, name in LANGUAGES.items()
         }
 

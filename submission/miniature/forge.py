@@ -2,15 +2,15 @@
 
 A curriculum of two phases, both with Muon (see `optimiser`):
 
-1. The audio encoder alone learns to spell the words that it hears (connectionist temporal classification).
-Without this, cross-entropy on translations alone does not find the audio for a long time. 2. The whole model
-learns to translate: cross-entropy on the target tokens + 0.3 times the first loss, the learning rate falling
-to zero.
+1. The audio encoder alone is trained to recognise the spoken words (connectionist temporal classification). Without
+   this phase, training on translations alone ignores the audio for a long time.
+2. The whole model is trained to translate: cross-entropy on the target tokens + 0.3 times the first loss, with the
+   learning rate falling to zero.
 
-The word head of the first phase is thrown away; what remains is written as a Hugging Face checkpoint in bf16,
-with `forge.json` beside it: settings, versions, how the losses fell, and scores on held-out sentences. The
-same settings with the same number of processes on the same kind of processor give the same weights; another
-processor rounds differently.
+The word and letter heads of the first phase are discarded; the rest is written as a Hugging Face checkpoint in bf16,
+with `forge.json` beside it: settings, versions, losses by step, and scores on held-out sentences. The same settings
+with the same number of processes on the same kind of processor give the same weights; another processor rounds
+differently.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import torch.multiprocessing
 from transformers import Qwen2AudioConfig
 
 from submission.errors import UserError
-from submission.miniature.curriculum import one_thread, plan_lessons, record_features
-from submission.miniature.evaluation import examine
+from submission.miniature.curriculum import one_thread, plan_examples, record_features
+from submission.miniature.evaluation import evaluate_checkpoint
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import (
     SHAPES,
@@ -45,8 +45,8 @@ from submission.miniature.model import (
     save_checkpoint,
     train_tokenizer,
 )
-from submission.miniature.optimiser import Optimiser, Team, alone, rate_scale
-from submission.miniature.training import LETTERS, Batch, TrainingSet, encode, listening_losses, translation_loss
+from submission.miniature.optimiser import Optimiser, ProcessGroup, rate_scale, single_process
+from submission.miniature.training import LETTERS, TrainingBatch, TrainingSet, ctc_losses, encode, translation_loss
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
 
@@ -58,23 +58,23 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How long and how fast the forge learns."""
+    """Settings of the training from random weights."""
 
     steps: int
     """Optimizer steps in both phases together."""
     listening_share: float = 0.38
     """Share of the steps that the first phase takes."""
     recordings: int = 10000
-    """Different recordings; they are heard again once all have been heard."""
+    """Different recordings; an epoch is all of them."""
     batch_size: int = 32
     """Recordings per step, each with all its translations, over all processes."""
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     weight_decay: float = 0.01
     ctc_weight: float = 0.3
-    """What the losses of listening count beside the cross-entropy in the second phase."""
+    """Weight of the first phase's losses beside the cross-entropy in the second phase."""
     workers: int = 2
-    """Single-threaded processes; they speak, and they share every batch."""
+    """Single-threaded processes that synthesise the recordings and share every batch."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Training:
         if self.recordings < self.batch_size:
             raise UserError(
                 "forge",
-                f"{self.recordings} recordings make no batch of {self.batch_size}",
+                f"{self.recordings} recordings are fewer than a batch of {self.batch_size}",
                 "ask for more recordings",
             )
 
@@ -100,12 +100,12 @@ class Training:
         return round(self.steps * self.listening_share)
 
 
-def forge(out: Path, shape: Shape, training: Training, *, examined: int = 50, command: str = "") -> dict:
+def forge(out: Path, shape: Shape, training: Training, *, evaluation_sentences: int = 50, command: str = "") -> dict:
     """Train a model of `shape` from scratch into the folder `out` and return what forge.json says.
 
-    examined: held-out sentences per domain and condition that are translated at the end; 0 examines nothing.
-    command: recorded in forge.json as what was typed.
-    Raises UserError if `out` holds anything already.
+    evaluation_sentences: held-out sentences per evaluation set that are translated at the end; 0 skips the evaluation.
+    command: the command line, for forge.json.
+    Raises UserError if `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise UserError(str(out), "the folder is not empty", "name a new one")
@@ -113,19 +113,23 @@ def forge(out: Path, shape: Shape, training: Training, *, examined: int = 50, co
     processor = make_processor(train_tokenizer(tokenizer_texts(training.seed), shape.vocabulary), shape)
     config = make_config(processor.tokenizer, shape)
     config._attn_implementation = "eager"  # sdpa's backward pass on a CPU is 2.7 times slower
-    lessons = plan_lessons(training.recordings, training.seed)
+    examples = plan_examples(training.recordings, training.seed)
     with tempfile.TemporaryDirectory(prefix="forge-") as name:
-        workshop = Path(name)
-        processor.save_pretrained(workshop / "processor")
-        path = workshop / "features.f16"
-        features = record_features(lessons, workshop / "processor", path, training.workers)
+        work_folder = Path(name)
+        processor.save_pretrained(work_folder / "processor")
+        path = work_folder / "features.f16"
+        features = record_features(examples, work_folder / "processor", path, training.workers)
         spoken_seconds = time.monotonic() - started
-        curve = learn(workshop, config, TrainingSet(lessons, features, processor.tokenizer, shape.mel_frames), training)
+        curve = train_weights(
+            work_folder, config, TrainingSet(examples, features, processor.tokenizer, shape.mel_frames), training
+        )
         model = build_model(config, training.seed)
-        model.load_state_dict(torch.load(workshop / "weights.pt", weights_only=True))
+        model.load_state_dict(torch.load(work_folder / "weights.pt", weights_only=True))
     save_checkpoint(model, processor, out)
     trained_seconds = time.monotonic() - started - spoken_seconds
-    scores = examine(out, examined, training.seed, training.workers) if examined else {}
+    scores = (
+        evaluate_checkpoint(out, evaluation_sentences, training.seed, training.workers) if evaluation_sentences else {}
+    )
     report = {
         "command": command,
         "shape": asdict(shape),
@@ -145,7 +149,7 @@ def forge(out: Path, shape: Shape, training: Training, *, examined: int = 50, co
 
 
 def tokenizer_texts(seed: int) -> list[str]:
-    """Return what the tokenizer is trained on: sentences of every domain in all three languages."""
+    """Return the tokenizer's training texts: sentences of every domain in all three languages."""
     texts = []
     for domain in DOMAINS:
         for sentence in sentences(domain, TOKENIZER_SENTENCES, seed=seed, split="train"):
@@ -160,90 +164,96 @@ def shape_named(name: str) -> Shape:
     return SHAPES[name]
 
 
-def learn(workshop: Path, config: Qwen2AudioConfig, school: TrainingSet, training: Training) -> list[dict[str, float]]:
-    """Train with a team of processes, leave the weights in workshop/weights.pt, return the losses by step."""
+def train_weights(
+    work_folder: Path, config: Qwen2AudioConfig, training_set: TrainingSet, training: Training
+) -> list[dict[str, float]]:
+    """Train with several processes, write work_folder/weights.pt, and return the losses by step."""
     if training.workers == 1:
-        return attend(alone(), workshop, config, school, training)
-    elements = sum(parameter.numel() for parameter in Pupil(config, school, training.seed).parameters())
+        return train_process(single_process(), work_folder, config, training_set, training)
+    elements = sum(parameter.numel() for parameter in JointModel(config, training_set, training.seed).parameters())
     board = torch.zeros(training.workers, elements).share_memory_()
     barrier = torch.multiprocessing.get_context("spawn").Barrier(training.workers)
-    arguments = (board, barrier, workshop, config, school, training)
-    torch.multiprocessing.spawn(_attend_as, arguments, nprocs=training.workers)
-    return torch.load(workshop / "curve.pt", weights_only=True)
+    arguments = (board, barrier, work_folder, config, training_set, training)
+    torch.multiprocessing.spawn(_train_process_as, arguments, nprocs=training.workers)
+    return torch.load(work_folder / "curve.pt", weights_only=True)
 
 
-def _attend_as(rank: int, board: torch.Tensor, barrier: Barrier, *arguments) -> None:
-    attend(Team(rank=rank, size=len(board), board=board, barrier=barrier), *arguments)
+def _train_process_as(rank: int, board: torch.Tensor, barrier: Barrier, *arguments) -> None:
+    train_process(ProcessGroup(rank=rank, size=len(board), board=board, barrier=barrier), *arguments)
 
 
-class Pupil(torch.nn.Module):
-    """The model, and the heads of the first phase."""
+class JointModel(torch.nn.Module):
+    """The model together with the word and letter heads of the first phase."""
 
-    def __init__(self, config: Qwen2AudioConfig, school: TrainingSet, seed: int) -> None:
+    def __init__(self, config: Qwen2AudioConfig, training_set: TrainingSet, seed: int) -> None:
         super().__init__()
         self.model = build_model(config, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.word_head = torch.nn.Linear(config.audio_config.d_model, len(school.vocabulary) + 1)
+            self.word_head = torch.nn.Linear(config.audio_config.d_model, len(training_set.vocabulary) + 1)
             self.letter_head = torch.nn.Linear(config.audio_config.d_model, len(LETTERS) + 1)
 
 
-def attend(
-    team: Team, workshop: Path, config: Qwen2AudioConfig, school: TrainingSet, training: Training
+def train_process(
+    processes: ProcessGroup, work_folder: Path, config: Qwen2AudioConfig, training_set: TrainingSet, training: Training
 ) -> list[dict[str, float]]:
-    """Do one process's part of the training; the first of the team prints, logs and saves."""
+    """Do one process' part of the training; the first one prints, logs and saves."""
     with one_thread():
-        pupil = Pupil(config, school, training.seed).train()
-        curve = take_lessons(team, pupil, school, training)
-    if team.rank == 0:
-        torch.save(pupil.model.state_dict(), workshop / "weights.pt")
-        torch.save(curve, workshop / "curve.pt")
+        joint = JointModel(config, training_set, training.seed).train()
+        curve = train_both_phases(processes, joint, training_set, training)
+    if processes.rank == 0:
+        torch.save(joint.model.state_dict(), work_folder / "weights.pt")
+        torch.save(curve, work_folder / "curve.pt")
     return curve
 
 
-def take_lessons(team: Team, pupil: Pupil, school: TrainingSet, training: Training) -> list[dict[str, float]]:
+def train_both_phases(
+    processes: ProcessGroup, joint: JointModel, training_set: TrainingSet, training: Training
+) -> list[dict[str, float]]:
     """Run both phases and return the losses, averaged over every ten steps."""
     optimiser = Optimiser(
-        pupil,
+        joint,
         muon_rate=training.muon_rate,
         adam_rate=training.adam_rate,
         weight_decay=training.weight_decay,
     )
     curve: list[dict[str, float]] = []
     recent: list[dict[str, float]] = []
-    shown = progress("learn", training.steps, "steps") if team.rank == 0 else nullcontext(lambda _: None)
+    shown = progress("train", training.steps, "steps") if processes.rank == 0 else nullcontext(lambda _: None)
     with shown as tick:
-        for step, indices in zip(range(training.steps), endless(school, training), strict=False):
+        for step, indices in zip(range(training.steps), endless_batches(training_set, training), strict=False):
             listening = step < training.listening_steps
-            rng = np.random.default_rng([training.seed, step, team.rank])
-            batch = school.batch(indices[team.rank :: team.size], None if listening else rng)
-            losses = lesson_losses(pupil, school, batch, listening=listening)
-            heard = (losses["words"] + losses["letters"]) * (1.0 if listening else training.ctc_weight)
-            (heard + losses.get("translation", 0.0)).backward()
-            optimiser.step(rate_scale(step, training.steps), team)
+            rng = np.random.default_rng([training.seed, step, processes.rank])
+            batch = training_set.batch(indices[processes.rank :: processes.size], None if listening else rng)
+            losses = example_losses(joint, training_set, batch, listening=listening)
+            recognition = (losses["words"] + losses["letters"]) * (1.0 if listening else training.ctc_weight)
+            (recognition + losses.get("translation", 0.0)).backward()
+            optimiser.step(rate_scale(step, training.steps), processes)
             recent.append({name: float(loss.detach()) for name, loss in losses.items()})
             last = step + 1 in (training.listening_steps, training.steps)
             if last or (step + 1) % LOG_EVERY_STEPS == 0:
                 curve.append({"step": step + 1} | mean_losses(recent))
                 recent.clear()
-                if team.rank == 0:
+                if processes.rank == 0:
                     show(curve[-1])
             tick(1)
     return curve
 
 
-def endless(school: TrainingSet, training: Training) -> Iterator[np.ndarray]:
+def endless_batches(training_set: TrainingSet, training: Training) -> Iterator[np.ndarray]:
     """Yield batches, one epoch after another."""
     for epoch in count():
-        yield from school.batches(training.batch_size, seed=training.seed * 1000 + epoch)
+        yield from training_set.batches(training.batch_size, seed=training.seed * 1000 + epoch)
 
 
-def lesson_losses(pupil: Pupil, school: TrainingSet, batch: Batch, *, listening: bool) -> dict[str, torch.Tensor]:
-    """Return the losses of what is heard and, unless only listening is learned, of the translation."""
-    encoded = encode(pupil.model.model.audio_tower, batch.mel, batch.frames)
-    losses = listening_losses(pupil.word_head, pupil.letter_head, encoded, batch)
+def example_losses(
+    joint: JointModel, training_set: TrainingSet, batch: TrainingBatch, *, listening: bool
+) -> dict[str, torch.Tensor]:
+    """Return the losses of recognition and, unless only recognition is trained, of translation."""
+    encoded = encode(joint.model.model.audio_tower, batch.mel, batch.frames)
+    losses = ctc_losses(joint.word_head, joint.letter_head, encoded, batch)
     if not listening:
-        losses["translation"] = translation_loss(pupil.model, encoded[0], batch, school)
+        losses["translation"] = translation_loss(joint.model, encoded[0], batch, training_set)
     return losses
 
 

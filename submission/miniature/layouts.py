@@ -1,4 +1,4 @@
-"""The layouts in which corpora and test sets are published, written from recordings."""
+"""Write recordings in the layouts in which corpora and test sets are published."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from submission.miniature.recordings import Line, Recording, write_wav
+from submission.miniature.recordings import PlacedSentence, SyntheticRecording, write_wav
 from submission.store.digests import write_text
 from submission.text.segments import Segment, write_segments
 
@@ -14,10 +14,10 @@ LANGUAGES = ("de", "zh")
 _XML_NAMES = {"en": "English", "de": "German", "zh": "Chinese"}
 
 
-def write_plain_corpus(folder: Path, recordings: Iterable[Recording], *, clips: bool) -> None:
+def write_plain_corpus(folder: Path, recordings: Iterable[SyntheticRecording], *, clips: bool) -> None:
     """Write a corpus in the plain layout: `audio/` and `utterances.tsv`.
 
-    clips: every recording is one utterance, whose place is then left empty (the whole file).
+    clips: every recording is one utterance, whose positions are then left empty (the whole file).
     """
     audio = folder / "audio"
     audio.mkdir(parents=True)
@@ -33,7 +33,7 @@ def write_plain_corpus(folder: Path, recordings: Iterable[Recording], *, clips: 
     write_text(folder / "utterances.tsv", "\n".join(rows) + "\n")
 
 
-def write_acl_6060(folder: Path, split: str, talks: Sequence[Recording]) -> None:
+def write_acl_6060(folder: Path, split: str, talks: Sequence[SyntheticRecording]) -> None:
     """Write one split (`dev` or `eval`) in the layout of ACL 60/60: talks, gold cuts, text and xml."""
     gold, text, xml = (folder / part for part in ("segmented_wavs/gold", "text/txt", "text/xml"))
     for part in (folder / "full_wavs", gold, text, xml):
@@ -54,16 +54,16 @@ def write_acl_6060(folder: Path, split: str, talks: Sequence[Recording]) -> None
 def write_testset(
     data: Path,
     name: str,
-    recordings: Sequence[Recording],
+    recordings: Sequence[SyntheticRecording],
     languages: Sequence[str],
     *,
     fixed: bool,
-    listed: Sequence[Sequence[Line]] | None = None,
+    listed: Sequence[Sequence[PlacedSentence]] | None = None,
     suffixes: bool,
 ) -> None:
-    """Write a blind test set to `testsets/` and what its organisers keep to `references/`.
+    """Write a blind test set to `testsets/` and its references to `references/`.
 
-    fixed: the organisers give the segmentation. listed: per recording the lines that are to be translated; None for
+    fixed: the organisers give the segmentation. listed: per recording the sentences that are to be translated; None for
     all. suffixes: FILE_ORDER names the files with `.wav` (both ways are in use).
     """
     blind, kept = data / "testsets" / name, data / "references" / name
@@ -82,21 +82,21 @@ def write_testset(
     ]
     for path in [kept, blind] if fixed else [kept]:
         write_segments(path / "segments.yaml", segments)
-    said = [line for lines in chosen for line in lines]
-    write_text(kept / "en.txt", "".join(line.sentence.source + "\n" for line in said))
+    spoken = [line for lines in chosen for line in lines]
+    write_text(kept / "en.txt", "".join(line.sentence.source + "\n" for line in spoken))
     for language in languages:
-        write_text(kept / f"en-{language}.txt", "".join(line.sentence.targets[language] + "\n" for line in said))
+        write_text(kept / f"en-{language}.txt", "".join(line.sentence.targets[language] + "\n" for line in spoken))
 
 
-def _text(line: Line, language: str) -> str:
+def _text(line: PlacedSentence, language: str) -> str:
     return line.sentence.source if language == "en" else line.sentence.targets[language]
 
 
-def _lines(talks: Sequence[Recording], language: str) -> str:
+def _lines(talks: Sequence[SyntheticRecording], language: str) -> str:
     return "".join(_text(line, language) + "\n" for talk in talks for line in talk.lines)
 
 
-def _xml(split: str, talks: Sequence[Recording], language: str) -> str:
+def _xml(split: str, talks: Sequence[SyntheticRecording], language: str) -> str:
     """Return the text as the xml of the evaluation campaigns; segments are counted through the whole split."""
     kind = "srcset" if language == "en" else "refset"
     target = "" if language == "en" else f' trglang="{_XML_NAMES[language]}" refid="ref"'

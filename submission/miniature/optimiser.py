@@ -1,13 +1,13 @@
-"""Muon for the matrices and AdamW for the rest, shared among a few single-threaded processes.
+"""Muon for the matrices and AdamW for the rest, divided among a few single-threaded processes.
 
 Why not `torch.optim.Muon`: it orthogonalises one matrix at a time in bfloat16, which a processor without
 bfloat16 arithmetic emulates. Here matrices of one shape are orthogonalised together in float32 (three times
-faster on such a machine), and the processes of a team divide the matrices among themselves. The mathematics
+faster on such a machine), and the processes divide the matrices among themselves. The mathematics
 is Keller Jordan's Muon (kellerjordan.github.io/posts/muon): Nesterov momentum, five Newton-Schulz steps, a
 step scaled by sqrt(rows / columns).
 
 Why processes and not threads: on a machine that is busy with other work, two OpenMP threads wait for each
-other at every operation and can be slower than one; processes meet only twice per step.
+other at every operation and can be slower than one; processes synchronise only twice per step.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ BARRIER_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Team:
-    """One process's place among those that train together, and the memory that they share."""
+class ProcessGroup:
+    """One process' rank among those that train together, and the memory that they share."""
 
     rank: int
     size: int
     board: torch.Tensor
     """Shared float32 [size, elements]: each process writes its own row."""
     barrier: Barrier | None
-    """None for a team of one."""
+    """None for a single process."""
 
     def total(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum of every process's vector, the same bits everywhere: float32 [elements]."""
@@ -47,9 +47,9 @@ class Team:
         return result
 
 
-def alone() -> Team:
-    """Return the team of one process."""
-    return Team(rank=0, size=1, board=torch.empty(1, 0), barrier=None)
+def single_process() -> ProcessGroup:
+    """Return the group of one process."""
+    return ProcessGroup(rank=0, size=1, board=torch.empty(1, 0), barrier=None)
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Muon:
-    """Muon over 2-D parameters, their orthogonalisation divided among the processes of a team."""
+    """Muon over 2-D parameters, their orthogonalisation divided among the processes of a group."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], momentum: float, weight_decay: float) -> None:
         self.parameters = list(parameters)
@@ -76,20 +76,20 @@ class Muon:
         self.weight_decay = weight_decay
         self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
 
-    def step(self, learning_rate: float, team: Team) -> None:
+    def step(self, learning_rate: float, processes: ProcessGroup) -> None:
         """Move every parameter that has a gradient; gradients must already be the same in every process."""
         live = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, index in enumerate(live):
             self.velocity[index].lerp_(self.parameters[index].grad, 1 - self.momentum)
-            if place % team.size == team.rank:
+            if place % processes.size == processes.rank:
                 by_shape[tuple(self.parameters[index].shape)].append(index)
         updates = {index: torch.zeros_like(self.parameters[index]) for index in live}
         for indices in by_shape.values():
             looked_ahead = [self.parameters[index].grad.lerp(self.velocity[index], self.momentum) for index in indices]
             for index, update in zip(indices, orthogonalise(torch.stack(looked_ahead)), strict=True):
                 updates[index] = update
-        flat = team.total(torch.cat([updates[index].reshape(-1) for index in live]))
+        flat = processes.total(torch.cat([updates[index].reshape(-1) for index in live]))
         pieces = flat.split([self.parameters[index].numel() for index in live])
         with torch.no_grad():
             for index, piece in zip(live, pieces, strict=True):
@@ -111,13 +111,13 @@ class Optimiser:
         self.muon = Muon(hidden, momentum=0.95, weight_decay=weight_decay)
         self.adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
 
-    def step(self, scale: float, team: Team) -> None:
-        """Average the team's gradients, move every parameter at `scale` times its rate, and clear the gradients."""
+    def step(self, scale: float, processes: ProcessGroup) -> None:
+        """Average the group's gradients, move every parameter at `scale` times its rate, and clear the gradients."""
         live = [parameter for parameter in self.parameters if parameter.grad is not None]
-        flat = team.total(torch.cat([parameter.grad.reshape(-1) for parameter in live])) / team.size
+        flat = processes.total(torch.cat([parameter.grad.reshape(-1) for parameter in live])) / processes.size
         for parameter, piece in zip(live, flat.split([p.numel() for p in live]), strict=True):
             parameter.grad.copy_(piece.view_as(parameter))
-        self.muon.step(self.muon_rate * scale, team)
+        self.muon.step(self.muon_rate * scale, processes)
         for group in self.adam.param_groups:
             group["lr"] = self.adam_rate * scale
         self.adam.step()
@@ -133,7 +133,7 @@ def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
 def rate_scale(step: int, steps: int, *, warm_up: int = 20, flat_share: float = 0.4) -> float:
     """Return the learning rate's factor: up in `warm_up` steps, level, then straight down to zero at the end.
 
-    The way down matters: most of the quality comes in its second half.
+    Most of the quality comes in the second half of the decay.
     """
     rising = (step + 1) / warm_up
     falling = (steps - step) / (steps * (1 - flat_share))

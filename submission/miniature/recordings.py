@@ -1,8 +1,8 @@
-"""Recordings of the miniature: who says what, with which pauses, in what room; and where each sentence lies.
+"""Synthesise the miniature's recordings: sentences, voices, pauses, environment, and the position of each sentence.
 
-A session is a plan (data), a recording is its result: 16-bit samples and the places of its sentences, so that a cut
-of a recording is exactly the samples that lie there. What is random about a session comes from its name and the
-seed alone; only the sentences depend on what was recorded before, for none is ever said twice.
+A session is a plan (data), a recording is its result: 16-bit samples and the positions of its sentences, so that a
+gold segment is exactly the samples at its positions. Random numbers depend on the session's name and the seed alone;
+only the sentences depend on the sessions recorded before, since no sentence is used twice.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from submission.miniature.voice import speak, voice_named
 from submission.text.segments import SAMPLE_RATE
 
 LONGEST_SECONDS = 6.4
-"""No sentence is longer when it is spoken, so that all fit the 8 s that the model hears at once."""
+"""No sentence is longer when it is spoken, so that all fit the 8 s window of the model."""
 
 POOL = 50
-"""Sentences drawn at first per domain and split; the pool doubles when they are used up."""
+"""Sentences generated at first per domain and split; the pool doubles when they are used up."""
 
-Room = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Environment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-# --- rooms
+# --- environments
 
 
 def quiet(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return speech in a still room (noise 30 to 45 dB below it)."""
+    """Return speech in a quiet room (noise 30 to 45 dB below it)."""
     return acoustics.add_noise(wave, rng.uniform(30, 45), rng)
 
 
@@ -68,14 +68,14 @@ def _fast_length(samples: int) -> int:
     return -(-samples // step) * step
 
 
-ROOMS: tuple[Room, ...] = (quiet, noisy, crowded, musical, telephone)
+ENVIRONMENTS: tuple[Environment, ...] = (quiet, noisy, crowded, musical, telephone)
 
 
-# --- what is said
+# --- sentences and sessions
 
 
-class Scripts:
-    """Sentences of every domain and split, each handed out once."""
+class SentencePool:
+    """Sentences of every domain and split, each returned once."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -86,7 +86,7 @@ class Scripts:
         """Return the next sentence."""
         key = domain, split
         used, pool = self._used.get(key, 0), self._pools.get(key, [])
-        if used == len(pool):  # drawing more gives the same sentences first
+        if used == len(pool):  # a larger pool begins with the same sentences
             self._pools[key] = sentences(domain, max(POOL, 2 * used), seed=self._seed, split=split)
         self._used[key] = used + 1
         return self._pools[key][used]
@@ -94,28 +94,28 @@ class Scripts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What is to be recorded."""
+    """The plan of a recording."""
 
     name: str
     """File name without `.wav`; the session's random numbers depend on it."""
     domains: tuple[str, ...]
-    """What is talked about, in turn."""
+    """Domains of the sentences, in turn."""
     voices: tuple[str, ...]
-    """Who talks, in turn."""
+    """Speakers of the sentences, in turn."""
     lines: int
-    """How many sentences."""
-    room: Room
+    """Number of sentences."""
+    environment: Environment
     split: Split = "heldout"
     pauses_seconds: tuple[float, float] = (0.5, 1.7)
     """Shortest and longest pause before, between and after sentences."""
     speed: float = 1.0
     """Factor on the voices' words per minute."""
     longest_words: int = 15
-    """Longer sentences are not said."""
+    """Longer sentences are skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class PlacedSentence:
     """A sentence in a recording, in samples at 16 kHz; `end` is exclusive."""
 
     sentence: Sentence
@@ -124,24 +124,24 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """What came of a session."""
+class SyntheticRecording:
+    """The samples of a session and the positions of its sentences."""
 
     name: str
     """File name, with `.wav`."""
     samples: np.ndarray
     """int16 [samples], mono, 16 kHz."""
-    lines: tuple[Line, ...]
+    lines: tuple[PlacedSentence, ...]
 
-    def cut(self, line: Line) -> np.ndarray:
+    def cut(self, line: PlacedSentence) -> np.ndarray:
         """Return the samples of one line."""
         return self.samples[line.start : line.end]
 
 
-def record(session: Session, scripts: Scripts, seed: int, tick: Callable[[float], None]) -> Recording:
+def record(session: Session, pool: SentencePool, seed: int, tick: Callable[[float], None]) -> SyntheticRecording:
     """Return the recording of a session; `tick` is called once per sentence.
 
-    Sentences that are too long are passed over.
+    Sentences that are too long are skipped.
     """
     rng = np.random.default_rng([seed, zlib.crc32(session.name.encode("utf-8"))])
     waves: list[np.ndarray] = []
@@ -149,7 +149,7 @@ def record(session: Session, scripts: Scripts, seed: int, tick: Callable[[float]
     speakers = [_varied(name, session.speed, rng) for name in session.voices]
     while len(said) < session.lines:
         turn = len(said)
-        sentence = scripts.take(session.domains[turn % len(session.domains)], session.split)
+        sentence = pool.take(session.domains[turn % len(session.domains)], session.split)
         if len(sentence.source.split(" ")) > session.longest_words:
             continue
         wave = speak(sentence.spoken, speakers[turn % len(speakers)])
@@ -160,15 +160,16 @@ def record(session: Session, scripts: Scripts, seed: int, tick: Callable[[float]
         tick(1)
     pauses = rng.uniform(*session.pauses_seconds, len(said) + 1)
     wave, places = acoustics.concatenate(waves, [float(pause) for pause in pauses])
-    heard = acoustics.limit(acoustics.gain(session.room(wave, rng), rng.uniform(-6, 0)))
+    recorded = acoustics.limit(acoustics.gain(session.environment(wave, rng), rng.uniform(-6, 0)))
     lines = tuple(
-        Line(sentence=sentence, start=start, end=end) for sentence, (start, end) in zip(said, places, strict=True)
+        PlacedSentence(sentence=sentence, start=start, end=end)
+        for sentence, (start, end) in zip(said, places, strict=True)
     )
-    return Recording(name=f"{session.name}.wav", samples=pcm(heard), lines=lines)
+    return SyntheticRecording(name=f"{session.name}.wav", samples=pcm(recorded), lines=lines)
 
 
 def _varied(name: str, speed: float, rng: np.random.Generator):
-    """Return a voice on one day: a little faster or slower, higher or lower."""
+    """Return a voice at a slightly different speed and pitch."""
     voice = voice_named(name)
     words_per_minute = round(voice.words_per_minute * speed) + int(rng.integers(-8, 9))
     return dataclasses.replace(voice, words_per_minute=words_per_minute, pitch=voice.pitch + int(rng.integers(-4, 5)))
@@ -179,18 +180,18 @@ def jingle(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return pcm(acoustics.limit(acoustics.music(round(seconds * SAMPLE_RATE), rng) * 0.1))
 
 
-def spliced(name: str, pieces: Sequence[Recording | np.ndarray]) -> Recording:
+def spliced(name: str, pieces: Sequence[SyntheticRecording | np.ndarray]) -> SyntheticRecording:
     """Return recordings and sounds (int16 [samples]) one after the other as one recording."""
-    lines: list[Line] = []
+    lines: list[PlacedSentence] = []
     position = 0
-    samples = [piece.samples if isinstance(piece, Recording) else piece for piece in pieces]
+    samples = [piece.samples if isinstance(piece, SyntheticRecording) else piece for piece in pieces]
     for piece, wave in zip(pieces, samples, strict=True):
-        if isinstance(piece, Recording):
+        if isinstance(piece, SyntheticRecording):
             lines += [
                 dataclasses.replace(line, start=position + line.start, end=position + line.end) for line in piece.lines
             ]
         position += len(wave)
-    return Recording(name=f"{name}.wav", samples=np.concatenate(samples), lines=tuple(lines))
+    return SyntheticRecording(name=f"{name}.wav", samples=np.concatenate(samples), lines=tuple(lines))
 
 
 def pcm(wave: np.ndarray) -> np.ndarray:

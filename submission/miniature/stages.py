@@ -10,9 +10,9 @@ from submission.store.store import StageFunction
 
 def data(options: dict[str, Any], inputs: dict[str, Path], out: Path) -> None:
     """Write the data folder; the inputs are the shipped models, `base` and `shas`."""
-    from submission.miniature.dataset import deliver
+    from submission.miniature.dataset import write_data_folder
 
-    deliver(out, options["model"], inputs, seed=options["seed"])
+    write_data_folder(out, options["model"], inputs, seed=options["seed"])
 
 
 STAGES: dict[str, StageFunction] = {"data": data}

@@ -1,12 +1,12 @@
-"""Batches and losses of the forge: what one step of training computes.
+"""Compute the batches and losses of one training step of the base model.
 
 Two things differ from calling the model on batches that the processor makes, and neither changes the
 mathematics:
 
-- The processor pads every recording to the full window. Here a batch is as long as its longest recording; the
-padding is masked either way, and a test holds that both give the same encoder output. - Both translations of
-a recording are learned from one pass: the audio comes first in the prompt, so German and Chinese continue the
-same prefix, each blind to the other by the attention mask, each with the positions it has alone.
+- The processor pads every recording to the full window. Here a batch is as long as its longest recording; the padding
+  is masked either way, and a test checks that both give the same encoder output.
+- Both translations of a recording are trained in one pass: the audio comes first in the prompt, so German and Chinese
+  continue the same prefix, separated by the attention mask, each with the positions it has alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from submission.miniature.curriculum import Example, Features
+from submission.miniature.curriculum import Features, TrainingExample
 from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT
 
 BLANK = 0
@@ -29,8 +29,8 @@ POOL_BATCHES = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Recordings of about the same length with what they say and what they mean."""
+class TrainingBatch:
+    """Recordings of similar length with their words, letters and translations."""
 
     mel: torch.Tensor
     """float32 [batch, bins, frames]; frames past a recording's end hold its quietest value."""
@@ -49,17 +49,17 @@ class Batch:
 class TrainingSet:
     """Everything that batches are made from: features, word list, token ids."""
 
-    def __init__(self, lessons: Sequence[Example], features: Features, tokenizer, window_frames: int) -> None:
+    def __init__(self, examples: Sequence[TrainingExample], features: Features, tokenizer, window_frames: int) -> None:
         self.features = features
         self.window_frames = window_frames
         self.frames = None  # opened by the process that reads it: sending a mapping would copy it
-        self.vocabulary = sorted({word for lesson in lessons for word in lesson.words})
+        self.vocabulary = sorted({word for example in examples for word in example.words})
         number = {word: place + 1 for place, word in enumerate(self.vocabulary)}
-        self.words = [[number[word] for word in lesson.words] for lesson in lessons]
-        self.letters = [[LETTERS.index(letter) + 1 for letter in " ".join(lesson.words)] for lesson in lessons]
+        self.words = [[number[word] for word in example.words] for example in examples]
+        self.letters = [[LETTERS.index(letter) + 1 for letter in " ".join(example.words)] for example in examples]
         end = tokenizer.convert_tokens_to_ids(END)
         self.targets = [
-            [[*tokenizer(lesson.targets[code])["input_ids"], end] for code in LANGUAGES] for lesson in lessons
+            [[*tokenizer(example.targets[code])["input_ids"], end] for code in LANGUAGES] for example in examples
         ]
         before, _, after = PROMPT.partition(AUDIO)
         self.before = tokenizer(before)["input_ids"]
@@ -77,10 +77,10 @@ class TrainingSet:
             pool = pool[np.argsort(lengths[pool], kind="stable")]
             result += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
         if not result:
-            raise ValueError(f"{len(order)} recordings make no batch of {size}")
+            raise ValueError(f"{len(order)} recordings are fewer than a batch of {size}")
         return [result[index] for index in rng.permutation(len(result))]
 
-    def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
+    def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> TrainingBatch:
         """Return a batch; with a generator, bands and moments of each recording are masked (SpecAugment)."""
         if self.frames is None:
             self.frames = self.features.open()
@@ -94,8 +94,8 @@ class TrainingSet:
             row[:] = quietest
             row[: len(piece)] = piece
             if rng is not None:
-                mask_some(row[: self.features.counts[index]], quietest, rng)
-        return Batch(
+                mask_bands_and_frames(row[: self.features.counts[index]], quietest, rng)
+        return TrainingBatch(
             mel=torch.from_numpy(mel).transpose(1, 2).contiguous(),
             frames=torch.from_numpy(self.features.counts[indices]),
             words=[self.words[index] for index in indices],
@@ -105,7 +105,7 @@ class TrainingSet:
         )
 
 
-def mask_some(frames: np.ndarray, value: float, rng: np.random.Generator) -> None:
+def mask_bands_and_frames(frames: np.ndarray, value: float, rng: np.random.Generator) -> None:
     """Overwrite up to ten neighbouring bands and, twice, up to eight neighbouring frames, in place."""
     bands = int(rng.integers(0, 11))
     start = int(rng.integers(0, frames.shape[1] - bands))
@@ -129,30 +129,30 @@ def fine_positions(frames: torch.Tensor) -> torch.Tensor:
 def encode(tower: torch.nn.Module, mel: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the encoder's output [batch, frames / 4, width], and before pooling [batch, frames / 2, width].
 
-    The same steps as `Qwen2AudioEncoder.forward`, which insists on the full window. mel is float32
+    The same steps as `Qwen2AudioEncoder.forward`, which requires the full window. mel is float32
     [batch, bins, frames] with the frame count a multiple of four; what lies past a recording's end is masked.
     """
     hidden = F.gelu(tower.conv2(F.gelu(tower.conv1(mel)))).transpose(1, 2)
     positions = hidden.shape[1]
     hidden = hidden + tower.embed_positions.weight[:positions]
-    heard = torch.arange(positions)[None, :] < fine_positions(frames)[:, None]
-    mask = torch.zeros(heard.shape).masked_fill(~heard, torch.finfo(torch.float32).min)[:, None, None, :]
+    valid = torch.arange(positions)[None, :] < fine_positions(frames)[:, None]
+    mask = torch.zeros(valid.shape).masked_fill(~valid, torch.finfo(torch.float32).min)[:, None, None, :]
     for layer in tower.layers:
         hidden = layer(hidden, mask)
     pooled = F.avg_pool1d(hidden.transpose(1, 2), 2, stride=2).transpose(1, 2)
     return tower.layer_norm(pooled), tower.layer_norm(hidden)
 
 
-def listening_losses(
+def ctc_losses(
     word_head: torch.nn.Linear,
     letter_head: torch.nn.Linear,
     encoded: tuple[torch.Tensor, torch.Tensor],
-    batch: Batch,
+    batch: TrainingBatch,
 ) -> dict[str, torch.Tensor]:
     """Return the connectionist temporal classification losses, per word and per letter.
 
     Words are recognised in the pooled output (one vector in 80 ms), letters before pooling (one in 40 ms, since 80 ms
-    can hold two). The letters show the way: words alone take twice the steps.
+    can hold two). With letters, recognition takes half the steps that words alone take.
     """
     pooled, fine = encoded
     return {
@@ -170,8 +170,8 @@ def ctc_loss(scores: torch.Tensor, lengths: torch.Tensor, symbols: list[list[int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How recordings and both their translations lie in one batch of sequences."""
+class SequenceLayout:
+    """Token sequences of a batch: each recording followed by both of its translations."""
 
     ids: torch.Tensor
     """int64 [batch, length]"""
@@ -180,12 +180,12 @@ class Layout:
     branch: torch.Tensor
     """int64 [batch, length]: 0 audio, then 1, 2, … by language; -1 padding."""
     predicting: torch.Tensor
-    """int64 [tokens]: places in the flattened batch whose next token is learned."""
+    """int64 [tokens]: places in the flattened batch whose next token is predicted."""
     labels: torch.Tensor
     """int64 [tokens]"""
 
 
-def lay_out(batch: Batch, before: list[int], audio_id: int) -> Layout:
+def lay_out(batch: TrainingBatch, before: list[int], audio_id: int) -> SequenceLayout:
     """Return the sequences of a batch: audio, then for each language its prompt and its translation."""
     rows, places, branches, predicting, labels = [], [], [], [], []
     for count, targets in zip(audio_tokens(batch.frames).tolist(), batch.targets, strict=True):
@@ -211,25 +211,25 @@ def lay_out(batch: Batch, before: list[int], audio_id: int) -> Layout:
         for name, (table, value) in pad.items()
     }
     flat = [row * length + place for row, marks in enumerate(predicting) for place in marks]
-    return Layout(**filled, predicting=torch.tensor(flat), labels=torch.tensor(labels))
+    return SequenceLayout(**filled, predicting=torch.tensor(flat), labels=torch.tensor(labels))
 
 
 def attention_mask(branch: torch.Tensor) -> torch.Tensor:
-    """Return the additive mask float32 [batch, 1, length, length]: causal, and each language blind to the other."""
+    """Return the additive mask, float32 [batch, 1, length, length]: causal, no attention between the languages."""
     length = branch.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
     return torch.zeros(seen.shape).masked_fill(~(causal & seen), torch.finfo(torch.float32).min)[:, None]
 
 
-def translation_loss(model, encoded: torch.Tensor, batch: Batch, school: TrainingSet) -> torch.Tensor:
+def translation_loss(model, encoded: torch.Tensor, batch: TrainingBatch, training_set: TrainingSet) -> torch.Tensor:
     """Return the cross-entropy per target token over both languages, given the encoder's output."""
-    layout = lay_out(batch, school.before, school.audio_id)
+    layout = lay_out(batch, training_set.before, training_set.audio_id)
     embedded = model.get_input_embeddings()(layout.ids)
     counts = audio_tokens(batch.frames)
-    heard = torch.arange(encoded.shape[1])[None, :] < counts[:, None]
-    audio = model.model.multi_modal_projector(encoded)[heard]
-    embedded = embedded.masked_scatter((layout.ids == school.audio_id)[..., None], audio)
+    valid = torch.arange(encoded.shape[1])[None, :] < counts[:, None]
+    audio = model.model.multi_modal_projector(encoded)[valid]
+    embedded = embedded.masked_scatter((layout.ids == training_set.audio_id)[..., None], audio)
     hidden = model.model.language_model(
         inputs_embeds=embedded,
         attention_mask=attention_mask(layout.branch),

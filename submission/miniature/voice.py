@@ -1,4 +1,4 @@
-"""The voice: espeak-ng from the pip package `espeakng-loader`, the same samples for the same text, always.
+"""Synthesise speech with espeak-ng from the package `espeakng-loader`: the same samples for the same text, always.
 
 espeak-ng keeps state between sentences (phases of flutter, filters) that `espeak_Terminate` does not reset: the same
 sentence comes out a few samples longer or shorter after another one. And it seeds the noise of breathing voices by the
@@ -49,7 +49,7 @@ class Voice:
     pitch_range: int = 50
     """Liveliness of the intonation, from 0 (monotone) to 99."""
     split: Split = "train"
-    """Whether the base model heard this speaker in training, or never."""
+    """Whether the base model is trained on this speaker."""
 
     @property
     def espeak_name(self) -> str:
@@ -79,7 +79,7 @@ VOICES = (
     Voice(name="susan", accent="en-us", variant="f5", words_per_minute=195, pitch=62, split="heldout"),
     Voice(name="terry", accent="en", variant="m5", words_per_minute=200, pitch=43, split="heldout"),
 )
-"""Twelve speakers of training, eight held-out ones: six with accents that training never has, two without."""
+"""Twelve training speakers, eight held-out ones: six with accents that training does not have, two without."""
 
 
 def voices(split: Split) -> tuple[Voice, ...]:

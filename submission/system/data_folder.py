@@ -30,6 +30,7 @@ from submission.store.digests import (
 )
 from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign
+from submission.system.corpus_formats import ACL_6060, CORPUS_FORMATS
 from submission.system.recipe import Recipe
 
 OPEN_TESTSET = "ACL6060"
@@ -43,40 +44,8 @@ MINIATURE = Path(__file__).parents[1] / "miniature"
 SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
 """What ships with the repository and is copied into the miniature's data folder."""
 
-ACL_6060 = "https://aclanthology.org/2023.iwslt-1.2 (the archive `2/acl_6060`)"
 TRACK = "https://iwslt.org/2026/compression"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How the folder of a corpus looks."""
-
-    holds: tuple[str, ...]
-    """Files or patterns that must be there, at any depth."""
-    get: str
-    """How to get it; `FOLDER` stands for the folder."""
-
-
-GOLD = ("segmented_wavs/gold/*.wav", "text/*/ACL.6060.*.en-xx.en.*")
-FORMATS_READ = {
-    "acl6060": Layout(holds=GOLD, get=f"one split of ACL 60/60, {ACL_6060}"),
-    "acl6060-full": Layout(holds=("full_wavs/*.wav", *GOLD), get=f"one split of ACL 60/60, {ACL_6060}"),
-    "covost2": Layout(
-        holds=("covost_v2.en_*.tsv", "*.mp3"),
-        get="CoVoST 2 (https://github.com/facebookresearch/covost): covost_v2.en_*.tsv, with clips/ and validated.tsv "
-        "of Common Voice 4, English (https://commonvoice.mozilla.org)",
-    ),
-    "europarl-st": Layout(
-        holds=("segments.lst", "*.m4a"),
-        get="tar -xf v1.1.tar.gz -C FOLDER, of Europarl-ST v1.1 (https://mllp.upv.es/europarl-st)",
-    ),
-    "plain": Layout(
-        holds=("utterances.tsv", "audio/*"),
-        get="the plain layout: audio/ and utterances.tsv with the columns id, audio, start, end, recording, source, "
-        "de, zh (start and end in samples at 16 kHz, empty for the whole file)",
-    ),
-}
-"""Layouts of corpora, all of which `train` reads."""
 
 COMET_HPARAMS, COMET_CHECKPOINT, COMET_ENCODER = "hparams.yaml", "checkpoints/model.ckpt", "encoder"
 """Files of a COMET checkpoint as it is published, and the folder of its encoder's tokenizer and configuration."""
@@ -130,10 +99,10 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
         )
         parts.append(Required(part=CLASSIFIER, holds=("config.json", "model.safetensors"), get=get))
     for source in recipe.corpus.sources:
-        layout = FORMATS_READ[source.format]
+        corpus_format = CORPUS_FORMATS[source.format]
         if source.part not in {part.part for part in parts}:
-            get = layout.get.replace("FOLDER", f"DIR/{source.part}")
-            parts.append(Required(part=source.part, holds=layout.holds, get=get))
+            get = corpus_format.get.replace("FOLDER", f"DIR/{source.part}")
+            parts.append(Required(part=source.part, holds=source.files or corpus_format.holds, get=get))
     for testset in campaign.testsets:
         # Which files are its recordings, of whatever format, is what FILE_ORDER says.
         holds = ("FILE_ORDER",) + (("*.y*ml",) if testset.segmentation == "given" else ())

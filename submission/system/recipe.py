@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from submission.errors import UserError
 from submission.model.codecs import Codec, parse_codec
+from submission.system.corpus_formats import CORPUS_FORMATS
 from submission.system.registry import SEGMENTATION_METHODS, SegmentationMethod, SegmentationName
+from submission.system.schema import nearest
 
 
 def _require(condition: bool, message: str) -> None:
@@ -37,12 +39,18 @@ class Source:
 
     name: str
     """What reports and utterances call it."""
-    format: Literal["acl6060", "acl6060-full", "covost2", "europarl-st", "plain"]
-    """Layout of the folder."""
+    format: str
+    """Layout of the folder, a name in `submission.system.corpus_formats`."""
     folder: str = ""
     """Where it lies below the data folder; empty for `corpora/<name>`."""
     utterances: dict[str, int] = field(default_factory=dict)
     """Target language -> how many of its utterances come from this corpus; the other corpora share the rest."""
+    files: tuple[str, ...] = ()
+    """Format hub: files or patterns below the folder, `data/train-*.parquet`."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Format hub: `audio`, `source` and, where the dataset has them, `id` and `recording` -> name of the column."""
+    targets: dict[str, str] = field(default_factory=dict)
+    """Format hub: target language -> name of the column of its translations."""
 
     def __post_init__(self) -> None:
         plain = self.name and "/" not in self.name and self.name not in (".", "..")
@@ -50,6 +58,25 @@ class Source:
         place = PurePosixPath(self.folder)
         inside = not place.is_absolute() and ".." not in place.parts
         _require(inside, f"folder: {self.folder!r} leaves the data folder; name a folder below it")
+        known = self.format in CORPUS_FORMATS
+        _require(known, f"format: {self.format!r} is unknown; {nearest(self.format, CORPUS_FORMATS)}")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Require the options that the format reads, and refuse those that it would ignore."""
+        read = CORPUS_FORMATS[self.format].options
+        for name in ("files", "columns", "targets"):
+            given = bool(getattr(self, name))
+            _require(name in read or not given, f"{name}: format {self.format!r} reads no such option; leave it out")
+            _require(name not in read or given, f"{name}: missing, which format {self.format!r} needs; add it")
+        for pattern in self.files:
+            place = PurePosixPath(pattern)
+            inside = not place.is_absolute() and ".." not in place.parts
+            _require(inside, f"files: {pattern!r} leaves the corpus folder; name files below it")
+        if unknown := sorted(self.columns.keys() - {"audio", "source", "id", "recording"}):
+            _require(False, f"columns.{unknown[0]}: unknown; known: audio, source, id, recording")
+        if self.columns and (missing := sorted({"audio", "source"} - self.columns.keys())):
+            _require(False, f'columns.{missing[0]}: missing; write {missing[0]} = "name of the column"')
 
     @property
     def part(self) -> str:
@@ -59,7 +86,7 @@ class Source:
     @property
     def is_acl6060(self) -> bool:
         """Whether it is ACL 60/60, the only data of the constrained condition."""
-        return self.format in ("acl6060", "acl6060-full")
+        return CORPUS_FORMATS[self.format].is_acl6060
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

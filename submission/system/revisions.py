@@ -6,7 +6,7 @@ REVISIONS = {
     "data": 2,
     "corpus": 3,
     "finetune": 3,
-    "merge": 2,
+    "merge": 3,
     "sensitivity": 2,
     "awq": 2,
     "quantize": 3,

@@ -1,4 +1,4 @@
-"""The miniature's data folder: every layout is read by the rooms that read the real one."""
+"""The miniature's data folder: every layout is read by the packages that read the real one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from evaluate.scoring.references import find_gold_references, find_references
 from segment.classifier.training_data import read_labelled
 from segment.testset import find_segments_file, read_given, read_testset
 from submission.errors import UserError
-from submission.miniature.dataset import FULL, Volume, deliver
+from submission.miniature.dataset import FULL, DataSize, write_data_folder
 from submission.miniature.language import split_of
-from submission.miniature.recordings import LONGEST_SECONDS, Scripts
+from submission.miniature.recordings import LONGEST_SECONDS, SentencePool
 from submission.runtime.audio import duration_samples
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED, missing_parts, required_parts
+from submission.system.recipe import Source
 from submission.system.recipe_files import read_recipe
 from submission.system.system import System
 from submission.text.segments import SAMPLE_RATE, read_segments
 from train.corpora.formats import reader_of
 
-SMALL = Volume(clips=8, recordings=2, most_lines=2)
+SMALL = DataSize(clips=8, recordings=2, most_lines=2)
 CAMPAIGN = read_campaign("miniature")
 TESTSETS = {testset.name: testset.segmentation for testset in CAMPAIGN.testsets}
 LANGUAGES = ("de", "zh")
@@ -40,17 +41,17 @@ def shipped() -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, shipped) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    deliver(folder, CAMPAIGN.model.name, shipped, volume=SMALL)
+    write_data_folder(folder, CAMPAIGN.model.name, shipped, volume=SMALL)
     return folder
 
 
 def test_the_same_arguments_give_the_same_bytes(data, shipped, tmp_path):
-    deliver(tmp_path, CAMPAIGN.model.name, shipped, volume=SMALL)
+    write_data_folder(tmp_path, CAMPAIGN.model.name, shipped, volume=SMALL)
     assert tree_digest(tmp_path) == tree_digest(data)
 
 
 def test_another_seed_says_something_else():
-    first, second = (Scripts(seed).take("talks", "heldout") for seed in (1, 2))
+    first, second = (SentencePool(seed).take("talks", "heldout") for seed in (1, 2))
     assert first.source != second.source
 
 
@@ -61,18 +62,20 @@ def test_nothing_that_the_system_reads_is_missing(data, tmp_path):
     assert given.missing() == []
 
 
-def test_models_are_delivered_without_the_report_of_their_making(data):
+def test_models_are_copied_without_the_report_of_their_training(data):
     assert [path.name for path in sorted((data / "models").iterdir())] == [CAMPAIGN.model.name, "shas"]
     there = {path.name for path in SHIPPED["base"].iterdir()}
-    delivered = {path.name for path in (data / "models" / CAMPAIGN.model.name).iterdir()}
-    assert there - delivered == {"README.md", "forge.json"}
+    copied = {path.name for path in (data / "models" / CAMPAIGN.model.name).iterdir()}
+    assert there - copied == {"README.md", "forge.json"}
 
 
-def test_a_model_that_was_never_forged_is_named_with_its_command_before_anything_is_written(tmp_path, shipped):
-    with pytest.raises(UserError, match=r"holds no forged model; make it with `python -m submission\.miniature forge`"):
-        deliver(tmp_path / "out", "m", shipped | {"base": tmp_path / "nothing"}, volume=SMALL)
+def test_a_model_that_was_never_trained_is_named_with_its_command_before_anything_is_written(tmp_path, shipped):
+    with pytest.raises(
+        UserError, match=r"holds no trained model; train it with `python -m submission\.miniature forge`"
+    ):
+        write_data_folder(tmp_path / "out", "m", shipped | {"base": tmp_path / "nothing"}, volume=SMALL)
     with pytest.raises(UserError, match=r"python -m segment train"):
-        deliver(tmp_path / "out", "m", shipped | {"shas": tmp_path / "nothing"}, volume=SMALL)
+        write_data_folder(tmp_path / "out", "m", shipped | {"shas": tmp_path / "nothing"}, volume=SMALL)
     assert not (tmp_path / "out").exists()
 
 
@@ -88,7 +91,7 @@ def test_every_wav_is_mono_16_bit_at_16_khz_and_never_clips(data):
 
 @pytest.mark.parametrize("name", ["talks", "recordings"])
 def test_corpora_are_plain_ones_with_sentences_of_training(data, name):
-    found = list(reader_of("plain")(data / "corpora" / name, LANGUAGES))
+    found = list(reader_of(Source(name=name, format="plain"))(data / "corpora" / name, LANGUAGES))
     assert len(found) == {"talks": SMALL.clips, "recordings": SMALL.recordings * SMALL.most_lines}[name]
     assert len({candidate.id for candidate in found}) == len(found)
     for candidate in found:
@@ -110,7 +113,7 @@ def test_the_segmenter_can_learn_from_the_long_recordings(data):
 @pytest.mark.parametrize("split, talks", [("dev", 5), ("eval", 4)])
 def test_acl_6060_has_gold_segments_that_are_exact_cuts_in_the_order_of_its_text(data, split, talks):
     folder = data / "acl_6060" / split
-    found = list(reader_of("acl6060")(folder, LANGUAGES))
+    found = list(reader_of(Source(name="acl", format="acl6060"))(folder, LANGUAGES))
     order = (folder / "FILE_ORDER").read_text("utf-8").split()
     assert len(order) == talks and order != sorted(order)
     assert list(dict.fromkeys(candidate.recording for candidate in found)) == [f"{name}.wav" for name in order]
@@ -157,16 +160,16 @@ def test_given_segments_are_those_of_the_references(data):
         assert given == (data / "references" / name / "segments.yaml").read_bytes()
 
 
-def test_the_broadcast_is_one_recording_of_which_only_parts_are_asked_for(data):
+def test_the_broadcast_is_one_recording_of_which_only_parts_are_listed(data):
     folder = data / "testsets" / "BUSINESSNEWS"
     testset = read_testset(folder)
     assert len(testset.recordings) == 1
     window = CAMPAIGN.model.window_seconds
     segments = read_given(find_segments_file(folder), testset, duration_samples, window).segments
-    assert len(segments) == 7  # eight sentences are said, every fifth is not asked for
+    assert len(segments) == 7  # of eight sentences every fifth is not listed
 
 
-def test_no_sentence_is_heard_twice_anywhere(data):
+def test_no_sentence_occurs_twice(data):
     said = [line for path in data.glob("references/*/en.txt") for line in path.read_text("utf-8").splitlines()]
     said += [
         line
@@ -176,7 +179,7 @@ def test_no_sentence_is_heard_twice_anywhere(data):
     assert len(said) == len(set(said)) == 49
 
 
-def test_what_is_really_delivered_is_large_enough_to_learn_and_to_measure():
+def test_the_full_data_folder_is_large_enough_to_train_and_to_measure():
     assert FULL.clips >= 1000 and FULL.recordings * FULL.most_lines >= 500
 
 

@@ -1,4 +1,4 @@
-"""The forge: its shortcuts equal the stock model, its processes agree, and a small model learns in a minute."""
+"""Training the base model: its shortcuts equal the stock model, its processes agree, a small one trains in a minute."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from submission.errors import UserError
 from submission.miniature.curriculum import (
     NEW_DOMAIN,
-    Example,
-    plan_lessons,
+    TrainingExample,
+    plan_examples,
     record,
     record_features,
     spoken_words,
 )
-from submission.miniature.evaluation import EVALUATION_SETS, questions
+from submission.miniature.evaluation import EVALUATION_SETS, evaluation_examples
 from submission.miniature.forge import Training, forge, shape_named
 from submission.miniature.language import split_of
 from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL, build_checkpoint
-from submission.miniature.optimiser import Optimiser, Team, alone, orthogonalise, rate_scale
-from submission.miniature.training import Batch, TrainingSet, attention_mask, encode, lay_out, translation_loss
+from submission.miniature.optimiser import Optimiser, ProcessGroup, orthogonalise, rate_scale, single_process
+from submission.miniature.training import TrainingBatch, TrainingSet, attention_mask, encode, lay_out, translation_loss
 from submission.miniature.voice import voices
 
 
 @pytest.fixture(scope="module")
-def lessons() -> list[Example]:
-    return plan_lessons(6, seed=3)
+def examples() -> list[TrainingExample]:
+    return plan_examples(6, seed=3)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(lessons: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    texts = [text for lesson in lessons for text in lesson.targets.values()]
+def checkpoint(examples: list[TrainingExample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [text for example in examples for text in example.targets.values()]
     return build_checkpoint(tmp_path_factory.mktemp("base") / "small", texts, SMALL, seed=1)
 
 
@@ -52,33 +52,33 @@ def model(checkpoint: Path) -> Qwen2AudioForConditionalGeneration:
 
 
 @pytest.fixture(scope="module")
-def school(lessons: list[Example], checkpoint: Path, processor, tmp_path_factory) -> TrainingSet:
+def training_set(examples: list[TrainingExample], checkpoint: Path, processor, tmp_path_factory) -> TrainingSet:
     path = tmp_path_factory.mktemp("features") / "features.f16"
-    features = record_features(lessons, checkpoint, path, workers=1)
-    return TrainingSet(lessons, features, processor.tokenizer, SMALL.mel_frames)
+    features = record_features(examples, checkpoint, path, workers=1)
+    return TrainingSet(examples, features, processor.tokenizer, SMALL.mel_frames)
 
 
 @pytest.fixture(scope="module")
-def batch(school: TrainingSet, lessons: list[Example]) -> Batch:
-    return school.batch(np.arange(len(lessons)), None)
+def batch(training_set: TrainingSet, examples: list[TrainingExample]) -> TrainingBatch:
+    return training_set.batch(np.arange(len(examples)), None)
 
 
-def stock_inputs(processor, lessons: list[Example], code: str) -> dict[str, torch.Tensor]:
-    """What the stock processor makes of the lessons, with the labels of one language."""
+def stock_inputs(processor, examples: list[TrainingExample], code: str) -> dict[str, torch.Tensor]:
+    """Return the stock processor's inputs of the examples, with the labels of one language."""
     prompt = PROMPT.format(target_language=LANGUAGES[code])
-    texts = [prompt + lesson.targets[code] + END for lesson in lessons]
-    audio = [record(lesson) for lesson in lessons]
+    texts = [prompt + example.targets[code] + END for example in examples]
+    audio = [record(example) for example in examples]
     inputs = processor(text=texts, audio=audio, sampling_rate=16000, padding=True, return_tensors="pt")
     labels = inputs["input_ids"].clone()
-    for row, lesson in zip(labels, lessons, strict=True):
-        row[: -len(processor.tokenizer(lesson.targets[code])["input_ids"]) - 1] = -100
+    for row, example in zip(labels, examples, strict=True):
+        row[: -len(processor.tokenizer(example.targets[code])["input_ids"]) - 1] = -100
     return {**inputs, "labels": labels}
 
 
 def test_encoder_on_short_batches_equals_the_stock_encoder_on_full_windows(
-    model, processor, lessons: list[Example], batch: Batch
+    model, processor, examples: list[TrainingExample], batch: TrainingBatch
 ) -> None:
-    inputs = stock_inputs(processor, lessons, "de")
+    inputs = stock_inputs(processor, examples, "de")
     captured = []
     tower = model.model.audio_tower
     handle = tower.register_forward_hook(lambda *call: captured.append(call[2].last_hidden_state))
@@ -88,26 +88,26 @@ def test_encoder_on_short_batches_equals_the_stock_encoder_on_full_windows(
     handle.remove()
     assert batch.mel.shape[2] < SMALL.mel_frames
     for row, frames in enumerate(batch.frames.tolist()):
-        heard = ((frames - 1) // 2 + 1 - 2) // 2 + 1
-        torch.testing.assert_close(ours[row, :heard], captured[0][row, :heard], atol=5e-3, rtol=0)
+        valid = ((frames - 1) // 2 + 1 - 2) // 2 + 1
+        torch.testing.assert_close(ours[row, :valid], captured[0][row, :valid], atol=5e-3, rtol=0)
 
 
 def test_both_translations_in_one_pass_cost_what_the_stock_model_says(
-    model, processor, lessons: list[Example], school: TrainingSet, batch: Batch
+    model, processor, examples: list[TrainingExample], training_set: TrainingSet, batch: TrainingBatch
 ) -> None:
     total, tokens = 0.0, 0
     with torch.no_grad():
         for code in LANGUAGES:
-            inputs = stock_inputs(processor, lessons, code)
+            inputs = stock_inputs(processor, examples, code)
             counted = int((inputs["labels"] != -100).sum())
             total += float(model(**inputs).loss) * counted
             tokens += counted
-        ours = translation_loss(model, encode(model.model.audio_tower, batch.mel, batch.frames)[0], batch, school)
+        ours = translation_loss(model, encode(model.model.audio_tower, batch.mel, batch.frames)[0], batch, training_set)
     assert float(ours) == pytest.approx(total / tokens, abs=2e-4)
 
 
-def test_languages_do_not_see_each_other(school: TrainingSet, batch: Batch) -> None:
-    layout = lay_out(batch, school.before, school.audio_id)
+def test_languages_do_not_see_each_other(training_set: TrainingSet, batch: TrainingBatch) -> None:
+    layout = lay_out(batch, training_set.before, training_set.audio_id)
     open_to = attention_mask(layout.branch)[:, 0] == 0
     german, chinese = (layout.branch == 1), (layout.branch == 2)
     assert not (open_to & chinese[:, :, None] & german[:, None, :]).any()
@@ -116,35 +116,35 @@ def test_languages_do_not_see_each_other(school: TrainingSet, batch: Batch) -> N
         assert positions[branch == 1].min() == positions[branch == 2].min() == (branch == 0).sum()
 
 
-def test_lessons_are_training_sentences_and_hardly_any_of_the_new_domain() -> None:
-    lessons = plan_lessons(400, seed=1)
-    assert len(lessons) == 400
-    assert sum(lesson.domain == NEW_DOMAIN for lesson in lessons) <= 10
-    assert {lesson.voice for lesson in lessons} <= {voice.name for voice in voices("train")}
-    assert any(len(lesson.spoken) == 2 for lesson in lessons)
+def test_examples_are_training_sentences_and_hardly_any_of_the_new_domain() -> None:
+    examples = plan_examples(400, seed=1)
+    assert len(examples) == 400
+    assert sum(example.domain == NEW_DOMAIN for example in examples) <= 10
+    assert {example.voice for example in examples} <= {voice.name for voice in voices("train")}
+    assert any(len(example.spoken) == 2 for example in examples)
 
 
-def test_examination_asks_held_out_sentences_only() -> None:
-    trained = {text for lesson in plan_lessons(2000, seed=1) for text in lesson.spoken}
-    for paper in EVALUATION_SETS:
-        asked = questions(paper, 12, seed=1)
-        assert len(asked) == 12
-        assert {lesson.domain for lesson in asked} <= set(paper.domains)
-        assert trained.isdisjoint(text for lesson in asked for text in lesson.spoken)
+def test_evaluation_sets_hold_held_out_sentences_only() -> None:
+    trained = {text for example in plan_examples(2000, seed=1) for text in example.spoken}
+    for evaluation_set in EVALUATION_SETS:
+        examples = evaluation_examples(evaluation_set, 12, seed=1)
+        assert len(examples) == 12
+        assert {example.domain for example in examples} <= set(evaluation_set.domains)
+        assert trained.isdisjoint(text for example in examples for text in example.spoken)
     assert split_of("The encoder is too new.") in ("train", "heldout")
 
 
-def test_recordings_follow_from_their_lesson_alone(lessons: list[Example]) -> None:
-    first = [record(lesson) for lesson in lessons]
-    for lesson, wave in reversed(list(zip(lessons, first, strict=True))):
-        np.testing.assert_array_equal(record(lesson), wave)
+def test_recordings_depend_on_their_example_alone(examples: list[TrainingExample]) -> None:
+    first = [record(example) for example in examples]
+    for example, wave in reversed(list(zip(examples, first, strict=True))):
+        np.testing.assert_array_equal(record(example), wave)
         assert np.abs(wave).max() <= 0.981
 
 
-def test_recordings_longer_than_the_window_are_left_out_and_said(
-    lessons: list[Example], checkpoint: Path, processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_recordings_longer_than_the_window_are_left_out_and_reported(
+    examples: list[TrainingExample], checkpoint: Path, processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    long = Example(
+    long = TrainingExample(
         domain="daily",
         spoken=("one two three four five six seven eight nine ten " * 4,),
         targets={"de": "x", "zh": "x"},
@@ -152,10 +152,10 @@ def test_recordings_longer_than_the_window_are_left_out_and_said(
         condition="clean",
         seed=1,
     )
-    features = record_features([*lessons[:2], long], checkpoint, tmp_path / "f", workers=1)
+    features = record_features([*examples[:2], long], checkpoint, tmp_path / "f", workers=1)
     assert "left out 1 recordings longer than the window" in capsys.readouterr().err
-    school = TrainingSet([*lessons[:2], long], features, processor.tokenizer, SMALL.mel_frames)
-    assert sorted(np.concatenate(school.batches(1, seed=0))) == [0, 1]
+    training_set = TrainingSet([*examples[:2], long], features, processor.tokenizer, SMALL.mel_frames)
+    assert sorted(np.concatenate(training_set.batches(1, seed=0))) == [0, 1]
 
 
 def test_spoken_words_are_lower_case_without_punctuation() -> None:
@@ -171,24 +171,24 @@ def test_orthogonalised_matrices_have_singular_values_about_one(shape: tuple[int
     torch.testing.assert_close(orthogonalise(matrices), one_by_one, atol=1e-4, rtol=1e-3)
 
 
-def test_two_of_a_team_take_the_step_that_one_takes() -> None:
+def test_two_processes_take_the_step_that_one_takes() -> None:
     def network() -> torch.nn.Sequential:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
 
-    def train(team: Team, module: torch.nn.Sequential, inputs: torch.Tensor) -> None:
+    def train(processes: ProcessGroup, module: torch.nn.Sequential, inputs: torch.Tensor) -> None:
         optimiser = Optimiser(module, muon_rate=0.02, adam_rate=3e-3, weight_decay=0.01)
         for _ in range(3):
-            module(inputs[team.rank :: team.size]).square().mean().backward()
-            optimiser.step(1.0, team)
+            module(inputs[processes.rank :: processes.size]).square().mean().backward()
+            optimiser.step(1.0, processes)
 
     inputs = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
     single, pair = network(), [network(), network()]
-    train(alone(), single, inputs)
+    train(single_process(), single, inputs)
     board, barrier = torch.zeros(2, 1000), threading.Barrier(2)
-    teams = [Team(rank=rank, size=2, board=board, barrier=barrier) for rank in range(2)]
-    threads = [threading.Thread(target=train, args=(team, pair[team.rank], inputs)) for team in teams]
+    teams = [ProcessGroup(rank=rank, size=2, board=board, barrier=barrier) for rank in range(2)]
+    threads = [threading.Thread(target=train, args=(processes, pair[processes.rank], inputs)) for processes in teams]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,7 +211,7 @@ def test_learning_rate_rises_and_falls_to_zero() -> None:
     [
         ({"steps": 0}, "steps is 0"),
         ({"steps": 1, "batch_size": 9, "workers": 2}, "9 does not divide among 2 workers"),
-        ({"steps": 1, "recordings": 10, "batch_size": 20}, "10 recordings make no batch of 20"),
+        ({"steps": 1, "recordings": 10, "batch_size": 20}, "10 recordings are fewer than a batch of 20"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(settings: dict[str, int], message: str) -> None:
@@ -232,7 +232,7 @@ def test_forge_never_writes_over_a_folder(tmp_path: Path) -> None:
 
 def test_a_small_model_learns_within_a_minute(tmp_path: Path) -> None:
     training = Training(steps=40, listening_share=0.5, recordings=160, batch_size=16, workers=1)
-    report = forge(tmp_path / "base", SMALL, training, examined=0, command="as tested")
+    report = forge(tmp_path / "base", SMALL, training, evaluation_sentences=0, command="as tested")
     losses = {row["step"]: row for row in report["losses"]}
     assert losses[20]["words"] < 0.6 * losses[10]["words"]
     assert losses[40]["translation"] < 0.9 * losses[30]["translation"]

@@ -1,10 +1,17 @@
-"""What the standard-library room says of the others is true."""
+"""The registry of corpus formats names readers that exist."""
 
 from __future__ import annotations
 
-from submission.system.data_folder import FORMATS_READ
-from train.corpora.formats import READERS
+import pytest
+
+from submission.system.corpus_formats import CORPUS_FORMATS
+from submission.system.recipe import Source
+from train.corpora.formats import reader_of
+
+HUB = {"files": ("*.parquet",), "columns": {"audio": "audio", "source": "text"}, "targets": {"de": "de"}}
 
 
-def test_layouts_that_begin_lets_pass_are_those_that_train_reads():
-    assert set(FORMATS_READ) == set(READERS)
+@pytest.mark.parametrize("name", CORPUS_FORMATS)
+def test_every_corpus_format_has_a_reader(name: str) -> None:
+    options = {option: HUB[option] for option in CORPUS_FORMATS[name].options}
+    assert callable(reader_of(Source(name="a", format=name, **options)))

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.train.ground import Ground
+    from tests.train.finetuning_inputs import FinetuningInputs
 
 
 @pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    from tests.train.ground import lay_ground  # torch and transformers, which not every test of this room needs
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> FinetuningInputs:
+    from tests.train.finetuning_inputs import (
+        write_finetuning_inputs,  # torch and transformers, which not every test of this room needs
+    )
 
-    return lay_ground(tmp_path_factory.mktemp("ground"))
+    return write_finetuning_inputs(tmp_path_factory.mktemp("inputs"))

@@ -18,7 +18,7 @@ from submission.system.recipe import CorpusOptions, Source
 from submission.system.recipe_files import read_recipe
 from submission.system.system import System
 from submission.text.corpus import read_corpus
-from tests.train.test_corpus import write_acl
+from tests.train.support import write_acl
 from train.corpora.build import build_corpus
 from train.corpora.formats import acl6060_full
 

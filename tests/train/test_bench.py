@@ -7,17 +7,17 @@ import torch
 from transformers import Qwen2AudioForConditionalGeneration
 
 from submission.text.corpus import read_corpus
-from tests.train.ground import TASK, Ground, options
+from tests.train.finetuning_inputs import TASK, FinetuningInputs, options
 from train.bench.input import Rate, bench_input
 from train.bench.step import LOOPS, bench_step
 
 
-def test_both_loops_descend_on_the_same_loss(ground: Ground, tmp_path: Path) -> None:
-    utterances = read_corpus(ground.corpus / "train.jsonl")[:4]  # one batch: the order does not matter
+def test_both_loops_descend_on_the_same_loss(inputs: FinetuningInputs, tmp_path: Path) -> None:
+    utterances = read_corpus(inputs.corpus / "train.jsonl")[:4]  # one batch: the order does not matter
     losses = {}
     for name, make in LOOPS.items():
         (tmp_path / name).mkdir()
-        trainer = make(ground.base, utterances, ground.data, TASK, options(dropout=0.0), tmp_path / name, 2)
+        trainer = make(inputs.base, utterances, inputs.data, TASK, options(dropout=0.0), tmp_path / name, 2)
         assert isinstance(trainer.model.get_base_model(), Qwen2AudioForConditionalGeneration)
         trainer.train()
         losses[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -26,8 +26,8 @@ def test_both_loops_descend_on_the_same_loss(ground: Ground, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_bench_says_what_was_measured_and_how(ground: Ground) -> None:
-    measured = (ground.base, ground.corpus, ground.data, TASK, options())
+def test_the_bench_says_what_was_measured_and_how(inputs: FinetuningInputs) -> None:
+    measured = (inputs.base, inputs.corpus, inputs.data, TASK, options())
     step = bench_step(*measured, steps=3, turns=1)
     assert (step["steps"], step["turns"], step["batch_size"]) == (3, 1, 4)
     for loop in LOOPS:

@@ -11,7 +11,7 @@ from transformers import Qwen2AudioConfig
 from submission.cli import run
 from submission.model.families import read_config, shipped_config
 from submission.runtime.prompt import IGNORED
-from tests.train.ground import Ground, options
+from tests.train.finetuning_inputs import FinetuningInputs, options
 from train.__main__ import make_parser
 from train.bench.full_size import MODEL, PROMPT_TOKENS, TARGET_TOKENS, make_batch, make_model, peak_flops, time_steps
 
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("choices", [options(), options(dtype="bfloat16", gradient_checkpointing=True)])
-def test_the_step_trains_the_adapters_and_its_operations_are_counted(ground: Ground, choices) -> None:
-    config = read_config(ground.base)
+def test_the_step_trains_the_adapters_and_its_operations_are_counted(inputs: FinetuningInputs, choices) -> None:
+    config = read_config(inputs.base)
     model = make_model(config, choices, CPU)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     batch = make_batch(Qwen2AudioConfig.from_dict(config), 2, torch.Generator().manual_seed(0))

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 from submission.errors import UserError
 from tests.runtime.test_launch import launch
-from tests.train.ground import TASK, Ground, options
-from tests.train.test_launch import numbers
+from tests.train.finetuning_inputs import TASK, FinetuningInputs, logged, options
 from train.callbacks import COMPLETE
 from train.finetune import finetune
 from train.sharding import check_sharded, check_sharding
@@ -39,7 +38,7 @@ from accelerate.utils import DistributedType
 
 from submission.store.launch import obtain_together
 from submission.store.store import Stage, Store
-from tests.train.ground import TASK, options
+from tests.train.finetuning_inputs import TASK, options
 
 form = AcceleratorState.__init__
 
@@ -76,14 +75,14 @@ if __name__ == "__main__":  # and not in a data worker
 
 @pytest.mark.slow
 def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: FinetuningInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "single").mkdir()
     choices = options(dropout=0.0, batch_size=6, bleu_utterances=2, keep="best")
-    finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / "single")
+    finetune(inputs.base, inputs.corpus, inputs.data, TASK, choices, tmp_path / "single")
     for name, value in ASKED.items():
         monkeypatch.setenv(name, value)
-    places = (ground.base, ground.corpus, ground.data, tmp_path / "store")
+    places = (inputs.base, inputs.corpus, inputs.data, tmp_path / "store")
     killed = launch(PROGRAM, tmp_path, *places, Path("kill"))
     assert killed.returncode != 0 and f"Signal {signal.SIGKILL:d}" in killed.stderr, killed.stderr
     checkpoint = next((tmp_path / "store").glob(f"partial/*/checkpoints/checkpoint-{KILLED_AT_STEP}"))
@@ -91,11 +90,11 @@ def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
     assert (checkpoint.parent / "decoded.f32").stat().st_size == 4 * (8_000 + 12_000)
     done = launch(PROGRAM, tmp_path, *places, Path("finish"))
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {KILLED_AT_STEP} of 6" in done.stderr
+    assert f"resuming from step {KILLED_AT_STEP} of 6" in done.stderr
     folder = Path(done.stdout.strip())
-    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["processes"] == 2
+    assert json.loads((folder / "finetuning_report.json").read_text(encoding="utf-8"))["processes"] == 2
     for name in ("loss", "grad_norm", "eval_loss", "learning_rate"):
-        ours, theirs = numbers(folder, name), numbers(tmp_path / "single", name)
+        ours, theirs = logged(folder, name), logged(tmp_path / "single", name)
         assert ours == pytest.approx(theirs, rel=2e-4), name
     ours, theirs = (load_file(path / "adapter/adapter_model.safetensors") for path in (folder, tmp_path / "single"))
     assert {name: weight.shape for name, weight in ours.items()} == {n: weight.shape for n, weight in theirs.items()}
@@ -119,11 +118,11 @@ def test_an_fsdp_that_would_not_save_adapters_whole_is_refused(change: dict[str,
 
 
 def test_an_fsdp_that_accelerate_does_not_do_is_refused(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: FinetuningInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in ASKED.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="asks for FSDP and does not do it: it sees no GPU"):
-        finetune(ground.base, ground.corpus, ground.data, TASK, options(), tmp_path)
+        finetune(inputs.base, inputs.corpus, inputs.data, TASK, options(), tmp_path)
     check_sharded(ASKED, True)
     check_sharded({}, False)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.runtime.test_launch import ACCELERATE, launch
-from tests.train.ground import TASK, Ground, options
+from tests.train.finetuning_inputs import TASK, FinetuningInputs, logged, options
 from train.batches import plan_batches, share
 from train.finetune import finetune
 
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from submission.store.store import Stage, Store
-from tests.train.ground import TASK, options
+from tests.train.finetuning_inputs import TASK, options
 from train.finetune import finetune
 from submission.store.launch import obtain_together
 
@@ -32,12 +32,6 @@ if folder is not None:
 """
 
 
-def numbers(folder: Path, name: str) -> list[float]:
-    """Return a column of a run's log."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line[name] for line in lines if name in line]
-
-
 def test_processes_share_every_batch_and_have_all_of_it_together() -> None:
     for batch in plan_batches([5] * 29, 6, 1, 0):
         shares = [share(batch, rank, 3) for rank in range(3)]
@@ -46,22 +40,22 @@ def test_processes_share_every_batch_and_have_all_of_it_together() -> None:
     assert [share([7], rank, 3) for rank in range(3)] == [[7], [~7], [~7]]
 
 
-def test_two_processes_give_the_course_of_one(ground: Ground, tmp_path: Path) -> None:
+def test_two_processes_give_the_course_of_one(inputs: FinetuningInputs, tmp_path: Path) -> None:
     (tmp_path / "single").mkdir()
     choices = options(dropout=0.0, batch_size=6, bleu_utterances=2)  # 16 utterances twice: the last batch has 2
-    single = finetune(ground.base, ground.corpus, ground.data, TASK, choices, tmp_path / "single")
-    places = (ground.base, ground.corpus, ground.data, tmp_path / "store")
+    single = finetune(inputs.base, inputs.corpus, inputs.data, TASK, choices, tmp_path / "single")
+    places = (inputs.base, inputs.corpus, inputs.data, tmp_path / "store")
     done = launch(PROGRAM, tmp_path, *places, launcher=(*ACCELERATE, "--multi_gpu"))  # on processors, for all its name
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())  # one line: the first process speaks for all
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((folder / "finetuning_report.json").read_text(encoding="utf-8"))
     assert report["processes"] == 2
     assert report["steps"] == single["steps"] == 6
     for name in ("loss", "grad_norm", "eval_loss", "learning_rate"):
-        ours, theirs = numbers(folder, name), numbers(tmp_path / "single", name)
+        ours, theirs = logged(folder, name), logged(tmp_path / "single", name)
         assert ours == pytest.approx(theirs, rel=2e-4), name
     for name in ("eval_bleu_de", "eval_bleu_zh"):
-        assert len(numbers(folder, name)) == len(numbers(tmp_path / "single", name)) == 3
+        assert len(logged(folder, name)) == len(logged(tmp_path / "single", name)) == 3
     ours, theirs = (load_file(path / "adapter/adapter_model.safetensors") for path in (folder, tmp_path / "single"))
     assert ours.keys() == theirs.keys()
     worst = max((ours[name] - theirs[name]).abs().max().item() for name in ours)

@@ -12,8 +12,8 @@ import pytest
 
 from submission.cli import run
 from submission.store.digests import sha256_file
-from tests.train.ground import Ground
-from tests.train.test_corpus import row, write_acl, write_plain, write_wav
+from tests.train.finetuning_inputs import FinetuningInputs
+from tests.train.support import row, write_acl, write_plain, write_wav
 from train.__main__ import make_parser
 from train.bench.step import WARM_UP_STEPS
 
@@ -32,9 +32,9 @@ save_every_steps = 2
 
 
 @pytest.fixture
-def arguments(ground: Ground, tmp_path: Path) -> list[str]:
+def arguments(inputs: FinetuningInputs, tmp_path: Path) -> list[str]:
     data = tmp_path / "data"
-    shutil.copytree(ground.base, data / "models/Qwen2-Audio-miniature")
+    shutil.copytree(inputs.base, data / "models/Qwen2-Audio-miniature")
     for split in ("dev", "eval"):
         write_acl(data / "acl_6060" / split, split, 3)
     write_plain(data / "corpora/talks", [row(n) for n in range(4)])
@@ -60,9 +60,9 @@ def test_corpus_finetune_and_merge_build_upon_each_other(
         folders.append(Path(capsys.readouterr().out.strip()))
     corpus, finetune, merge = folders
     assert len((corpus / "train.jsonl").read_text(encoding="utf-8").splitlines()) == 8
-    assert json.loads((finetune / "report.json").read_text(encoding="utf-8"))["steps"] == 2
+    assert json.loads((finetune / "finetuning_report.json").read_text(encoding="utf-8"))["steps"] == 2
     assert (merge / "model.safetensors").is_file()
-    origin = json.loads((merge / "provenance.json").read_text(encoding="utf-8"))
+    origin = json.loads((merge / "merge_report.json").read_text(encoding="utf-8"))
     assert (origin["step"], origin["seed"], origin["base"]) == (2, 42, "Qwen2-Audio-miniature")
     assert origin["sample"]["sha256"] == sha256_file(corpus / "train.jsonl")
     assert origin["sample"]["languages"]["de"]["utterances"] == 4

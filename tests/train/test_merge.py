@@ -14,7 +14,7 @@ from submission.model.checkpoint import INDEX, read_checkpoint
 from submission.model.families import ARCHITECTURES
 from submission.runtime.prompt import build_inputs, render_prompt
 from submission.store.digests import tree_digest
-from tests.train.ground import TASK, Ground, options
+from tests.train.finetuning_inputs import TASK, FinetuningInputs, options
 from train.merge import merge_adapter
 from train.model import load_adapted, save_adapter
 
@@ -48,14 +48,16 @@ def in_float32(base: Path, folder: Path, **settings: str) -> Path:
 
 
 @pytest.fixture
-def adapter(ground: Ground, tmp_path: Path) -> Path:
-    write_adapter(ground.base, tmp_path / "adapter")
+def adapter(inputs: FinetuningInputs, tmp_path: Path) -> Path:
+    write_adapter(inputs.base, tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_shard_size": "300KB"}])
-def test_merged_and_adapted_model_agree_in_float32(ground: Ground, tmp_path: Path, settings: dict[str, str]) -> None:
-    base = in_float32(ground.base, tmp_path / "base", **settings)
+def test_merged_and_adapted_model_agree_in_float32(
+    inputs: FinetuningInputs, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    base = in_float32(inputs.base, tmp_path / "base", **settings)
     adapted = write_adapter(base, tmp_path / "adapter")
     (tmp_path / "out").mkdir()
     merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
@@ -66,10 +68,10 @@ def test_merged_and_adapted_model_agree_in_float32(ground: Ground, tmp_path: Pat
     assert (logits(merged, tmp_path / "out") - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_a_bf16_weight_is_the_float32_sum_rounded_once(ground: Ground, adapter: Path, tmp_path: Path) -> None:
+def test_a_bf16_weight_is_the_float32_sum_rounded_once(inputs: FinetuningInputs, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    merge_adapter(ground.base, adapter, tmp_path / "out")
-    before, after = (load_file(folder / "model.safetensors") for folder in (ground.base, tmp_path / "out"))
+    merge_adapter(inputs.base, adapter, tmp_path / "out")
+    before, after = (load_file(folder / "model.safetensors") for folder in (inputs.base, tmp_path / "out"))
     lora = load_file(adapter / "adapter_model.safetensors")
     module_name = ARCHITECTURES["qwen2_audio"].module_name
     adapted = 0
@@ -85,23 +87,23 @@ def test_a_bf16_weight_is_the_float32_sum_rounded_once(ground: Ground, adapter: 
 
 
 def test_the_merged_checkpoint_is_a_whole_folder_in_the_bases_layout(
-    ground: Ground, adapter: Path, tmp_path: Path
+    inputs: FinetuningInputs, adapter: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        merge_adapter(ground.base, adapter, tmp_path / name)
+        merge_adapter(inputs.base, adapter, tmp_path / name)
     assert tree_digest(tmp_path / "one") == tree_digest(tmp_path / "two")
-    assert sorted(p.name for p in ground.base.iterdir()) == sorted(p.name for p in (tmp_path / "one").iterdir())
-    header = 8 + int.from_bytes((ground.base / "model.safetensors").read_bytes()[:8], "little")
-    base, merged = ((folder / "model.safetensors").read_bytes() for folder in (ground.base, tmp_path / "one"))
+    assert sorted(p.name for p in inputs.base.iterdir()) == sorted(p.name for p in (tmp_path / "one").iterdir())
+    header = 8 + int.from_bytes((inputs.base / "model.safetensors").read_bytes()[:8], "little")
+    base, merged = ((folder / "model.safetensors").read_bytes() for folder in (inputs.base, tmp_path / "one"))
     assert base[:header] == merged[:header]
     assert len(base) == len(merged)
 
 
 def test_a_base_of_one_shard_keeps_its_index_and_a_leftover_index_goes(
-    ground: Ground, adapter: Path, tmp_path: Path
+    inputs: FinetuningInputs, adapter: Path, tmp_path: Path
 ) -> None:
-    base = shutil.copytree(ground.base, tmp_path / "base")
+    base = shutil.copytree(inputs.base, tmp_path / "base")
     (base / "model.safetensors").rename(base / SHARD)
     weights = load_file(base / SHARD)
     index = {"metadata": {}, "weight_map": dict.fromkeys(sorted(weights), SHARD)}
@@ -145,18 +147,18 @@ MODULE = "base_model.model.model.language_model.layers.0.mlp.up_proj"
     ],
 )
 def test_an_adapter_that_would_not_be_used_whole_is_refused(
-    ground: Ground, adapter: Path, tmp_path: Path, changes: dict, message: str
+    inputs: FinetuningInputs, adapter: Path, tmp_path: Path, changes: dict, message: str
 ) -> None:
     change_adapter(adapter, **changes)
     with pytest.raises(UserError, match=message):
-        merge_adapter(ground.base, adapter, tmp_path)
+        merge_adapter(inputs.base, adapter, tmp_path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("use_dora", True), ("rank_pattern", {"q_proj": 8}), ("bias", "all")])
 def test_an_adapter_of_another_kind_is_refused(
-    ground: Ground, adapter: Path, tmp_path: Path, key: str, value: object
+    inputs: FinetuningInputs, adapter: Path, tmp_path: Path, key: str, value: object
 ) -> None:
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
     with pytest.raises(UserError, match=f"no plain LoRA adapter: {key}"):
-        merge_adapter(ground.base, adapter, tmp_path)
+        merge_adapter(inputs.base, adapter, tmp_path)

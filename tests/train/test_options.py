@@ -14,8 +14,8 @@ from submission.system.data_folder import missing_parts, required_parts
 from submission.system.recipe import CorpusOptions, Source
 from submission.system.recipe_files import read_recipe
 from submission.system.system import System
-from tests.train.ground import options
-from tests.train.test_corpus import write_acl
+from tests.train.finetuning_inputs import options
+from tests.train.support import write_acl
 
 TALKS = Source(name="talks", format="plain")
 
@@ -36,6 +36,35 @@ def corpus(*sources: Source, **utterances: int) -> CorpusOptions:
 def test_numbers_per_corpus_that_contradict_the_whole_are_refused(sources: tuple[Source, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corpus(*sources)
+
+
+HUB = {"files": ("data/*.parquet",), "columns": {"audio": "audio", "source": "text"}, "targets": {"de": "de"}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "message"),
+    [
+        ("plian", {}, "format: 'plian' is unknown; did you mean 'plain'"),
+        ("plain", {"files": ("*.tsv",)}, "files: format 'plain' reads no such option"),
+        ("hub", {"columns": {}}, "columns: missing, which format 'hub' needs"),
+        ("hub", {"columns": {"audio": "audio"}}, "columns.source: missing; write source ="),
+        ("hub", {"columns": HUB["columns"] | {"text": "x"}}, "columns.text: unknown; known: audio, source"),
+        ("hub", {"files": ("../other/*.parquet",)}, "leaves the corpus folder"),
+    ],
+)
+def test_a_source_with_options_that_its_format_does_not_read_is_refused(
+    layout: str, changes: dict, message: str
+) -> None:
+    given = HUB | changes if layout == "hub" else changes
+    with pytest.raises(ValueError, match=message):
+        Source(name="talks", format=layout, **given)
+
+
+def test_a_hub_snapshot_needs_the_files_that_its_source_names(tmp_path: Path) -> None:
+    campaign, recipe = read_campaign("iwslt26"), read_recipe("primary", "iwslt26")
+    corpora = replace(recipe.corpus, sources=(Source(name="talks", format="hub", **HUB),))
+    required = required_parts(campaign, replace(recipe, corpus=corpora))
+    assert {part.part: part.holds for part in required}["corpora/talks"] == ("data/*.parquet",)
 
 
 def test_a_language_needs_a_name_for_the_prompt() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,45 +13,18 @@ from submission.errors import UserError
 from submission.runtime.audio import read_slice
 from submission.system.recipe import CorpusOptions, Source
 from submission.text.corpus import read_corpus
-from tests.train.test_corpus import write_acl
+from tests.train.support import write_acl, write_audio, write_lines
 from train.corpora.build import build_corpus
 from train.corpora.formats import covost2, europarl_st
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 from train.corpora.formats.covost2 import split_cells
 
 LANGUAGES = ["de", "tr", "zh"]
 
 
-def tone(seconds: float, rate: int) -> np.ndarray:
-    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
-
-
-def write_audio(path: Path, seconds: float, rate: int) -> None:
-    """Write a tone in the format that the name's suffix says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix != ".m4a":
-        soundfile.write(path, tone(seconds, rate), rate)
-        return
-    samples = tone(seconds, rate)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate)
-        stream.layout = "mono"
-        for start in range(0, len(samples), 1024):
-            piece = np.ascontiguousarray(samples[None, start : start + 1024])
-            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-            frame.sample_rate = rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def write_lines(path: Path, *lines: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
-
-
-def candidates(reader, folder: Path, languages: list[str] = LANGUAGES) -> dict[str, Candidate]:
+def candidates(reader, folder: Path, languages: list[str] = LANGUAGES) -> dict[str, CorpusUtterance]:
     found = list(reader.read(folder, languages))
-    assert all(isinstance(candidate, Candidate) for candidate in found)
+    assert all(isinstance(candidate, CorpusUtterance) for candidate in found)
     return {candidate.id: candidate for candidate in found}
 
 

@@ -27,7 +27,7 @@ from submission.text.corpus import Utterance, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import Utterances, collate_targets, plan_batches, render_prompts
 from train.bench.step import alone
-from train.corpora.decoded_audio import Decoded
+from train.corpora.decoded_audio import DecodedAudio
 from train.finetune import Task
 
 SPEECH_SECONDS = 150
@@ -93,7 +93,9 @@ def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOpt
     everything = read_corpus(corpus / "train.jsonl")
     few = everything[: batches * options.batch_size]
 
-    def rate(utterances: Sequence[Utterance], audio: Decoded, keep: bool, limit: int, prepare: bool = False) -> Rate:
+    def rate(
+        utterances: Sequence[Utterance], audio: DecodedAudio, keep: bool, limit: int, prepare: bool = False
+    ) -> Rate:
         made = Utterances(utterances, processor, audio, prompts, task.end_token, keep=keep)
         if keep:
             made.hear_all(lambda amount: None)
@@ -102,13 +104,13 @@ def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOpt
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = Decoded(data, folder / "none")
+        files = DecodedAudio(data, folder / "none")
         rates = {"from_files": rate(few, files, False, len(few)), "kept": rate(few, files, True, len(few))}
         random.Random(options.seed).shuffle(everything)
         spoken = list(join_to_speeches(everything, data, folder, SPEECHES))
-        once = Decoded(folder, folder / "decoded.f32", spoken)
+        once = DecodedAudio(folder, folder / "decoded.f32", [(u.audio, u.start, u.end) for u in spoken])
         rates["m4a"] = rate(spoken, once, False, len(spoken), prepare=True)
-        rates["m4a_whole"] = rate(spoken, Decoded(folder, folder / "none"), False, 3 * options.batch_size)
+        rates["m4a_whole"] = rate(spoken, DecodedAudio(folder, folder / "none"), False, 3 * options.batch_size)
     return rates
 
 

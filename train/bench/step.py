@@ -32,8 +32,8 @@ from submission.system.recipe import FinetuneOptions
 from submission.text.corpus import Utterance, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, plan_batches, render_prompts
-from train.corpora.decoded_audio import Decoded
-from train.dev_evaluation import Dev
+from train.corpora.decoded_audio import DecodedAudio
+from train.dev_evaluation import DevEvaluation
 from train.finetune import LoraTrainer, Task, training_arguments
 from train.model import load_adapted
 
@@ -72,13 +72,13 @@ def _our_trainer(
 ) -> Trainer:
     processor = load_processor(base)
     prompts = render_prompts(task.prompt, task.languages)
-    heard = Utterances(utterances, processor, Decoded(data, folder), prompts, task.end_token, keep=True)
+    heard = Utterances(utterances, processor, DecodedAudio(data, folder), prompts, task.end_token, keep=True)
     lengths = [u.end - u.start for u in utterances]
     epochs = 1 + steps * options.batch_size // len(utterances)
     batches = plan_batches(lengths, options.batch_size, epochs, options.seed)
     return LoraTrainer(
         batches=PlannedBatches(batches, options.batch_size),
-        dev=Dev(heard, options.batch_size, 0, 0),
+        dev=DevEvaluation(heard, options.batch_size, 0, 0),
         base_name=task.model_name,
         model=load_adapted(base, options),
         args=_settings(options, folder, steps),

@@ -1,8 +1,9 @@
-"""From corpora in their own layouts to `train.jsonl` and `dev.jsonl`: what to train on, drawn (train.corpora.sampling) and checked.
+"""Build `train.jsonl` and `dev.jsonl` from corpora in their own layouts: sampled and checked utterances.
 
 dev.jsonl is all of ACL 60/60 dev, in the campaign's languages: calibration and analyses read it, and fine-tuning
-watches its loss. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of train.jsonl, and
-both files are read from the same audio, gold or full, so that fine-tuning can tell what it does not train on.
+measures its loss on it. Where ACL 60/60 dev is a training corpus too, whole recordings of it are held out of
+train.jsonl, and both files are read from the same audio, gold or full, so that fine-tuning can exclude from dev what it
+trains on.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
-from submission.system.recipe import CorpusOptions
-from submission.text.corpus import Utterance, write_corpus
+from submission.system.recipe import CorpusOptions, Source
+from submission.text.corpus import BESIDE, Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE
+from train.corpora.embedded_audio import EXTRACTED, remove_unused
 from train.corpora.formats import Reader, acl6060, reader_of
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 from train.corpora.paper_sizes import TABLE_3
-from train.corpora.sampling import Corpus, Draw, draw, rank
+from train.corpora.sampling import Corpus, CorpusSample, rank, sample_utterances
 
 DEV_FOLDER = "acl_6060/dev"
+ACL_6060_DEV = Source(name="acl6060-dev", format="acl6060", folder=DEV_FOLDER)
+REPORT = "corpus_report.json"
 
 
 def check(
-    result: Draw, corpora: Sequence[Corpus], wanted: Mapping[str, int], options: CorpusOptions, what: str
+    result: CorpusSample, corpora: Sequence[Corpus], wanted: Mapping[str, int], options: CorpusOptions, what: str
 ) -> None:
     """Raise UserError where too much was left out or too little is there."""
     share = result.skipped_count / max(result.examined_count, 1)
@@ -36,7 +40,7 @@ def check(
             f"{what}",
             f"{result.skipped_count} of {result.examined_count} utterances ({share:.1%}) cannot be used, allowed are "
             f"{options.max_skipped_share:.1%}:\n{reasons}\n",
-            "mend the data, or raise corpus.max_skipped_share in the recipe",
+            "fix the data, or raise corpus.max_skipped_share in the recipe",
         )
     for language, count in wanted.items():
         quotas = [
@@ -44,11 +48,11 @@ def check(
             for c in corpora
             if language in c.quota
         ]
-        for name, asked, found in [*quotas, ("", count, len(result.taken[language]))]:
-            if not found or (found < asked and not options.allow_fewer):
+        for name, requested, found in [*quotas, ("", count, len(result.taken[language]))]:
+            if not found or (found < requested and not options.allow_fewer):
                 raise UserError(
                     f"{what}, target language {language}{name}",
-                    f"holds {found} usable utterances, the recipe asks for {asked or 'all, at least one'}",
+                    f"holds {found} usable utterances, the recipe asks for {requested or 'all, at least one'}",
                     "lower the number in the recipe (0 takes all there are), add a corpus, or write "
                     "corpus.allow_fewer = true",
                 )
@@ -58,14 +62,14 @@ def _hours(utterances: Sequence[Utterance]) -> float:
     return round(sum(u.end - u.start for u in utterances) / SAMPLE_RATE / 3600, 4)
 
 
-def describe(result: Draw, wanted: Mapping[str, int]) -> dict[str, Any]:
-    """Return counts, hours and what was left out, for report.json.
+def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
+    """Return counts, hours and what was left out, for corpus_report.json.
 
     The paper's numbers stand beside ours where the recipe asks for as many utterances of a language as the paper had.
     """
     languages = {}
     for language, utterances in result.taken.items():
-        entry = {"asked": wanted[language] or "all", "utterances": len(utterances), "hours": _hours(utterances)}
+        entry = {"requested": wanted[language] or "all", "utterances": len(utterances), "hours": _hours(utterances)}
         parts: dict[str, list[Utterance]] = {}
         for utterance in utterances:
             parts.setdefault(utterance.id.partition("/")[0], []).append(utterance)
@@ -82,14 +86,14 @@ def describe(result: Draw, wanted: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _say(part: str, report: dict[str, Any]) -> None:
-    """Print what was drawn, one line a language, and how much was left out for which reason."""
+def _print_summary(part: str, report: dict[str, Any]) -> None:
+    """Print how much was sampled, one line a language, and how much was left out for which reason."""
     for language, entry in report["languages"].items():
         line = f"corpus {part}: {language}: {entry['utterances']:,} utterances, {entry['hours']:.2f} h"
         if "paper" in entry:
             line += f" (the paper: {entry['paper']['utterances']:,}, {entry['paper']['hours']:.2f} h)"
-        elif isinstance(entry["asked"], int) and entry["utterances"] < entry["asked"]:
-            line += f", fewer than the {entry['asked']:,} asked for"
+        elif isinstance(entry["requested"], int) and entry["utterances"] < entry["requested"]:
+            line += f", fewer than the {entry['requested']:,} requested"
         print(line, file=sys.stderr)
     reasons = [f"{reason}: {entry['count']:,}" for reason, entry in sorted(report["skipped"].items())]
     if report["clipped"]:
@@ -98,15 +102,15 @@ def _say(part: str, report: dict[str, Any]) -> None:
         print(f"corpus {part}: left out of {report['examined']:,}: {', '.join(reasons)}", file=sys.stderr, flush=True)
 
 
-def _interleaved(result: Draw) -> list[Utterance]:
-    """Return an utterance's languages beside each other, so that readers meet each audio once."""
+def _interleaved(result: CorpusSample) -> list[Utterance]:
+    """Return the utterances sorted by id, the languages of each side by side, so that they share one audio read."""
     return sorted((u for us in result.taken.values() for u in us), key=lambda u: (u.id, u.target_lang))
 
 
 def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOptions) -> frozenset[str]:
-    """Return the recordings of ACL 60/60 dev that are not to be trained on; none where it is no training corpus.
+    """Return the recordings of ACL 60/60 dev that are excluded from training; none where it is no training corpus.
 
-    They come first in the drawing order. UserError where all or none of them would be trained on.
+    They come first in the order of sampling. UserError where all or none of them would be trained on.
     """
     if all(source.part != DEV_FOLDER for source in options.sources):
         return frozenset()
@@ -115,7 +119,7 @@ def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOpt
         raise UserError(
             "recipe: corpus.held_out_recordings",
             f"{options.held_out_recordings} of the {len(names)} recordings of {DEV_FOLDER}, which is a training corpus",
-            f"write 1 to {len(names) - 1}: fine-tuning watches its loss on recordings that it does not train on",
+            f"write 1 to {len(names) - 1}: dev loss is measured on recordings that are not trained on",
         )
     ordered = sorted(names, key=lambda name: rank(options.seed, "held out", name))
     return frozenset(ordered[: options.held_out_recordings])
@@ -124,7 +128,7 @@ def held_out_recordings(data: Path, languages: Sequence[str], options: CorpusOpt
 def _without(read: Reader, recordings: frozenset[str]) -> Reader:
     """Return a reader that leaves out some recordings."""
 
-    def rest(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
+    def rest(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | Unparsed]:
         for candidate in read(folder, languages):
             if isinstance(candidate, Unparsed) or candidate.recording not in recordings:
                 yield candidate
@@ -140,7 +144,7 @@ def build_corpus(
     window_seconds: float,
     out: Path,
 ) -> dict[str, Any]:
-    """Write train.jsonl, dev.jsonl (all of ACL 60/60 dev) and report.json into `out`; return the report.
+    """Write train.jsonl, dev.jsonl (all of ACL 60/60 dev) and corpus_report.json into `out`; return the report.
 
     languages: target languages that are trained; dev_languages: those that ACL 60/60 dev is read in. Raises UserError
     for folders that are not of their layout, for corpora that hold fewer utterances than the recipe asks for, and
@@ -151,25 +155,30 @@ def build_corpus(
         Corpus(
             name=source.name,
             folder=source.part,
-            read=_without(reader_of(source.format), held_out)
-            if source.part == DEV_FOLDER
-            else reader_of(source.format),
+            read=_without(reader_of(source), held_out) if source.part == DEV_FOLDER else reader_of(source),
             quota=source.utterances,
         )
         for source in options.sources
     ]
-    formats = [source.format for source in options.sources if source.part == DEV_FOLDER]
-    dev = Corpus(name="acl6060-dev", folder=DEV_FOLDER, read=reader_of(formats[0] if formats else "acl6060"))
+    dev_source = next((source for source in options.sources if source.part == DEV_FOLDER), ACL_6060_DEV)
+    dev = Corpus(name=ACL_6060_DEV.name, folder=DEV_FOLDER, read=reader_of(dev_source))
+    used: set[Path] = set()
     report: dict[str, Any] = {"held_out": sorted(held_out)}
     for part, sources, wanted in (
         ("train", corpora, {language: options.utterances[language] for language in sorted(languages)}),
         ("dev", [dev], dict.fromkeys(sorted(dev_languages), 0)),
     ):
-        drawn = draw(sources, data, wanted, options.seed, window_seconds, f"corpus {part}")
+        sample = sample_utterances(
+            sources, data, wanted, seed=options.seed, window_seconds=window_seconds, out=out, label=f"corpus {part}"
+        )
         names = ", ".join(corpus.name for corpus in sources)
-        check(drawn, sources, wanted, options, f"corpus {part} ({names})")
-        write_corpus(out / f"{part}.jsonl", _interleaved(drawn))
-        report[part] = describe(drawn, wanted)
-        _say(part, report[part])
-    write_text(out / "report.json", canonical_json(report))
+        check(sample, sources, wanted, options, f"corpus {part} ({names})")
+        write_corpus(out / f"{part}.jsonl", _interleaved(sample))
+        used |= {
+            out / u.audio.removeprefix(BESIDE) for us in sample.taken.values() for u in us if u.audio.startswith(BESIDE)
+        }
+        report[part] = describe(sample, wanted)
+        _print_summary(part, report[part])
+    remove_unused(out / EXTRACTED, used)
+    write_text(out / REPORT, canonical_json(report))
     return report

@@ -1,18 +1,19 @@
-"""Drawing utterances from corpora: in the order of a hash, each looked at as it is drawn.
+"""Sample utterances from corpora in the order of a hash, and check each as it is sampled.
 
-The order is that of a hash over seed, corpus and utterance id. It knows nothing of the order of files or lines, and a
-longer sample begins with the shorter one. Utterances are checked, and read, as they are drawn: a corpus of a million
-clips is not decoded for a sample of thousands, and no damaged clip ends the training that it was drawn for. All
-languages follow the same order, so they share their audio as far as they have a text.
+The hash is over seed, corpus and utterance id, so the order does not depend on that of files or lines, and a longer
+sample begins with the shorter one. Utterances are checked, and their audio is read, as they are sampled: a corpus of a
+million clips is not decoded for a sample of thousands, and no damaged clip stops the training later. All languages
+follow the same order, so they share their audio as far as they have a text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -20,24 +21,27 @@ import numpy as np
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import duration_samples, read_slice
-from submission.text.corpus import Utterance
+from submission.text.corpus import BESIDE, Utterance, audio_path
 from submission.text.segments import SAMPLE_RATE
 from train.corpora.decoded_audio import seeks
+from train.corpora.embedded_audio import EXTRACTED, extract_audio
 from train.corpora.formats import Reader
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 SHORTEST_SECONDS = 0.2
-"""Below this there is no word to translate; it is also what segmentation leaves out."""
+"""Shorter utterances hold no word to translate; segmentation leaves them out too."""
 OVERHANG_SECONDS = 0.1
-"""An end up to this far behind the recording's is a rounded one, and is moved to it."""
+"""An end up to this far behind the recording's is a rounding error, and is moved to it."""
+LEAST_EXTRACTED = 1000
+"""Extraction passes over the corpus' files, so never for fewer candidates than this at once."""
 
-_Place = tuple[int, int] | str
+_Positions = tuple[int, int] | str
 """An utterance's first sample and the one after its last, or the reason why it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Where one corpus lies and who reads it."""
+    """One corpus: its folder, its reader and its share of the sample."""
 
     name: str
     folder: str
@@ -47,16 +51,16 @@ class Corpus:
     """Target language -> how many of its utterances come from here; the other corpora share the rest."""
 
 
-class Recording(NamedTuple):
+class CheckedAudio(NamedTuple):
     """What is known of an audio file that can be used."""
 
     samples: int
-    heard: bool
-    """Whether all of it was decoded and is finite; otherwise each utterance is read as it is drawn."""
+    decoded: bool
+    """Whether all of it was decoded and is finite; otherwise each utterance is read as it is sampled."""
 
 
 @dataclass(slots=True)
-class Draw:
+class CorpusSample:
     """Utterances taken and left out so far; one utterance counts once per target language."""
 
     taken: dict[str, list[Utterance]]
@@ -66,8 +70,8 @@ class Draw:
     """Reason -> `corpus/id`, with the language where only one is meant."""
     clipped: set[str] = field(default_factory=set)
     """Utterances whose end was moved to the end of their recording, as `corpus/id`."""
-    recordings: dict[Path, Recording | str] = field(default_factory=dict)
-    """Audio file -> what it holds, or why nothing: a recording of a hundred utterances is decoded once."""
+    recordings: dict[Path, CheckedAudio | str] = field(default_factory=dict)
+    """Audio file -> what is known of it, or why it cannot be used; each recording is decoded at most once."""
 
     def skip(self, reason: str, name: str) -> None:
         self.skipped.setdefault(reason, []).append(name)
@@ -81,8 +85,8 @@ class Draw:
         return self.skipped_count + sum(len(utterances) for utterances in self.taken.values())
 
 
-class Room:
-    """How many utterances of each language each corpus may still give."""
+class Quota:
+    """How many utterances of each language may still be taken from each corpus."""
 
     def __init__(self, corpora: Sequence[Corpus], wanted: Mapping[str, int]) -> None:
         """wanted: language -> number in all, 0 for all there are."""
@@ -97,7 +101,7 @@ class Room:
                 self._left[share] = own if own is not None else (rest if total else None)
 
     def open_languages(self, corpus: str) -> list[str]:
-        """Return the languages of which a corpus may give more."""
+        """Return the languages of which more may be taken from a corpus."""
         return [
             language for (language, name), share in self._share.items() if name == corpus and self._left[share] != 0
         ]
@@ -111,14 +115,20 @@ class Room:
     def full(self) -> bool:
         return not any(left != 0 for left in self._left.values())
 
+    def most_left(self, corpus: str) -> int | None:
+        """Return how many utterances of a corpus may still be needed, at least; None for all of them."""
+        left = [self._left[share] for (_, name), share in self._share.items() if name == corpus]
+        numbers = [number for number in left if number is not None]
+        return max(numbers, default=0) if len(numbers) == len(left) else None
+
 
 def rank(seed: int, corpus: str, name: str) -> bytes:
-    """Return where an utterance, or a recording, stands in the drawing order."""
+    """Return the sort key of an utterance, or of a recording, in the order of sampling."""
     return hashlib.sha256(f"{seed}\0{corpus}\0{name}".encode()).digest()
 
 
-def _fault(audio: Path, start: int, end: int) -> str | None:
-    """Return why samples cannot be trained on, having read them: a header promises what a file may not hold."""
+def _audio_problem(audio: Path, start: int, end: int) -> str | None:
+    """Return why samples cannot be trained on, having read them: a header may promise more than the file holds."""
     try:
         samples = read_slice(audio, start, end)
     except UserError:
@@ -126,8 +136,8 @@ def _fault(audio: Path, start: int, end: int) -> str | None:
     return None if np.isfinite(samples).all() else "audio not finite"
 
 
-def _look_at(audio: Path) -> Recording | str:
-    """Return what a recording holds, or why it has nothing; one that has to be decoded whole is heard here, once."""
+def _check_audio(audio: Path) -> CheckedAudio | str:
+    """Return what is known of a recording, or why it cannot be used; decode it here where slices cannot be read."""
     if not audio.is_file():
         return "audio missing"
     try:
@@ -135,25 +145,27 @@ def _look_at(audio: Path) -> Recording | str:
     except UserError:
         return "audio unreadable"
     if samples == 0 or seeks(audio):
-        return Recording(samples, heard=False)
-    return _fault(audio, 0, samples) or Recording(samples, heard=True)
+        return CheckedAudio(samples, decoded=False)
+    return _audio_problem(audio, 0, samples) or CheckedAudio(samples, decoded=True)
 
 
-def _place(candidate: Candidate, audio: Path, known: dict[Path, Recording | str], window: float) -> _Place:
+def _positions(
+    candidate: CorpusUtterance, audio: Path, known: dict[Path, CheckedAudio | str], window: float
+) -> _Positions:
     """Return the utterance's first sample and the one after its last, or the reason why it cannot be used."""
     if audio not in known:
-        known[audio] = _look_at(audio)
+        known[audio] = _check_audio(audio)
     recording = known[audio]
     if isinstance(recording, str):
         return recording
-    positions = _positions(candidate, recording.samples, window)
-    if isinstance(positions, str) or recording.heard:
+    positions = _positions_within(candidate, recording.samples, window)
+    if isinstance(positions, str) or recording.decoded:
         return positions
-    return _fault(audio, *positions) or positions
+    return _audio_problem(audio, *positions) or positions
 
 
-def _positions(candidate: Candidate, length: int, window_seconds: float) -> _Place:
-    """Return where an utterance lies in a recording of `length` samples, or why it does not."""
+def _positions_within(candidate: CorpusUtterance, length: int, window_seconds: float) -> _Positions:
+    """Return an utterance's positions in a recording of `length` samples, or why it has none."""
     end = length if candidate.end is None else candidate.end
     if length < end <= length + OVERHANG_SECONDS * SAMPLE_RATE:
         end = length
@@ -170,7 +182,7 @@ def _positions(candidate: Candidate, length: int, window_seconds: float) -> _Pla
 
 
 def _read_all(corpora: Sequence[Corpus], data: Path, languages: Sequence[str], seed: int) -> list[tuple]:
-    """Return (corpus, candidate) for every utterance of the corpora, in drawing order."""
+    """Return (corpus, candidate) for every utterance of the corpora, in the order of sampling."""
     ranked = {}
     for corpus in corpora:
         for candidate in corpus.read(data / corpus.folder, languages):
@@ -180,23 +192,32 @@ def _read_all(corpora: Sequence[Corpus], data: Path, languages: Sequence[str], s
     return [(corpus, candidate) for _, corpus, candidate in sorted(ranked.values(), key=lambda entry: entry[0])]
 
 
-def draw(
-    corpora: Sequence[Corpus], data: Path, wanted: Mapping[str, int], seed: int, window_seconds: float, label: str
-) -> Draw:
+def sample_utterances(
+    corpora: Sequence[Corpus],
+    data: Path,
+    wanted: Mapping[str, int],
+    *,
+    seed: int,
+    window_seconds: float,
+    out: Path,
+    label: str,
+) -> CorpusSample:
     """Take utterances per target language until there are as many as wanted (0: all there are).
 
-    wanted: language -> number. Returns what was taken, sorted by id, and what was left out, by reason.
+    wanted: language -> number; out: the folder of corpus.jsonl, below which embedded audio is extracted. Returns what
+    was taken, sorted by id, and what was left out, by reason.
     """
-    result = Draw(taken={language: [] for language in wanted})
+    result = CorpusSample(taken={language: [] for language in wanted})
     candidates = _read_all(corpora, data, list(wanted), seed)
-    room = Room(corpora, wanted)
+    quota = Quota(corpora, wanted)
+    audio = AudioFiles(data, out, candidates)
     total = sum(count or len(candidates) for count in wanted.values())
     with progress(label, total, "utterances") as tick:
-        for corpus, candidate in candidates:
-            if room.full:
+        for index, (corpus, candidate) in enumerate(candidates):
+            if quota.full:
                 break
             before = result.examined_count
-            _examine(result, corpus, candidate, data, room, window_seconds)
+            _examine(result, corpus, candidate, audio, index, quota, window_seconds)
             tick(result.examined_count - before)
     for utterances in result.taken.values():
         utterances.sort(key=lambda utterance: utterance.id)
@@ -205,11 +226,50 @@ def draw(
     return result
 
 
+class AudioFiles:
+    """The audio file of each candidate; embedded audio is extracted for many candidates at a time."""
+
+    def __init__(self, data: Path, out: Path, candidates: Sequence[tuple[Corpus, CorpusUtterance | Unparsed]]) -> None:
+        self._data = data
+        self._out = out
+        self._candidates = candidates
+
+    def name(self, corpus: Corpus, candidate: CorpusUtterance) -> str:
+        """Return the path as corpus.jsonl has it: below the data folder or, of embedded audio, beside corpus.jsonl."""
+        if candidate.embedded is not None:
+            return f"{BESIDE}{EXTRACTED}/{corpus.name}/{candidate.audio}"
+        return (PurePosixPath(corpus.folder) / candidate.audio).as_posix()
+
+    def path(self, index: int, quota: Quota) -> Path:
+        """Return the file of the candidate at an index, with all that may be needed after it extracted beside it."""
+        corpus, candidate = self._candidates[index]
+        path = audio_path(self.name(corpus, candidate), self._data, self._out)
+        if candidate.embedded is not None and not path.is_file():
+            self._extract(index, corpus, quota.most_left(corpus.name))
+        return path
+
+    def _extract(self, index: int, corpus: Corpus, count: int | None) -> None:
+        """Extract the audio of as many candidates of a corpus as its quota has left, in one pass over its files."""
+        rest = (c for other, c in itertools.islice(self._candidates, index, None) if other is corpus)
+        embedded = (c for c in rest if isinstance(c, CorpusUtterance) and c.embedded is not None)
+        wanted = {
+            candidate.embedded: audio_path(self.name(corpus, candidate), self._data, self._out)
+            for candidate in itertools.islice(embedded, None if count is None else max(count, LEAST_EXTRACTED))
+        }
+        extract_audio(self._data / corpus.folder, wanted)
+
+
 def _examine(
-    result: Draw, corpus: Corpus, candidate: Candidate | Unparsed, data: Path, room: Room, window: float
+    result: CorpusSample,
+    corpus: Corpus,
+    candidate: CorpusUtterance | Unparsed,
+    audio: AudioFiles,
+    index: int,
+    quota: Quota,
+    window: float,
 ) -> None:
-    """Take or leave out one utterance in each of the languages of which its corpus may give more."""
-    name, languages = f"{corpus.name}/{candidate.id}", room.open_languages(corpus.name)
+    """Take or leave out one utterance in each of the languages of which more may be taken from its corpus."""
+    name, languages = f"{corpus.name}/{candidate.id}", quota.open_languages(corpus.name)
     if isinstance(candidate, Unparsed):
         for language in languages:
             if candidate.languages is None or language in candidate.languages:
@@ -218,22 +278,25 @@ def _examine(
     languages = [language for language in languages if language in candidate.targets]
     if not languages:
         return
-    audio = f"{corpus.folder}/{candidate.audio}"
-    positions = _place(candidate, data / audio, result.recordings, window)
+    positions = _positions(candidate, audio.path(index, quota), result.recordings, window)
     for language in languages:
         if isinstance(positions, str):
             result.skip(positions, f"{name} {language}")
         elif not candidate.source.strip() or not candidate.targets[language].strip():
             result.skip("text empty", f"{name} {language}")
         else:
-            result.taken[language].append(_utterance(name, audio, positions, candidate, language))
+            result.taken[language].append(
+                _utterance(name, audio.name(corpus, candidate), positions, candidate, language)
+            )
             result.counts[language, corpus.name] += 1
-            room.take(language, corpus.name)
+            quota.take(language, corpus.name)
             if candidate.end is not None and positions[1] < candidate.end:
                 result.clipped.add(name)
 
 
-def _utterance(name: str, audio: str, positions: tuple[int, int], candidate: Candidate, language: str) -> Utterance:
+def _utterance(
+    name: str, audio: str, positions: tuple[int, int], candidate: CorpusUtterance, language: str
+) -> Utterance:
     return Utterance(
         id=name,
         audio=audio,

@@ -1,29 +1,23 @@
-"""Readers of corpora in their published layouts: one module per layout, all yielding the same candidates."""
+"""Readers of training corpora: one module per layout, all yielding the same candidates."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from submission.errors import UserError
-from submission.system.schema import nearest
-from train.corpora.formats import acl6060, acl6060_full, covost2, europarl_st, plain
-from train.corpora.formats.candidate import Candidate, Unparsed
+from submission.system.corpus_formats import CORPUS_FORMATS
+from submission.system.recipe import Source
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
-Reader = Callable[[Path, Sequence[str]], Iterator[Candidate | Unparsed]]
+Reader = Callable[[Path, Sequence[str]], Iterator[CorpusUtterance | Unparsed]]
 """Folder of a corpus and target languages -> its utterances in any order; UserError if it is not of the layout."""
 
-READERS: dict[str, Reader] = {
-    "acl6060": acl6060.read,
-    "acl6060-full": acl6060_full.read,
-    "covost2": covost2.read,
-    "europarl-st": europarl_st.read,
-    "plain": plain.read,
-}
 
-
-def reader_of(layout: str) -> Reader:
-    """Return the reader of a layout; UserError names those that there are."""
-    if layout not in READERS:
-        raise UserError(f"corpus format {layout!r}", "unknown format", nearest(layout, READERS))
-    return READERS[layout]
+def reader_of(source: Source) -> Reader:
+    """Return the reader of a source's format, with those options of the source that the format reads."""
+    corpus_format = CORPUS_FORMATS[source.format]
+    module, _, function = corpus_format.read.partition(":")
+    read = getattr(importlib.import_module(module), function)
+    return functools.partial(read, **{name: getattr(source, name) for name in corpus_format.options})

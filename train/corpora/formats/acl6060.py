@@ -1,9 +1,9 @@
-"""ACL 60/60, one split (`acl_6060/dev` or `acl_6060/eval`), cut at its gold segments.
+"""Read one split of ACL 60/60 (`acl_6060/dev` or `acl_6060/eval`), a gold segment per utterance.
 
 `segmented_wavs/gold/sent_N.wav` is line N of `text/txt/ACL.6060.<split>.en-xx.<language>.txt` and `<seg id="N">` of
 the xml, counted through the whole split. The gold wavs are exact cuts and no time stamps are published, so an
-utterance is a whole gold wav. Which talk it belongs to stands only in the xml, whose talks are not in alphabetical
-order (the first of dev is 268); sorting by document id would give every talk another's segments.
+utterance is a whole gold wav. Only the xml says which talk it belongs to, and its talks are not in alphabetical
+order (the first of dev is 268): sorting by document id would assign segments to the wrong talks.
 
 The xml's text is used where there is no txt.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from submission.errors import UserError
 from submission.text.mteval import read_mteval
-from train.corpora.formats.candidate import Candidate
+from train.corpora.formats.corpus_utterance import CorpusUtterance
 
 GOLD = "segmented_wavs/gold"
 
@@ -56,7 +56,7 @@ def _split_name(folder: Path) -> str:
 
 
 def _check_counts(folder: Path, wavs: int, counts: dict[str, int]) -> None:
-    """Refuse texts that do not have one line per gold wav: from there on every pair would be a wrong one."""
+    """Refuse texts that do not have one line per gold wav: all pairs after the gap would be wrong."""
     for name, count in counts.items():
         if count != wavs:
             raise UserError(
@@ -64,7 +64,7 @@ def _check_counts(folder: Path, wavs: int, counts: dict[str, int]) -> None:
             )
 
 
-def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate]:
+def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance]:
     """Yield every gold segment with its text in the languages that the split has."""
     split = _split_name(folder)
     wavs = len(list((folder / GOLD).glob("sent_*.wav")))
@@ -78,7 +78,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate]:
             f"{folder}/text", f"xml and txt agree in {agreeing} of {wavs} lines", "take both from the same release"
         )
     for index, seg in enumerate(segs):
-        yield Candidate(
+        yield CorpusUtterance(
             id=f"sent_{index + 1}",
             audio=f"{GOLD}/sent_{index + 1}.wav",
             start=0,

@@ -1,11 +1,11 @@
-"""ACL 60/60, one split, as stretches of its full recordings: what a classifier of speech and its gaps is trained on.
+"""Read one split of ACL 60/60 as stretches of its full recordings, which training a segmentation classifier needs.
 
     full_wavs/2022.acl-long.110.wav   one file a talk, named as the talk is in the xml
-    segmented_wavs/gold, text         as in train.readers.acl6060, with the same utterances under the same ids
+    segmented_wavs/gold, text         as in train.corpora.formats.acl6060, with the same utterances under the same ids
 
-No time stamps are published, but the gold wavs are exact cuts of the full ones, so where an utterance lies is where all
-its samples are found again. Cuts are looked for behind the one before, so that one of silence alone, which matches in
-many places, stays in order; only what is not found there is looked for from the beginning.
+No time stamps are published, but the gold wavs are exact cuts of the full ones, so an utterance's position is where all
+its samples are found. Each cut is searched for after the one before, so that a cut of silence, which matches in many
+places, stays in order; only a cut that is not found there is searched for from the beginning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from submission.errors import UserError
 from submission.runtime.audio import read_audio
 from train.corpora.formats import acl6060
-from train.corpora.formats.candidate import Candidate
+from train.corpora.formats.corpus_utterance import CorpusUtterance
 
 FULL = "full_wavs"
 
@@ -43,7 +43,7 @@ class _Talk:
         return at // width if at >= 0 else None
 
 
-def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate]:
+def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance]:
     """Yield every gold segment as a stretch of its talk; UserError for a gold wav that is no cut of its talk."""
     talk, end = None, 0
     for candidate in acl6060.read(folder, languages):

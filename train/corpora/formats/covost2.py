@@ -1,10 +1,10 @@
-r"""CoVoST 2, English into other languages, over the clips of Common Voice 4.
+r"""Read CoVoST 2, English into other languages, over the clips of Common Voice 4.
 
     covost_v2.en_de.tsv          as published: path, translation, split; the English is in Common Voice's validated.tsv
     covost_v2.en_de.train.tsv    as CoVoST's own script splits it: path, sentence, translation, client_id
-    clips/*.mp3                  Common Voice's; tables and clips lie in the corpus folder or in its `en/`
+    clips/*.mp3                  of Common Voice; tables and clips are in the corpus folder or in its `en/`
 
-The tables know no quoting. A backslash takes away the meaning of the character after it, a tab or a line feed
+The tables have no quoting. A backslash escapes the character after it, a tab or a line feed
 included, as in pandas with `escapechar`, by which they are written. Only the training split is read: in the published
 form the rows of `train` and `train_covost`. Chinese is `zh-CN` there, Swedish `sv-SE`.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.errors import UserError
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 CODES = {"zh": "zh-CN", "sv": "sv-SE"}
 """Language -> its name in CoVoST's file names, where that is another one."""
@@ -113,7 +113,7 @@ def _sentences(folder: Path, wanted: set[str]) -> dict[str, str]:
     }
 
 
-def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
+def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | Unparsed]:
     """Yield every clip of the training split with its translations in the languages that have a table."""
     tables = _tables(folder, languages)
     clips = _find(folder, "clips")
@@ -140,7 +140,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparse
         if clip not in sources:
             yield Unparsed(id=name, why=f"not in {VALIDATED}", reason="no English text", languages=tuple(translations))
             continue
-        yield Candidate(
+        yield CorpusUtterance(
             id=name,
             audio=f"{place}/{name}.mp3",
             start=0,

@@ -1,12 +1,12 @@
-"""Europarl-ST v1.1, English speeches into other languages.
+"""Read Europarl-ST v1.1, English speeches into other languages.
 
     en/audios/<speech>.m4a                  one file a speech, minutes long
     en/de/train/segments.lst                `<speech> <start> <end>` a line, in seconds: the third field is the END
     en/de/train/segments.en, segments.de    the text of each line of segments.lst
 
-The corpus folder is the archive's `v1.1` or holds it. Each pair has segments of its own; where two pairs cut the same
-stretch they become one utterance with two translations. Only `train` is read: `dev` and `test` are for comparing with
-others, and `train-noisy` is what the corpus' own filter threw out.
+The corpus folder is the archive's `v1.1` or holds it. Each pair has segments of its own; where two pairs have the same
+stretch they become one utterance with two translations. Only `train` is read: `dev` and `test` are for comparison with
+other systems, and `train-noisy` is what the corpus' own filter removed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 from submission.errors import UserError
 from submission.text.segments import SAMPLE_RATE
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 FIX = "unpack Europarl-ST v1.1 as published"
 LIMIT_SAMPLES = 1 << 63
-"""Beyond it no position can lie; making an integer of a million digits takes long."""
+"""No position is beyond it; converting a number of a million digits takes long."""
 
 
 class _Stretch(NamedTuple):
-    """Where a segment lies, in samples at 16 kHz."""
+    """A stretch of a speech, in samples at 16 kHz."""
 
     speech: str
     start: int
@@ -41,7 +41,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _stretch(line: str) -> _Stretch | None:
-    """Return what a line of segments.lst says, or None where it does not say a stretch of a speech."""
+    """Return what a line of segments.lst says, or None where it names no stretch of a speech."""
     fields = line.split()
     if len(fields) != 3 or "/" in fields[0] or fields[0].startswith("."):
         return None
@@ -54,7 +54,7 @@ def _stretch(line: str) -> _Stretch | None:
     return _Stretch(fields[0], int(start), int(end))
 
 
-def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
+def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | Unparsed]:
     """Yield every training segment with its text in the languages that the corpus has."""
     root = folder if (folder / "en").is_dir() else folder / "v1.1"
     if not (root / "en/audios").is_dir() or next((root / "en").glob("*/train/segments.lst"), None) is None:
@@ -82,7 +82,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparse
                 sources.setdefault(stretch, source)
                 targets.setdefault(stretch, {})[language] = target
     for stretch, translations in targets.items():
-        yield Candidate(
+        yield CorpusUtterance(
             id=f"{stretch.speech}_{stretch.start:09d}_{stretch.end:09d}",
             audio=f"{place}/{stretch.speech}.m4a",
             start=stretch.start,

@@ -1,4 +1,4 @@
-"""The plain layout, for anyone's own data: `audio/` and a tab-separated `utterances.tsv`.
+"""Read the plain layout, for anyone's own data: `audio/` and a tab-separated `utterances.tsv`.
 
 The header names the columns: id, audio, start, end, recording, source, and one per target language (de, zh, …).
 start and end are integer samples at 16 kHz, empty for the whole file; audio is relative to `audio/`. There is no
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from submission.errors import UserError
-from train.corpora.formats.candidate import Candidate, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 TABLE = "utterances.tsv"
 COLUMNS = ("id", "audio", "start", "end", "recording", "source")
 
 
-def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparsed]:
+def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | Unparsed]:
     """Yield the lines of `utterances.tsv` with the texts of the languages that it has."""
     path = folder / TABLE
     try:
@@ -43,7 +43,7 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[Candidate | Unparse
             yield _candidate(dict(zip(header, cells, strict=True)), languages, f"{TABLE} line {number}")
 
 
-def _candidate(row: dict[str, str], languages: Sequence[str], where: str) -> Candidate | Unparsed:
+def _candidate(row: dict[str, str], languages: Sequence[str], where: str) -> CorpusUtterance | Unparsed:
     audio = PurePosixPath(row["audio"])
     if not row["id"] or not row["audio"] or audio.is_absolute() or ".." in audio.parts:
         return Unparsed(
@@ -53,7 +53,7 @@ def _candidate(row: dict[str, str], languages: Sequence[str], where: str) -> Can
         start, end = int(row["start"] or 0), int(row["end"]) if row["end"] else None
     except ValueError:
         return Unparsed(id=where, why=f"start {row['start']!r}, end {row['end']!r}: expected integer samples at 16 kHz")
-    return Candidate(
+    return CorpusUtterance(
         id=row["id"],
         audio=f"audio/{audio}",
         start=start,

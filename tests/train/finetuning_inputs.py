@@ -1,7 +1,8 @@
-"""A base model of random weights and a corpus of noise: what tests of fine-tuning and merging stand on."""
+"""A base model of random weights and a corpus of noise, for tests of fine-tuning and merging."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ ROLES = ("attn", "mlp", "audio.attn", "audio.mlp", "projector", "lm_head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """Where a test finds what it trains on."""
+class FinetuningInputs:
+    """The folders that a test trains on."""
 
     base: Path
     corpus: Path
@@ -49,7 +50,7 @@ def options(**changes: object) -> FinetuneOptions:
     return FinetuneOptions(**(values | changes))
 
 
-def lay_ground(root: Path) -> Ground:
+def write_finetuning_inputs(root: Path) -> FinetuningInputs:
     """Write a random base model and a corpus of both languages; the last two of its ten stretches of noise are dev.
 
     The first two are of one recording at another rate, which has to be decoded whole; the others are files.
@@ -81,4 +82,10 @@ def lay_ground(root: Path) -> Ground:
     (root / "corpus").mkdir()
     write_corpus(root / "corpus/train.jsonl", utterances[:-4])
     write_corpus(root / "corpus/dev.jsonl", utterances[-4:])
-    return Ground(base=root / "base", corpus=root / "corpus", data=root / "data")
+    return FinetuningInputs(base=root / "base", corpus=root / "corpus", data=root / "data")
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    """Return a column of a run's log."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line[name] for line in lines if name in line]
