@@ -1,1 +1,1 @@
-"""From segments of speech to hypotheses, and from hypotheses to honest figures: decode, resegment, score."""
+"""Decode segments of speech into hypotheses, resegment and score them, compare systems and report on them."""

@@ -1,4 +1,4 @@
-"""`python -m evaluate`: decode and score a system, report on many; translate any folder, re-run a bundle."""
+"""`python -m evaluate`: decode and score a system, report on several; translate a folder, re-run a bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Build the stages decode:<pair>/<NAME> of a system with one model, loaded when the first of them needs it.
+    """Build the stages decode:<pair>/<NAME> of a system.
 
     Started by `torchrun` or `accelerate launch`, every process decodes its share; the result is that of one process.
     """
@@ -36,7 +36,7 @@ def decode(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Build the stage score of a system and print its figures."""
+    """Build the stage score of a system and print its scores."""
     from evaluate import system_stages
 
     text = system_stages.scored(*open_system(args)).read_text(encoding="utf-8")
@@ -81,21 +81,21 @@ def report(args: argparse.Namespace) -> None:
     one is read. Models must be packed (`python -m quantize pack --recipe ablation`). The page is written with its
     pictures, and as Markdown, CSV and JSON.
     """
-    from evaluate.report import make
-    from evaluate.report.terminal import summary_text
+    from evaluate.report import build_report
+    from evaluate.report.terminal_summary import summary_text
     from submission.store.launch import launched
 
     if launched().processes > 1:
         fix = "share the decoding of one system, `evaluate decode`, or start one process"
         raise UserError("report", "several processes, and nothing here is shared between them", fix)
     opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
-    works = make.plan(make.Asked(**opened, comet=args.comet))
+    plan = build_report.plan_report(build_report.ReportRequest(**opened, comet=args.comet))
     if args.plan:
         return
-    results = make.make(works, args.device, dict.fromkeys(opened, make.command_line(args)))
+    results = build_report.build_results(plan, args.device, dict.fromkeys(opened, build_report.command_line(args)))
     out = args.out or Path("dist") / f"{results.campaign}-{Path(args.recipe).stem}"
-    written = make.write_report(out, results)
-    print(summary_text(results, make.tables_of(results)))
+    written = build_report.write_report(out, results)
+    print(summary_text(results, build_report.tables_of(results)))
     print(f"written: {out}/{written[0]} and {', '.join(written[1:])}")
 
 
@@ -139,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     two = verbs.add_parser("score", help="BLEU and chrF where there are references", description=score.__doc__)
     add_system_arguments(two)
-    two.add_argument("--json", action="store_true", help="print scores.json in place of the table")
+    two.add_argument("--json", action="store_true", help="print scores.json instead of the table")
     two.set_defaults(verb=score)
 
     four = verbs.add_parser("comet", help="COMET by a local checkpoint (score environment)", description=comet.__doc__)

@@ -20,7 +20,7 @@ Load = Callable[[Path, str], Any]
 
 
 def _load_here(folder: Path, dtype: str) -> Any:
-    from evaluate.decoding.loading import load_on
+    from evaluate.decoding.model_loading import load_on
 
     return load_on(folder, dtype, "auto")
 
@@ -63,26 +63,27 @@ def decode(options: Options, inputs: Inputs, out: Path, *, load: Load = _load_he
 
 def score(options: Options, inputs: Inputs, out: Path) -> None:
     """Write score.json and lines.jsonl of one test set and pair; without a pair, scores.json of all that are inputs."""
-    from evaluate.scoring.score import SCORE_FILE, gather, score_testset, write_cell
+    from evaluate.scoring.score import gather, score_testset
+    from evaluate.scoring.score_files import read_testset_scores, write_testset_scores
 
     if options:
-        write_cell(out, score_testset(with_references(options, inputs)))
+        write_testset_scores(out, score_testset(with_references(options, inputs)))
     else:
-        record = gather(_read(folder / SCORE_FILE) for folder in inputs.values())
+        record = gather(read_testset_scores(folder) for folder in inputs.values())
         write_text(out / "scores.json", canonical_json(record))
 
 
 def with_references(options: Options, inputs: Inputs) -> Any:
     """Return a decoded test set with its references, from options and inputs of its stage score."""
     from evaluate.scoring.references import find_gold_references, find_references
-    from evaluate.scoring.score import Decoded
+    from evaluate.scoring.score import DecodedTestSet
 
     folder, pair = inputs["references"], options["pair"]
     if options["gold"]:
         references = find_gold_references(folder, options["target"])
     else:
         references = find_references(folder, pair, inputs["audio"])
-    return Decoded(
+    return DecodedTestSet(
         testset=options["testset"],
         pair=pair,
         language=options["target"],
@@ -105,31 +106,15 @@ def comet(options: Options, inputs: Inputs, out: Path, *, load: Load = _load_com
     """
     if "score" in inputs:
         from evaluate.scoring.score import with_comet
+        from evaluate.scoring.score_files import read_comet_scores
 
-        figures = [_read(folder / "comet.json") for name, folder in inputs.items() if name not in ("score", "model")]
+        figures = [read_comet_scores(folder) for name, folder in inputs.items() if name not in ("score", "model")]
         merged = with_comet(_read(inputs["score"] / "scores.json"), figures, options["model_sha256"])
         write_text(out / "scores.json", canonical_json(merged))
     else:
-        record = _comet_record(load(inputs["model"], options["model_sha256"]), inputs["lines"])
-        write_text(out / "comet.json", canonical_json(record))
+        from evaluate.scoring.comet_stage import score_with_comet
 
-
-def _comet_record(model: Any, scored_folder: Path) -> dict[str, Any]:
-    """Return COMET's figures of a scored test set: its record, one figure a line, or why there are none."""
-    from evaluate.scoring.comet import comet_score, segment_scores
-    from evaluate.scoring.score import LINES_FILE, NO_SOURCE, SCORE_FILE
-
-    scored = _read(scored_folder / SCORE_FILE)
-    path = scored_folder / LINES_FILE
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    record = {"pair": scored["testset"]["pair"], "testset": scored["testset"]["testset"], "reason": "", "scores": []}
-    if not scored["scores"]:
-        return record | {"reason": scored["testset"]["comet"], "segments": []}
-    if any(line["source"] is None for line in lines):
-        return record | {"reason": NO_SOURCE, "segments": []}
-    segments = segment_scores(model, lines, str(path))
-    record |= {"scores": [comet_score(model, segments, scored["scores"][0])], "device": model.device}
-    return record | {"segments": [round(score, 4) for score in segments]}
+        score_with_comet(load(inputs["model"], options["model_sha256"]), inputs["lines"], out)
 
 
 def loss(options: Options, inputs: Inputs, out: Path, *, load: Load = _load_here) -> None:

@@ -21,7 +21,7 @@ def shared_model(device: str = "auto") -> Load:
 
     @functools.lru_cache(maxsize=1)
     def load(folder: Path, dtype: str) -> Any:
-        from evaluate.decoding.loading import load_on
+        from evaluate.decoding.model_loading import load_on
 
         return load_on(folder, dtype, device)
 

@@ -90,7 +90,7 @@ def _packed(
 
     def work() -> None:
         with translator(model, processor, prompt, options, end_token) as asked:
-            asked.answer(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+            asked.generate(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     return work
 

@@ -1,4 +1,4 @@
-"""Two sides, each with one output or many: what belongs together is compared and shown in one table."""
+"""Compare the outputs of two sides, one or many each: match them, compare each match, print one table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evaluate.comparing.comparison import (
     worst_lines,
 )
 from evaluate.comparing.outputs import find_outputs, match, of_names
-from evaluate.comparing.paired import Paired, compare_with_references, paired_heading, paired_rows
+from evaluate.comparing.paired import ReferenceComparison, compare_with_references, paired_heading, paired_rows
 from evaluate.scoring.references import references_of
 from submission.errors import UserError
 from submission.store.digests import canonical_json
@@ -24,16 +24,16 @@ from submission.text_table import aligned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class OutputComparison:
     """Two outputs of one pair and test set."""
 
     name: str
-    """`en-de/ACL`, as far as it is known."""
+    """`en-de/ACL`, as far as known."""
     a: str
-    """What is compared: a path."""
+    """Path of the output."""
     b: str
     comparison: Comparison
-    paired: Paired | None
+    paired: ReferenceComparison | None
     """Both against the references; None where none were given for them."""
 
 
@@ -45,22 +45,22 @@ def compare_sides(
     testset: str | None,
     worst: int,
     references: Path | None = None,
-) -> list[Compared]:
+) -> list[OutputComparison]:
     """Return the comparison of every output of `a` with its counterpart in `b`.
 
-    segments: what the lines of text files belong to; pair, testset: only these; worst: how many differences to keep
-    of each; references: the folder of the translations to hold both against. Raises UserError where a side has no
-    outputs, nothing has a counterpart, and no output has references though a folder of them is given.
+    segments: the YAML with the segments of text files; pair, testset: only these; worst: how many differences to keep
+    of each; references: the folder of references to score both against. Raises UserError where a side has no outputs,
+    no output has a counterpart, or no output has references though a folder is given.
     """
     sides = [of_names(find_outputs(path, segments), pair, testset) for path in (a, b)]
     compared = []
     for name, one, other in match(*sides):
         named, of_testset = one.pair or other.pair or pair or "", one.testset or other.testset or testset or ""
         if references and not named:
-            raise UserError("--references", "nothing says which pair the outputs are of", "name it with --pair")
+            raise UserError("--references", "the pair of the outputs is unknown", "name it with --pair")
         found = references_of(references, named, of_testset) if references else None
         compared.append(
-            Compared(
+            OutputComparison(
                 name=name,
                 a=one.output.label,
                 b=other.output.label,
@@ -75,23 +75,23 @@ def compare_sides(
     return compared
 
 
-def sides_json(compared: Sequence[Compared]) -> str:
+def sides_json(compared: Sequence[OutputComparison]) -> str:
     """Return comparisons for machines; positions are samples at 16 kHz."""
     return canonical_json([asdict(one) for one in compared])
 
 
-def sides_text(compared: Sequence[Compared]) -> str:
+def sides_text(compared: Sequence[OutputComparison]) -> str:
     """Return a table of comparisons, and below it, for each that has any, the worst differences."""
     rows = [("output", *SUMMARY_HEADINGS)]
     rows += [(one.name or "-", *summary_cells(one.comparison)) for one in compared]
     lines = [aligned(rows), f"chrF: A against B as reference, {compared[0].comparison.signature}"]
     for one in compared:
-        said = notes(one.comparison, "A", "B")
-        if said or one.comparison.worst or one.paired:
-            lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *said]
+        limits = notes(one.comparison, "A", "B")
+        if limits or one.comparison.worst or one.paired:
+            lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *limits]
         if one.paired:
             lines += [paired_heading(one.paired), aligned(paired_rows(one.paired), indent=2)]
         lines += worst_lines(one.comparison, "A", "B")
     if any(one.paired for one in compared):
-        lines += ["", "p: how often chance alone makes a difference as large (paired bootstrap, 1,000 resamples)"]
+        lines += ["", "p: two-sided p-value of the difference (paired bootstrap, 1,000 resamples)"]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
-"""Two systems' outputs side by side: which lines are identical, how alike the others are, where they differ most.
+"""Compare two systems' outputs: identical lines, the similarity of the others, and the largest differences.
 
-The measure of likeness is chrF with the second output as the reference of the first; it needs no translation that is
-right, and says nothing of which output is better. Where both have the same segments, line answers line. Where they
-cut the same recordings differently, no line of one has a counterpart in the other (only references could say what
-belongs together, see `evaluate.scoring.resegmentation`): then each recording's whole text is compared.
+Similarity is chrF with the second output as the reference of the first; it needs no reference translation, and does
+not say which output is better. Where both have the same segments, lines are compared. Where they segment the same
+recordings differently, lines have no counterpart (only references could align them, see
+`evaluate.scoring.resegmentation`): then each recording's whole text is compared.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LONGEST_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a line belongs; positions are samples at 16 kHz, None where they are not known."""
+class LinePosition:
+    """Recording and position of a line, in samples at 16 kHz; None where unknown."""
 
     recording: str = ""
-    """File name of the recording, empty where it is not known."""
+    """File name of the recording, empty where unknown."""
     start: int | None = None
     end: int | None = None
     name: str = ""
-    """What the line is called where its position is not known: `talk1.wav/0003`, `line 4`."""
+    """Name of the line where its position is unknown: `talk1.wav/0003`, `line 4`."""
 
     def __str__(self) -> str:
         if self.start is None or self.end is None:
@@ -40,26 +40,26 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """What a system put out for some recordings: a line a segment, and where each belongs."""
+class SystemOutput:
+    """A system's output for some recordings: a line a segment, with its position."""
 
     label: str
-    """What errors and reports call it."""
+    """Its name in errors and reports."""
     lines: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[LinePosition, ...]
 
     def __post_init__(self) -> None:
         if len(self.lines) != len(self.places):
             what = f"expected {len(self.places)} lines, one a segment, got {len(self.lines)}"
-            raise UserError(self.label, what, "give text and segments of the same run")
+            raise UserError(self.label, what, "use text and segments of the same run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairing:
-    """What answers what in two outputs; any measure of two systems can start from here."""
+class AlignedOutputs:
+    """The corresponding texts of two outputs."""
 
     unit: Literal["line", "recording"]
-    places: tuple[Place, ...]
+    places: tuple[LinePosition, ...]
     a: tuple[str, ...]
     b: tuple[str, ...]
     only_a: tuple[str, ...] = ()
@@ -68,10 +68,10 @@ class Pairing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Two texts that should be one."""
+class TextDifference:
+    """Two corresponding texts that are not identical."""
 
-    place: Place
+    place: LinePosition
     chrf: float
     a: str
     b: str
@@ -79,54 +79,54 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What there is to say of two outputs."""
+    """The comparison of two outputs."""
 
     unit: Literal["line", "recording"]
     compared: int
     """How many lines, or recordings."""
     identical: int
     chrf: float | None
-    """Of all that is compared, in percent, the second output as the reference; None where nothing is."""
+    """Of all compared texts, in percent, with the second output as the reference; None where there are none."""
     signature: str
     """sacrebleu's."""
     blank_a: int
     """How many of the compared texts are blank in the first output."""
     blank_b: int
-    worst: tuple[Difference, ...]
+    worst: tuple[TextDifference, ...]
     """Those that differ most by their own chrF, the worst first."""
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
-def segment_places(segments: Sequence[Segment]) -> tuple[Place, ...]:
-    """Return the places of segments, whose positions are known."""
+def segment_positions(segments: Sequence[Segment]) -> tuple[LinePosition, ...]:
+    """Return the positions of segments."""
     return tuple(
-        Place(recording=s.recording, start=s.start, end=s.end, name=name)
+        LinePosition(recording=s.recording, start=s.start, end=s.end, name=name)
         for s, name in zip(segments, segment_ids(segments), strict=True)
     )
 
 
-def named_places(ids: Sequence[str]) -> tuple[Place, ...]:
-    """Return the places of segments of which only the ids are known, `talk1.wav/0003`."""
-    return tuple(Place(recording=name.rpartition("/")[0], name=name) for name in ids)
+def named_positions(ids: Sequence[str]) -> tuple[LinePosition, ...]:
+    """Return the positions of segments of which only the ids are known, `talk1.wav/0003`."""
+    return tuple(LinePosition(recording=name.rpartition("/")[0], name=name) for name in ids)
 
 
-def numbered_places(count: int) -> tuple[Place, ...]:
-    """Return the places of lines of which nothing is known."""
-    return tuple(Place(name=f"line {number}") for number in range(1, count + 1))
+def numbered_positions(count: int) -> tuple[LinePosition, ...]:
+    """Return the positions of lines without segments."""
+    return tuple(LinePosition(name=f"line {number}") for number in range(1, count + 1))
 
 
-def recordings_of(output: Output) -> list[str]:
+def recordings_of(output: SystemOutput) -> list[str]:
     """Return the recordings of an output in order, those that are known."""
     return list(dict.fromkeys(place.recording for place in output.places if place.recording))
 
 
-def pair_up(a: Output, b: Output) -> Pairing:
-    """Return what answers what, in the order of `a`.
+def pair_up(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
+    """Return the corresponding texts of two outputs, in the order of `a`.
 
-    Lines, where every recording that both have is cut alike; where positions are not known, into as many segments.
-    Otherwise recordings. Raises UserError where nothing can answer anything: no recording in common, or, where no
-    recordings are known, other numbers of lines.
+    Lines correspond where every common recording has the same segments, or as many where positions are unknown.
+    Otherwise recordings correspond. Raises UserError for outputs without a common recording, and for outputs without
+    known recordings that differ in their numbers of lines.
     """
     if not all(place.recording for place in (*a.places, *b.places)):
         return _pair_unnamed(a, b)
@@ -140,31 +140,31 @@ def pair_up(a: Output, b: Output) -> Pairing:
     alike = all(len(in_a[recording]) == len(in_b[recording]) for recording in both)
     if alike and all(_alike(a.places[i], b.places[j]) for i, j in rows):
         rows.sort()
-        return Pairing(
+        return AlignedOutputs(
             unit="line",
             places=tuple(a.places[i] if a.places[i].start is not None else b.places[j] for i, j in rows),
             a=tuple(a.lines[i] for i, _ in rows),
             b=tuple(b.lines[j] for _, j in rows),
             **only,
         )
-    return Pairing(
+    return AlignedOutputs(
         unit="recording",
-        places=tuple(Place(recording=recording) for recording in both),
+        places=tuple(LinePosition(recording=recording) for recording in both),
         a=tuple(_joined(a, in_a[recording]) for recording in both),
         b=tuple(_joined(b, in_b[recording]) for recording in both),
         **only,
     )
 
 
-def _pair_unnamed(a: Output, b: Output) -> Pairing:
+def _pair_unnamed(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
     if len(a.lines) != len(b.lines):
-        what = f"has {len(a.lines)} lines and {b.label} has {len(b.lines)}, and nothing says where they belong"
+        what = f"has {len(a.lines)} lines and {b.label} has {len(b.lines)}, and their segments are unknown"
         raise UserError(a.label, what, "give their segments with --segments")
     places = tuple(i if i.recording else j for i, j in zip(a.places, b.places, strict=True))
-    return Pairing(unit="line", places=places, a=a.lines, b=b.lines)
+    return AlignedOutputs(unit="line", places=places, a=a.lines, b=b.lines)
 
 
-def _by_recording(output: Output) -> dict[str, list[int]]:
+def _by_recording(output: SystemOutput) -> dict[str, list[int]]:
     """Return recording -> numbers of its lines, both in the order of the output."""
     numbers: dict[str, list[int]] = {}
     for number, place in enumerate(output.places):
@@ -172,12 +172,12 @@ def _by_recording(output: Output) -> dict[str, list[int]]:
     return numbers
 
 
-def _alike(a: Place, b: Place) -> bool:
+def _alike(a: LinePosition, b: LinePosition) -> bool:
     known = a.start is not None and b.start is not None
     return not known or (a.start, a.end) == (b.start, b.end)
 
 
-def _joined(output: Output, numbers: Sequence[int]) -> str:
+def _joined(output: SystemOutput, numbers: Sequence[int]) -> str:
     return " ".join(line for number in numbers if (line := output.lines[number]))
 
 
@@ -186,24 +186,24 @@ def _some(names: Sequence[str] | dict[str, list[int]], count: int = 3) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "") or "none"
 
 
-def compare(pairing: Pairing, worst: int = WORST) -> Comparison:
+def compare(pairing: AlignedOutputs, worst: int = WORST) -> Comparison:
     """Return how alike two outputs are, and the `worst` most different texts.
 
-    Recordings are identical where their texts differ in blanks only: each cut leaves one, in Chinese too. chrF leaves
-    blanks out by itself.
+    Recordings are identical where their texts differ in spaces only: each segment boundary adds one, in Chinese too.
+    chrF ignores spaces.
     """
     from sacrebleu.metrics import CHRF
 
     metric = CHRF()
     same = [_key(pairing.unit, a) == _key(pairing.unit, b) for a, b in zip(pairing.a, pairing.b, strict=True)]
     differences = [
-        Difference(place=place, chrf=round(metric.sentence_score(a, [b]).score, DECIMALS), a=a, b=b)
+        TextDifference(place=place, chrf=round(metric.sentence_score(a, [b]).score, DECIMALS), a=a, b=b)
         for place, a, b, equal in zip(pairing.places, pairing.a, pairing.b, same, strict=True)
         if not equal
     ]
-    # Even where nothing has to be scored, so that the metric knows its signature.
+    # Computed even where it is not needed: the metric's signature depends on it.
     together = metric.corpus_score(list(pairing.a) or [""], [list(pairing.b) or [""]]).score
-    # Equal outputs are alike whatever there is to count: all of their lines may be blank.
+    # Equal outputs score 100 even where all of their lines are blank.
     chrf = (100.0 if all(same) else round(together, DECIMALS)) if same else None
     return Comparison(
         unit=pairing.unit,
@@ -239,10 +239,10 @@ SUMMARY_HEADINGS = ("identical", "chrF", "blank")
 
 
 def notes(comparison: Comparison, a: str, b: str) -> list[str]:
-    """Return, a line each, what limits a comparison of the outputs called a and b."""
+    """Return the limits of a comparison of the outputs named a and b, a line each."""
     lines = []
     if comparison.unit == "recording":
-        lines.append("cut differently: whole recordings are compared, and lines cannot be without references")
+        lines.append("segmented differently: whole recordings are compared; lines could be only with references")
     for name, recordings in ((a, comparison.only_a), (b, comparison.only_b)):
         if recordings:
             lines.append(f"only in {name}, not compared: {_some(recordings)}")

@@ -1,4 +1,4 @@
-"""Outputs to compare, as they lie about: bundles, folders of runs, hypotheses.jsonl, plain text with segments."""
+"""Find the outputs to compare in bundles, folders of runs, hypotheses.jsonl files, and text files with segments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate.comparing.comparison import Output, Place, named_places, numbered_places, recordings_of, segment_places
+from evaluate.comparing.comparison import (
+    LinePosition,
+    SystemOutput,
+    named_positions,
+    numbered_positions,
+    recordings_of,
+    segment_positions,
+)
 from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.scoring.references import read_lines
 from segment.testset import read_positions
@@ -20,12 +27,12 @@ RUN, SEGMENTS, HYPOTHESES = "run.json", "segments.yaml", "hypotheses.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An output and what is known of it."""
+class NamedOutput:
+    """An output with its pair and test set, as far as known."""
 
-    output: Output
+    output: SystemOutput
     pair: str = ""
-    """Empty where nothing says it."""
+    """Empty where unknown."""
     testset: str = ""
 
     @property
@@ -33,11 +40,11 @@ class Found:
         return "/".join(part for part in (self.pair, self.testset) if part)
 
 
-def find_outputs(path: Path, segments: Path | None = None) -> list[Found]:
+def find_outputs(path: Path, segments: Path | None = None) -> list[NamedOutput]:
     """Return the outputs of a bundle (every pair and test set), of a run's folder, or of a file.
 
-    segments: the YAML that a text file's lines belong to, where it is neither in a bundle nor beside segments.yaml.
-    Raises UserError where there is none, or where text and segments do not fit together.
+    segments: the YAML with the segments of a text file that is neither in a bundle nor beside segments.yaml. Raises
+    UserError where there is no output, or where the numbers of lines and segments differ.
     """
     if path.is_dir():
         if (path / MANIFEST).is_file():
@@ -51,74 +58,78 @@ def find_outputs(path: Path, segments: Path | None = None) -> list[Found]:
     return [_hypotheses(path) if path.suffix == ".jsonl" else _text(path, segments)]
 
 
-def bundled_output(bundle: Path, pair: str, testset: str) -> Output:
+def bundled_output(bundle: Path, pair: str, testset: str) -> SystemOutput:
     """Return the output that a bundle ships for a pair and test set."""
     path = bundle / pair / f"{testset}.txt"
-    places = segment_places(read_segments(bundle / "segments" / f"{testset}.yaml"))
-    return Output(label=str(path), lines=tuple(read_lines(path)), places=places)
+    places = segment_positions(read_segments(bundle / "segments" / f"{testset}.yaml"))
+    return SystemOutput(label=str(path), lines=tuple(read_lines(path)), places=places)
 
 
-def _bundle(bundle: Path) -> list[Found]:
+def _bundle(bundle: Path) -> list[NamedOutput]:
     paths = sorted(path for folder in bundle.iterdir() if is_pair(folder.name) for path in folder.glob("*.txt"))
     if not paths:
-        raise UserError(str(bundle), "ships no outputs", "write the bundle again")
+        raise UserError(str(bundle), "holds no outputs", "write the bundle again")
     return [
-        Found(output=bundled_output(bundle, path.parent.name, path.stem), pair=path.parent.name, testset=path.stem)
+        NamedOutput(
+            output=bundled_output(bundle, path.parent.name, path.stem), pair=path.parent.name, testset=path.stem
+        )
         for path in paths
     ]
 
 
-def _run(folder: Path) -> Found:
+def _run(folder: Path) -> NamedOutput:
     found = _hypotheses(folder / HYPOTHESES)
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
         pair, testset = run["pair"], run["segments"].get("testset", "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return found  # a decoded stage: it says neither
-    return Found(output=found.output, pair=str(pair), testset=str(testset))
+        return found  # the folder of a stage, which names neither
+    return NamedOutput(output=found.output, pair=str(pair), testset=str(testset))
 
 
-def _hypotheses(path: Path) -> Found:
+def _hypotheses(path: Path) -> NamedOutput:
     hypotheses = read_hypotheses(path)
     ids = [hypothesis.segment for hypothesis in hypotheses]
-    places: Sequence[Place] = named_places(ids)
+    places: Sequence[LinePosition] = named_positions(ids)
     if (beside := path.with_name(SEGMENTS)).is_file():
         segments = read_segments(beside)
         if segment_ids(segments) != ids:
             what = f"its {len(ids)} hypotheses are not those of the {len(segments)} segments in {SEGMENTS}, in order"
-            raise UserError(str(path), what, "let the run finish (the same command goes on)")
-        places = segment_places(segments)
-    return Found(output=Output(label=str(path), lines=tuple(h.text for h in hypotheses), places=tuple(places)))
+            raise UserError(str(path), what, "let the run finish (the same command resumes it)")
+        places = segment_positions(segments)
+    return NamedOutput(
+        output=SystemOutput(label=str(path), lines=tuple(h.text for h in hypotheses), places=tuple(places))
+    )
 
 
-def _text(path: Path, segments: Path | None) -> Found:
+def _text(path: Path, segments: Path | None) -> NamedOutput:
     bundle = path.parent.parent
     if (bundle / MANIFEST).is_file() and is_pair(path.parent.name):
         pair, testset = path.parent.name, path.stem
-        return Found(output=bundled_output(bundle, pair, testset), pair=pair, testset=testset)
+        return NamedOutput(output=bundled_output(bundle, pair, testset), pair=pair, testset=testset)
     lines = tuple(read_lines(path))
     beside = path.with_name(SEGMENTS)
     given = segments or (beside if beside.is_file() else None)
-    places = segment_places(read_positions(given)) if given else numbered_places(len(lines))
+    places = segment_positions(read_positions(given)) if given else numbered_positions(len(lines))
     pair = path.stem if is_pair(path.stem) else ""
-    return Found(output=Output(label=str(path), lines=lines, places=tuple(places)), pair=pair)
+    return NamedOutput(output=SystemOutput(label=str(path), lines=lines, places=tuple(places)), pair=pair)
 
 
-def of_names(found: Sequence[Found], pair: str | None, testset: str | None) -> list[Found]:
-    """Return the outputs of a pair and a test set, where they are asked for; what has no name may be of any."""
+def of_names(found: Sequence[NamedOutput], pair: str | None, testset: str | None) -> list[NamedOutput]:
+    """Return the outputs of a pair and a test set, where these are named; outputs without a name match any."""
     return [
         one for one in found if (not pair or one.pair in ("", pair)) and (not testset or one.testset in ("", testset))
     ]
 
 
-def match(a: Sequence[Found], b: Sequence[Found]) -> list[tuple[str, Found, Found]]:
-    """Return (name, of a, of b) for the outputs of two sides that belong together, in the order of `a`.
+def match(a: Sequence[NamedOutput], b: Sequence[NamedOutput]) -> list[tuple[str, NamedOutput, NamedOutput]]:
+    """Return (name, of a, of b) for the corresponding outputs of two sides, in the order of `a`.
 
-    Names decide where both sides say them. A side's only output, which may not know its name, belongs to the one of
-    the other side that has its recordings. Raises UserError where nothing, or more than one, fits.
+    Outputs with the same name correspond. A side's only output, which may have no name, corresponds to the one of the
+    other side with its recordings. Raises UserError where none, or more than one, corresponds.
     """
     if not a or not b:
-        raise UserError("compare", "one side has no such output", "mend --pair and --testset")
+        raise UserError("compare", "one side has no such output", "correct --pair and --testset")
     if len(b) == 1 and len(a) > 1:
         return [(name, one, other) for name, other, one in match(b, a)]
     if len(a) > 1:
@@ -136,8 +147,8 @@ def match(a: Sequence[Found], b: Sequence[Found]) -> list[tuple[str, Found, Foun
     return [(one.name if len(one.name) >= len(other.name) else other.name, one, other) for one, other in pairs]
 
 
-def _could_be(one: Found, other: Found) -> bool:
-    """Say whether nothing speaks against two outputs being of one pair and of the same recordings."""
+def _could_be(one: NamedOutput, other: NamedOutput) -> bool:
+    """Say whether two outputs can be of one pair and of the same recordings."""
     if one.pair and other.pair and one.pair != other.pair:
         return False
     if one.testset and other.testset:

@@ -1,40 +1,40 @@
-"""Two outputs held against references: which is better, by how much, and whether that is chance.
+"""Compare two outputs by their scores against references: the difference, its interval and its p-value.
 
-Each output is brought to one line for each line of the references, as `evaluate.scoring.score` does it: line by line where its
-segments are the references' own, and otherwise cut anew along the references, recording by recording.
+Each output gets one line for each reference line, as in `evaluate.scoring.score`: line by line where its
+segments are those of the references, and otherwise resegmented along the references, recording by recording.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evaluate.comparing.comparison import Output
-from evaluate.scoring.reference_alignment import fitted
+from evaluate.comparing.comparison import SystemOutput
+from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References
 from evaluate.scoring.resegmentation import resegment_recordings
-from evaluate.scoring.significance import Difference, paired_bootstrap
+from evaluate.scoring.significance import PairedDifference, paired_bootstrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paired:
-    """What two outputs are worth against the same references."""
+class ReferenceComparison:
+    """The scores of two outputs against the same references."""
 
     references: str
     """The file."""
     lines: int
-    """Reference lines, which is what is compared."""
+    """Number of reference lines; each is compared with one line of either output."""
     by_line: tuple[bool, bool]
-    """Of either output, whether its segments are the references' own; if not it was cut anew."""
-    differences: tuple[Difference, ...]
+    """Of either output, whether its segments are those of the references; if not, it was resegmented."""
+    differences: tuple[PairedDifference, ...]
     """One a metric; the first system is A."""
 
 
-def compare_with_references(a: Output, b: Output, references: References, pair: str) -> Paired:
-    """Return what two outputs are worth; UserError where one does not belong to the references."""
+def compare_with_references(a: SystemOutput, b: SystemOutput, references: References, pair: str) -> ReferenceComparison:
+    """Return the comparison; UserError where an output does not match the references."""
     language = pair.rpartition("-")[2]
-    first, own_a = _answers(a, references, language)
-    second, own_b = _answers(b, references, language)
-    return Paired(
+    first, own_a = _aligned_lines(a, references, language)
+    second, own_b = _aligned_lines(b, references, language)
+    return ReferenceComparison(
         references=str(references.path),
         lines=len(references.lines),
         by_line=(own_a, own_b),
@@ -42,9 +42,9 @@ def compare_with_references(a: Output, b: Output, references: References, pair: 
     )
 
 
-def _answers(output: Output, references: References, language: str) -> tuple[list[str], bool]:
-    """Return a line of the output for each reference line, in their order, and whether they are its own lines."""
-    fit, own = fitted(references, output.places, output.label)
+def _aligned_lines(output: SystemOutput, references: References, language: str) -> tuple[list[str], bool]:
+    """Return a line of the output for each reference line, in their order, and whether no resegmentation was needed."""
+    fit, own = align_references(references, output.places, output.label)
     lines = list(output.lines)
     if not own:
         texts: dict[str, list[str]] = {}
@@ -52,19 +52,19 @@ def _answers(output: Output, references: References, language: str) -> tuple[lis
             texts.setdefault(place.recording, []).append(line)
         pairs = list(zip(fit.recordings, fit.lines, strict=True))
         lines = resegment_recordings(texts, pairs, language, output.label)
-    answers = dict(zip(fit.numbers, lines, strict=True))
-    return [answers[number] for number in references.numbers], own
+    lines_of = dict(zip(fit.numbers, lines, strict=True))
+    return [lines_of[number] for number in references.numbers], own
 
 
-def paired_heading(paired: Paired) -> str:
-    """Return what was compared, for a terminal; the figures are `paired_rows`."""
-    cut = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
-    how = f"{' and '.join(cut)} cut anew along them" if cut else "line by line"
+def paired_heading(paired: ReferenceComparison) -> str:
+    """Return the heading of the comparison for a terminal; the scores are `paired_rows`."""
+    resegmented = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
+    how = f"{' and '.join(resegmented)} resegmented along them" if resegmented else "line by line"
     return f"against {paired.lines:,} lines of {paired.references}, {how}:"
 
 
-def paired_rows(paired: Paired) -> list[tuple[str, ...]]:
-    """Return a table: a metric, both figures, their difference with its interval, and how likely chance makes one."""
+def paired_rows(paired: ReferenceComparison) -> list[tuple[str, ...]]:
+    """Return the rows of a table: metric, both scores, their difference with its interval, p-value."""
     rows: list[tuple[str, ...]] = [("", "A", "B", "B - A", "95 % of it", "p")]
     rows += [
         (

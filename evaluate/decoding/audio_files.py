@@ -1,4 +1,4 @@
-"""Recordings to decode from: what cannot be sought in is decoded once, not once a segment."""
+"""Prepare recordings for reading by segment: a file that is not seekable is decoded once, not once a segment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from submission.text.segments import SAMPLE_RATE, Segment
 
 
 def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside: Path) -> dict[str, Path]:
-    """Return recording -> a file to read its segments from, without decoding it whole for each of them.
+    """Return recording -> a file whose segments can be read without decoding the whole file.
 
-    A batch takes segments of like length from all over. Of recordings that are compressed or of another rate only one
-    is kept decoded at a time; where there are several, each is written aside once, as the very samples that it becomes.
+    A batch has segments of similar length from many recordings. Of recordings that are compressed or of another rate
+    only one is kept decoded at a time; where there are several, each is decoded once into a file in `aside`.
     """
     used = {segment.recording for segment in segments}
     paths = {recording.name: recording.path for recording in folder.recordings}

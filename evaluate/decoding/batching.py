@@ -1,9 +1,8 @@
-"""Which segments share a batch, and what happens where a batch does not fit into memory.
+"""Group segments into batches, and split a batch that does not fit into memory.
 
-Segments of like length share a batch, the longest first, so that memory runs out at once or not at all and little is
-padded. A batch is full at a number of rows or at an amount of audio, whichever comes first. Which segments share one
-depends on their lengths alone, never on what an earlier, killed run had already done, nor on how many processes share
-the work.
+Segments of similar length share a batch, the longest first, so that memory runs out early or not at all and padding is
+small. A batch is full at a number of rows or at an amount of audio, whichever comes first. The batches depend on the
+segments' lengths alone: not on the progress of an earlier, killed run, nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from submission.text.segments import SAMPLE_RATE, Segment
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What PyTorch says on a processor, as a plain RuntimeError.
+# Part of PyTorch's message on a CPU, where it raises a plain RuntimeError.
 NO_MEMORY = "DefaultCPUAllocator"
 
 
 def form_batches(segments: Sequence[Segment], options: DecodeOptions) -> list[list[int]]:
-    """Return the segments' numbers in batches of like length, the longest first; equals keep their order.
+    """Return the segments' indices in batches of similar length, the longest first; equals keep their order.
 
     A batch has at most `batch_size` rows and `batch_seconds` of audio, each row as long as its longest and counted once
     for each beam. A segment that is longer than that alone is a batch by itself.
@@ -50,21 +49,21 @@ def most_rows(longest: Segment, options: DecodeOptions) -> int:
 
 @dataclass(slots=True)
 class Capacity:
-    """How many rows have been found to fit into memory; it only shrinks."""
+    """The number of rows that fit into memory, as far as known; it only shrinks."""
 
     rows: int
     label: str
-    """What the line calls the work that did not fit."""
+    """Name of the work in messages."""
 
     def shrink(self, rows: int) -> None:
-        """Halve a number of rows that did not fit, and say so; UserError where it was a single one."""
+        """Halve a number of rows that did not fit, and print it; UserError for a single row."""
         if rows == 1:
             what = "one segment alone does not fit into memory"
             fix = "lower decode.num_beams or decode.max_new_tokens, free memory, or choose another --device"
             raise UserError(self.label, what, fix)
         self.rows = rows // 2
         print(
-            f"{self.label}: out of memory with {rows} segments at once, going on with {self.rows}",
+            f"{self.label}: out of memory with {rows} segments at once, continuing with {self.rows}",
             file=sys.stderr,
             flush=True,
         )
@@ -84,7 +83,7 @@ def in_parts(batch: Sequence[T], capacity: Capacity, work: Callable[[Sequence[T]
             yield result
             begin += len(part)
             continue
-        # Out of the handler: the error held the frames, and with them the tensors, of what did not fit.
+        # Outside the handler: the error held the frames, and so the tensors, of the failed part.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         capacity.shrink(len(part))

@@ -1,9 +1,9 @@
-"""From segments of speech to one hypothesis a segment.
+"""Decode segments of speech into one hypothesis a segment.
 
-A batch is padded on the left and masked; nothing of a row depends on its neighbours. Which segments share a batch
-depends on their lengths alone (`evaluate.decoding.batching`), so a resumed run decodes the very batches that were missing,
-whole, and ends with the bytes that an undisturbed run gives. A hypothesis that fails is flagged (`evaluate.decoding.failures`)
-and, where the recipe asks for it, decoded again (`evaluate.decoding.fallbacks`).
+A batch is padded on the left and masked; a row does not depend on the other rows. Which segments share a batch
+depends on their lengths alone (`evaluate.decoding.batching`), so a resumed run decodes exactly the missing batches, and
+its file is byte-identical to that of an uninterrupted run. A failed hypothesis is flagged
+(`evaluate.decoding.failures`) and, where the recipe names fallbacks, decoded again (`evaluate.decoding.fallbacks`).
 
 Started by a launcher, every process decodes its share of the missing batches into a journal of its own beside the
 file, and the first one merges them: N processes give the file that one gives.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluate.decoding.batching import Capacity, form_batches, in_parts
-from evaluate.decoding.fallbacks import Attempt, flags_of, mend
+from evaluate.decoding.fallbacks import apply_fallbacks, flags_of
 from evaluate.decoding.generation import Translator, translator
 from evaluate.decoding.hypotheses import Hypothesis, append, make_hypothesis, recover_journal, write_hypotheses
 from submission.errors import UserError
@@ -34,40 +34,43 @@ from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 if TYPE_CHECKING:
     from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-Piece = tuple[str, Segment]
+NamedSegment = tuple[str, Segment]
 """A segment with its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a run of `decode` did."""
+class DecodeSummary:
+    """Counts and times of one run of `decode`."""
 
     segments: int
     decoded: int
-    """Segments decoded by this run, all processes together; the others were there already."""
+    """Segments decoded by this run, all processes together; the others were decoded by an earlier run."""
     audio_seconds: float
     """Length of the segments decoded by this run."""
     seconds: float
     flags: dict[str, int]
     """Flag -> number of hypotheses that have it, over all segments."""
-    mended: dict[str, int]
-    """Attempt -> number of failed hypotheses that it replaced; empty text -> of those that none could."""
+    fallbacks: dict[str, int]
+    """Fallback -> number of failed hypotheses that it replaced; empty text -> number of those that none replaced."""
 
     def __str__(self) -> str:
         kept = self.segments - self.decoded
         flags = ", ".join(f"{count} {flag}" for flag, count in sorted(self.flags.items())) or "no flags"
-        mends = ", ".join(f"{count} mended by {how}" if how else f"{count} not" for how, count in self.mended.items())
+        kept_from = ", ".join(
+            f"{count} replaced by fallback {name}" if name else f"{count} failed with every fallback"
+            for name, count in self.fallbacks.items()
+        )
         seconds = max(self.seconds, 1e-9)
         return (
             f"{self.segments:,} segments ({kept:,} from an earlier run), {self.audio_seconds:,.0f} s of audio in "
             f"{self.seconds:,.1f} s: {self.decoded / seconds:,.1f} segments/s, "
             f"real-time factor {real_time_factor(self.seconds, self.audio_seconds)}; {flags}"
-            f"{f'; {mends}' if mends else ''}"
+            f"{f'; {kept_from}' if kept_from else ''}"
         )
 
 
 def real_time_factor(seconds: float, audio_seconds: float) -> str:
-    """Return the seconds of work for a second of audio as people read it."""
+    """Return the real-time factor, seconds of work per second of audio, as text."""
     return f"{seconds / max(audio_seconds, 1e-9):.3f}"
 
 
@@ -82,13 +85,12 @@ def decode(
     *,
     end_token: str,
     label: str = "decode",
-) -> Outcome:
-    """Write one hypothesis for each segment, in order, to the file `out`, going on where a killed run stopped.
+) -> DecodeSummary:
+    """Write one hypothesis for each segment, in order, to the file `out`, resuming a killed run.
 
-    recordings: file name of a recording -> its path. prompt: with the target language filled in. end_token: the
-    token that ends a hypothesis; generation knows no other. label: what the progress line is called. Started by a
-    launcher, every process must come here with the same arguments, and to a second call in the same `process_group`; when the
-    first one returns, the file is there.
+    recordings: file name of a recording -> its path. prompt: with the target language filled in. end_token: the only
+    token that ends a hypothesis. label: of the progress line. Started by a launcher, every process must call this with
+    the same arguments; when it returns in the first process, the file is complete.
     Raises UserError, before anything is decoded, for a missing recording and for a segment past a recording's end.
     """
     _check_recordings(segments, recordings)
@@ -100,30 +102,31 @@ def decode(
         batches = [
             batch
             for batch in form_batches(segments, options)
-            if any(names[i] not in done for i in batch)  # a batch that was torn is decoded whole
+            if any(names[i] not in done for i in batch)  # an incomplete batch is decoded again as a whole
         ]
         share = [[(names[i], segments[i]) for i in batch] for batch in batches[launch.rank :: launch.processes]]
-        with translator(model, processor, prompt, options, end_token) as asked:
-            _decode_share(asked, share, recordings, options, _journal(out, launch.rank), _called(label, launch))
+        with translator(model, processor, prompt, options, end_token) as lent:
+            name = _progress_label(label, launch)
+            _decode_share(lent, share, recordings, options, _journal(out, launch.rank), name)
         launch.barrier()
         done = _read_journals(out)
-        launch.barrier()  # the others must have read what the first one now takes away
+        launch.barrier()  # all must have read the journals before the first process removes them
         hypotheses = [done[name] for name in names]
         if launch.rank == 0:
             write_hypotheses(out, hypotheses)
             for path in _journals(out)[1:]:
                 path.unlink()
-    return Outcome(
+    return DecodeSummary(
         segments=len(segments),
         decoded=sum(map(len, batches)),
         audio_seconds=sum(segments[i].seconds for batch in batches for i in batch),
         seconds=time.monotonic() - started,
         flags=dict(Counter(flag for hypothesis in hypotheses for flag in hypothesis.flags)),
-        mended=dict(Counter(hypothesis.mend.kept for hypothesis in hypotheses if hypothesis.mend)),
+        fallbacks=dict(Counter(hypothesis.fallback.kept for hypothesis in hypotheses if hypothesis.fallback)),
     )
 
 
-def _called(label: str, launch: Launch) -> str:
+def _progress_label(label: str, launch: Launch) -> str:
     return f"{label} [{launch.rank + 1}/{launch.processes}]" if launch.processes > 1 else label
 
 
@@ -140,19 +143,21 @@ def _journals(out: Path) -> list[Path]:
 
 
 def _read_journals(out: Path) -> dict[str, Hypothesis]:
-    """Return the hypotheses of all journals by segment; what is torn is cut off."""
+    """Return the hypotheses of all journals by segment; incomplete lines are cut off."""
     return {name: hypothesis for path in _journals(out) for name, hypothesis in recover_journal(path).items()}
 
 
 def _begin(launch: Launch, out: Path, names: Sequence[str]) -> dict[str, Hypothesis]:
-    """Return what earlier runs have done, the same in every process, before any of them writes."""
+    """Return the hypotheses of earlier runs, the same in every process, before any of them writes."""
     if launch.rank == 0:
-        _read_journals(out)  # mends them, so that the others only read
+        _read_journals(out)  # truncates incomplete lines, so that the others only read
     launch.barrier()
     done = _read_journals(out)
     launch.barrier()
     if foreign := sorted(done.keys() - set(names)):
-        raise UserError(str(out), f"holds {len(foreign)} hypotheses of other segments ({foreign[0]})", "remove it")
+        raise UserError(
+            str(out), f"holds {len(foreign)} hypotheses of other segments (first: {foreign[0]})", "remove the file"
+        )
     return done
 
 
@@ -163,8 +168,8 @@ def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path
     if missing := sorted(ends.keys() - recordings.keys()):
         raise UserError(
             "decode",
-            f"{len(missing)} of {len(ends)} segmented recordings are missing (first: {missing[0]})",
-            "put the recordings there, or segment those that are there",
+            f"{len(missing)} of {len(ends)} recordings of the segments are missing (first: {missing[0]})",
+            "add the recordings, or segment only those that exist",
         )
     for recording, end in ends.items():
         length = duration_samples(recordings[recording])
@@ -177,8 +182,8 @@ def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path
 
 
 def _decode_share(
-    asked: Translator,
-    share: Sequence[Sequence[Piece]],
+    translator: Translator,
+    share: Sequence[Sequence[NamedSegment]],
     recordings: Mapping[str, Path],
     options: DecodeOptions,
     path: Path,
@@ -190,8 +195,8 @@ def _decode_share(
     def note(seconds: float) -> str:
         return f"{audio / 3600:.2f} h of audio, real-time factor {real_time_factor(seconds, audio)}"
 
-    def work(pieces: Sequence[Piece]) -> list[Hypothesis]:
-        return decode_batch(asked, pieces, recordings, options.mend)
+    def work(pieces: Sequence[NamedSegment]) -> list[Hypothesis]:
+        return decode_batch(translator, pieces, recordings, options.fallbacks)
 
     capacity = Capacity(rows=options.batch_size, label=label)
     with (
@@ -207,21 +212,23 @@ def _decode_share(
 
 
 def decode_batch(
-    asked: Translator, pieces: Sequence[Piece], recordings: Mapping[str, Path], attempts: tuple[Attempt, ...]
+    translator: Translator, pieces: Sequence[NamedSegment], recordings: Mapping[str, Path], fallbacks: tuple[str, ...]
 ) -> list[Hypothesis]:
-    """Return the hypotheses of one batch; segments that the model cannot hear get empty ones, the failed are mended."""
-    window, shortest = window_samples(asked.processor), shortest_samples(asked.processor)
-    heard = [(name, segment) for name, segment in pieces if segment.end - segment.start >= shortest]
+    """Return the hypotheses of one batch: empty for too short segments, decoded again by fallbacks where they fail."""
+    window, shortest = window_samples(translator.processor), shortest_samples(translator.processor)
+    long_enough = [(name, segment) for name, segment in pieces if segment.end - segment.start >= shortest]
     results = [make_hypothesis(name, "", ["too_short"]) for name, s in pieces if s.end - s.start < shortest]
-    if not heard:
+    if not long_enough:
         return results
     waveforms = [
         read_slice(recordings[segment.recording], segment.start, min(segment.end, segment.start + window))
-        for _, segment in heard
+        for _, segment in long_enough
     ]
-    answers = asked.answer(waveforms, [name for name, _ in heard])
-    for (name, segment), waveform, answer in zip(heard, waveforms, answers, strict=True):
+    generations = translator.generate(waveforms, [name for name, _ in long_enough])
+    for (name, segment), waveform, generation in zip(long_enough, waveforms, generations, strict=True):
         clipped = ["clipped"] if segment.end - segment.start > window else []
-        hypothesis = make_hypothesis(name, answer.text, [*flags_of(answer, len(waveform) / SAMPLE_RATE), *clipped])
-        results.append(mend(asked, waveform, hypothesis, attempts) if attempts else hypothesis)
+        hypothesis = make_hypothesis(
+            name, generation.text, [*flags_of(generation, len(waveform) / SAMPLE_RATE), *clipped]
+        )
+        results.append(apply_fallbacks(translator, waveform, hypothesis, fallbacks) if fallbacks else hypothesis)
     return results

@@ -1,4 +1,4 @@
-"""Teacher-forced cross-entropy on the dev set: how well a model knows the right translation, without decoding."""
+"""Compute teacher-forced cross-entropy on the dev set, which measures a model's quality without decoding."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from submission.text.corpus import read_corpus
 
 DEV = "dev.jsonl"
 BATCH_SIZE = 16
-"""Utterances at a time: by rounding part of the result, so it is not a matter of the machine."""
+"""Utterances in a batch. Fixed, since rounding makes the result depend on it."""
 
 
 @functools.lru_cache(maxsize=1)
 def read_dev(
     corpus: Path, data: Path, checkpoint: Path, prompts: tuple[tuple[str, str], ...], end_token: str
 ) -> dict[str, list[Example]]:
-    """Return target language code -> examples of the dev set; the last answer is kept, for system after system.
+    """Return target language code -> examples of the dev set; the last result is cached for the next system.
 
-    corpus: folder that holds dev.jsonl; data: what its audio paths are relative to; checkpoint: a folder with the
+    corpus: folder that holds dev.jsonl; data: base folder of its audio paths; checkpoint: a folder with the
     processor that all packed models of it share; prompts: (code, prompt) each.
     """
     processor = load_processor(checkpoint)

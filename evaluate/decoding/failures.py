@@ -1,13 +1,13 @@
-"""The two failures of a speech translation model: it repeats itself, or says nothing.
+"""Detect the two failures of a speech translation model: repetition, and an empty output for speech.
 
-Each is seen in a hypothesis and the length of its audio alone, whatever the reference may be. The thresholds lie where
-ordinary translations do not come: what they flag is looked at, counted, and mended where the recipe asks for it.
+Each is detected from a hypothesis and the length of its audio alone, without a reference. Ordinary translations stay
+below the thresholds. What is flagged is counted, and decoded again where the recipe names fallbacks.
 
 Compression is that of zlib, as in Whisper (Radford et al. 2023, section 4.5): bytes of UTF-8 over bytes compressed.
 Whisper's 2.4 holds for German: ordinary prose of 200 characters reaches 1.3 in the median and 1.6 at most, a sentence
 three times over 2.6. Chinese says the same in fewer bytes, over which zlib's fixed cost weighs more: prose of 80
 characters reaches 1.0 in the median and 1.4 at most, a sentence three times over only 2.2. So its threshold is 2.0.
-Which holds is asked of the text and not of the pair: a model may well fall into another language.
+The threshold depends on the text and not on the pair: a model may generate another language.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ MOST_TOKENS_PER_SECOND = 25.0
 """The fastest speakers say six words a second, which are some twelve tokens of Qwen's vocabulary in German; the
 miniature's, a two-hundredth as large, takes up to 23 for the hypotheses of its fastest voices."""
 SPARE_TOKENS = 5
-"""What a segment may have besides: speech at its very edges, a full stop."""
+"""Tokens that are always allowed: speech at the segment's edges, a full stop."""
 LEAST_SPEECH_SECONDS = 1.0
-"""A segment of this length that a segmenter took for speech holds a word at least; a shorter one may be a breath."""
+"""A segment of at least this length that a segmenter classified as speech holds a word; a shorter one may be a
+breath."""
 
-REPEATING = ("dense", "fast", "loop", "truncated")
-"""Flags of text that went on too long. The model's own score is no judge of it: each copy makes the next likelier."""
-FAILURES = (*REPEATING, "missed")
-"""Flags that mending is for."""
+REPEATING = ("compression_ratio", "loop", "token_rate", "truncated")
+"""Flags of text that is too long. The model's own score does not detect it: each copy makes the next likelier."""
+FAILURES = (*REPEATING, "empty_on_speech")
+"""Flags for which the fallbacks are tried."""
 
 
 def failures(text: str, tokens: int, seconds: float) -> list[str]:
     """Return the flags of a hypothesis that its text, its number of tokens and the length of its audio show."""
     seen = (
         ("loop", bool(repeated_part(text))),
-        ("dense", compression_ratio(text) > most_compression(text)),
-        ("fast", tokens > SPARE_TOKENS + MOST_TOKENS_PER_SECOND * seconds),
-        ("missed", not text and seconds >= LEAST_SPEECH_SECONDS),
+        ("compression_ratio", compression_ratio(text) > most_compression(text)),
+        ("token_rate", tokens > SPARE_TOKENS + MOST_TOKENS_PER_SECOND * seconds),
+        ("empty_on_speech", not text and seconds >= LEAST_SPEECH_SECONDS),
     )
     return [flag for flag, holds in seen if holds]
 

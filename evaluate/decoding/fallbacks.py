@@ -1,84 +1,86 @@
-"""Decoding a failed segment again in other ways, and keeping the best of what comes out.
+"""Decode a failed segment again in other ways, and keep the best result.
 
-The plain hypothesis fails by repeating itself, by going on beyond what the audio can hold, or by saying nothing
-(`evaluate.decoding.failures`). Each attempt is one way to decode the same segment; none is told what another found.
+A hypothesis of plain decoding fails by repetition, by more tokens than the audio can hold, or by an empty text
+(`evaluate.decoding.failures`). Each fallback is one other way to decode the same segment, independent of the others
+(Whisper's fallbacks raise the temperature; these stay deterministic). `submission.system.fallbacks` lists them.
 
-A candidate is kept only where nothing is wrong with it. Of several, the one is kept that the plain model finds the
-likeliest: mean log-probability per token, teacher-forced on the whole segment, without the attempt's constraint. The
-plain hypothesis itself is compared by that figure only where it is blank: there the model says how sure it is that
-there is nothing to translate, and a text must be likelier than that. The figure of a repetition is worth nothing, since
-each copy makes the next one likelier; whatever does not fail is better than that. Where no candidate is, the plain
-hypothesis stays.
+A candidate is kept only if it has no failure. Of several, the one is kept that the plain model finds the likeliest:
+mean log-probability per token, teacher-forced on the whole segment, without the fallback's constraint. The plain
+hypothesis itself is compared by that score only where it is blank: there the score says how sure the model is that
+there is nothing to translate, and a text must be likelier than that. The score of a repetition means nothing, since
+each copy makes the next one likelier: any text without a failure is better. Without such a candidate the plain
+hypothesis is kept.
 
-A segment is mended alone, so that what comes out does not depend on which others failed.
+A segment is decoded again by itself, so that the result does not depend on which other segments failed.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from evaluate.decoding.failures import FAILURES, REPEATING, failures
-from evaluate.decoding.generation import Answer, Translator
-from evaluate.decoding.hypotheses import Candidate, Hypothesis, Mend, flag_text
+from evaluate.decoding.generation import Generation, Translator
+from evaluate.decoding.hypotheses import FallbackRecord, Hypothesis, ScoredCandidate, flag_text
 from submission.runtime.prompt import extract_features, shortest_samples
+from submission.system.fallbacks import FALLBACKS
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE
 
-Attempt = Literal["length", "no_repeat", "penalty", "split"]
-
 REPETITION_PENALTY = 1.2
-"""Keskar et al. 2019 (CTRL), section 4.1: the value at which they balance truth against repetition."""
+"""Keskar et al. 2019 (CTRL), section 4.1: the value with which they report a good balance between fluency and
+repetition."""
 NO_REPEAT_NGRAM = 3
-"""Tokens that may not come twice in the same order: with four, a word four times in a row would get through."""
+"""No n-gram of this many tokens may repeat: with four, a word four times in a row would be possible."""
 LEAST_TOKENS_PER_SECOND = 1.0
-"""Slow speech has two words a second; a blank is made to say half of that at least."""
+"""Slow speech has two words a second; an empty output is decoded again with at least half of that."""
 USUAL_TOKENS_PER_SECOND = 6.0
-"""From here on the end is favoured; half as much again as German takes at an ordinary pace in Qwen's vocabulary."""
+"""Beyond this rate the end token is favoured; one and a half times ordinary German speech in Qwen's vocabulary."""
 END_GROWTH = 1.1
-"""By how much more the end is favoured with every further token."""
+"""Factor by which the end token is favoured more with every further token."""
 FRAME_SAMPLES = SAMPLE_RATE // 10
 STEP_SAMPLES = SAMPLE_RATE // 50
 SCORE_DECIMALS = 4
 
 
-def mend(
-    translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, attempts: tuple[Attempt, ...]
+def apply_fallbacks(
+    translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, fallbacks: Sequence[str]
 ) -> Hypothesis:
-    """Return a failed hypothesis with what was tried on it, its text replaced where a candidate is better.
+    """Return a failed hypothesis with the result of each fallback, its text replaced where a candidate is better.
 
-    waveform: float32 [samples], as the plain model heard it. A hypothesis without a failure comes back as it is.
+    waveform: float32 [samples], the input of plain decoding; fallbacks: names in `FALLBACKS`. A hypothesis without a
+    failure is returned as it is.
     """
     if not set(hypothesis.flags) & set(FAILURES):
         return hypothesis
-    heard = extract_features(translator.processor, waveform, hypothesis.segment)
+    features = extract_features(translator.processor, waveform, hypothesis.segment)
 
     def score(text: str) -> float:
-        return round(translator.score(heard, text), SCORE_DECIMALS)
+        return round(translator.score(features, text), SCORE_DECIMALS)
 
     texts, tried = {}, {}
-    for name in attempts:
-        answer = ATTEMPTS[name](translator, waveform, hypothesis)
-        if answer is None:
+    for name in fallbacks:
+        generation = resolve(name)(translator, waveform, hypothesis)
+        if generation is None:
             continue
-        texts[name] = plain_line(answer.text)
-        flags = flag_text(texts[name], flags_of(answer, len(waveform) / SAMPLE_RATE))
-        tried[name] = Candidate(flags=flags, score=score(texts[name]))
-    original = Candidate(flags=hypothesis.flags, score=score(hypothesis.text))
-    kept = choose(original, tried)
-    outer = [flag for flag in hypothesis.flags if flag == "clipped"]  # of the segment, whatever is said to it
+        texts[name] = plain_line(generation.text)
+        flags = flag_text(texts[name], flags_of(generation, len(waveform) / SAMPLE_RATE))
+        tried[name] = ScoredCandidate(flags=flags, score=score(texts[name]))
+    original = ScoredCandidate(flags=hypothesis.flags, score=score(hypothesis.text))
+    kept = best_candidate(original, tried)
+    outer = [flag for flag in hypothesis.flags if flag == "clipped"]  # a property of the segment, not of the text
     return Hypothesis(
         segment=hypothesis.segment,
         text=texts[kept] if kept else hypothesis.text,
         flags=tuple(sorted({*tried[kept].flags, *outer})) if kept else hypothesis.flags,
-        mend=Mend(kept=kept, text=hypothesis.text, original=original, tried=tried),
+        fallback=FallbackRecord(kept=kept, text=hypothesis.text, original=original, tried=tried),
     )
 
 
-def choose(original: Candidate, tried: dict[str, Candidate]) -> str:
+def best_candidate(original: ScoredCandidate, tried: dict[str, ScoredCandidate]) -> str:
     """Return the name of the candidate to keep, the first of equals; nothing where the original stays."""
     least = -math.inf if set(original.flags) & set(REPEATING) else original.score
     good = {name: candidate for name, candidate in tried.items() if not set(candidate.flags) & {*FAILURES, "blank"}}
@@ -86,67 +88,68 @@ def choose(original: Candidate, tried: dict[str, Candidate]) -> str:
     return max(better, key=better.__getitem__, default="")
 
 
-def flags_of(answer: Answer, seconds: float) -> list[str]:
-    """Return what is wrong with an answer to so much audio."""
-    cut = [] if answer.ended else ["truncated"]
-    return [*failures(plain_line(answer.text), answer.tokens, seconds), *cut]
+def resolve(name: str) -> Callable[[Translator, np.ndarray, Hypothesis], Generation | None]:
+    """Return the function of a fallback, as the registry names it."""
+    module, _, function = FALLBACKS[name].function.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
-# --- the attempts: each returns an answer, or None where it cannot help ---
+def flags_of(generation: Generation, seconds: float) -> list[str]:
+    """Return the flags of a generation from so many seconds of audio."""
+    truncated = [] if generation.ended else ["truncated"]
+    return [*failures(plain_line(generation.text), generation.tokens, seconds), *truncated]
 
 
-def _length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
-    """Make a blank say something; favour the end of what goes on too long, more with each token."""
+# --- the fallbacks: each returns a generation, or None where it does not apply ---
+
+
+def require_length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+    """Require a minimum length of an empty output; favour the end token of a too long one, more with each token."""
     seconds = len(waveform) / SAMPLE_RATE
-    if "missed" in hypothesis.flags:
+    if "empty_on_speech" in hypothesis.flags:
         least = min(math.ceil(LEAST_TOKENS_PER_SECOND * seconds), translator.settings.max_new_tokens)
-        return _answer(translator, waveform, hypothesis, min_new_tokens=least)
+        return _generate(translator, waveform, hypothesis, min_new_tokens=least)
     start = math.ceil(USUAL_TOKENS_PER_SECOND * seconds)
-    return _answer(translator, waveform, hypothesis, exponential_decay_length_penalty=(start, END_GROWTH))
+    return _generate(translator, waveform, hypothesis, exponential_decay_length_penalty=(start, END_GROWTH))
 
 
-def _no_repeat(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
-    if "missed" in hypothesis.flags:
+def forbid_repeats(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+    """Forbid that any n-gram of NO_REPEAT_NGRAM tokens repeats."""
+    if "empty_on_speech" in hypothesis.flags:
         return None
-    return _answer(translator, waveform, hypothesis, no_repeat_ngram_size=NO_REPEAT_NGRAM)
+    return _generate(translator, waveform, hypothesis, no_repeat_ngram_size=NO_REPEAT_NGRAM)
 
 
-def _penalty(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
-    if "missed" in hypothesis.flags:
+def penalize_repeats(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+    """Penalize tokens that were generated before."""
+    if "empty_on_speech" in hypothesis.flags:
         return None
-    return _answer(translator, waveform, hypothesis, repetition_penalty=REPETITION_PENALTY)
+    return _generate(translator, waveform, hypothesis, repetition_penalty=REPETITION_PENALTY)
 
 
-def _split(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Answer | None:
-    """Decode both sides of the quietest point near the middle, plainly."""
-    middle = quietest(waveform)
+def split_audio(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+    """Split the segment at the quietest point near the middle and decode both parts plainly."""
+    middle = quietest_sample(waveform)
     halves = (waveform[:middle], waveform[middle:])
     if min(map(len, halves)) < shortest_samples(translator.processor):
         return None
-    first, second = (translator.answer([half], [hypothesis.segment])[0] for half in halves)
-    return Answer(
-        text=join(plain_line(first.text), plain_line(second.text)),
+    first, second = (translator.generate([half], [hypothesis.segment])[0] for half in halves)
+    return Generation(
+        text=join_texts(plain_line(first.text), plain_line(second.text)),
         tokens=first.tokens + second.tokens,
         ended=first.ended and second.ended,
     )
 
 
-def _answer(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: object) -> Answer:
-    return translator.answer([waveform], [hypothesis.segment], **changed)[0]
+def _generate(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: object) -> Generation:
+    return translator.generate([waveform], [hypothesis.segment], **changed)[0]
 
 
-ATTEMPTS: dict[str, Callable[[Translator, np.ndarray, Hypothesis], Answer | None]] = {
-    "length": _length,
-    "no_repeat": _no_repeat,
-    "penalty": _penalty,
-    "split": _split,
-}
+def quietest_sample(waveform: np.ndarray) -> int:
+    """Return the sample in the middle of the quietest tenth of a second within the middle half of a waveform.
 
-
-def quietest(waveform: np.ndarray) -> int:
-    """Return the middle of the tenth of a second with the least energy in the middle half of a waveform.
-
-    Of equals the one nearest to the middle; the middle itself where the half is shorter than a tenth of a second.
+    Of equals the one nearest to the middle; the middle of the waveform where that half is shorter than a tenth of a
+    second.
     """
     samples = len(waveform)
     starts = np.arange(samples // 4, samples - samples // 4 - FRAME_SAMPLES + 1, STEP_SAMPLES)
@@ -158,7 +161,7 @@ def quietest(waveform: np.ndarray) -> int:
     return int(points[np.lexsort((np.abs(points - samples // 2), energies))[0]])
 
 
-def join(first: str, second: str) -> str:
-    """Return two texts as one: with a blank between them, but for scripts that write none."""
+def join_texts(first: str, second: str) -> str:
+    """Return two texts as one, with a space between them except in scripts without spaces."""
     unspaced = first[-1:] >= "\u2e80" or second[:1] >= "\u2e80"  # where the Chinese blocks and their marks begin
     return f"{first}{'' if unspaced else ' '}{second}".strip()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the model said to one waveform."""
+class Generation:
+    """The model's output for one waveform."""
 
     text: str
     """As the tokenizer spells it: not yet one plain line."""
@@ -43,12 +43,12 @@ class Translator:
     end_token: str
     settings: GenerationConfig
 
-    def answer(
+    def generate(
         self, waveforms: Sequence[np.ndarray], names: Sequence[str], *, repetition_penalty: float = 1.0, **changed: Any
-    ) -> list[Answer]:
-        """Return the answers to waveforms, float32 [samples] each, decoded as one batch.
+    ) -> list[Generation]:
+        """Return the generations of waveforms, float32 [samples] each, decoded as one batch.
 
-        names: what errors call them. repetition_penalty: on tokens of the answer alone; the library's own setting of
+        names: what errors call them. repetition_penalty: on generated tokens alone; the library's own setting of
         that name counts those of the prompt too. changed: what differs from the settings.
         """
         inputs = build_inputs(self.processor, waveforms, [self.prompt] * len(waveforms), names=names)
@@ -63,12 +63,12 @@ class Translator:
             sequences = self.model.generate(**inputs, generation_config=settings, logits_processor=penalties)
         return [self._until_end(tokens) for tokens in sequences[:, width:].tolist()]
 
-    def _until_end(self, tokens: list[int]) -> Answer:
+    def _until_end(self, tokens: list[int]) -> Generation:
         end = self.settings.eos_token_id
         ended = end in tokens
         spoken = tokens[: tokens.index(end)] if ended else tokens
         text = self.processor.tokenizer.decode(spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text=text, tokens=len(spoken), ended=ended)
+        return Generation(text=text, tokens=len(spoken), ended=ended)
 
     @torch.inference_mode()
     def score(self, heard: AudioFeatures, text: str) -> float:

@@ -1,14 +1,14 @@
-"""`hypotheses.jsonl`: one segment's translation a line, with what went wrong in making it.
+"""Read and write `hypotheses.jsonl`: one segment's translation a line, with flags for what looks wrong.
 
-While a test set is decoded the file is a journal: lines come in the order of the work, each batch is brought to
-the disk at once, and whatever a killed run left of its last line is cut off by the next. When the last segment is
-done, the file is written anew in the order of the segments.
+While a test set is decoded the file is a journal: lines are in the order of decoding, each batch is synced to disk
+at once, and an incomplete last line of a killed run is cut off by the next run. When the last segment is decoded, the
+file is rewritten in the order of the segments.
 
     {"flags": [], "segment": "talk1.wav/0003", "text": "Guten Tag."}
 
-Where a failed segment was decoded again (`evaluate.decoding.fallbacks`), its line says also what became of that: `mended` names
-the attempt whose text this is, empty where the plain one stayed; `original` is what plain decoding gave; `tried` is
-what each attempt came to. Flags are those of the text that stands.
+Where a failed segment was decoded again (`evaluate.decoding.fallbacks`), its line also has `fallback`: the name of the
+fallback whose text was kept, empty where the text of plain decoding was kept; `without_fallback`: text, flags and score
+of plain decoding; `fallbacks_tried`: flags and score of each fallback. `flags` are those of the kept text.
 """
 
 from __future__ import annotations
@@ -24,18 +24,27 @@ from submission.errors import UserError
 from submission.store.digests import write_text
 from submission.text.characters import plain_line
 
-FLAGS = ("blank", "clipped", "dense", "fast", "loop", "missed", "too_short", "truncated")
-"""blank: no text. clipped: the segment is longer than the encoder's window and was heard to its end only.
-dense: compresses as only repetitions do. fast: more tokens than anybody can say in that time. loop: the same words four
-times in a row. missed: blank, though the segment is long enough for speech. too_short: nothing of the segment would
-reach the model, which was not asked. truncated: max_new_tokens ended it."""
-PLAIN = {"flags", "segment", "text"}
-MENDED = {"mended", "original", "tried"}
+FLAGS = (
+    "blank",
+    "clipped",
+    "compression_ratio",
+    "empty_on_speech",
+    "loop",
+    "token_rate",
+    "too_short",
+    "truncated",
+)
+"""blank: no text. clipped: the segment is longer than the encoder's window; only its beginning was decoded.
+compression_ratio: compresses as only repetitions do. empty_on_speech: blank, though the segment is long enough for
+speech. loop: the same words four times in a row. token_rate: more tokens than can be spoken in that time. too_short:
+the segment is shorter than one encoder frame and was not decoded. truncated: ended by max_new_tokens."""
+FIELDS = {"flags", "segment", "text"}
+FALLBACK_FIELDS = {"fallback", "fallbacks_tried", "without_fallback"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A text that might stand for a segment."""
+class ScoredCandidate:
+    """Flags and score of one decoding of a segment."""
 
     flags: tuple[str, ...]
     """Some of FLAGS, sorted."""
@@ -44,16 +53,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mend:
-    """What became of a failed hypothesis that was decoded again."""
+class FallbackRecord:
+    """How a failed hypothesis was decoded again, and which text was kept."""
 
     kept: str
-    """The attempt whose text stands now; empty where the plain one does."""
+    """The fallback whose text was kept; empty where the text of plain decoding was."""
     text: str
-    """What plain decoding gave."""
-    original: Candidate
-    tried: Mapping[str, Candidate]
-    """Attempt -> what it came to."""
+    """The text of plain decoding."""
+    original: ScoredCandidate
+    """Plain decoding."""
+    tried: Mapping[str, ScoredCandidate]
+    """Fallback -> its result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +76,17 @@ class Hypothesis:
     """One plain line: no line breaks, no control characters, no blanks around it."""
     flags: tuple[str, ...] = ()
     """Some of FLAGS, sorted: those of this text."""
-    mend: Mend | None = None
+    fallback: FallbackRecord | None = None
     """Where it was decoded again; None for plain decoding."""
 
     @property
     def plain_flags(self) -> tuple[str, ...]:
-        """The flags of what plain decoding gave, whether or not it stands."""
-        return self.mend.original.flags if self.mend else self.flags
+        """The flags of plain decoding, whether or not its text was kept."""
+        return self.fallback.original.flags if self.fallback else self.flags
 
 
 def make_hypothesis(segment: str, raw: str, flags: Iterable[str] = ()) -> Hypothesis:
-    """Return the hypothesis of what the tokenizer gave: cleaned to one line, flagged `blank` where nothing is left."""
+    """Return a hypothesis: the tokenizer's text cleaned to one line, flagged `blank` where nothing is left."""
     text = plain_line(raw)
     return Hypothesis(segment=segment, text=text, flags=flag_text(text, flags))
 
@@ -89,17 +99,17 @@ def flag_text(text: str, flags: Iterable[str]) -> tuple[str, ...]:
 def to_line(hypothesis: Hypothesis) -> str:
     """Return the line of a hypothesis, with its line feed."""
     record: dict[str, Any] = {"segment": hypothesis.segment, "text": hypothesis.text, "flags": hypothesis.flags}
-    if (mend := hypothesis.mend) is not None:
-        record["mended"] = mend.kept
-        record["original"] = {"text": mend.text, "flags": mend.original.flags, "score": mend.original.score}
-        record["tried"] = {name: {"flags": c.flags, "score": c.score} for name, c in mend.tried.items()}
+    if (used := hypothesis.fallback) is not None:
+        record["fallback"] = used.kept
+        record["without_fallback"] = {"text": used.text, "flags": used.original.flags, "score": used.original.score}
+        record["fallbacks_tried"] = {name: {"flags": c.flags, "score": c.score} for name, c in used.tried.items()}
     return json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def parse_line(line: str) -> Hypothesis:
     """Return the hypothesis of a line; ValueError says what is wrong with it."""
     record: Any = json.loads(line)
-    if not isinstance(record, dict) or record.keys() not in (PLAIN, PLAIN | MENDED):
+    if not isinstance(record, dict) or record.keys() not in (FIELDS, FIELDS | FALLBACK_FIELDS):
         raise ValueError("expected an object with segment, text and flags")
     segment, text, flags = record["segment"], record["text"], record["flags"]
     if not (isinstance(segment, str) and isinstance(text, str) and isinstance(flags, list)):
@@ -108,26 +118,26 @@ def parse_line(line: str) -> Hypothesis:
         raise ValueError(f"unknown flags {unknown}, expected some of {', '.join(FLAGS)}")
     if text != plain_line(text):
         raise ValueError("the text is not one plain line")
-    mend = _parse_mend(record) if "mended" in record else None
-    return Hypothesis(segment=segment, text=text, flags=tuple(flags), mend=mend)
+    fallback = _parse_fallback(record) if "fallback" in record else None
+    return Hypothesis(segment=segment, text=text, flags=tuple(flags), fallback=fallback)
 
 
-def _parse_mend(record: dict[str, Any]) -> Mend:
-    def candidate(entry: dict[str, Any]) -> Candidate:
-        return Candidate(flags=tuple(entry["flags"]), score=float(entry["score"]))
+def _parse_fallback(record: dict[str, Any]) -> FallbackRecord:
+    def candidate(entry: dict[str, Any]) -> ScoredCandidate:
+        return ScoredCandidate(flags=tuple(entry["flags"]), score=float(entry["score"]))
 
     try:
-        tried = {name: candidate(entry) for name, entry in record["tried"].items()}
-        original, text = candidate(record["original"]), record["original"]["text"]
+        tried = {name: candidate(entry) for name, entry in record["fallbacks_tried"].items()}
+        original, text = candidate(record["without_fallback"]), record["without_fallback"]["text"]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("expected original and tried as objects with flags and score") from error
-    if record["mended"] not in ("", *tried):
-        raise ValueError(f"mended is {record['mended']!r}, which was not tried")
-    return Mend(kept=record["mended"], text=text, original=original, tried=tried)
+        raise ValueError("expected without_fallback and fallbacks_tried as objects with flags and score") from error
+    if record["fallback"] not in ("", *tried):
+        raise ValueError(f"fallback is {record['fallback']!r}, which is not in fallbacks_tried")
+    return FallbackRecord(kept=record["fallback"], text=text, original=original, tried=tried)
 
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:
-    """Return the hypotheses of a finished file; UserError names the line that is none."""
+    """Return the hypotheses of a finished file; UserError names the first invalid line."""
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -137,19 +147,19 @@ def read_hypotheses(path: Path) -> list[Hypothesis]:
         try:
             hypotheses.append(parse_line(line))
         except ValueError as error:
-            raise UserError(f"{path} line {number}", f"is no hypothesis ({error})", "decode it again") from error
+            raise UserError(f"{path} line {number}", f"is not a hypothesis ({error})", "decode it again") from error
     return hypotheses
 
 
 def write_hypotheses(path: Path, hypotheses: Iterable[Hypothesis]) -> None:
-    """Write a finished file, in the given order, aside and then into place by one rename."""
+    """Write a finished file in the given order, atomically."""
     write_text(path, "".join(map(to_line, hypotheses)))
 
 
 def recover_journal(path: Path) -> dict[str, Hypothesis]:
-    """Return the hypotheses of a journal by segment and cut off what a killed run left unfinished.
+    """Return the hypotheses of a journal by segment and truncate the file after the last intact line.
 
-    Whatever follows the first line that is torn or spoilt is cut off with it: it will be decoded again. Of several
+    Everything from the first incomplete or invalid line on is removed: it will be decoded again. Of several
     hypotheses of one segment the last counts. A missing file is an empty journal.
     """
     try:
@@ -173,7 +183,7 @@ def recover_journal(path: Path) -> dict[str, Hypothesis]:
 
 
 def append(file: IO[str], hypotheses: Sequence[Hypothesis]) -> None:
-    """Append hypotheses to an open journal and bring them to the disk."""
+    """Append hypotheses to an open journal and sync it to disk."""
     file.write("".join(map(to_line, hypotheses)))
     file.flush()
     os.fsync(file.fileno())

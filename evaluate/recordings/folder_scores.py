@@ -1,4 +1,4 @@
-"""The lines of a translated folder against anybody's references: found and checked first, scored when the lines are."""
+"""Score the lines of a translated folder against a user's references: checked before decoding, scored after it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluate.comparing.comparison import Place, segment_places
+from evaluate.comparing.comparison import LinePosition, segment_positions
 from evaluate.comparing.outputs import HYPOTHESES
-from evaluate.scoring.reference_alignment import fitted
+from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References, references_of
-from evaluate.scoring.score import LINES_FILE, Cell, Decoded, score_testset, write_lines
+from evaluate.scoring.score import DecodedTestSet, TestSetScores, score_testset
+from evaluate.scoring.score_files import LINES_FILE, write_lines
 from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.system.campaign import Pair
 from submission.text.segments import Segment
 
 
-def find_fitting(
+def find_aligned_references(
     place: Path | None, pair: Pair, testset: str, folder: TestSetFolder
 ) -> tuple[References | None, list[str]]:
-    """Return the references of a folder's recordings, which are called as there, and what others there would be.
+    """Return the references of a folder's recordings, under its names, and the other recordings that have references.
 
-    None where none are asked for. place: as for `references_of`; testset: what the recordings are called there. Raises
-    UserError where there are none, and where they lack a recording of the folder.
+    None where no folder of references is named. place: as for `references_of`; testset: its name there. Raises
+    UserError where there are no references, and where they lack a recording of the folder.
     """
     if place is None:
         return None, []
@@ -31,7 +32,9 @@ def find_fitting(
     if found is None:
         what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
         raise UserError(f"--references {place}", what, fix)
-    fit, _ = fitted(found, [Place(recording=recording.name) for recording in folder.recordings], "--audio")
+    fit, _ = align_references(
+        found, [LinePosition(recording=recording.name) for recording in folder.recordings], "--audio"
+    )
     here = {recording.name for recording in folder.recordings}
     others = [name for name in dict.fromkeys(fit.recordings) if name not in here]
     return fit.chosen([n for n, name in enumerate(fit.recordings) if name in here]), others
@@ -39,16 +42,16 @@ def find_fitting(
 
 def score_lines(
     references: References | None, pair: Pair, segments: Sequence[Segment], out: Path, testset: str
-) -> Cell | None:
-    """Return the scores of a run's lines, and keep the lines that were compared; None without references.
+) -> TestSetScores | None:
+    """Return the scores of a run's lines, and write the compared lines; None without references.
 
-    references: as `find_fitting` gives them; out: the run's folder.
+    references: from `find_aligned_references`; out: the run's folder.
     """
     (out / LINES_FILE).unlink(missing_ok=True)
     if references is None:
         return None
-    fit, own = fitted(references, segment_places(segments), str(out / HYPOTHESES))
-    decoded = Decoded(
+    fit, own = align_references(references, segment_positions(segments), str(out / HYPOTHESES))
+    decoded = DecodedTestSet(
         testset=testset,
         pair=pair.name,
         language=pair.target,
@@ -62,10 +65,10 @@ def score_lines(
 
 
 def score_texts(scores: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a line a metric for a terminal; scores: as report.json holds them."""
+    """Return a line a metric for a terminal; scores: from translation_report.json."""
     lines = []
     for score in scores:
-        how = "cut anew along them" if score["resegmented"] else "line by line"
+        how = "resegmented along them" if score["resegmented"] else "line by line"
         against = f"{score['references']:,} reference lines, {how}; {score['signature']}"
         lines.append(f"{score['metric']}: {score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f}), {against}")
     return lines

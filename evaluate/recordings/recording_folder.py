@@ -1,13 +1,13 @@
-"""Recordings as the organisers' script takes them, and the segments in which they are translated.
+"""Determine the segments in which a folder of recordings is translated.
 
-Audio files are found at any depth; FILE_ORDER is optional. Segments come from one of three hands:
+Audio files are found at any depth; FILE_ORDER is optional. Segments have one of three sources:
 
-    Given   a YAML list, in any dialect: as it is, its order kept within a recording
-    Kept    the segments of a bundle's test set, for the same recordings
-    Cut     a method of `submission.system.registry`, which needs a classifier where it classifies
+    GivenSegments     a YAML list in any dialect, unchanged, in its order within a recording
+    BundledSegments   the segments of a bundle's test set, for the same recordings
+    ByMethod          a method of `submission.system.registry`, with a classifier where the method needs one
 
-What segments depend on (`about`) is known before anything is heard, so that a run can say whether it is the one that
-it goes on with.
+`about` returns everything that the segments depend on before any audio is read, so that a run can check whether it
+may resume.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from submission.text.segments import Segment
 LABEL = "segment"
 
 
-class Segmenting(Protocol):
+class SegmentSource(Protocol):
     """How the recordings of a folder become segments."""
 
     @property
     def source(self) -> str:
-        """Where the segments come from, for people."""
+        """Where the segments come from, for reports."""
 
     def about(self) -> dict[str, Any]:
-        """Return all that the segments depend on beside the recordings, as JSON."""
+        """Return everything that the segments depend on beside the recordings, as JSON."""
 
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
-        """Return the segments, recordings in the folder's order, and what there is to report on them."""
+        """Return the segments, recordings in the folder's order, and a report on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class GivenSegments:
     """Segments that a YAML file lists."""
 
     path: Path
     window_seconds: float
-    """What the model hears at once; longer segments are refused."""
+    """Length of the encoder's window; longer segments are refused."""
 
     @property
     def source(self) -> str:
@@ -72,8 +72,8 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """The segments that a bundle holds for a test set."""
+class BundledSegments:
+    """The segments of a bundle's test set."""
 
     testset: str
     path: Path
@@ -92,20 +92,20 @@ class Kept:
             if segment.end > lengths[segment.recording]:
                 what = (
                     f"has {lengths[segment.recording]:,} samples at 16 kHz, and the segments of {self.testset} "
-                    f"reach to {segment.end:,}: it is not the recording that they were made for"
+                    f"end at {segment.end:,}: it is not the recording that was segmented"
                 )
-                fix = "get the test set again, or rename the recording, or add --segment-anew"
+                fix = "download the test set again, or rename the recording, or add --resegment"
                 raise UserError(segment.recording, what, fix)
         return list(self.segments), {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """Segments that a method finds."""
+class ByMethod:
+    """Segments by a method of the registry."""
 
     options: SegmentOptions
     classifier: Path | None
-    """The classifier's folder; methods that do not classify need none."""
+    """The classifier's folder; None where the method needs none."""
 
     @property
     def source(self) -> str:
@@ -131,28 +131,28 @@ class Cut:
 
 def how_to_segment(
     system: System, audio: Path, yaml: Path | None, method: str | None, classifier: Path | None
-) -> Segmenting:
+) -> SegmentSource:
     """Return how the recordings of a folder become segments.
 
-    By the YAML that is named; by the method that is named; by a YAML among the recordings; by the recipe's method.
-    Raises UserError where that cannot be.
+    In this order: the given YAML; the given method; a YAML among the recordings; the recipe's method. Raises UserError
+    where yaml and method are both given.
     """
     if yaml and method:
-        raise UserError("--method", "contradicts --segments", "give one of them")
+        raise UserError("--method", "contradicts --segments", "use one of them")
     if found := yaml or (None if method else given_file(audio)):
-        return Given(path=found, window_seconds=system.campaign.model.window_seconds)
+        return GivenSegments(path=found, window_seconds=system.campaign.model.window_seconds)
     options = system.recipe.segment
-    return Cut(options=replace(options, method=method or options.method), classifier=classifier)
+    return ByMethod(options=replace(options, method=method or options.method), classifier=classifier)
 
 
-def check_apart(folder: Path, out: Path) -> None:
-    """Refuse an output folder inside a folder that is read, where the next run would find what this one wrote."""
+def check_separate(folder: Path, out: Path) -> None:
+    """Refuse an output folder inside an input folder: the next run would read the output."""
     if out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--out {out}", f"lies in {folder}, which is read", "name a folder elsewhere")
+        raise UserError(f"--out {out}", f"is inside the input folder {folder}", "name a folder outside it")
 
 
 def given_file(folder: Path) -> Path | None:
-    """Return the segments YAML that lies among the recordings, or None; UserError where one of several could be it."""
+    """Return the segments YAML among the recordings, or None; UserError where several could be it."""
     if not yaml_files(folder):
         return None
     try:
@@ -163,7 +163,7 @@ def given_file(folder: Path) -> Path | None:
 
 
 def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
-    """Return recording -> samples at 16 kHz; UserError names every one that cannot be read or was cut off."""
+    """Return recording -> samples at 16 kHz; UserError names every one that is unreadable or truncated."""
     lengths, errors = {}, []
     for recording in recordings:
         try:
@@ -178,7 +178,7 @@ def checked_lengths(recordings: Sequence[Recording]) -> dict[str, int]:
 def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     """Return a folder reduced to the recordings of these names, under them and in their order.
 
-    The others become unlisted. A name may be in another Unicode form than the file's; KeyError where there is none.
+    The others become unlisted. Unicode forms of names may differ; KeyError for an unknown name.
     """
     here = {normalize("NFC", recording.name): recording for recording in folder.recordings}
     chosen = [Recording(name=name, path=here[normalize("NFC", name)].path) for name in names]

@@ -1,11 +1,11 @@
-"""A bundle decoded again, with nothing but what it holds, and held against the outputs that it ships.
+"""Decode recordings with a verified bundle alone, and compare with the outputs that the bundle holds.
 
-The bundle must be verified before: its recipe and its model are read as they are. What the campaign fixes (prompt, end
-token, pairs) comes from the checker's own copy. Segments come from the first of these that there is:
+The bundle must be verified before: its recipe and its model are used as they are. What the campaign fixes (prompt, end
+token, pairs) comes from the local copy of the campaign. Segments come from the first of these that exists:
 
     the YAML that is given
     segments/<TESTSET>.yaml of the bundle, where all of its recordings are in the folder, by their names
-    a YAML that lies among the recordings
+    a YAML among the recordings
     the method of the bundle's recipe, with the classifier in the bundle's segmenter/ where it needs one
 """
 
@@ -18,8 +18,15 @@ from unicodedata import normalize
 
 from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
 from evaluate.comparing.outputs import bundled_output
-from evaluate.recordings.recording_folder import Cut, Given, Kept, Segmenting, given_file, only
-from evaluate.recordings.translate import Decoding, Translation, check_model, translate, translation_text
+from evaluate.recordings.recording_folder import (
+    BundledSegments,
+    ByMethod,
+    GivenSegments,
+    SegmentSource,
+    given_file,
+    only,
+)
+from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
 from segment.testset import TestSetFolder, read_folder
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.location import chosen_campaign
@@ -40,15 +47,15 @@ OURS, SHIPPED = "this run", "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """What a re-run takes from a verified bundle."""
+class VerifiedBundle:
+    """The parts of a verified bundle that a re-run uses."""
 
     folder: Path
     campaign: Campaign
-    """The checker's own copy."""
+    """The local copy, not the bundle's."""
     recipe: Recipe
     versions: dict[str, str]
-    """Versions of the libraries that it was built with, as its manifest says."""
+    """Versions of the libraries that it was built with, from its manifest."""
     segments: dict[str, tuple[Segment, ...]]
     """By test set."""
 
@@ -59,32 +66,32 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """What a re-run has done and found."""
+    """The result of a re-run."""
 
     translation: Translation
     shipped: str
-    """The shipped output that this run is compared with, `en-de/ACL`; empty where the bundle ships none."""
+    """The bundle's output that this run is compared with, `en-de/ACL`; empty where there is none."""
     comparison: Comparison | None
     versions: dict[str, tuple[str, str]]
     """Library -> (version in the bundle, version here), where they differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What is translated, and in which segments."""
+class RerunInputs:
+    """The recordings to translate, and the source of their segments."""
 
     folder: TestSetFolder
-    segmenting: Segmenting
+    segment_source: SegmentSource
     testset: str
-    """The bundle's test set whose recordings these are; empty where they are none's."""
+    """The bundle's test set with these recordings; empty where there is none."""
 
 
-def open_bundle(folder: Path, campaign: str | None) -> Bundle:
+def open_bundle(folder: Path, campaign: str | None) -> VerifiedBundle:
     """Return a verified bundle; campaign: as for `verify`. Raises UserError where it was not verified."""
     view = BundleView(folder, chosen_campaign(folder, campaign))
     if isinstance(view.recipe, Unreadable) or isinstance(view.manifest, Unreadable):
         raise UserError(f"bundle {folder}", "its recipe or manifest cannot be read", "verify it first")
-    return Bundle(
+    return VerifiedBundle(
         folder=folder,
         campaign=view.campaign,
         recipe=view.recipe,
@@ -96,23 +103,23 @@ def open_bundle(folder: Path, campaign: str | None) -> Bundle:
     )
 
 
-def known_testset(bundle: Bundle, folder: TestSetFolder, asked: str | None) -> str:
+def matching_testset(bundle: VerifiedBundle, folder: TestSetFolder, requested: str | None) -> str:
     """Return the test set of the bundle whose recordings are all in a folder, by their names, or "".
 
-    asked: the one that is meant; UserError where it is not there, and where several are and none is asked for.
+    requested: the one to use; UserError where it is not there, and where several are and none is requested.
     """
     here = {normalize("NFC", recording.name) for recording in folder.recordings}
     missing = {
         name: [recording for recording in bundle.recordings(name) if normalize("NFC", recording) not in here]
         for name in bundle.segments
     }
-    if asked is not None:
-        if asked not in missing:
-            raise UserError(f"--testset {asked}", "the bundle has no such test set", nearest(asked, missing))
-        if missing[asked]:
-            what = f"{len(missing[asked])} of its recordings are not in the folder (first: {missing[asked][0]})"
-            raise UserError(f"--testset {asked}", what, "put them there, or leave --testset out")
-        return asked
+    if requested is not None:
+        if requested not in missing:
+            raise UserError(f"--testset {requested}", "the bundle has no such test set", nearest(requested, missing))
+        if missing[requested]:
+            what = f"{len(missing[requested])} of its recordings are not in the folder (first: {missing[requested][0]})"
+            raise UserError(f"--testset {requested}", what, "add them, or omit --testset")
+        return requested
     complete = [name for name in missing if not missing[name] and bundle.segments[name]]
     if len(complete) > 1:
         what = f"holds the recordings of several test sets: {', '.join(complete)}"
@@ -120,53 +127,55 @@ def known_testset(bundle: Bundle, folder: TestSetFolder, asked: str | None) -> s
     return complete[0] if complete else ""
 
 
-def choose(bundle: Bundle, audio: Path, segments: Path | None, testset: str | None, anew: bool) -> Choice:
+def choose_inputs(
+    bundle: VerifiedBundle, audio: Path, segments: Path | None, testset: str | None, resegment: bool
+) -> RerunInputs:
     """Return what to translate of a folder, and how its recordings become segments.
 
-    segments: the YAML that is given; testset: the one that is asked for; anew: whether to cut what the bundle holds
-    segments of. Raises UserError where these contradict each other, and where a classifier is needed and not there.
+    segments: the given YAML; testset: the requested one; resegment: whether to segment recordings of which the bundle
+    holds the segments. Raises UserError where these contradict each other, and where a classifier is missing.
     """
-    if anew and segments:
-        raise UserError("--segment-anew", "contradicts --segments", "give one of them")
+    if resegment and segments:
+        raise UserError("--resegment", "contradicts --segments", "use one of them")
     folder = read_folder(audio)
-    known = known_testset(bundle, folder, testset)
+    known = matching_testset(bundle, folder, testset)
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
-    if found := segments or (None if known or anew else given_file(audio)):
-        given = Given(path=found, window_seconds=bundle.campaign.model.window_seconds)
-        return Choice(folder=folder, segmenting=given, testset=known)
-    if known and not anew:
+    if found := segments or (None if known or resegment else given_file(audio)):
+        given = GivenSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
+        return RerunInputs(folder=folder, segment_source=given, testset=known)
+    if known and not resegment:
         path = bundle.folder / "segments" / f"{known}.yaml"
-        kept = Kept(testset=known, path=path, segments=bundle.segments[known])
-        return Choice(folder=folder, segmenting=kept, testset=known)
+        kept = BundledSegments(testset=known, path=path, segments=bundle.segments[known])
+        return RerunInputs(folder=folder, segment_source=kept, testset=known)
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
     if options.about.needs_classifier and not classifier.is_dir():
-        what = f"its recipe segments by {options.method}, and it holds no classifier ({SEGMENTER}/)"
-        raise UserError(f"bundle {bundle.folder}", what, "give the segments with --segments YAML")
-    return Choice(folder=folder, segmenting=Cut(options=options, classifier=classifier), testset=known)
+        what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
+        raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
+    return RerunInputs(folder=folder, segment_source=ByMethod(options=options, classifier=classifier), testset=known)
 
 
 def rerun(
-    bundle: Bundle,
+    bundle: VerifiedBundle,
     pair: Pair,
     audio: Path,
     out: Path,
     *,
     segments: Path | None = None,
     testset: str | None = None,
-    anew: bool = False,
+    resegment: bool = False,
     device: str = "auto",
     references: Path | None = None,
     worst: int,
 ) -> Rerun | None:
-    """Translate a folder with a bundle into `out` (see `evaluate.recordings.translate`) and compare with what it ships.
+    """Translate a folder with a bundle into `out` (see `evaluate.recordings.translate`) and compare with its outputs.
 
-    The result is written to `out/rerun.json` too; of several processes the first one has it. references: to score
-    against; worst: how many differences to keep. Other arguments as `choose`.
+    The result is also written to `out/rerun.json`; of several processes the first one returns it. references: to score
+    against; worst: how many differences to keep. Other arguments as `choose_inputs`.
     """
-    choice = choose(bundle, audio, segments, testset, anew)
+    inputs = choose_inputs(bundle, audio, segments, testset, resegment)
     check_model(bundle.folder / "model", bundle.campaign)
-    decoding = Decoding(
+    decoding = DecodingSetup(
         model=bundle.folder / "model",
         sha256=sha256_file(bundle.folder / MANIFEST),  # which the model has been verified against
         campaign=bundle.campaign,
@@ -174,8 +183,8 @@ def rerun(
         options=bundle.recipe.decode,
         device=device,
     )
-    known = choice.testset or _only_set_in_part(bundle, choice.folder)
-    translation = translate(decoding, choice.folder, choice.segmenting, out, references, known)
+    known = inputs.testset or _only_set_in_part(bundle, inputs.folder)
+    translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known)
     if translation is None:
         return None
     shipped = _shipped(bundle, pair, known)
@@ -194,12 +203,12 @@ def rerun(
     return result
 
 
-def _shipped(bundle: Bundle, pair: Pair, testset: str) -> str:
-    """Return the name of the output that a bundle ships, `en-de/ACL`; "" where the pair does not have the test set."""
+def _shipped(bundle: VerifiedBundle, pair: Pair, testset: str) -> str:
+    """Return the name of a bundle's output, `en-de/ACL`; "" where the pair does not have the test set."""
     return f"{pair.name}/{testset}" if testset in pair.testsets else ""
 
 
-def _only_set_in_part(bundle: Bundle, folder: TestSetFolder) -> str:
+def _only_set_in_part(bundle: VerifiedBundle, folder: TestSetFolder) -> str:
     """Return the one test set of which a folder has any recording, or ""."""
     here = {normalize("NFC", recording.name) for recording in folder.recordings}
     some = [
@@ -211,7 +220,7 @@ def _only_set_in_part(bundle: Bundle, folder: TestSetFolder) -> str:
 
 
 def result_json(result: Rerun) -> dict[str, Any]:
-    """Return a re-run's result for machines."""
+    """Return a re-run's result as JSON."""
     return {
         "comparison": asdict(result.comparison) if result.comparison else None,
         "report": result.translation.report,
@@ -223,18 +232,18 @@ def result_json(result: Rerun) -> dict[str, Any]:
 
 
 def result_text(result: Rerun) -> str:
-    """Return a re-run's result for people."""
+    """Return a re-run's result as text."""
     lines = [translation_text(result.translation)]
     versions = ", ".join(f"{name} {b} -> {h}" for name, (b, h) in sorted(result.versions.items()))
-    lines.append(f"libraries: {f'others than the bundle was built with: {versions}' if versions else 'as built'}")
+    lines.append(f"libraries: {f'versions differ from the bundle: {versions}' if versions else 'as in the bundle'}")
     comparison = result.comparison
     if comparison is None:
-        lines.append("compared: with nothing; the bundle ships no output of this pair for these recordings")
+        lines.append("not compared: the bundle holds no output of this pair for these recordings")
         return "\n".join(lines)
     identical, chrf, blank = summary_cells(comparison)
     lines.append(f"compared with the shipped {result.shipped}: identical {identical}, chrF {chrf}, blank {blank}")
     lines += notes(comparison, OURS, SHIPPED)
     if comparison.worst:
-        lines += ["where they differ most:", *worst_lines(comparison, OURS, SHIPPED)]
+        lines += ["largest differences:", *worst_lines(comparison, OURS, SHIPPED)]
     lines.append(f"chrF: this run against the shipped output as reference, {comparison.signature}")
     return "\n".join(lines)

@@ -1,17 +1,17 @@
-"""A folder of recordings in, one line a segment out: what `translate` and `rerun` have in common.
+"""Translate a folder of recordings, one line a segment: the common part of `translate` and `rerun`.
 
-The output folder belongs to one run, and a killed one goes on there:
+The output folder belongs to one run; a killed run resumes there:
 
-    run.json            what the lines depend on; written first, and compared by whoever comes next
-    segments.yaml       the segments, in the order of the lines
-    hypotheses.jsonl    the lines with their flags, as they come
-    <pair>.txt          as the organisers' script writes it: UTF-8, LF, one line a segment, blank for an empty one
-    segmentation.json   what there is to say of the segments: where a method cut them, how much speech they miss
-    report.json         all of it in figures, with the flags, the scores and the versions of the libraries
-    lines.jsonl         where there are references: a reference line a line, with what answers it
-    report.html         the same for people, with pictures (lines.svg, quality.svg and as PNG)
+    run.json                  everything that the lines depend on; written first, and compared before resuming
+    segments.yaml             the segments, in the order of the lines
+    hypotheses.jsonl          the lines with their flags, appended while decoding
+    <pair>.txt                as the organisers' script writes it: UTF-8, LF, one line a segment, blank for an empty one
+    segmentation.json         report on the segments; for those of a method, how much speech they leave out
+    translation_report.json   counts, flags, scores and versions of the libraries
+    lines.jsonl               with references: one reference line a line, with the compared line
+    report.html               the report as a page, with pictures (lines.svg, quality.svg, dark variants, PNG)
 
-No file holds a time: equal runs leave equal bytes.
+No file holds a time: equal runs write equal bytes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.comparing.comparison import Output, segment_places
+from evaluate.comparing.comparison import SystemOutput, segment_positions
 from evaluate.comparing.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.decoding.audio_files import readable_in_pieces
-from evaluate.decoding.decode import Outcome, decode
+from evaluate.decoding.decode import DecodeSummary, decode
 from evaluate.decoding.hypotheses import read_hypotheses
-from evaluate.decoding.loading import load_on
-from evaluate.recordings.folder_scores import find_fitting, score_lines, score_texts
-from evaluate.recordings.recording_folder import Segmenting
-from evaluate.report.pages.translation_page import PAGE, FolderResult, write_page
+from evaluate.decoding.model_loading import load_on
+from evaluate.recordings.folder_scores import find_aligned_references, score_lines, score_texts
+from evaluate.recordings.recording_folder import SegmentSource
+from evaluate.report.pages.folder_result import FolderResult
+from evaluate.report.pages.translation_page import PAGE, write_page
 from evaluate.scoring.references import References
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import coverage_lines
@@ -52,26 +53,26 @@ from submission.system.schema import nearest
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments, write_segments
 
-SEGMENTATION, REPORT = "segmentation.json", "report.json"
-HEARD = "heard"
-"""Folder of what was heard before the segments are written; removed then."""
+SEGMENTATION, REPORT = "segmentation.json", "translation_report.json"
+PROBABILITIES = "probabilities"
+"""Folder of the speech probabilities, cached until the segments are written."""
 SAMPLES = "samples"
-"""Folder, one a process, of recordings that cannot be read in pieces as they are; removed when they are translated."""
+"""Folder, one a process, with decoded copies of recordings that are not seekable; removed after decoding."""
 _SAMPLES = re.compile(rf"{SAMPLES}[0-9]*")
 LOCK = ".lock"
-BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, HEARD)
-"""What a run may have left, beside samples, that did not come to decoding; another one may take its place."""
+BEFORE_DECODING = (RUN, SEGMENTATION, SEGMENTS, PROBABILITIES)
+"""Files, beside samples, of a run that was killed before decoding; another run may replace them."""
 FORMAT = "translation-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How segments become lines: by which model, and what it is asked."""
+class DecodingSetup:
+    """The model, prompt and options that turn segments into lines."""
 
     model: Path
     """A packed model or a checkpoint."""
     sha256: str
-    """Digest of what the model was read from."""
+    """Digest of the model's source."""
     campaign: Campaign
     pair: Pair
     options: DecodeOptions
@@ -82,7 +83,7 @@ class Decoding:
         return render_prompt(self.campaign.prompt, self.pair.target_language)
 
     def about(self) -> dict[str, Any]:
-        """Return all that a line depends on beside its segment, as JSON."""
+        """Return everything that a line depends on beside its segment, as JSON."""
         return {
             "model_sha256": self.sha256,
             "pair": self.pair.name,
@@ -94,7 +95,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """What a run has done."""
+    """The result of a run."""
 
     out: Path
     pair: str
@@ -103,12 +104,12 @@ class Translation:
     segments: tuple[Segment, ...]
     lines: tuple[str, ...]
     report: dict[str, Any]
-    """report.json."""
-    outcome: Outcome
+    """translation_report.json."""
+    summary: DecodeSummary
 
     @property
-    def output(self) -> Output:
-        return Output(label=str(self.out), lines=self.lines, places=segment_places(self.segments))
+    def output(self) -> SystemOutput:
+        return SystemOutput(label=str(self.out), lines=self.lines, places=segment_positions(self.segments))
 
 
 def find_pair(campaign: Campaign, name: str) -> Pair:
@@ -120,49 +121,49 @@ def find_pair(campaign: Campaign, name: str) -> Pair:
 
 
 def check_model(model: Path, campaign: Campaign) -> None:
-    """Refuse what is no model, and one that hears other lengths than the campaign's, which segments are made for."""
+    """Raise UserError unless a folder is a model whose encoder window is the campaign's."""
     if not model.is_dir():
         raise UserError(str(model), "no such folder", "name a packed model or a checkpoint")
     if (model / "model" / "config.json").is_file():
-        raise UserError(str(model), "is a bundle, and its model lies in it", f"name {model / 'model'}, or use rerun")
-    hears, expected = window_samples(load_processor(model)) / SAMPLE_RATE, campaign.model.window_seconds
-    if hears != expected:
-        what = f"hears {hears:g} s at once, the model of campaign {campaign.name} {expected} s"
+        raise UserError(str(model), "is a bundle, expected a model", f"name {model / 'model'}, or use rerun")
+    window, expected = window_samples(load_processor(model)) / SAMPLE_RATE, campaign.model.window_seconds
+    if window != expected:
+        what = f"has a window of {window:g} s, the model of campaign {campaign.name} one of {expected} s"
         raise UserError(str(model), what, "name the campaign of this model with --campaign")
 
 
 def translate(
-    decoding: Decoding,
+    decoding: DecodingSetup,
     folder: TestSetFolder,
-    segmenting: Segmenting,
+    segment_source: SegmentSource,
     out: Path,
     references: Path | None = None,
     testset: str = "",
 ) -> Translation | None:
-    """Translate a folder's recordings into `out`, going on where a killed run stopped.
+    """Translate a folder's recordings into `out`, resuming a killed run.
 
-    references: the folder of the translations to score against, if any; testset: what the recordings are called there.
-    Started by a launcher, the first process deals with the folder and every one decodes its share; the others return
-    None. Raises UserError, before anything is heard or decoded, where `out` holds another run or anything else, and
-    where the references are not those of these recordings.
+    references: the folder of references to score against, if any; testset: its name there. Started by a launcher, the
+    first process manages the folder and every one decodes its share; the others return None. Raises UserError, before
+    audio is segmented or decoded, where `out` holds another run or foreign files, and where the references are not
+    those of these recordings.
     """
     with process_group() as launch, ExitStack() as held:
-        begun = None
+        started = None
         try:
             if launch.rank == 0:
-                found, others = find_fitting(references, decoding.pair, testset, folder)
-                run = _describe(decoding, folder, segmenting)
-                held.enter_context(_claimed(out, run))
-                _segment(folder, segmenting, out)
-                begun = _Begun(run=run, references=found, others=others, testset=testset)
+                found, others = find_aligned_references(references, decoding.pair, testset, folder)
+                run = _describe(decoding, folder, segment_source)
+                held.enter_context(_locked_output(out, run))
+                _segment(folder, segment_source, out)
+                started = _StartedRun(run=run, references=found, others=others, testset=testset)
         finally:
-            goes_on = launch.broadcast(begun is not None)
-        if not goes_on:
+            proceed = launch.broadcast(started is not None)
+        if not proceed:
             return None
         segments = read_segments(out / SEGMENTS)
         samples = out / f"{SAMPLES}{launch.rank or ''}"
         model, processor = load_on(decoding.model, decoding.options.dtype, decoding.device)
-        outcome = decode(
+        summary = decode(
             model,
             processor,
             segments,
@@ -174,23 +175,23 @@ def translate(
             label=f"decode {decoding.pair.name}",
         )
         _remove(samples)
-        if begun is None:
+        if started is None:
             return None
-        lines, report = _write_up(out, folder, decoding.pair, segments, outcome, begun)
+        lines, report = _write_results(out, folder, decoding.pair, segments, summary, started)
     return Translation(
         out=out,
         pair=decoding.pair.name,
-        source=segmenting.source,
+        source=segment_source.source,
         segments=tuple(segments),
         lines=lines,
         report=report,
-        outcome=outcome,
+        summary=summary,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """What the first process knows of a run that has begun."""
+class _StartedRun:
+    """State of a started run, in the first process only."""
 
     run: dict[str, Any]
     """run.json."""
@@ -200,20 +201,20 @@ class _Begun:
     testset: str
 
 
-def _write_up(
-    out: Path, folder: TestSetFolder, pair: Pair, segments: list[Segment], outcome: Outcome, begun: _Begun
+def _write_results(
+    out: Path, folder: TestSetFolder, pair: Pair, segments: list[Segment], summary: DecodeSummary, started: _StartedRun
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Write what a run whose hypotheses are there has to say; return its lines and report.json."""
+    """Write lines, scores, report and page of a decoded run; return its lines and its report."""
     hypotheses = read_hypotheses(out / HYPOTHESES)
     lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
     write_text(out / f"{pair.name}.txt", "".join(f"{line}\n" for line in lines))
-    cell = score_lines(begun.references, pair, segments, out, begun.testset)
+    cell = score_lines(started.references, pair, segments, out, started.testset)
     report = {
-        **_report(folder, segments, outcome, out),
+        **_report(folder, segments, summary, out),
         "pair": pair.name,
-        "run": begun.run,
+        "run": started.run,
         "scores": [asdict(score) for score in cell.scores] if cell else [],
-        "references_not_asked_for": begun.others,
+        "references_without_recording": started.others,
     }
     write_text(out / REPORT, canonical_json(report))
     result = FolderResult(
@@ -228,20 +229,20 @@ def _write_up(
     return lines, report
 
 
-def _describe(decoding: Decoding, folder: TestSetFolder, segmenting: Segmenting) -> dict[str, Any]:
-    """Return all that a run's lines depend on, as run.json has it."""
+def _describe(decoding: DecodingSetup, folder: TestSetFolder, segment_source: SegmentSource) -> dict[str, Any]:
+    """Return everything that a run's lines depend on, for run.json."""
     recordings = {recording.name: sha256_file(recording.path) for recording in folder.recordings}
     return {
         "format": FORMAT,
         "recordings": [{"name": name, "sha256": digest} for name, digest in recordings.items()],
-        "segments": segmenting.about(),
+        "segments": segment_source.about(),
         **decoding.about(),
     }
 
 
 @contextmanager
-def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
-    """Hold an output folder for a run: a new one, the folder of this very run, or of one that decoded nothing."""
+def _locked_output(out: Path, run: dict[str, Any]) -> Iterator[None]:
+    """Lock an output folder for a run: a new one, the folder of the same run, or of a run that decoded nothing."""
     if out.is_file():
         raise UserError(f"--out {out}", "is a file", "name a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -250,16 +251,16 @@ def _claimed(out: Path, run: dict[str, Any]) -> Iterator[None]:
         if (out / RUN).exists() and any(out.glob(f"{HYPOTHESES}*")):
             _check_same(out, run)
         elif foreign := [path for path in files_below(out) if not _is_before_decoding(out, path)]:
-            what = f"holds {len(foreign)} files of something else ({foreign[0].name})"
+            what = f"holds {len(foreign)} files that are not of a run (first: {foreign[0].name})"
             raise UserError(f"--out {out}", what, "name a new folder")
-        elif _written(out) != json.loads(canonical_json(run)):
+        elif _read_run(out) != json.loads(canonical_json(run)):
             (out / SEGMENTS).unlink(missing_ok=True)
             write_text(out / RUN, canonical_json(run))
         yield
 
 
 def _is_before_decoding(out: Path, path: Path) -> bool:
-    """Say whether a run may have left a file before it came to decoding, so that another one may take its place."""
+    """Say whether a file may stem from a run that was killed before decoding."""
     first = path.relative_to(out).parts[0]
     if first == LOCK:
         return True
@@ -268,24 +269,24 @@ def _is_before_decoding(out: Path, path: Path) -> bool:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold a folder alone. By a file, which is removed: shared file systems lock no folders."""
+    """Lock a folder by a file in it: shared file systems do not lock folders."""
     path = out / LOCK
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = os.fstat(lock.fileno()).st_nlink > 0  # or removed since it was opened, and perhaps made again
+            alone = os.fstat(lock.fileno()).st_nlink > 0  # or it was removed after opening
         except BlockingIOError:
             alone = False
         if not alone:
-            raise UserError(f"--out {out}", "another process is at work there", "wait for it, or name another folder")
+            raise UserError(f"--out {out}", "another process uses it", "wait for it, or name another folder")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
 
 
-def _written(out: Path) -> Any:
-    """Return run.json; None where there is none, or none that can be read."""
+def _read_run(out: Path) -> Any:
+    """Return run.json; None where it is missing or unreadable."""
     try:
         return json.loads((out / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -293,8 +294,8 @@ def _written(out: Path) -> Any:
 
 
 def _check_same(out: Path, run: dict[str, Any]) -> None:
-    """Refuse to go on with a run that would have given other lines; the first difference is named."""
-    before, now = _written(out), json.loads(canonical_json(run))
+    """Refuse to resume a run with other lines; name the first difference."""
+    before, now = _read_run(out), json.loads(canonical_json(run))
     for key in sorted(now):
         was = before.get(key) if isinstance(before, dict) else None
         if was != now[key]:
@@ -307,13 +308,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-def _segment(folder: TestSetFolder, segmenting: Segmenting, out: Path) -> None:
-    """Write the segments and what there is to say of them, unless an earlier run did."""
+def _segment(folder: TestSetFolder, segment_source: SegmentSource, out: Path) -> None:
+    """Write the segments and their report, unless an earlier run did."""
     if not (out / SEGMENTS).exists():
-        segments, about = segmenting(folder, ProbabilityCache(folder=out / HEARD))
+        segments, about = segment_source(folder, ProbabilityCache(folder=out / PROBABILITIES))
         write_text(out / SEGMENTATION, canonical_json(about))
         write_segments(out / SEGMENTS, segments)
-    for left in (out / HEARD, *(path for path in out.iterdir() if _SAMPLES.fullmatch(path.name))):
+    for left in (out / PROBABILITIES, *(path for path in out.iterdir() if _SAMPLES.fullmatch(path.name))):
         _remove(left)
 
 
@@ -322,23 +323,23 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _report(folder: TestSetFolder, segments: list[Segment], outcome: Outcome, out: Path) -> dict[str, Any]:
-    """Return report.json but for the run: what was there, what became of it, and what was left out."""
+def _report(folder: TestSetFolder, segments: list[Segment], summary: DecodeSummary, out: Path) -> dict[str, Any]:
+    """Return the counts of translation_report.json: recordings, segments, flags, and what was left out."""
     silent = {recording.name for recording in folder.recordings} - {segment.recording for segment in segments}
     return {
         "recordings": len(folder.recordings),
-        "recordings_not_asked_for": list(folder.unlisted),
+        "recordings_not_listed": list(folder.unlisted),
         "recordings_without_segments": sorted(silent),
         "segments": len(segments),
         "segment_seconds": round(sum(segment.end - segment.start for segment in segments) / SAMPLE_RATE, 3),
         "segmentation": json.loads((out / SEGMENTATION).read_text(encoding="utf-8")),
-        "flags": outcome.flags,
+        "flags": summary.flags,
         "versions": library_versions(),
     }
 
 
 def translation_text(translation: Translation) -> str:
-    """Return what was done as a person reads it."""
+    """Return the result of a run as text."""
     report, about = translation.report, translation.report["segmentation"]
     segments = f"{report['segments']:,}, {report['segment_seconds']:,.1f} s, {translation.source}"
     if about.get("overlapping"):
@@ -347,13 +348,16 @@ def translation_text(translation: Translation) -> str:
         segments += f"; {about['cut_at_end']:,} cut at their recording's end"
     lines = [f"recordings: {report['recordings']:,}", f"segments: {segments}"]
     if "speech_seconds" in about:
-        lines += ["speech, as a voice-activity detector hears it:", *coverage_lines(about)]
-    for label, key in (("not asked for", "recordings_not_asked_for"), ("no segments", "recordings_without_segments")):
+        lines += ["speech found by the voice-activity detector:", *coverage_lines(about)]
+    for label, key in (
+        ("not listed in FILE_ORDER", "recordings_not_listed"),
+        ("no segments", "recordings_without_segments"),
+    ):
         if report[key]:
             lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
-    outcome = translation.outcome if translation.outcome.decoded else "by an earlier run, all of it"
-    lines.append(f"decoded: {outcome if translation.segments else 'nothing, there are no segments'}")
-    if others := report["references_not_asked_for"]:
-        lines.append(f"not here: {len(others):,} recordings with references are not scored: {', '.join(others)}")
+    summary = translation.summary if translation.summary.decoded else "everything by an earlier run"
+    lines.append(f"decoded: {summary if translation.segments else 'nothing, there are no segments'}")
+    if others := report["references_without_recording"]:
+        lines.append(f"missing: {len(others):,} recordings with references are not in the folder: {', '.join(others)}")
     lines += score_texts(report["scores"])
     return "\n".join([*lines, f"written: {translation.out}/{translation.pair}.txt, and {PAGE} beside it"])

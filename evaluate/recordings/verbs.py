@@ -1,4 +1,4 @@
-"""The verbs that need no system of the store: translate any folder, re-run a bundle, compare two outputs."""
+"""The verbs `translate`, `rerun` and `compare`, which need no system of the store."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
 
 def translate(args: argparse.Namespace) -> None:
-    """Translate the recordings of a folder with a packed model or a checkpoint, going on where a killed run stopped.
+    """Translate the recordings of a folder with a packed model or a checkpoint; the same command resumes a
+    killed run.
 
-    Segments come from --segments, from a YAML among the recordings, or, where there is none or --method names one,
-    from a method. Campaign and recipe give prompt, method and the options of decoding. Started by `torchrun` or
+    Segments come from --segments, else from --method, else from a YAML among the recordings, else from the recipe's
+    method. Campaign and recipe define prompt, segmentation and decoding options. Started by `torchrun` or
     `accelerate launch`, every process decodes its share.
     """
-    from evaluate.recordings.recording_folder import check_apart, how_to_segment
-    from evaluate.recordings.translate import Decoding, check_model, find_pair, translation_text
+    from evaluate.recordings.recording_folder import check_separate, how_to_segment
+    from evaluate.recordings.translate import DecodingSetup, check_model, find_pair, translation_text
     from evaluate.recordings.translate import translate as translate_folder
     from segment.testset import read_folder
     from submission.store.digests import tree_digest
 
     campaign = read_campaign(args.campaign)
-    system = System(campaign, read_recipe(args.recipe, campaign.name), None, Path())  # what contradicts is refused
+    system = System(campaign, read_recipe(args.recipe, campaign.name), None, Path())  # refuses contradictions
     pair = find_pair(campaign, args.pair)
-    check_apart(args.audio, args.out)
+    check_separate(args.audio, args.out)
     folder = read_folder(args.audio)
-    segmenting = how_to_segment(system, args.audio, args.segments, args.method, args.classifier)
-    segmenting.about()  # what is wrong with it is said before the model is read
+    segment_source = how_to_segment(system, args.audio, args.segments, args.method, args.classifier)
+    segment_source.about()  # reports errors before the model is read
     check_model(args.model, campaign)
-    decoding = Decoding(
+    decoding = DecodingSetup(
         model=args.model,
         sha256=tree_digest(args.model),
         campaign=campaign,
@@ -45,17 +46,17 @@ def translate(args: argparse.Namespace) -> None:
         options=system.recipe.decode,
         device=args.device,
     )
-    translation = translate_folder(decoding, folder, segmenting, args.out, args.references)
+    translation = translate_folder(decoding, folder, segment_source, args.out, args.references)
     if translation is not None:
         print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
 
 
 def rerun(args: argparse.Namespace) -> int:
-    """Verify a bundle, translate recordings with what it holds, and compare with the outputs that it ships.
+    """Verify a bundle, translate recordings with it alone, and compare with the outputs that it holds.
 
-    Nothing is decoded where the bundle has errors. Differences are a report, not an error. Started by `torchrun` or
-    `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle has errors, 2: could not
-    be done.
+    A bundle with errors is not decoded. Differences are reported and are not an error. Started by `torchrun` or
+    `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle has errors, 2: the command
+    failed.
     """
     from submission.bundle.checks import exit_status, findings_json, report, verdict, verify
     from submission.store.launch import launched
@@ -65,15 +66,15 @@ def rerun(args: argparse.Namespace) -> int:
         if launched().rank == 0:
             print(findings_json(findings) if args.json else report(args.bundle, args.campaign, findings), end="")
         return 1
-    from evaluate.recordings.recording_folder import check_apart
+    from evaluate.recordings.recording_folder import check_separate
     from evaluate.recordings.rerun import open_bundle, result_json, result_text
     from evaluate.recordings.rerun import rerun as decode_again
     from evaluate.recordings.translate import find_pair
 
     bundle = open_bundle(args.bundle, args.campaign)
     pair = find_pair(bundle.campaign, args.pair)
-    check_apart(args.audio, args.out)
-    check_apart(args.bundle, args.out)
+    check_separate(args.audio, args.out)
+    check_separate(args.bundle, args.out)
     result = decode_again(
         bundle,
         pair,
@@ -81,7 +82,7 @@ def rerun(args: argparse.Namespace) -> int:
         args.out,
         segments=args.segments,
         testset=args.testset,
-        anew=args.segment_anew,
+        resegment=args.resegment,
         device=args.device,
         references=args.references,
         worst=args.worst,
@@ -98,9 +99,9 @@ def rerun(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> None:
     """Compare two systems' outputs: identical lines, chrF of A with B as the reference, and where they differ most.
 
-    A and B are bundles, folders of a run, hypotheses.jsonl files, or text files of one line a segment. Where both cut
-    the same recordings differently, whole recordings are compared. With --references both are scored too, and a paired
-    bootstrap says whether they differ by more than chance.
+    A and B are bundles, folders of a run, hypotheses.jsonl files, or text files of one line a segment. Where both
+    segment the same recordings differently, whole recordings are compared. With --references both are also scored, and
+    a paired bootstrap tests whether they differ significantly.
     """
     from evaluate.comparing.compare import compare_sides, sides_json, sides_text
 
@@ -127,26 +128,28 @@ def _add_translate(verbs: Verbs) -> None:
     one.add_argument("--method", choices=methods, help="how to segment the recordings")
     help_text = f"folder of the classifier of {' and '.join(classifying)}"
     one.add_argument("--classifier", type=Path, metavar="DIR", help=help_text)
-    one.add_argument("--json", action="store_true", help="print report.json in place of the text")
+    one.add_argument("--json", action="store_true", help="print translation_report.json instead of text")
     one.set_defaults(verb=translate)
 
 
 def _add_rerun(verbs: Verbs) -> None:
-    one = verbs.add_parser("rerun", help="decode a bundle again and compare", description=rerun.__doc__)
+    one = verbs.add_parser(
+        "rerun", help="translate with a bundle and compare with its outputs", description=rerun.__doc__
+    )
     one.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
     one.add_argument("--campaign", metavar="C", help="campaign to check against (default: the one that it names)")
     _add_folder(one)
-    one.add_argument("--testset", metavar="T", help="which of the bundle's test sets the recordings are")
-    one.add_argument("--segment-anew", action="store_true", help="segment what the bundle holds the segments of")
+    one.add_argument("--testset", metavar="T", help="the bundle's test set with these recordings")
+    one.add_argument("--resegment", action="store_true", help="segment the recordings even if the bundle has segments")
     _add_worst(one)
     one.set_defaults(verb=rerun)
 
 
 def _add_compare(verbs: Verbs) -> None:
-    one = verbs.add_parser("compare", help="two outputs line by line", description=compare.__doc__)
+    one = verbs.add_parser("compare", help="compare two outputs", description=compare.__doc__)
     for name in ("a", "b"):
         one.add_argument(name, type=Path, metavar=name.upper(), help="bundle, folder of a run, or file of outputs")
-    one.add_argument("--segments", type=Path, metavar="YAML", help="what the lines of text files belong to")
+    one.add_argument("--segments", type=Path, metavar="YAML", help="segments of the lines of text files")
     one.add_argument("--pair", metavar="P", help="only this pair, en-de")
     one.add_argument("--testset", metavar="T", help="only this test set")
     _add_references(one)
@@ -157,8 +160,8 @@ def _add_compare(verbs: Verbs) -> None:
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
     parser.add_argument("--segments", type=Path, metavar="YAML", help="list of wav, offset and duration")
-    parser.add_argument("--pair", required=True, metavar="P", help="en-de")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what the run leaves; its own folder")
+    parser.add_argument("--pair", required=True, metavar="P", help="language pair, such as en-de")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder of this run")
     _add_references(parser)
     add_device(parser)
 
@@ -168,16 +171,16 @@ def _add_references(parser: argparse.ArgumentParser) -> None:
         "--references",
         type=Path,
         metavar="DIR",
-        help="score against these: a folder with <pair>.txt beside segments.yaml, or with <pair>.xml; of a bundle also "
-        "one with a folder like that for each test set",
+        help="folder of references: <pair>.txt beside segments.yaml, or <pair>.xml; for a bundle also a folder with "
+        "one such folder for each test set",
     )
 
 
 def _add_worst(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worst", type=int, default=5, metavar="N", help="differences to show (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the text")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
-    parser.add_argument("--device", default="auto", help="where the model runs (default: cuda if there is one, or cpu)")
+    parser.add_argument("--device", default="auto", help="device of the model (default: cuda if available, else cpu)")

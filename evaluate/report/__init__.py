@@ -1,8 +1,11 @@
-"""The report of a campaign: the paper's tables, the pictures that the track is ranked by, one page.
+"""Report on a campaign: the paper's tables, pictures of quality and size, one page.
 
-work       what has to be built for it, and building it       (stages of the store, so a killed run goes on)
-measure    reading what is built into `results`
-tables     results -> tables: rows, intervals, the paper's figures beside ours
-pictures   results -> figures
-page, text the same as HTML, Markdown, CSV and JSON
+system_plans      the stages that each system needs, and building the missing ones
+measure           artifacts of the store -> results
+results           the results as plain values
+open_set_tables, blind_set_tables   results -> tables
+pictures          results -> pictures, light and dark
+pages             tables and pictures -> HTML
+exports, terminal_summary           the same as Markdown, CSV, JSON and text
+build_report      the order of all this
 """

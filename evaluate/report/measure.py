@@ -1,4 +1,4 @@
-"""Reading what is built: artifacts of the store -> `results`."""
+"""Read the artifacts of a report's stages from the store into `results`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 from evaluate.report.results import (
     NOT_COMPUTED,
-    Cut,
-    Layer,
-    Measured,
-    Outcome,
-    Paired,
+    LayerSensitivity,
+    PairedResult,
+    ReportedScore,
     Results,
-    Score,
+    SegmentationResult,
+    SystemResult,
+    TestSetResult,
     loss_score,
 )
-from evaluate.report.system_plans import Work
+from evaluate.report.system_plans import SystemPlan
 from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
-from evaluate.scoring.score import LINES_FILE
+from evaluate.scoring.score import CometScores, ScoredLine, TestSetScores
+from evaluate.scoring.score_files import read_comet_scores, read_testset_scores
 from evaluate.scoring.significance import paired_bootstrap
 from segment.report import read_report
 from submission.model.codecs import Codec
@@ -38,21 +39,21 @@ from submission.system.recipe import QuantizeOptions
 NO_REFERENCES = f"{NOT_COMPUTED}: no references"
 FILES = "files beside the weights"
 FAMILIES = ("mlp", "attn", "embedding", "lm_head", "audio")
-"""Families of roles that are told apart by name; the rest is `norms, projector`."""
+"""Groups of roles with a name of their own; the rest is `norms, projector`."""
 REST = "norms, projector"
 
 
 def read_results(
     campaign: Campaign,
-    systems: Sequence[Work],
-    uploads: Sequence[Work],
-    segmentations: Sequence[Work],
+    systems: Sequence[SystemPlan],
+    uploads: Sequence[SystemPlan],
+    segmentations: Sequence[SystemPlan],
     commands: dict[str, str],
 ) -> Results:
-    """Return everything that a report says; every stage of the works must be built."""
+    """Return the results of a report; every stage of the plans must be built."""
     other = other_reading(campaign.size_limit)
     limits = {limit: size_bytes(limit) for limit in (campaign.size_limit, other) if limit}
-    ranked = next((work for work in systems if _is_ranked(work)), None)
+    ranked = next((plan for plan in systems if _is_ranked(plan)), None)
     layers, about = read_layers(ranked) if ranked else ((), {})
     return Results(
         campaign=campaign.name,
@@ -65,24 +66,24 @@ def read_results(
         testsets_of={pair.name: pair.testsets for pair in campaign.pairs},
         open_testset=OPEN_TESTSET,
         commands=commands,
-        systems=tuple(read_system(work) for work in systems),
-        uploads=tuple(read_system(work) for work in uploads),
+        systems=tuple(read_system(plan) for plan in systems),
+        uploads=tuple(read_system(plan) for plan in uploads),
         paired=tuple(compare_uploads(*uploads)) if len(uploads) == 2 else (),
-        segmentations=tuple(read_system(work) for work in segmentations),
+        segmentations=tuple(read_system(plan) for plan in segmentations),
         layers=layers,
         layers_about=about,
     )
 
 
-def read_system(work: Work) -> Measured:
-    """Return what was measured of a system."""
-    system, store = work.system, work.store
+def read_system(plan: SystemPlan) -> SystemResult:
+    """Return the measurements of a system."""
+    system, store = plan.system, plan.store
     packed = store.need(system.stage("quantize"))
     size = sum(path.stat().st_size for path in files_below(packed / "model"))
-    used = [system.stage("quantize"), *([system.loss_stage()] if work.loss else [])]
+    used = [system.stage("quantize"), *([system.loss_stage()] if plan.loss else [])]
     quantize = system.recipe.quantize
-    cast = expected_model(system, store)
-    return Measured(
+    forecast = expected_model(system, store)
+    return SystemResult(
         name=system.recipe.name,
         description=system.recipe.description,
         size_bytes=size,
@@ -91,70 +92,72 @@ def read_system(work: Work) -> Measured:
         layers=next((str(o.layers) for o in quantize.overrides if isinstance(o.layers, str)), ""),
         calibration=calibration(quantize),
         utterances=quantize.awq.utterances if quantize.awq else None,
-        bytes_by_role=by_family(cast) if cast else {},
-        losses=_losses(work) if work.loss else {},
+        bytes_by_role=by_family(forecast) if forecast else {},
+        losses=_losses(plan) if plan.loss else {},
         outcomes=tuple(
-            [_outcome(work, pair, name) for pair, name in work.cells]
-            + [Outcome(pair=p.name, testset=n, scores={}, missing=NO_REFERENCES) for p, n in work.without_references]
+            [_outcome(plan, pair, name) for pair, name in plan.scored]
+            + [
+                TestSetResult(pair=p.name, testset=n, scores={}, missing=NO_REFERENCES)
+                for p, n in plan.without_references
+            ]
         ),
-        cuts=tuple(_cut(work, name) for name in work.testsets),
+        segmentation_results=tuple(_segmentation(plan, name) for name in plan.testsets),
         stages={stage.id: stage.key for stage in used},
     )
 
 
 def calibration(quantize: QuantizeOptions) -> str:
-    """Return what AWQ is calibrated on in the words of the paper's Table 5; empty without AWQ."""
+    """Return AWQ's calibration set as the paper's Table 5 names it; empty without AWQ."""
     if quantize.awq is None:
         return ""
     pairs = ", ".join(quantize.awq.pairs)
     return f"{pairs} pairs" if quantize.awq.targets else f"source only ({pairs})"
 
 
-def by_family(cast: Forecast) -> dict[str, int]:
+def by_family(forecast: Forecast) -> dict[str, int]:
     """Return family of roles -> bytes, largest families of a language model first; the sum is the folder's size."""
     sizes = dict.fromkeys((*FAMILIES, REST), 0)
-    for role in cast.roles:
+    for role in forecast.roles:
         family = role.role.partition(".")[0]
         sizes[family if family in FAMILIES else REST] += role.size_bytes
-    return sizes | {FILES: cast.header_bytes + cast.config_bytes + cast.other_bytes}
+    return sizes | {FILES: forecast.header_bytes + forecast.config_bytes + forecast.other_bytes}
 
 
-def _losses(work: Work) -> dict[str, Score]:
-    losses = _read(work.store.need(work.system.loss_stage()) / "loss.json")
+def _losses(plan: SystemPlan) -> dict[str, ReportedScore]:
+    losses = _read(plan.store.need(plan.system.loss_stage()) / "loss.json")
     return {
         pair.name: loss_score(losses[pair.name]["value"], losses[pair.name]["standard_error"])
-        for pair in work.system.campaign.pairs
+        for pair in plan.system.campaign.pairs
     }
 
 
-def _outcome(work: Work, pair: Pair, name: str) -> Outcome:
-    system, store = work.system, work.store
-    used = work.cell_stages(pair, name)
-    record = _read(store.need(used[-1]) / "score.json")
+def _outcome(plan: SystemPlan, pair: Pair, name: str) -> TestSetResult:
+    system, store = plan.system, plan.store
+    used = plan.scoring_stages(pair, name)
+    scored = read_testset_scores(store.need(used[-1]))
+    comet_scores = None
     if name != OPEN_TESTSET:
         used = [system.stage("segment", name), *used]
-    comet = work.comet_stage(pair, name)
+    comet = plan.comet_stage(pair, name)
     if comet and store.record(comet):
-        figures = _read(store.folder(comet) / "comet.json")
-        record["scores"] += figures["scores"]
-        record["testset"]["comet"] = figures["reason"]
+        comet_scores = read_comet_scores(store.folder(comet))
         used.append(comet)
     stages = {stage.id: stage.key for stage in (system.stage("quantize"), *used)}
-    return outcome_of(record, pair.name, name, stages)
+    return outcome_of(scored, comet_scores, stages)
 
 
-def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
+def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
     """Yield the second system's difference from the first on every test set that both are scored on.
 
-    Both answer the same reference lines: recordings that they cut differently are resegmented along these.
+    Both are compared line by line with the same references; recordings that they segment themselves are resegmented.
     """
-    for pair, name in one.cells:
-        if (pair, name) not in two.cells:
+    for pair, name in one.scored:
+        if (pair, name) not in two.scored:
             continue
-        first, second = (_lines(work, pair, name) for work in (one, two))
-        answers = [[line["hypothesis"] for line in lines] for lines in (first, second)]
-        for found in paired_bootstrap(*answers, [line["reference"] for line in first], pair.target):
-            yield Paired(
+        first, second = (_lines(plan, pair, name) for plan in (one, two))
+        outputs = [[line.hypothesis for line in lines] for lines in (first, second)]
+        for found in paired_bootstrap(*outputs, [line.reference for line in first], pair.target):
+            yield PairedResult(
                 pair=pair.name,
                 testset=name,
                 metric=found.metric,
@@ -165,34 +168,34 @@ def compare_uploads(one: Work, two: Work) -> Iterator[Paired]:
             )
 
 
-def _lines(work: Work, pair: Pair, name: str) -> list[dict[str, Any]]:
-    path = work.store.need(work.cell_stages(pair, name)[-1]) / LINES_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+def _lines(plan: SystemPlan, pair: Pair, name: str) -> list[ScoredLine]:
+    return read_testset_scores(plan.store.need(plan.scoring_stages(pair, name)[-1])).lines
 
 
-def outcome_of(record: dict[str, Any], pair: str, testset: str, stages: dict[str, str]) -> Outcome:
-    """Return what a score.json says of one test set."""
-    about = record["testset"]
-    known = [field.name for field in fields(Score)]
-    scores = [Score(**{name: score[name] for name in known if name in score}) for score in record["scores"]]
-    reason = about.get("comet") or about["note"]
-    return Outcome(
-        pair=pair,
-        testset=testset,
+def outcome_of(scored: TestSetScores, comet: CometScores | None, stages: dict[str, str]) -> TestSetResult:
+    """Return the results of one test set; comet: where it was computed, with the reason where it has no score."""
+    summary = scored.summary
+    known = [field.name for field in fields(ReportedScore)]
+    found = [*scored.scores, *(comet.scores if comet else ())]
+    scores = [ReportedScore(**{name: getattr(score, name) for name in known}) for score in found]
+    reason = (comet.reason if comet else summary.comet) or summary.note
+    return TestSetResult(
+        pair=summary.pair,
+        testset=summary.testset,
         scores={score.metric: score for score in scores},
         missing=f"{NOT_COMPUTED}: {reason}" if reason else NOT_COMPUTED,
-        segments=about["segments"],
-        blank=about["flags"]["blank"],
+        segments=summary.segments,
+        blank=summary.flags["blank"],
         stages=stages,
     )
 
 
-def _cut(work: Work, name: str) -> Cut:
-    stage = work.system.stage("segment", name)
-    report = read_report(work.store.need(stage))
-    return Cut(
+def _segmentation(plan: SystemPlan, name: str) -> SegmentationResult:
+    stage = plan.system.stage("segment", name)
+    report = read_report(plan.store.need(stage))
+    return SegmentationResult(
         testset=name,
-        given=work.system.campaign.testset(name).segmentation == "given",
+        given=plan.system.campaign.testset(name).segmentation == "given",
         segments=report["segments"],
         segment_seconds=report["segment_seconds"],
         speech_seconds=report["speech_seconds"],
@@ -201,22 +204,24 @@ def _cut(work: Work, name: str) -> Cut:
     )
 
 
-def _is_ranked(work: Work) -> bool:
-    ranked = work.system.recipe.quantize.ranked
-    return ranked is not None and work.store.record(work.system.stage("sensitivity")) is not None
+def _is_ranked(plan: SystemPlan) -> bool:
+    ranked = plan.system.recipe.quantize.ranked
+    return ranked is not None and plan.store.record(plan.system.stage("sensitivity")) is not None
 
 
-def read_layers(work: Work) -> tuple[tuple[Layer, ...], dict[str, Any]]:
-    """Return what the sensitivity analysis of a system found, and which layers the system took."""
+def read_layers(plan: SystemPlan) -> tuple[tuple[LayerSensitivity, ...], dict[str, Any]]:
+    """Return the sensitivity of each layer of a system, and which layers the system chose."""
     from submission.model.families import tensors
 
-    system, store = work.system, work.store
+    system, store = plan.system, plan.store
     stage = system.stage("sensitivity")
     ranking = _read(store.need(stage) / RANKING)
-    cast, override = expected_model(system, store), system.recipe.quantize.ranked
-    chosen = changed_layers(tensors(cast.config), cast.codecs, override.role, override.codec) if cast else set()
+    forecast, override = expected_model(system, store), system.recipe.quantize.ranked
+    chosen = (
+        changed_layers(tensors(forecast.config), forecast.codecs, override.role, override.codec) if forecast else set()
+    )
     layers = tuple(
-        Layer(
+        LayerSensitivity(
             layer=entry["layer"],
             value=entry["mean"]["value"],
             standard_error=entry["mean"]["standard_error"],

@@ -1,4 +1,4 @@
-"""The paper's figures, from `paper.toml`; they stand beside ours where the campaign is the paper's own."""
+"""Look up the paper's figures in `paper.toml`, for a report of the paper's campaign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAMPAIGN = "iwslt26"
 
 @dataclass(frozen=True)
 class Paper:
-    """Looks up the paper's figures; every look-up gives None where the paper, or our copy of it, has none."""
+    """The paper's figures; each look-up returns None where the file has none."""
 
     campaign: str
 
@@ -26,7 +26,7 @@ class Paper:
 
     @property
     def source(self) -> str:
-        """Where the figures are from; empty where none are shown."""
+        """Source of the figures; empty where none are shown."""
         return self._figures.get("source", "")
 
     def system(self, name: str, pair: str, metric: str) -> float | None:
@@ -38,7 +38,7 @@ class Paper:
         return self._look_up("systems", name, "GiB")
 
     def layers(self, choice: str, pair: str, metric: str) -> float | None:
-        """Return a figure of Table 4; choice: as recipes say it, `sensitivity`, `first`, …"""
+        """Return a figure of Table 4; choice: as in recipes, `sensitivity`, `first`, …"""
         return self._look_up("layers", choice, pair, metric)
 
     def upload(self, name: str, pair: str, metric: str, testset: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What a report is made of: figures with their intervals, and where each comes from. Plain values, no files."""
+"""The results of a report as plain values: figures with their intervals and the stages that they come from."""
 
 from __future__ import annotations
 
@@ -14,58 +14,60 @@ NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class ReportedScore:
     """One figure of one test set."""
 
     metric: str
     value: float
     low: float | None = None
-    """Lower end of its 95 % interval; None where none was estimated."""
+    """Lower bound of its 95 % interval; None where none was estimated."""
     high: float | None = None
     signature: str = ""
     references: int = 0
-    """Reference lines that were compared."""
+    """Number of compared reference lines."""
     resegmented: bool = False
     data_sha256: str = ""
     hypotheses_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a system makes of one test set of a pair."""
+class TestSetResult:
+    """The scores and counts of a system on one test set of a pair."""
 
     pair: str
     testset: str
-    scores: dict[str, Score]
-    """Metric -> figure; a metric that was not computed is not there."""
+    scores: dict[str, ReportedScore]
+    """Metric -> score, for the computed metrics."""
     missing: str = ""
-    """Why a metric that is not there was not computed."""
+    """Why the other metrics were not computed."""
     segments: int = 0
     blank: int = 0
     """Hypotheses without text."""
     stages: dict[str, str] = field(default_factory=dict)
     """Stage -> key, of every stage that the figures come from."""
 
+    __test__ = False  # not a test class, despite its name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """How a test set was cut; speech is what the voice-activity detector hears."""
+class SegmentationResult:
+    """The segmentation of a test set; speech is what the voice-activity detector finds."""
 
     testset: str
     given: bool
-    """Whether the organisers ship the segments, so that every method has the same."""
+    """Whether the organisers give the segments, so that every method has the same."""
     segments: int
     segment_seconds: float
     speech_seconds: float
     dropped_seconds: float
-    """Speech that is in no segment."""
+    """Speech outside all segments."""
     stage: str
     """Key of the stage segment:<NAME>."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One system, or one way of segmenting."""
+class SystemResult:
+    """The measurements of one system."""
 
     name: str
     description: str
@@ -76,29 +78,29 @@ class Measured:
     layers: str = ""
     """How the layers of a coarser codec were chosen: `sensitivity`, `random`, …; empty where none are."""
     calibration: str = ""
-    """What AWQ is calibrated on, as the paper names its sets; empty without AWQ."""
+    """AWQ's calibration set, as the paper names it; empty without AWQ."""
     utterances: int | None = None
-    """How many utterances that is; 0 for all; None without AWQ."""
+    """Its number of utterances; 0 for all; None without AWQ."""
     bytes_by_role: dict[str, int] = field(default_factory=dict)
-    """Family of roles -> bytes, from the forecast; together they are size_bytes."""
-    losses: dict[str, Score] = field(default_factory=dict)
+    """Group of roles -> bytes, from the forecast; the sum is size_bytes."""
+    losses: dict[str, ReportedScore] = field(default_factory=dict)
     """Pair -> cross-entropy on dev, nats per target token."""
-    outcomes: tuple[Outcome, ...] = ()
-    cuts: tuple[Cut, ...] = ()
+    outcomes: tuple[TestSetResult, ...] = ()
+    segmentation_results: tuple[SegmentationResult, ...] = ()
     stages: dict[str, str] = field(default_factory=dict)
 
     @property
     def bits_per_parameter(self) -> float:
         return 8 * self.size_bytes / self.parameters
 
-    def outcome(self, pair: str, testset: str) -> Outcome | None:
-        """Return what was measured on a test set of a pair, None where that was not asked."""
+    def outcome(self, pair: str, testset: str) -> TestSetResult | None:
+        """Return the results on a test set of a pair, None where it was not measured."""
         return next((o for o in self.outcomes if (o.pair, o.testset) == (pair, testset)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """What a coarser codec in one layer costs: the change of loss, mean of the pairs."""
+class LayerSensitivity:
+    """The change of loss by a coarser codec in one layer, mean of the pairs."""
 
     layer: int
     value: float
@@ -107,8 +109,8 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paired:
-    """By how much the second upload differs from the first on one test set, by a paired bootstrap."""
+class PairedResult:
+    """The difference of the second upload from the first on one test set, by a paired bootstrap."""
 
     pair: str
     testset: str
@@ -123,12 +125,12 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything that a report says."""
+    """All results of a report."""
 
     campaign: str
     edition: str
     miniature: bool
-    """Whether the campaign is made here: scores of a tiny model on synthetic speech."""
+    """Whether this is the embedded campaign: scores of a tiny model on synthetic speech."""
     size_limit: str
     """With its unit, `4 GiB`."""
     limits: dict[str, int]
@@ -142,23 +144,23 @@ class Results:
     open_testset: str
     commands: dict[str, str]
     """Part of the report -> the command that makes it."""
-    systems: tuple[Measured, ...] = ()
-    uploads: tuple[Measured, ...] = ()
-    paired: tuple[Paired, ...] = ()
-    """Of two uploads, every test set and metric that both are scored by."""
-    segmentations: tuple[Measured, ...] = ()
-    layers: tuple[Layer, ...] = ()
+    systems: tuple[SystemResult, ...] = ()
+    uploads: tuple[SystemResult, ...] = ()
+    paired: tuple[PairedResult, ...] = ()
+    """Of two uploads, on every test set and metric that both have."""
+    segmentations: tuple[SystemResult, ...] = ()
+    layers: tuple[LayerSensitivity, ...] = ()
     layers_about: dict[str, Any] = field(default_factory=dict)
-    """What was ranked: `role`, `codec`, `stage`."""
+    """The ranking: `role`, `codec`, `stage`, `system`."""
 
 
-def loss_score(value: float, standard_error: float) -> Score:
+def loss_score(value: float, standard_error: float) -> ReportedScore:
     """Return a mean with its 95 % interval from its standard error."""
     margin = NORMAL_95 * standard_error
-    return Score(metric="loss", value=value, low=value - margin, high=value + margin)
+    return ReportedScore(metric="loss", value=value, low=value - margin, high=value + margin)
 
 
-def overlap(one: Score, two: Score) -> bool | None:
+def overlap(one: ReportedScore, two: ReportedScore) -> bool | None:
     """Say whether two 95 % intervals overlap; None where one has none."""
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return None

@@ -1,7 +1,7 @@
-"""What a report needs from the store, and building what is missing of it.
+"""Plan the stages that a report needs of each system, and build the missing ones.
 
-Packing is another room's: a model that is not packed stops the report before its first hour. Everything else (segments,
-loss, hypotheses, scores) is a stage that is built here or found built.
+Models must be packed beforehand by `quantize`; a missing one is an error before any other work. All other stages
+(segments, loss, hypotheses, scores) are built here where they are missing.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from submission.system.campaign import Pair
 from submission.system.data_folder import OPEN_TESTSET
 from submission.system.system import System
 
-Cell = tuple[Pair, str]
+PairAndTestSet = tuple[Pair, str]
 """A pair and a test set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One system, and what is to be measured of it."""
+class SystemPlan:
+    """One system, and the measurements that a report needs of it."""
 
     system: System
     store: Store
-    cells: tuple[Cell, ...]
-    """What is decoded and scored."""
+    scored: tuple[PairAndTestSet, ...]
+    """Pairs and test sets to decode and score."""
     testsets: tuple[str, ...] = ()
     """Blind test sets whose segments are needed."""
     loss: bool = False
-    without_references: tuple[Cell, ...] = ()
-    """What would be measured if there were references."""
+    without_references: tuple[PairAndTestSet, ...] = ()
+    """Pairs and test sets that are not scored for lack of references."""
     comet: Path | None = None
-    """A COMET checkpoint whose figures are shown where they are built; None for the one of the data folder."""
+    """A COMET checkpoint, whose scores are shown where they are built; None for the one of the data folder."""
 
     def stages(self) -> list[Stage]:
-        """Return every stage that is built for it, in building order."""
+        """Return every stage that the system needs, in building order."""
         system = self.system
         return [
             *(system.stage("segment", name) for name in self.testsets),
             *([system.loss_stage()] if self.loss else []),
-            *(stage for pair, name in self.cells for stage in self.cell_stages(pair, name)),
+            *(stage for pair, name in self.scored for stage in self.scoring_stages(pair, name)),
         ]
 
-    def cell_stages(self, pair: Pair, name: str) -> list[Stage]:
-        """Return the stages of one cell: its hypotheses and their scores."""
+    def scoring_stages(self, pair: Pair, name: str) -> list[Stage]:
+        """Return the stages decode and score of one pair and test set."""
         part = f"{pair.name}/{name}"
         return [self.system.stage("decode", part), self.system.stage("score", part)]
 
     def comet_stage(self, pair: Pair, name: str) -> Stage | None:
-        """Return the stage of COMET's figures of one cell, which another environment builds; None without a model."""
+        """Return the stage comet of one pair and test set, which the score environment builds; None without a model."""
         folder = self.comet or self.system.comet_model()
         return self.system.comet_stage(folder, f"{pair.name}/{name}") if folder else None
 
@@ -61,68 +61,72 @@ class Work:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
 
 
-def on_the_open_set(system: System, store: Store, comet: Path | None) -> Work:
-    """Return what Tables 1, 4 and 5 need of a system: loss on dev, scores of ACL 60/60 eval."""
-    cells, without = _by_references(system, store, [(pair, OPEN_TESTSET) for pair in system.campaign.pairs])
-    return Work(system=system, store=store, cells=cells, without_references=without, loss=True, comet=comet)
+def on_the_open_set(system: System, store: Store, comet: Path | None) -> SystemPlan:
+    """Return the plan of a system for Tables 1, 4 and 5: loss on dev, scores of ACL 60/60 eval."""
+    scored, without = _by_references(system, store, [(pair, OPEN_TESTSET) for pair in system.campaign.pairs])
+    return SystemPlan(system=system, store=store, scored=scored, without_references=without, loss=True, comet=comet)
 
 
-def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_cut: bool) -> Work:
-    """Return what Table 6 and the table of segmentations need: scores of every blind test set with references.
+def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_segmentation: bool) -> SystemPlan:
+    """Return the plan of a system for Table 6 or the segmentations: scores of every blind test set with references.
 
-    every_cut: whether the segments of the others are asked for too; there are no gold ones.
+    every_segmentation: whether to segment the test sets without references too; these have no gold segments.
     """
-    asked = [(pair, name) for pair in system.campaign.pairs for name in pair.testsets]
-    cells, without = _by_references(system, store, asked)
-    cut = asked if every_cut and system.recipe.segment.method != "gold" else cells
-    testsets = tuple(dict.fromkeys(name for _, name in cut))
-    return Work(system=system, store=store, cells=cells, without_references=without, testsets=testsets, comet=comet)
+    requested = [(pair, name) for pair in system.campaign.pairs for name in pair.testsets]
+    scored, without = _by_references(system, store, requested)
+    segmented_sets = requested if every_segmentation and system.recipe.segment.method != "gold" else scored
+    testsets = tuple(dict.fromkeys(name for _, name in segmented_sets))
+    return SystemPlan(
+        system=system, store=store, scored=scored, without_references=without, testsets=testsets, comet=comet
+    )
 
 
-def _by_references(system: System, store: Store, asked: Sequence[Cell]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
-    """Return those that have references, and the others."""
+def _by_references(
+    system: System, store: Store, requested: Sequence[PairAndTestSet]
+) -> tuple[tuple[PairAndTestSet, ...], tuple[PairAndTestSet, ...]]:
+    """Return those with references, and the others."""
     data = system.data_path(store)
-    having = [cell for cell in asked if system_stages.has_references(data, *cell)]
-    return tuple(having), tuple(cell for cell in asked if cell not in having)
+    having = [one for one in requested if system_stages.has_references(data, *one)]
+    return tuple(having), tuple(one for one in requested if one not in having)
 
 
-def need_packed(works: Iterable[Work]) -> None:
+def need_packed(plans: Iterable[SystemPlan]) -> None:
     """Raise UserError, naming the command, unless every model is packed."""
-    for work in works:
-        work.store.need(work.system.stage("quantize"))
+    for plan in plans:
+        plan.store.need(plan.system.stage("quantize"))
 
 
-def announcement(works: Sequence[Work]) -> str:
-    """Return what a report will build and what it finds built, as one line."""
-    every = {stage.key: stage for work in works for stage in work.stages()}
-    missing = {stage.key: stage for work in works for stage in work.missing()}
+def announcement(plans: Sequence[SystemPlan]) -> str:
+    """Return the numbers of stages that a report needs and has to build, as one line."""
+    every = {stage.key: stage for plan in plans for stage in plan.stages()}
+    missing = {stage.key: stage for plan in plans for stage in plan.missing()}
     counts = {name: sum(s.name == name for s in missing.values()) for name in sorted({s.name for s in every.values()})}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
-    return f"report: {len(works)} systems, {len(every)} stages, {len(missing)} to build ({told})"
+    text = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+    return f"report: {len(plans)} systems, {len(every)} stages, {len(missing)} to build ({text})"
 
 
-def build(works: Sequence[Work], device: str) -> None:
+def build(plans: Sequence[SystemPlan], device: str) -> None:
     """Build every stage that is missing, one model in memory at a time."""
-    for number, work in enumerate(works, 1):
-        missing = {stage.key for stage in work.missing()}  # asked now: systems share stages
+    for number, plan in enumerate(plans, 1):
+        missing = {stage.key for stage in plan.missing()}  # computed now: systems share stages
         if missing:
-            told = f"report: system {number} of {len(works)}, {work.system.recipe.name}: {len(missing)} stages to build"
-            print(told, file=sys.stderr, flush=True)
-            _build(work, missing, device)
+            text = f"report: system {number} of {len(plans)}, {plan.system.recipe.name}: {len(missing)} stages to build"
+            print(text, file=sys.stderr, flush=True)
+            _build(plan, missing, device)
 
 
-def _build(work: Work, missing: set[str], device: str) -> None:
-    system, store = work.system, work.store
+def _build(plan: SystemPlan, missing: set[str], device: str) -> None:
+    system, store = plan.system, plan.store
     load = system_stages.shared_model(device)
-    segmentations = [system.stage("segment", name) for name in work.testsets]
+    segmentations = [system.stage("segment", name) for name in plan.testsets]
     detectors = shared_detectors(segmentations, system.recipe.segment.batch_size)
     for stage in segmentations:
         if stage.key in missing:
             segmented(stage, store, detectors)
-    if work.loss and system.loss_stage().key in missing:
+    if plan.loss and system.loss_stage().key in missing:
         system_stages.lost(system, store, load)
-    for pair, name in work.cells:
-        decode, score = work.cell_stages(pair, name)
+    for pair, name in plan.scored:
+        decode, score = plan.scoring_stages(pair, name)
         if decode.key in missing:
             system_stages.decoded(system, store, pair, name, load)
         if score.key in missing:

@@ -1,18 +1,19 @@
-"""A table as values: columns, groups of rows, cells with their intervals. How it looks is for `page` and `text`."""
+"""Tables as values: columns, groups of rows, cells with their intervals; `pages` and `exports` format them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
-from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Outcome, Score
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, ReportedScore, TestSetResult
 
 DECIMALS = {"BLEU": 1, "chrF": 1, "TER": 1, "COMET": 1, "loss": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell: a text, or a figure with what belongs to it, or why there is none."""
+    """One cell: a text, or a figure with its interval, or the reason why there is none."""
 
     text: str = ""
     value: float | None = None
@@ -27,7 +28,7 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The cell's main line."""
+        """The cell's main text."""
         if self.value is not None:
             return f"{self.value:,.{self.decimals}f}"
         return self.text or self.missing.partition(":")[0]
@@ -47,15 +48,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What stands in a column."""
+    """Heading and kind of a column."""
 
     title: str
     over: str = ""
-    """Heading over neighbours that share it: a pair."""
+    """Common heading of neighbouring columns: a pair."""
     text: bool = False
-    """Whether its cells are read as text, to the left, and not as numbers."""
+    """Whether its cells are texts, aligned left, and not numbers."""
     better: str = ""
-    """`high` or `low`: which of its figures is marked; empty for none."""
+    """`high` or `low`: which of its figures is marked as best; empty for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Row:
     head: str
     cells: tuple[Cell, ...]
     compared: bool = True
-    """Whether it is among those of which the best is marked."""
+    """Whether it takes part in marking the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +81,25 @@ class Table:
 
     id: str
     title: str
-    reading: str
-    """What its figures say, in a sentence made from them."""
+    caption: str
+    """A summary of its figures, computed from them."""
     head: str
-    """Heading of the first column, whose cells are the rows' own headings."""
+    """Heading of the first column, which holds the rows' headings."""
     columns: tuple[Column, ...]
     """All but the first."""
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
     command: str = ""
+    """The command that makes it."""
+
+    @property
+    def column_groups(self) -> list[tuple[str, list[Column]]]:
+        """Neighbouring columns by their common heading, which is empty for none."""
+        return [(over, list(columns)) for over, columns in groupby(self.columns, key=lambda column: column.over)]
 
 
 def marked(table: Table) -> Table:
-    """Return the table with the best figures of each column marked, group by group; equal ones as shown all alike."""
+    """Return the table with the best figures of each column marked, group by group; ties are all marked."""
     return replace(table, groups=tuple(_marked_group(group, table.columns) for group in table.groups))
 
 
@@ -105,7 +112,7 @@ def _marked_group(group: Group, columns: Sequence[Column]) -> Group:
 
 
 def _best_shown(cells: Sequence[Cell], better: str) -> str | None:
-    """Return how the best of some cells is shown; None where none is to be marked."""
+    """Return the shown text of the best cell; None where none is marked."""
     choose: Callable[..., Cell] | None = {"high": max, "low": min}.get(better)
     known = [cell for cell in cells if cell.value is not None]
     return choose(known, key=lambda cell: cell.value).shown if choose and known else None
@@ -116,7 +123,7 @@ def _marked_row(row: Row, best: Sequence[str | None]) -> Row:
     return replace(row, cells=tuple(replace(c, best=c.value is not None and c.shown == most) for c, most in cells))
 
 
-def score_cell(score: Score | None, missing: str = NOT_COMPUTED, paper: float | None = None) -> Cell:
+def score_cell(score: ReportedScore | None, missing: str = NOT_COMPUTED, paper: float | None = None) -> Cell:
     """Return the cell of a figure."""
     if score is None:
         return Cell(missing=missing, paper=paper)
@@ -125,11 +132,11 @@ def score_cell(score: Score | None, missing: str = NOT_COMPUTED, paper: float | 
 
 
 def outcome_cells(
-    outcome: Outcome | None, metrics: Sequence[str], paper: Callable[[str], float | None] = lambda metric: None
+    outcome: TestSetResult | None, metrics: Sequence[str], paper: Callable[[str], float | None] = lambda metric: None
 ) -> list[Cell]:
     """Return a cell for each metric of a test set; paper: metric -> the paper's figure."""
     if outcome is None:
-        return [Cell(missing=f"{NOT_COMPUTED}: not asked for", paper=paper(metric)) for metric in metrics]
+        return [Cell(missing=f"{NOT_COMPUTED}: not requested", paper=paper(metric)) for metric in metrics]
     return [score_cell(outcome.scores.get(metric), outcome.missing, paper(metric)) for metric in metrics]
 
 

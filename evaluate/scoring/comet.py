@@ -1,18 +1,18 @@
-"""COMET, by a checkpoint of this machine and nothing from elsewhere.
+"""Score with COMET from a local checkpoint, without network access.
 
-Runs in the score environment, which shares files with the build environment and never an interpreter: what is
-imported here is the standard library, the standard-library part of `submission`, and what COMET itself brings along.
-The model is a folder as `hf download Unbabel/wmt22-comet-da --local-dir DIR` makes it, with its encoder's tokenizer
-and configuration beside it:
+Runs in the score environment, which shares files but no interpreter with the build environment: this module imports
+only the standard library, the standard-library part of `submission`, and COMET's own dependencies. The model is a
+folder as `hf download Unbabel/wmt22-comet-da --local-dir DIR` makes it, with its encoder's tokenizer and
+configuration beside it:
 
     hparams.yaml
     checkpoints/model.ckpt
     encoder/                or, without it, the encoder that model.ckpt names, in the hub's cache
 
-COMET forgives much that would change a figure silently: a checkpoint that lacks parameters (random ones take their
-place), a missing `pkg_resources` (it then weights the encoder's layers otherwise), half precision on its command
-line. Each is looked at before scoring starts. A checkpoint is a pickle, which can run anything when it is read: only
-tensors and plain containers are let through.
+COMET accepts much that changes a score silently: a checkpoint that lacks parameters (they stay random), a missing
+`pkg_resources` (the encoder's layers are then weighted differently), half precision on its command line. Each is
+checked before scoring starts. A checkpoint is a pickle, which can run arbitrary code when it is read: only tensors and
+plain containers are allowed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_ENCODER, COMET_HPARAMS
+
+if TYPE_CHECKING:
+    from evaluate.scoring.score import MetricScore, ScoredLine
 
 CLASSES = ("regression_metric", "unified_metric", "xcomet_metric")
 """Classes of models that compare with a reference, by the name in hparams.yaml."""
@@ -40,12 +43,12 @@ BELOW = {"transformers": 5, "numpy": 2, "setuptools": 81}
 TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt")
 BATCH_SIZE = 16
 DECIMALS = 4
-ENVIRONMENT = "run it by `nox -s score`, which makes the environment that COMET wants"
+ENVIRONMENT = "run `nox -s score`, which makes the environment that COMET needs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comet:
-    """A loaded model and what a figure has to say of it."""
+    """A loaded model with the signature of its scores."""
 
     model: Any
     device: str
@@ -56,10 +59,10 @@ class Comet:
 def load(folder: Path, digest: str) -> Comet:
     """Return the model of a checkpoint folder, in float32.
 
-    digest: of the folder, for the signature. Raises UserError where the environment or the folder will not do.
+    digest: of the folder, for the signature. Raises UserError where the environment or the folder is unsuitable.
     """
     version = check_environment()
-    # Nothing is fetched, whatever the model names; and no environment variable opens the pickle again.
+    # No download for any name in the model; and no environment variable may allow arbitrary pickles.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     with warnings.catch_warnings():
@@ -106,10 +109,10 @@ def check_environment() -> str:
 
 
 def read_hparams(path: Path) -> dict[str, Any]:
-    """Return hparams.yaml; UserError where it names no class of model that is read here."""
+    """Return hparams.yaml; UserError for an unsupported class of model."""
     import yaml
 
-    get = "get the model again"
+    get = "download the model again"
     try:
         hparams = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -122,18 +125,18 @@ def read_hparams(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds; UserError where it names anything but tensors and plain containers."""
+    """Return a checkpoint's content; UserError where it names anything but tensors and plain containers."""
     import torch
 
-    get = "get the checkpoint again from where it is published"
+    get = "download the checkpoint again from its publisher"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"is refused: it names {named[1]}, which is no tensor" if named else f"is no checkpoint ({error})"
+        what = f"is refused: it names {named[1]}, not a tensor" if named else f"is not a checkpoint ({error})"
         raise UserError(str(path), what, get) from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise UserError(str(path), f"is no checkpoint ({' '.join(str(error).split())[:200]})", get) from error
+        raise UserError(str(path), f"is not a checkpoint ({' '.join(str(error).split())[:200]})", get) from error
     for key in ("state_dict", "hyper_parameters"):
         if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
             raise UserError(str(path), f"lacks {key!r}, which a checkpoint of COMET holds", get)
@@ -141,7 +144,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def find_encoder(folder: Path, name: str) -> Path:
-    """Return the folder of the encoder's tokenizer and configuration; UserError where this machine has none."""
+    """Return the folder of the encoder's tokenizer and configuration; UserError where there is no local one."""
     for path in (folder / COMET_ENCODER, folder / name, Path(name)):
         if (path / "config.json").is_file():
             if not any((path / file).is_file() for file in TOKENIZERS):
@@ -164,7 +167,7 @@ def _build(folder: Path, hparams: Mapping[str, Any], content: Mapping[str, Any],
     from comet.models import str2model
 
     where = str(folder / COMET_CHECKPOINT)
-    # As comet.load_from_checkpoint does it, which cannot be told where the encoder lies.
+    # As comet.load_from_checkpoint does it, which has no argument for the encoder's folder.
     patched = {"layer_transformation": "softmax"} if hparams.get("layer_transformation") == "sparsemax_patch" else {}
     try:
         model = str2model[hparams["class_identifier"]].load_from_checkpoint(
@@ -181,21 +184,20 @@ def _build(folder: Path, hparams: Mapping[str, Any], content: Mapping[str, Any],
         what = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
         raise UserError(where, what, f"check that {encoder} is the encoder that it was trained on") from error
     if missing := sorted(dict(model.named_parameters()).keys() - content["state_dict"].keys()):
-        what = f"lacks {len(missing)} parameters (first: {missing[0]}), which COMET would draw at random"
-        raise UserError(where, what, "get the checkpoint again")
+        what = f"lacks {len(missing)} parameters (first: {missing[0]}), which COMET would initialize at random"
+        raise UserError(where, what, "download the checkpoint again")
     return model
 
 
-def segment_scores(comet: Comet, lines: Sequence[Mapping[str, Any]], where: str) -> list[float]:
-    """Return COMET's figure of every line, in percent; UserError for a line that lacks one of its three texts."""
+def segment_scores(comet: Comet, lines: Sequence[ScoredLine], where: str) -> list[float]:
+    """Return COMET's score of every line, in percent; UserError for a line without transcript."""
     if not lines:
         raise UserError(where, "holds no lines", "score the test set again with `python -m evaluate score`")
     for number, line in enumerate(lines, 1):
-        for key in ("source", "hypothesis", "reference"):
-            if not isinstance(line.get(key), str):
-                what = f"{key}: expected a text, got {line.get(key)!r}"
-                raise UserError(f"{where} line {number}", what, "score the test set again")
-    samples = [{"src": line["source"], "mt": line["hypothesis"], "ref": line["reference"]} for line in lines]
+        if line.source is None:
+            what = "source: expected a text, got None"
+            raise UserError(f"{where} line {number}", what, "add the transcript and score the test set again")
+    samples = [{"src": line.source, "mt": line.hypothesis, "ref": line.reference} for line in lines]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = comet.model.predict(
@@ -207,14 +209,18 @@ def segment_scores(comet: Comet, lines: Sequence[Mapping[str, Any]], where: str)
         )
     scores = [100 * float(score) for score in outcome["scores"]]
     if len(scores) != len(lines) or not all(map(math.isfinite, scores)):
-        raise UserError(where, f"COMET gave {len(scores)} figures, or one that is no number", "check the checkpoint")
+        raise UserError(
+            where,
+            f"COMET returned {len(scores)} scores for {len(lines)} lines, or one that is not finite",
+            "check the checkpoint",
+        )
     return scores
 
 
-def comet_score(comet: Comet, segments: Sequence[float], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return COMET's record of a test set, as scores.json holds it: the mean of its lines and the mean's interval.
+def comet_score(comet: Comet, segments: Sequence[float], like: MetricScore) -> MetricScore:
+    """Return COMET's score of a test set: the mean of its lines with the mean's interval.
 
-    like: the record of another metric of the same test set, which compares the same files.
+    like: the score of another metric on the same test set, which compares the same files.
     """
     import numpy as np
 
@@ -225,4 +231,4 @@ def comet_score(comet: Comet, segments: Sequence[float], like: Mapping[str, Any]
     figures = {"value": float(values.mean()), "low": low, "high": high}
     rounded = {name: round(value, DECIMALS) for name, value in figures.items()}
     signature = f"bs:{RESAMPLES}|seed:{SEED}|{comet.signature}"
-    return {**like, "metric": "COMET", "signature": signature, **rounded}
+    return replace(like, metric="COMET", signature=signature, **rounded)

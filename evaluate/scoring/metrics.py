@@ -1,10 +1,10 @@
-"""BLEU, chrF and TER by sacrebleu, with the interval that its bootstrap gives.
+"""Compute BLEU, chrF and TER with sacrebleu, with bootstrap confidence intervals.
 
-A metric adds up small statistics of each line (matched n-grams, edits) and makes its figure of the sums. So a
-resampled test set costs one sum, not one more tokenization, and the same resamples serve every metric and every
-system. The draws are sacrebleu's: numpy's default generator, seed 12345, 1,000 times as many lines as there are, with
-replacement. The statistics are counts, which single precision sums exactly, and the figure of a resample is computed
-in single precision as sacrebleu computes it: its command line with --confidence comes to the same digits.
+A metric sums statistics of each line (matched n-grams, edits) and computes its score from the sums. So a resampled
+test set costs one sum, not one more tokenization, and the same resamples serve every metric and every system. The draws
+are sacrebleu's: numpy's default generator, seed 12345, 1,000 times as many lines as there are, with replacement. The
+statistics are counts, which single precision sums exactly, and the score of a resample is computed in single precision
+as sacrebleu computes it: its command line with --confidence comes to the same digits.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ METRICS = ("BLEU", "chrF", "TER")
 LOWER_IS_BETTER = frozenset({"TER"})
 RESAMPLES = 1000
 SEED = 12345
-"""sacrebleu's own, unless SACREBLEU_SEED says otherwise, which is not asked here."""
+"""sacrebleu's default; the environment variable SACREBLEU_SEED is ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A metric's value of a test set and how far chance could have moved it."""
+class CorpusScore:
+    """A metric's score of a test set with its confidence interval."""
 
     metric: str
     value: float
     """Of the lines as they are, in percent."""
     low: float
     high: float
-    """Bounds of the 95 % bootstrap interval: of the sorted figures of the resamples, the first and the last once 1/40
+    """Bounds of the 95 % bootstrap interval: of the sorted scores of the resamples, the first and the last once 1/40
     is dropped at either end. sacrebleu prints the mean of the resamples and half of `high - low`."""
     signature: str
     """sacrebleu's: settings, resamples, seed and version."""
 
 
 def make_metrics(language: str) -> dict[str, Any]:
-    """Return sacrebleu's metrics with its defaults, but for what a language without blanks needs.
+    """Return sacrebleu's metrics with its defaults, except for languages without spaces.
 
-    There BLEU has the language's tokenizer, and TER edits characters (`--ter-normalized --ter-asian-support`), for a
-    line without blanks would be one word.
+    For these BLEU uses the language's tokenizer, and TER edits characters (`--ter-normalized --ter-asian-support`), for
+    a line without spaces would be one word.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
@@ -56,15 +56,15 @@ def make_metrics(language: str) -> dict[str, Any]:
     }
 
 
-def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[Figure]:
-    """Return the figures of a test set, line by line against its references, in the order of METRICS."""
+def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[CorpusScore]:
+    """Return the scores of a test set, line by line against its references, in the order of METRICS."""
     drawn = draws(len(references))
-    figures = []
+    scores = []
     for name, metric in make_metrics(language).items():
         statistics = line_statistics(metric, hypotheses, references)
         low, high = interval(resampled(metric, statistics, drawn))
-        figures.append(
-            Figure(
+        scores.append(
+            CorpusScore(
                 metric=name,
                 value=float(metric._aggregate_and_compute(statistics).score),
                 low=low,
@@ -72,11 +72,11 @@ def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language
                 signature=signature(metric),
             )
         )
-    return figures
+    return scores
 
 
 def line_statistics(metric: Any, hypotheses: Sequence[str], references: Sequence[str]) -> list[list[float]]:
-    """Return what a metric counts in each line, shape (lines, statistics), of one reference a line."""
+    """Return a metric's statistics of each line, shape (lines, statistics), of one reference a line."""
     return metric._extract_corpus_statistics(list(hypotheses), [list(references)])
 
 
@@ -87,19 +87,19 @@ def draws(lines: int) -> np.ndarray:
 
 
 def resampled(metric: Any, statistics: Sequence[Sequence[float]], drawn: np.ndarray) -> np.ndarray:
-    """Return a metric's figure of each resample, shape (RESAMPLES,), float64."""
+    """Return a metric's score of each resample, shape (RESAMPLES,), float64."""
     sums = drawn @ np.array(statistics, np.float32)
     return np.array([metric._compute_score_from_stats(row).score for row in sums], np.float64)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the bounds of the middle 95 % of values, as sacrebleu cuts them: n // 40 are dropped at either end."""
+    """Return the bounds of the middle 95 % of values, as sacrebleu does: n // 40 are dropped at either end."""
     ordered = np.sort(values)
     dropped = len(ordered) // 40
     return float(ordered[dropped]), float(ordered[-1 - dropped])
 
 
 def signature(metric: Any) -> str:
-    """Return the signature that sacrebleu prints beside a figure with its confidence interval."""
+    """Return the signature that sacrebleu prints beside a score with its confidence interval."""
     metric.n_bootstrap, metric.seed = RESAMPLES, SEED
     return metric.get_signature().format()

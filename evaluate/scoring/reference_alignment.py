@@ -1,4 +1,4 @@
-"""References brought to an output: which recording is which, and whether lines answer lines or are to be cut anew."""
+"""Align references with an output: match their recordings, and decide whether resegmentation is needed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import replace
 from pathlib import PurePath
 from unicodedata import normalize
 
-from evaluate.comparing.comparison import Place
+from evaluate.comparing.comparison import LinePosition
 from evaluate.scoring.references import References
 from segment.testset import AUDIO_SUFFIXES, SEGMENTS, read_positions
 from submission.errors import UserError
 from submission.text.segments import SAMPLE_RATE
 
 NEAR = SAMPLE_RATE // 2
-"""Samples by which a segment may begin or end elsewhere than its reference line and still be the same."""
+"""Samples by which a segment may begin or end elsewhere than its reference line and still match."""
 
 
-def fitted(references: References, places: Sequence[Place], where: str) -> tuple[References, bool]:
-    """Return references as they answer an output, and whether its lines answer theirs one by one.
+def align_references(references: References, places: Sequence[LinePosition], where: str) -> tuple[References, bool]:
+    """Return the references in the order of an output, and whether lines correspond one to one.
 
-    Recordings are called as the output's places call them and come in their order; those that the output does not have
-    come last. Lines answer lines where the output's segments are the references' own: as many of each recording,
-    beginning and ending no further than half a second from where the reference lines do, as far as both say it.
-    Otherwise the output is to be cut anew. Raises UserError where the output has recordings of which the references
-    know nothing, which would count nowhere, and where it does not say its recordings and has another number of lines.
+    Recordings take the names and the order of the output's positions; those that the output does not have come last.
+    Lines correspond one to one where the output's segments are those of the references: the same number in each
+    recording, with starts and ends at most half a second apart, as far as both are known. Otherwise the output must be
+    resegmented. Raises UserError where the output has recordings that the references lack, and where it names no
+    recordings and has another number of lines.
     """
     if not all(place.recording for place in places):
         if len(places) != len(references.lines):
@@ -33,7 +33,7 @@ def fitted(references: References, places: Sequence[Place], where: str) -> tuple
             raise UserError(where, what, "give its segments with --segments")
         return references, True
     theirs = list(dict.fromkeys(place.recording for place in places))
-    called = _matched(dict.fromkeys(references.recordings), theirs)
+    called = _matched_recordings(dict.fromkeys(references.recordings), theirs)
     if unknown := [name for name in theirs if name not in called.values()]:
         what = f"{len(unknown)} of {len(theirs)} recordings have no reference line (first: {unknown[0]})"
         raise UserError(where, what, "give references for every recording, or only the recordings that have them")
@@ -45,13 +45,13 @@ def fitted(references: References, places: Sequence[Place], where: str) -> tuple
     if Counter(names) == Counter(place.recording for place in places):
         left = {name: iter(numbers) for name, numbers in lines_of.items()}
         beside = renamed.chosen([next(left[place.recording]) for place in places])
-        if _lie_alike(beside, places):
+        if _positions_match(beside, places):
             return beside, True
     return renamed.chosen([number for numbers in lines_of.values() for number in numbers]), False
 
 
-def _matched(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
-    """Return reference's name of a recording -> its file name, where one is meant: an extension may be left out."""
+def _matched_recordings(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
+    """Return the references' name of a recording -> its file name; an extension may be left out."""
     exact = {normalize("NFC", file): file for file in files}
     stems: dict[str, list[str]] = {}
     for file in files:
@@ -65,15 +65,15 @@ def _matched(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
 
 
 def _stem(recording: str) -> str:
-    """Return a recording's name without its extension, where it has one of audio."""
+    """Return a recording's name without its extension, if that is one of an audio file."""
     path = PurePath(normalize("NFC", recording))
     return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
 
-def _lie_alike(references: References, places: Sequence[Place]) -> bool:
-    """Say whether segments, as many as reference lines, lie where these do."""
+def _positions_match(references: References, places: Sequence[LinePosition]) -> bool:
+    """Say whether segments have the positions of the reference lines, which are as many."""
     beside = references.path.with_name(SEGMENTS)
-    if references.path.suffix != ".txt" or not beside.is_file():  # nothing says where a line lies in its recording
+    if references.path.suffix != ".txt" or not beside.is_file():  # the positions of the lines are unknown
         return len(set(references.recordings)) == len(references.recordings)
     positions = read_positions(beside)
     return all(

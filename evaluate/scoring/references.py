@@ -1,12 +1,12 @@
-"""Reference translations as organisers keep them, read strictly: a figure against a broken file means nothing.
+"""Read reference translations in the organisers' layouts, strictly: a score against a damaged file means nothing.
 
     references/<NAME>/     segments.yaml   which recording each line belongs to
                            en-de.txt …     one line a gold segment; or en-de.xml, which names the recordings itself
                            en.txt          its transcript, for COMET alone
     acl_6060/eval/         text/txt/ACL.6060.eval.en-xx.de.txt …, one line a gold wav; or text/xml/….xml
 
-Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are cut; nothing else is mended. Text in
-another script than the target language's is refused: a German file scored as Chinese gives a figure too.
+Line feeds and CRLF are both line ends, a BOM is skipped, blanks around a line are removed; nothing else is repaired.
+Text in another script than the target language's is refused: a German file scored as Chinese gives a score too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from submission.text.segments import Segment
 GOLD_FOLDER = "segmented_wavs/gold"
 HAN_LANGUAGES = frozenset({"zh"})
 HAN_SHARE = 0.3
-"""Share of Han characters among letters that parts Chinese, with the Latin terms of a talk, from everything else."""
+"""Least share of Han characters among the letters of Chinese text, which may hold Latin terms."""
 FEW_LETTERS = 20
 _GOLD_NAME = re.compile(r"sent_([1-9][0-9]*)\.wav")
 
@@ -42,9 +42,9 @@ class References:
     sha256: str
     """Digest of the text file."""
     numbers: tuple[int, ...]
-    """Of each line its place in the file, from 0: lines are put into the order of hypotheses, or left out."""
+    """Index of each line in the file, from 0: lines are reordered like the hypotheses, or left out."""
     sources: tuple[str, ...] | None = None
-    """The transcript of each line, which COMET reads; None where the organisers have not given any."""
+    """The transcript of each line, for COMET; None where there is none."""
 
     def chosen(self, numbers: Sequence[int]) -> References:
         """Return some of the lines, in this order."""
@@ -58,11 +58,11 @@ class References:
 
 
 def find_references(folder: Path, pair: str, testset: Path | None = None) -> References | None:
-    """Return a blind test set's references for a pair, or None where the organisers have not given any.
+    """Return a blind test set's references for a pair, or None where there are none.
 
-    testset: the folder of its recordings. With it, entries of the segments mean recordings as they do where given
-    segments are read, and lines come as hypotheses do: recordings as in FILE_ORDER, each in its own order. Without,
-    names and order are the file's. Raises UserError where lines and segments do not fit together.
+    testset: the folder of its recordings. With it, entries of the segments are matched with recordings as for given
+    segments, and lines are ordered like hypotheses: recordings as in FILE_ORDER, lines of each in file order. Without,
+    names and order are the file's. Raises UserError where the numbers of lines and segments differ.
     """
     path = reference_text(folder, pair)
     if path is None:
@@ -78,7 +78,7 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
         raise UserError(
             str(path),
             f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
-            "give text and segments of the same edition",
+            "use text and segments of the same edition",
         )
     check_script(lines, pair.rpartition("-")[2], str(path))
     source = folder / f"{pair.partition('-')[0]}.txt"
@@ -98,11 +98,11 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
 
 
 def _sources(path: Path, count: int) -> list[str]:
-    """Return the transcript of each reference line; UserError where they are not as many."""
+    """Return the transcript of each reference line; UserError where the numbers differ."""
     lines = read_lines(path)
     if len(lines) != count:
         what = f"expected {count} lines, one for each reference line, got {len(lines)}"
-        raise UserError(str(path), what, "give transcript and references of the same edition")
+        raise UserError(str(path), what, "use transcript and references of the same edition")
     return lines
 
 
@@ -150,7 +150,7 @@ def check_script(lines: Sequence[str], language: str, where: str) -> None:
     """Raise UserError for references in another script than their language's.
 
     Counted among letters: of Chinese at least HAN_SHARE are Han characters (names and terms stay Latin), of a language
-    in Latin script less than that. A file with few letters is not judged.
+    in Latin script less than that. A file with few letters is not checked.
     """
     letters = [character for line in lines for character in line if character.isalpha()]
     han = sum(map(is_han, letters))
@@ -160,14 +160,14 @@ def check_script(lines: Sequence[str], language: str, where: str) -> None:
     raise UserError(
         where,
         f"{han:,} of {len(letters):,} letters are Han characters, expected {expected} {HAN_SHARE:.0%} of {language!r}",
-        "exchange the files of the two languages",
+        "check whether the files of two languages are swapped",
     )
 
 
 def gold_wavs(folder: Path) -> list[Path]:
     """Return sent_1.wav, sent_2.wav, … of an ACL 60/60 folder in the order of their numbers.
 
-    Raises UserError where a number is missing, for then every later line would meet the wrong sentence.
+    Raises UserError where a number is missing: every later line would be compared with the wrong sentence.
     """
     gold = folder / GOLD_FOLDER
     numbered = {
@@ -185,7 +185,7 @@ def gold_wavs(folder: Path) -> list[Path]:
 
 
 def gold_segments(folder: Path) -> tuple[list[Segment], dict[str, Path]]:
-    """Return the gold wavs of an ACL 60/60 folder as whole segments, in order, and where each recording lies."""
+    """Return the gold wavs of an ACL 60/60 folder as whole segments, in order, and the path of each recording."""
     from submission.runtime.audio import duration_samples
 
     wavs = gold_wavs(folder)
@@ -217,10 +217,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def references_of(folder: Path, pair: str, testset: str = "") -> References | None:
-    """Return the references of an output in anybody's folder, or None where it holds none for this output.
+    """Return the references for an output from a user's folder, or None where it holds none for this output.
 
     folder: one test set's (`<pair>.txt` or `.xml` beside segments.yaml), one with a folder for each test set, or
-    `acl_6060/eval`. Raises UserError where it is no folder and where references cannot be read.
+    `acl_6060/eval`. Raises UserError for a missing folder and for unreadable references.
     """
     if not folder.is_dir():
         raise UserError(f"--references {folder}", "no such folder", "name the folder that holds the references")
@@ -237,13 +237,13 @@ def references_of(folder: Path, pair: str, testset: str = "") -> References | No
 
 
 def check_line_by_line(references: References, recordings: Sequence[str], where: str) -> None:
-    """Raise UserError unless hypotheses (by their recordings) and reference lines answer each other one by one."""
+    """Raise UserError unless hypotheses (by their recordings) and reference lines correspond one to one."""
     if len(recordings) != len(references.lines):
         raise UserError(
             where,
             f"expected {len(references.lines)} hypotheses, one for each line of {references.path}, "
             f"got {len(recordings)}",
-            "decode the given segments, all of them",
+            "decode all of the given segments",
         )
     for number, (got, expected) in enumerate(zip(recordings, references.recordings, strict=True), 1):
         if got != expected:

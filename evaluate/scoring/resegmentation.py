@@ -1,12 +1,12 @@
-"""Cut the hypotheses of a recording anew, so that every piece answers one line of the reference.
+"""Resegment the hypotheses of a recording, so that each piece corresponds to one line of the reference.
 
 A system that finds its own segments does not break the recording where the reference does. The track scores it
 as Matusov et al. (2005, "Evaluating Machine Translation Output with Automatic Sentence Segmentation") do: all
 hypotheses of a recording are one stream of tokens, and the stream is cut where the edit distance to the
 reference lines is least. German is a stream of words, Chinese one of characters (runs of Latin letters count
-as one). mweralign finds the cuts; this module keeps it away from the text. It hands over numbers in place of
-tokens and takes back only how many belong to each line, so that nothing in a text (`###` parts references
-there, `</s>` ends a segment, control characters part words) can move a cut, lose a word or stop the process.
+as one). mweralign computes the boundaries. It receives numbers in place of tokens and returns only how many
+belong to each line, so that no content of a text (for mweralign `###` separates references, `</s>` ends a
+segment, control characters separate words) can move a boundary, lose a word or stop the process.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _line_ends(references: Sequence[Sequence[str]], tokens: Sequence[str]) -> li
     def line(of: Sequence[str]) -> str:
         return " ".join(str(numbers.setdefault(token.translate(_ASCII_LOWER), len(numbers))) for token in of)
 
-    # The last line feed matters: without it the aligner forgets an empty reference at the end.
+    # The last line feed matters: without it the aligner drops an empty reference at the end.
     reference_lines = "".join(line(reference) + "\n" for reference in references)
     aligner = _mweralign()
     with _silent_standard_error():
@@ -108,7 +108,7 @@ def _words(text: str) -> list[str]:
 def _characters(text: str) -> list[str]:
     """Return mweralign's pieces of a line: single characters, and runs of Latin-1 with the blanks in them."""
     line = " ".join(_words(text))
-    # The segmenter spells blanks in its own way, one character for one: cut the line by the pieces' lengths.
+    # The segmenter replaces blanks one for one: split the line by the lengths of the pieces.
     ends = list(accumulate(len(piece) for piece in _mweralign().segmenter.CJSegmenter().encode(line)))
     return [line[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -134,7 +134,7 @@ def _mweralign() -> ModuleType:
 
 @contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """Send file descriptor 2 nowhere: the aligner's C++ prints two lines for each recording."""
+    """Redirect file descriptor 2 to /dev/null: the aligner's C++ prints two lines for each recording."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

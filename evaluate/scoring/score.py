@@ -1,12 +1,11 @@
-"""The figures of a decoded test set, each with its interval, its signature, and the digests of what it compares.
+"""Score a decoded test set: each metric with its interval, its signature, and the digests of the compared files.
 
-A test set whose segments are given is scored line by line; where the system found its own segments, its
-hypotheses are cut anew along the references first (`evaluate.scoring.resegmentation`).
+A test set with given segments is scored line by line; where the system segmented the recordings itself, its
+hypotheses are first resegmented along the references (`evaluate.scoring.resegmentation`).
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,19 +16,18 @@ from evaluate.decoding.hypotheses import FLAGS, Hypothesis, read_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References, check_line_by_line
 from evaluate.scoring.resegmentation import resegment_recordings
-from submission.store.digests import canonical_json, sha256_file, write_text
+from submission.store.digests import sha256_file
 
-SCORE_FILE, LINES_FILE = "score.json", "lines.jsonl"
 DECIMALS = 4
 NOT_SCORED = "not scored: no references"
-NO_COMET = "COMET has an environment and a model of its own, and was not asked: nox -s score"
+NO_COMET = "COMET needs its own environment and model: nox -s score"
 NO_SOURCE = "no source transcript"
 NOTHING_FOR_COMET = "no test set has references and their transcript"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One figure with everything that it rests on."""
+class MetricScore:
+    """The score of one metric on one test set, with its provenance."""
 
     testset: str
     pair: str
@@ -42,9 +40,9 @@ class Score:
     signature: str
     """sacrebleu's: settings, resamples, seed and version."""
     segments: int
-    """Hypotheses, one a segment of the system."""
+    """Number of hypotheses, one a segment of the system."""
     references: int
-    """Reference lines, which is what is compared."""
+    """Number of reference lines; each is compared with one line of the output."""
     resegmented: bool
     data_sha256: str
     """Digest of the reference file."""
@@ -54,31 +52,31 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSetSummary:
-    """How a test set was decoded, scored or not."""
+    """Counts of a decoded test set, whether or not it has references."""
 
     testset: str
     pair: str
     segments: int
     flags: dict[str, int]
     """Every flag -> number of hypotheses that have it; `blank` counts the blank lines of the upload."""
-    plain_flags: dict[str, int]
-    """The same before anything was mended."""
-    mended: dict[str, int]
-    """Attempt -> number of failed hypotheses that it replaced; empty text -> of those that no attempt could mend. Empty
-    where the recipe mends nothing, or nothing failed."""
+    flags_without_fallbacks: dict[str, int]
+    """The same for plain decoding, before any fallback."""
+    fallbacks: dict[str, int]
+    """Fallback -> number of failed hypotheses that it replaced; empty text -> number of those that none replaced. Empty
+    where the recipe names no fallbacks, or nothing failed."""
     references: int | None
     """Reference lines; None where there are none."""
     note: str
-    """Empty, or why there is no score."""
+    """Why there is no score; empty where there is one."""
     comet: str
-    """Empty, or why there is no figure of COMET."""
+    """Why there is no COMET score; empty where there is one."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # not a test class, despite its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """A decoded test set and what it is to be compared with."""
+class DecodedTestSet:
+    """A decoded test set and its references."""
 
     testset: str
     pair: str
@@ -91,32 +89,49 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A reference line and what answers it."""
+class ScoredLine:
+    """A reference line and the corresponding line of the output."""
 
     recording: str
     source: str | None
-    """The transcript; None where the organisers have not given any."""
+    """The transcript; None where there is none."""
     hypothesis: str
-    """After resegmentation, where the segments were free."""
+    """After resegmentation, where the segments are the system's own."""
     reference: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One test set and pair, scored."""
+class TestSetScores:
+    """All scores of one test set and pair."""
 
-    scores: list[Score]
-    """None where there are no references."""
+    scores: list[MetricScore]
+    """Empty where there are no references."""
     summary: TestSetSummary
-    lines: list[Line]
-    """What was compared, in the order of the references; none where there are no references."""
+    lines: list[ScoredLine]
+    """The compared lines in the order of the references; empty where there are no references."""
+
+    __test__ = False  # not a test class, despite its name
 
 
-def score_testset(decoded: Decoded) -> Cell:
-    """Return the figures of a test set and pair (none where there are no references) and how it was decoded.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CometScores:
+    """COMET of one test set and pair."""
 
-    Raises UserError where hypotheses and references do not belong together.
+    testset: str
+    pair: str
+    reason: str
+    """Why there is no score; empty where there is one."""
+    scores: tuple[MetricScore, ...] = ()
+    segments: tuple[float, ...] = ()
+    """Score of each reference line."""
+    device: str = ""
+    """`cpu` or `cuda`; empty where there is no score."""
+
+
+def score_testset(decoded: DecodedTestSet) -> TestSetScores:
+    """Return the scores of a test set and pair (none without references) and its counts.
+
+    Raises UserError where hypotheses and references do not match.
     """
     hypotheses, references = read_hypotheses(decoded.hypotheses), decoded.references
     counts = Counter(flag for hypothesis in hypotheses for flag in hypothesis.flags)
@@ -126,18 +141,18 @@ def score_testset(decoded: Decoded) -> Cell:
         pair=decoded.pair,
         segments=len(hypotheses),
         flags={flag: counts[flag] for flag in FLAGS},
-        plain_flags={flag: before[flag] for flag in FLAGS},
-        mended=dict(Counter(hypothesis.mend.kept for hypothesis in hypotheses if hypothesis.mend)),
+        flags_without_fallbacks={flag: before[flag] for flag in FLAGS},
+        fallbacks=dict(Counter(hypothesis.fallback.kept for hypothesis in hypotheses if hypothesis.fallback)),
         references=len(references.lines) if references else None,
         note="" if references else NOT_SCORED,
         comet="no references" if not references else NO_COMET if references.sources else NO_SOURCE,
     )
     if references is None:
-        return Cell(scores=[], summary=summary, lines=[])
+        return TestSetScores(scores=[], summary=summary, lines=[])
     texts = align_lines(hypotheses, references, decoded.language, decoded.given, str(decoded.hypotheses))
     digest = sha256_file(decoded.hypotheses)
     scores = [
-        Score(
+        MetricScore(
             testset=decoded.testset,
             pair=decoded.pair,
             metric=figure.metric,
@@ -155,8 +170,8 @@ def score_testset(decoded: Decoded) -> Cell:
     ]
     sources = references.sources or [None] * len(texts)
     columns = zip(references.recordings, sources, texts, references.lines, strict=True)
-    lines = [Line(recording=r, source=s, hypothesis=h, reference=t) for r, s, h, t in columns]
-    return Cell(scores=scores, summary=summary, lines=lines)
+    lines = [ScoredLine(recording=r, source=s, hypothesis=h, reference=t) for r, s, h, t in columns]
+    return TestSetScores(scores=scores, summary=summary, lines=lines)
 
 
 def align_lines(
@@ -174,46 +189,30 @@ def align_lines(
     return resegment_recordings(texts, pairs, language, where)
 
 
-def write_cell(folder: Path, cell: Cell) -> None:
-    """Write what there is to know of one test set and pair: score.json, and lines.jsonl, a reference line a line."""
-    record = {"scores": [asdict(score) for score in cell.scores], "testset": asdict(cell.summary)}
-    write_text(folder / SCORE_FILE, canonical_json(record))
-    write_lines(folder / LINES_FILE, cell.lines)
+def gather(scored: Iterable[TestSetScores]) -> dict[str, Any]:
+    """Return the content of scores.json, from the scores of each test set and pair.
 
-
-def write_lines(path: Path, lines: Iterable[Line]) -> None:
-    """Write what was compared, a reference line a line of JSON."""
-    texts = (json.dumps(asdict(line), ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
-    write_text(path, "".join(texts))
-
-
-def gather(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what scores.json holds, of what every score.json holds.
-
-    Figures are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair; what
-    was not computed is said.
+    Scores are sorted by test set and pair, their metrics in the order of METRICS, test sets by name and pair.
     """
-    cells = list(cells)
+    scored = list(scored)
     return {
         "comet": {"state": "not computed", "reason": NO_COMET},
-        "scores": sorted(
-            (score for cell in cells for score in cell["scores"]),
-            key=lambda score: (score["testset"], score["pair"]),
-        ),
-        "testsets": sorted((cell["testset"] for cell in cells), key=lambda t: (t["testset"], t["pair"])),
+        "scores": sorted((asdict(score) for one in scored for score in one.scores), key=_by_testset),
+        "testsets": sorted((asdict(one.summary) for one in scored), key=_by_testset),
     }
 
 
-def with_comet(record: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], model_sha256: str) -> dict[str, Any]:
-    """Return what scores.json holds, COMET's figures among the others.
-
-    figures: what each comet.json holds; model_sha256: digest of the checkpoint.
-    """
-    added = [score for figure in figures for score in figure["scores"]]
-    reasons = {(figure["pair"], figure["testset"]): figure["reason"] for figure in figures}
+def with_comet(record: Mapping[str, Any], comet: Sequence[CometScores], model_sha256: str) -> dict[str, Any]:
+    """Return the content of scores.json with the COMET scores added; model_sha256: digest of the checkpoint."""
+    added = [asdict(score) for one in comet for score in one.scores]
+    reasons = {(one.pair, one.testset): one.reason for one in comet}
     state = {"state": "computed", "reason": ""} if added else {"state": "not computed", "reason": NOTHING_FOR_COMET}
     return {
         "comet": {**state, "model_sha256": model_sha256},
-        "scores": sorted([*record["scores"], *added], key=lambda score: (score["testset"], score["pair"])),
+        "scores": sorted([*record["scores"], *added], key=_by_testset),
         "testsets": [{**t, "comet": reasons[t["pair"], t["testset"]]} for t in record["testsets"]],
     }
+
+
+def _by_testset(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["testset"], record["pair"]

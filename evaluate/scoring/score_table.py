@@ -1,4 +1,4 @@
-"""The figures of scores.json as a table for people."""
+"""Format the scores of scores.json as a text table."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from evaluate.scoring.metrics import METRICS
 from submission.text_table import aligned
 
 ALWAYS = ("blank", "truncated")
-"""Flags that have a column whatever the counts; the others have one where anything has them."""
+"""Flags that always have a column; the others have one where any count is positive."""
 
 
 def table(record: dict[str, Any]) -> str:
     """Return the table of a scores.json: one row a test set and pair, then what was not computed and why.
 
-    A figure stands with the bounds of its 95 % interval.
+    A score is followed by the bounds of its 95 % interval.
     """
     values = {(s["pair"], s["testset"], s["metric"]): shown(s) for s in record["scores"]}
     entries = sorted(record["testsets"], key=lambda t: (t["pair"], t["testset"]))
     flags = _flags(entries)
-    mending = ("failed", "mended") if any(entry["mended"] for entry in entries) else ()
-    headings = ("pair", "test set", "segments", *(flag.replace("_", " ") for flag in flags), *mending)
+    fallbacks = ("failed", "replaced") if any(entry["fallbacks"] for entry in entries) else ()
+    headings = ("pair", "test set", "segments", *(flag.replace("_", " ") for flag in flags), *fallbacks)
     rows = [(*headings, *METRICS, "COMET")]
     for entry in entries:
         pair, testset = entry["pair"], entry["testset"]
         counts = [entry["segments"], *(entry["flags"][flag] for flag in flags)]
-        if mending:
-            failed = sum(entry["mended"].values())
-            counts += [failed, failed - entry["mended"].get("", 0)]
+        if fallbacks:
+            failed = sum(entry["fallbacks"].values())
+            counts += [failed, failed - entry["fallbacks"].get("", 0)]
         scores = [entry["note"]]
         if not entry["note"]:
             scores = [*(values[pair, testset, metric] for metric in METRICS), values.get((pair, testset, "COMET"), "-")]
@@ -42,7 +42,7 @@ def _flags(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def comet_lines(record: dict[str, Any]) -> list[str]:
-    """Return what there is to say of COMET: by which model, or why not."""
+    """Return the lines on COMET: its model, or why it was not computed."""
     comet = record["comet"]
     if comet["state"] != "computed":
         return [f"COMET: {comet['state']}: {comet['reason']}"]
@@ -55,5 +55,5 @@ def comet_lines(record: dict[str, Any]) -> list[str]:
 
 
 def shown(score: dict[str, Any]) -> str:
-    """Return a figure with its interval: `24.4 (22.1–26.7)`."""
+    """Return a score with its interval: `24.4 (22.1–26.7)`."""
     return f"{score['value']:.1f} ({score['low']:.1f}–{score['high']:.1f})"

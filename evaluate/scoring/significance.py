@@ -1,11 +1,11 @@
-"""Whether one system is better than another, or chance is: a paired bootstrap over the lines of a test set.
+"""Test whether two systems differ significantly: a paired bootstrap over the lines of a test set.
 
 Koehn (2004, "Statistical Significance Tests for Machine Translation Evaluation"), as sacrebleu's `--paired-bs` does it:
-both systems are scored on the same 1,000 resamples of the lines. What is easy or hard in a resample is so for both,
-and the difference varies much less than two intervals that are looked at side by side. sacrebleu's other test,
-approximate randomization, gives a p-value alone; this one also says how large the difference may be, from the draws
-that the figures' own intervals come from. One resample in 1,001 is the least p-value that can come out. Of many
-pairs that are compared at 0.05, one in twenty comes out by chance: nothing here corrects for that.
+both systems are scored on the same 1,000 resamples of the lines. An easy or hard resample is so for both, and the
+difference varies much less than two separate intervals suggest. sacrebleu's other test, approximate randomization,
+gives a p-value alone; this one also gives the interval of the difference, from the same resamples as the intervals of
+the scores. The smallest possible p-value is 1 in 1,001. Of many comparisons at 0.05, one in twenty is significant by
+chance: multiple comparisons are not corrected for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from evaluate.scoring.metrics import draws, interval, line_statistics, make_metr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """By how much the second of two systems differs from the first in one metric."""
+class PairedDifference:
+    """The difference of two systems' scores in one metric."""
 
     metric: str
     first: float
@@ -31,18 +31,18 @@ class Difference:
     high: float
     """Bounds of the difference's 95 % bootstrap interval."""
     p_value: float
-    """How often chance alone makes a difference as large, in either direction."""
+    """Two-sided p-value."""
     signature: str
     """sacrebleu's."""
 
 
 def paired_bootstrap(
     first: Sequence[str], second: Sequence[str], references: Sequence[str], language: str
-) -> list[Difference]:
+) -> list[PairedDifference]:
     """Return the differences between two systems on one test set, in the order of METRICS.
 
-    first, second: one line for each reference, after resegmentation where the segments were free. Raises ValueError
-    where the numbers of lines differ.
+    first, second: one line for each reference, after resegmentation where the segments are the system's own. Raises
+    ValueError where the numbers of lines differ.
     """
     if not len(first) == len(second) == len(references) > 0:
         what = f"{len(first)} and {len(second)} lines, {len(references)} references"
@@ -57,7 +57,7 @@ def paired_bootstrap(
             samples.append(resampled(metric, statistics, drawn))
         low, high = interval(samples[1] - samples[0])
         differences.append(
-            Difference(
+            PairedDifference(
                 metric=name,
                 first=values[0],
                 second=values[1],
@@ -75,8 +75,8 @@ def p_value(samples: np.ndarray, difference: float) -> float:
     """Return sacrebleu's p-value of a difference, from the differences of the resamples.
 
     Around its own mean, the resamples' absolute difference stands for what chance does. The system itself counts
-    as one resample more, so that the value is never 0. No difference at all is chance: 1, where sacrebleu gives 1 in
-    1,001 to a system that is compared with itself.
+    as one resample more, so that the value is never 0. Without any difference the value is 1, where sacrebleu gives
+    1 in 1,001 to a system that is compared with itself.
     """
     if difference == 0:
         return 1.0

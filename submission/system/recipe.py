@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from submission.errors import UserError
 from submission.model.codecs import Codec, parse_codec
 from submission.system.corpus_formats import CORPUS_FORMATS
+from submission.system.fallbacks import FALLBACKS
 from submission.system.registry import SEGMENTATION_METHODS, SegmentationMethod, SegmentationName
 from submission.system.schema import nearest
 
@@ -332,8 +333,9 @@ class DecodeOptions:
     """Most segments in a batch."""
     batch_seconds: float = 0.0
     """Most seconds of audio in a batch, padding and beams counted; 0 for no such limit."""
-    mend: tuple[Literal["length", "no_repeat", "penalty", "split"], ...] = ()
-    """What is tried on a hypothesis that repeats itself or says nothing; none is plain decoding, as in the paper."""
+    fallbacks: tuple[str, ...] = ()
+    """Names in `submission.system.fallbacks`, tried on hypotheses that repeat themselves or are empty; none is plain
+    decoding, as in the paper."""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
@@ -341,7 +343,10 @@ class DecodeOptions:
         for name, most in (("num_beams", MOST_BEAMS), ("max_new_tokens", MOST_NEW_TOKENS)):
             _require(getattr(self, name) <= most, f"{name}: {getattr(self, name)} is beyond {most}; write at most that")
         _require(self.batch_seconds >= 0, f"batch_seconds: {self.batch_seconds} is negative; write 0 for no such limit")
-        _require(len(set(self.mend)) == len(self.mend), f"mend: {list(self.mend)} repeats a name; write each once")
+        for name in self.fallbacks:
+            _require(name in FALLBACKS, f"fallbacks: {name!r} is unknown; choose from {', '.join(FALLBACKS)}")
+        repeated = len(set(self.fallbacks)) < len(self.fallbacks)
+        _require(not repeated, f"fallbacks: {list(self.fallbacks)} repeats a name; write each once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

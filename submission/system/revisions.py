@@ -11,8 +11,8 @@ REVISIONS = {
     "awq": 2,
     "quantize": 3,
     "segment": 3,
-    "decode": 3,
+    "decode": 4,
     "loss": 3,
-    "score": 5,
-    "comet": 2,
+    "score": 6,
+    "comet": 3,
 }

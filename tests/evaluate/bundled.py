@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from evaluate.decoding.decode import decode
-from evaluate.scoring.score import Decoded, gather, score_testset
+from evaluate.scoring.score import DecodedTestSet, gather, score_testset
 from quantize.packing.pack import pack_checkpoint
 from submission.bundle.bundle import bundle
 from submission.model.codecs import Affine
@@ -24,8 +24,8 @@ from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe_files import read_recipe
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
-from tests.evaluate.test_command import CAMPAIGN
-from tests.evaluate.test_command import RECIPE as SEVEN_SECONDS
+from tests.evaluate.support import CAMPAIGN
+from tests.evaluate.support import RECIPE as SEVEN_SECONDS
 
 RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5")
 """Segments short enough that the recordings are cut into several."""
@@ -75,7 +75,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         write_segments(place / f"{name}.yaml", sets[name])
     cells = [
         score_testset(
-            Decoded(
+            DecodedTestSet(
                 testset=name,
                 pair=pair,
                 language=pair.rpartition("-")[2],
@@ -86,7 +86,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         )
         for (pair, name), path in hypotheses.items()
     ]
-    record = gather({"scores": [], "testset": asdict(cell.summary)} for cell in cells)
+    record = gather(cells)
     (place / "scores.json").write_text(canonical_json(record), encoding="utf-8")
     folder = bundle(
         place / "bundle",

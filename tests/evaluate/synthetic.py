@@ -1,28 +1,45 @@
-"""Results of systems that never were, for tables, pictures and page."""
+"""Synthetic results, for tests of tables, pictures and page."""
 
 from __future__ import annotations
 
-from evaluate.report.results import Cut, Layer, Measured, Outcome, Paired, Results, Score, loss_score
+from base64 import b64decode
 
+from evaluate.decoding.hypotheses import Hypothesis
+from evaluate.report.pages.folder_result import FolderResult
+from evaluate.report.results import (
+    LayerSensitivity,
+    PairedResult,
+    ReportedScore,
+    Results,
+    SegmentationResult,
+    SystemResult,
+    TestSetResult,
+    loss_score,
+)
+from evaluate.scoring.metrics import corpus_scores
+from evaluate.scoring.score import MetricScore, ScoredLine
+from submission.text.segments import SAMPLE_RATE, Segment
+
+SVG = "data:image/svg+xml;base64,"
 PAIRS = {"en-de": "German", "en-zh": "Chinese"}
 LIMIT = 4 << 30
 NASTY = "<script>alert(\"x\")</script> & | `code` 'quoted'"
-"""A description as a stranger's recipe may hold it."""
+"""A description as an untrusted recipe may hold it."""
 
 
-def score(metric: str, value: float, margin: float | None = 1.0) -> Score:
+def score(metric: str, value: float, margin: float | None = 1.0) -> ReportedScore:
     low, high = (None, None) if margin is None else (value - margin, value + margin)
-    return Score(metric=metric, value=value, low=low, high=high, signature=f"{metric}|v:1", references=3)
+    return ReportedScore(metric=metric, value=value, low=low, high=high, signature=f"{metric}|v:1", references=3)
 
 
-def outcome(pair: str, testset: str, bleu: float) -> Outcome:
+def outcome(pair: str, testset: str, bleu: float) -> TestSetResult:
     scores = {"BLEU": score("BLEU", bleu), "chrF": score("chrF", bleu + 20)}
     stages = {f"decode:{pair}/{testset}": "d" * 64, f"score:{pair}/{testset}": "e" * 64}
     missing = "not computed: no model"
-    return Outcome(pair=pair, testset=testset, scores=scores, missing=missing, segments=3, stages=stages)
+    return TestSetResult(pair=pair, testset=testset, scores=scores, missing=missing, segments=3, stages=stages)
 
 
-def system(name: str, size: int, bleu: float, **more) -> Measured:
+def system(name: str, size: int, bleu: float, **more) -> SystemResult:
     """Return a system that is measured on the open set, a point worse into Chinese."""
     values = {
         "description": f"It is {name}",
@@ -33,19 +50,19 @@ def system(name: str, size: int, bleu: float, **more) -> Measured:
         "outcomes": (outcome("en-de", "ACL6060", bleu), outcome("en-zh", "ACL6060", bleu - 1)),
         "stages": {"quantize": name.ljust(64, "0")},
     }
-    return Measured(name=name, size_bytes=size, **(values | more))
+    return SystemResult(name=name, size_bytes=size, **(values | more))
 
 
-def upload(name: str, packed: str, bleu: float) -> Measured:
+def upload(name: str, packed: str, bleu: float) -> SystemResult:
     """Return a system on the blind sets; packed: the system of the list that is the same model."""
     cells = [("en-de", "ACL"), ("en-de", "ACCENT"), ("en-zh", "ACL")]
     outcomes = tuple(outcome(pair, testset, bleu) for pair, testset in cells)
     return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, stages={"quantize": packed.ljust(64, "0")})
 
 
-def method(name: str, dropped: float, bleu: float) -> Measured:
-    cuts = tuple(
-        Cut(
+def method(name: str, dropped: float, bleu: float) -> SystemResult:
+    segmentation_results = tuple(
+        SegmentationResult(
             testset=testset,
             given=testset == "ACCENT",
             segments=10,
@@ -57,7 +74,7 @@ def method(name: str, dropped: float, bleu: float) -> Measured:
         for testset in ("ACL", "ACCENT")
     )
     outcomes = upload(name, "x", bleu).outcomes
-    return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, cuts=cuts)
+    return system(name, LIMIT - 9, 0, outcomes=outcomes, losses={}, segmentation_results=segmentation_results)
 
 
 def results(campaign: str = "miniature", **more) -> Results:
@@ -75,12 +92,14 @@ def results(campaign: str = "miniature", **more) -> Results:
         ),
         "uploads": (upload("primary", "awq-all", 30.0), upload("contrastive", "sensitive", 28.0)),
         "paired": tuple(
-            Paired(pair=pair, testset=name, metric=metric, difference=-2.0, low=-5.0, high=1.0, p_value=p)
+            PairedResult(pair=pair, testset=name, metric=metric, difference=-2.0, low=-5.0, high=1.0, p_value=p)
             for pair, name, p in (("en-de", "ACL", 0.03), ("en-de", "ACCENT", 0.2), ("en-zh", "ACL", 0.06))
             for metric in ("BLEU", "chrF")
         ),
         "segmentations": (method("shas", 4.0, 20.0), method("shas+vad", 0.0, 21.0)),
-        "layers": tuple(Layer(layer=n, value=0.01 * n, standard_error=0.004, chosen=n < 2) for n in range(4)),
+        "layers": tuple(
+            LayerSensitivity(layer=n, value=0.01 * n, standard_error=0.004, chosen=n < 2) for n in range(4)
+        ),
         "layers_about": {"role": "mlp", "codec": "affine3g128", "stage": "a" * 64},
     }
     return Results(
@@ -96,3 +115,82 @@ def results(campaign: str = "miniature", **more) -> Results:
         commands={part: f"python -m evaluate report --only {part}" for part in ("systems", "uploads", "segmentations")},
         **(values | more),
     )
+
+
+def metric_score(metric: str, testset: str = "ACL", pair: str = "en-de", **values) -> MetricScore:
+    """Return the score of a metric as score.json holds it."""
+    defaults = {
+        "value": 1.5,
+        "low": 1.0,
+        "high": 2.0,
+        "signature": "s",
+        "segments": 2,
+        "references": 2,
+        "resegmented": False,
+        "data_sha256": "d" * 64,
+        "hypotheses_sha256": "e" * 64,
+    }
+    return MetricScore(metric=metric, testset=testset, pair=pair, **(defaults | values))
+
+
+WORDS = ["die", "Katze", "schläft", "auf", "dem", "alten", "Dach", "und", "träumt", "von", "Fischen"]
+
+
+def folder_result(recordings: int = 30, lines_each: int = 4, *, references: bool = True) -> FolderResult:
+    """Return a folder of so many recordings, its later ones translated worse, some lines flagged or blank."""
+    names = [f"a_recording_whose_name_is_long_and_<b>bold</b>_{n:03d}.wav" for n in range(recordings)]
+    segments, hypotheses, lines = [], [], []
+    for n, name in enumerate(names):
+        for m in range(lines_each):
+            segments.append(Segment(recording=name, start=m * 3 * SAMPLE_RATE, end=(m * 3 + 2) * SAMPLE_RATE))
+            right = " ".join(WORDS[m : m + 6])
+            said = " ".join(WORDS[m : max(m + 1, m + 6 - n // 6)]) if n % 7 else ""
+            flags = ("blank",) if not said else ("loop",) if n % 5 == 4 else ()
+            hypotheses.append(Hypothesis(segment=f"{name}/{m:04d}", text=said, flags=flags))
+            lines.append(ScoredLine(recording=name, source=None, hypothesis=said, reference=right))
+    figures = corpus_scores([line.hypothesis for line in lines], [line.reference for line in lines], "de")
+    scores = tuple(
+        MetricScore(
+            testset="",
+            pair="en-de",
+            metric=figure.metric,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            signature=figure.signature,
+            segments=len(segments),
+            references=len(lines),
+            resegmented=False,
+            data_sha256="d" * 64,
+            hypotheses_sha256="e" * 64,
+        )
+        for figure in figures
+    )
+    report = {
+        "pair": "en-de",
+        "recordings": recordings,
+        "recordings_without_segments": [],
+        "references_without_recording": ["elsewhere.wav"],
+        "segments": len(segments),
+        "segment_seconds": 2.0 * len(segments),
+        "versions": {"torch": "2"},
+        "run": {
+            "model_sha256": "a" * 64,
+            "prompt": "<script>alert(1)</script>",
+            "segments": {"method": "fixed"},
+            "recordings": [{"name": name, "sha256": "c" * 64} for name in names],
+        },
+    }
+    return FolderResult(
+        report=report,
+        segments=tuple(segments),
+        hypotheses=tuple(hypotheses),
+        scores=scores if references else (),
+        lines=tuple(lines) if references else (),
+        language="de",
+    )
+
+
+def image(uri: str) -> str:
+    """Return the SVG that a data URI holds."""
+    return b64decode(uri.removeprefix(SVG)).decode("utf-8")

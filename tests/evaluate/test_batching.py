@@ -89,13 +89,13 @@ def room_for(model, rows, fail=raise_on_a_gpu):
 def test_where_memory_runs_out_batches_shrink_and_the_texts_stay(tiny, segments, recordings, tmp_path, capfd, fail):
     run(tiny, segments, recordings, tmp_path / "whole")
     with room_for(tiny[0], 3, fail):
-        outcome = run(tiny, segments, recordings, tmp_path / "shrunk")
+        summary = run(tiny, segments, recordings, tmp_path / "shrunk")
     assert (tmp_path / "shrunk").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert outcome.decoded == len(segments)
+    assert summary.decoded == len(segments)
     said = [line for line in capfd.readouterr().err.splitlines() if "memory" in line]
     assert said == [
-        "decode: out of memory with 8 segments at once, going on with 4",
-        "decode: out of memory with 4 segments at once, going on with 2",
+        "decode: out of memory with 8 segments at once, continuing with 4",
+        "decode: out of memory with 4 segments at once, continuing with 2",
     ]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from evaluate.scoring.comet import check_environment, find_encoder, read_checkpoint, read_hparams, segment_scores
-from evaluate.scoring.score import NO_SOURCE, with_comet
+from evaluate.scoring.score import NO_SOURCE, CometScores, ScoredLine, with_comet
+from evaluate.scoring.score_files import read_comet_scores, read_lines, write_comet_scores
 from submission.errors import UserError
 from submission.system.data_folder import comet_digest
+from tests.evaluate.synthetic import metric_score
 
 
 class Harmful:
@@ -19,7 +22,7 @@ class Harmful:
 
 
 def test_another_environment_is_refused_by_what_it_lacks():
-    with pytest.raises(UserError, match="lacks unbabel-comet; run it by `nox -s score`"):
+    with pytest.raises(UserError, match="lacks unbabel-comet; run `nox -s score`"):
         check_environment()
 
 
@@ -40,7 +43,7 @@ def test_a_checkpoint_of_anything_but_tensors_and_containers_is_refused(tmp_path
 
 def test_a_torn_checkpoint_is_refused(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         read_checkpoint(tmp_path / "model.ckpt")
 
 
@@ -68,25 +71,26 @@ def test_a_folder_that_is_no_checkpoint_is_refused_with_what_it_lacks(tmp_path):
     ("lines", "message"),
     [
         ([], "holds no lines"),
-        ([{"source": "a", "hypothesis": "b", "reference": None}], "line 1: reference: expected a text, got None"),
-        ([{"source": "a", "reference": "b"}], "line 1: hypothesis"),
+        (
+            [ScoredLine(recording="a", source=None, hypothesis="b", reference="c")],
+            "line 1: source: expected a text, got None",
+        ),
     ],
 )
-def test_lines_that_comet_would_stumble_over_are_refused_by_number(lines, message):
+def test_lines_that_comet_cannot_score_are_refused_by_number(lines, message):
     with pytest.raises(UserError, match=message):
         segment_scores(None, lines, "here")
 
 
 def test_its_figures_stand_with_the_others_and_each_test_set_says_why_it_has_none():
     bleu = [{"pair": "en-de", "testset": name, "metric": "BLEU"} for name in ("ACL", "TALKS")]
-    testsets = [{"pair": "en-de", "testset": name, "comet": "not asked"} for name in ("ACL", "TALKS")]
+    testsets = [{"pair": "en-de", "testset": name, "comet": "not computed"} for name in ("ACL", "TALKS")]
     plain = {"comet": {}, "scores": bleu, "testsets": testsets}
-    added = {"pair": "en-de", "testset": "ACL", "metric": "COMET"}
-    figures = [
-        {"pair": "en-de", "testset": "ACL", "reason": "", "scores": [added]},
-        {"pair": "en-de", "testset": "TALKS", "reason": NO_SOURCE, "scores": []},
+    comet = [
+        CometScores(pair="en-de", testset="ACL", reason="", scores=(metric_score("COMET"),), segments=(1.5,)),
+        CometScores(pair="en-de", testset="TALKS", reason=NO_SOURCE),
     ]
-    merged = with_comet(plain, figures, "d" * 64)
+    merged = with_comet(plain, comet, "d" * 64)
     assert [(s["testset"], s["metric"]) for s in merged["scores"]] == [
         ("ACL", "BLEU"),
         ("ACL", "COMET"),
@@ -94,5 +98,19 @@ def test_its_figures_stand_with_the_others_and_each_test_set_says_why_it_has_non
     ]
     assert [t["comet"] for t in merged["testsets"]] == ["", NO_SOURCE]
     assert merged["comet"] == {"state": "computed", "reason": "", "model_sha256": "d" * 64}
-    nothing = with_comet(plain, [{**f, "scores": [], "reason": NO_SOURCE} for f in figures], "d" * 64)
+    nothing = with_comet(plain, [replace(one, scores=(), reason=NO_SOURCE) for one in comet], "d" * 64)
     assert (nothing["comet"]["state"], len(nothing["scores"])) == ("not computed", 2)
+
+
+def test_comet_json_reads_back_as_written(tmp_path):
+    scores = CometScores(
+        testset="ACL", pair="en-de", reason="", scores=(metric_score("COMET"),), segments=(1.0, 2.0), device="cpu"
+    )
+    write_comet_scores(tmp_path, scores)
+    assert read_comet_scores(tmp_path) == scores
+
+
+def test_a_damaged_line_of_lines_jsonl_is_named(tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"source": "a", "reference": "b"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"lines\.jsonl line 1: is not a scored line"):
+        read_lines(tmp_path / "lines.jsonl")

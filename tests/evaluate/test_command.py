@@ -1,4 +1,4 @@
-"""The command: whose `evaluate` it is, and a small system decoded and scored from end to end."""
+"""The command: which `evaluate` is imported, and a small system decoded and scored from end to end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 import evaluate
 from evaluate.__main__ import make_parser
@@ -22,6 +20,7 @@ from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
+from tests.evaluate.support import CAMPAIGN, RECIPE, write_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,78 +50,6 @@ def test_help_loads_none_of_the_heavy_libraries():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "decode" in result.stdout
     assert result.stdout.splitlines()[-1] == "set()"
-
-
-CAMPAIGN = """
-name = "probe"
-edition = "Probe"
-prompt = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to {target_language}:\\n"
-naming = "{team}_{pair}_{condition}_{kind}"
-size_limit = "1 GiB"
-made_here = false
-model = { name = "tiny", hub = "none", architecture = "qwen2_audio", end_token = "<|im_end|>", window_seconds = 8 }
-testsets = [{ name = "TALKS", segmentation = "free" }, { name = "ACCENT", segmentation = "given" }]
-[[pairs]]
-name = "en-de"
-source = "en"
-target = "de"
-target_language = "German"
-testsets = ["TALKS", "ACCENT"]
-[[pairs]]
-name = "en-zh"
-source = "en"
-target = "zh"
-target_language = "Chinese"
-testsets = ["TALKS"]
-"""
-RECIPE = """
-extends = "primary"
-[corpus]
-sources = [{ name = "talks", format = "plain" }]
-[segment]
-method = "fixed"
-max_seconds = 7
-[decode]
-dtype = "float32"
-max_new_tokens = 6
-"""
-
-
-def write_wav(path: Path, seconds: float, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE)) * 0.1
-    soundfile.write(path, noise.astype(np.float32), SAMPLE_RATE)
-
-
-def write_data(data: Path, checkpoint: Path, segments: list[Segment]) -> None:
-    """Write what a system needs that is only decoded and scored; references for one pair, and for ACL 60/60."""
-    shutil.copytree(checkpoint, data / "models/tiny")
-    texts = [f"acl_6060/dev/text/txt/ACL.6060.dev.en-xx.{language}.txt" for language in ("de", "zh")]
-    for name in (
-        *texts,
-        "corpora/talks/utterances.tsv",
-        "corpora/talks/audio/x.wav",
-        "acl_6060/dev/segmented_wavs/gold/sent_1.wav",
-    ):
-        (data / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / name).touch()
-    for testset in ("TALKS", "ACCENT"):
-        folder = data / "testsets" / testset
-        write_wav(folder / "audio" / "one.wav", 6, 1)
-        (folder / "FILE_ORDER").write_text("one\n", encoding="utf-8")
-    write_segments(data / "testsets/ACCENT/segments.yaml", segments)
-    gold = data / "acl_6060" / "eval"
-    for number, seconds in ((1, 2.0), (2, 0.01)):
-        write_wav(gold / "segmented_wavs" / "gold" / f"sent_{number}.wav", seconds, number)
-    for language, lines in (("de", "eins\nzwei\n"), ("zh", "一\n二\n")):
-        path = gold / "text" / "txt" / f"ACL.6060.eval.en-xx.{language}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(lines, encoding="utf-8")
-    for testset in ("TALKS", "ACCENT"):
-        folder = data / "references" / testset
-        folder.mkdir(parents=True)
-        write_segments(folder / "segments.yaml", segments)
-        (folder / "en-de.txt").write_text("x\n" * len(segments), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

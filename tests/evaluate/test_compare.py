@@ -126,7 +126,7 @@ def test_runs_that_cut_differently_are_compared_by_recording_and_told_so(tmp_pat
     status, said, _ = command(capsys, one, two)
     assert status == 0
     assert "1/1 recordings (100.0%)" in said
-    assert "cut differently: whole recordings are compared" in said
+    assert "segmented differently: whole recordings are compared" in said
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_an_output_that_is_cut_otherwise_is_cut_anew_along_the_references(tmp_pa
     paired = json.loads(said)[0]["paired"]
     assert paired["by_line"] == [True, False]
     assert all(one["difference"] == 0 and one["p_value"] == 1 for one in paired["differences"])
-    assert "B cut anew along them:" in command(capsys, a, b, "--references", references)[1]
+    assert "B resegmented along them:" in command(capsys, a, b, "--references", references)[1]
 
 
 def test_each_output_may_have_its_recordings_in_another_order(tmp_path, capsys):
@@ -237,7 +237,7 @@ def test_each_output_of_bundles_meets_the_references_of_its_test_set(tmp_path, c
     assert found["en-de/TALKS"]["lines"] == 3
     assert found["en-de/ACCENT"] is None and found["en-zh/TALKS"] is None
     said = command(capsys, a, b, "--references", tmp_path / "references")[1]
-    assert said.count("against 3 lines") == 1 and "p: how often chance" in said
+    assert said.count("against 3 lines") == 1 and "p: two-sided p-value" in said
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_text_files_that_name_no_recordings_answer_line_by_line_or_not_at_all(tm
     references = make_references(tmp_path / "references")
     named = ["--references", references]
     status, _, error = command(capsys, tmp_path / "a/out.txt", tmp_path / "b/out.txt", *named)
-    assert status == 2 and "nothing says which pair the outputs are of; name it with --pair" in error
+    assert status == 2 and "the pair of the outputs is unknown; name it with --pair" in error
     named += ["--pair", "en-de"]
     assert command(capsys, tmp_path / "a/out.txt", tmp_path / "b/out.txt", *named)[0] == 0
     write_lines(tmp_path / "a" / "out.txt", BETTER[:2])

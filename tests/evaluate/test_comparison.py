@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from evaluate.comparing.comparison import (
-    Output,
+    SystemOutput,
     compare,
-    named_places,
+    named_positions,
     notes,
-    numbered_places,
+    numbered_positions,
     pair_up,
-    segment_places,
+    segment_positions,
     worst_lines,
 )
 from submission.errors import UserError
@@ -25,8 +25,10 @@ def segments(*spans: tuple[str, int, int]) -> list[Segment]:
 TALKS = segments(("b.wav", 0, 2), ("b.wav", 3, 5), ("a.wav", 0, 4))
 
 
-def output(*lines: str, places=None, label: str = "one") -> Output:
-    return Output(label=label, lines=lines, places=tuple(places if places is not None else segment_places(TALKS)))
+def output(*lines: str, places=None, label: str = "one") -> SystemOutput:
+    return SystemOutput(
+        label=label, lines=lines, places=tuple(places if places is not None else segment_positions(TALKS))
+    )
 
 
 def test_equal_segments_answer_each_other_line_by_line():
@@ -56,7 +58,7 @@ def test_equal_outputs_score_a_hundred_even_where_all_is_blank_or_nothing_is_the
 
 
 def test_the_same_segments_in_another_order_of_recordings_still_answer_each_other():
-    moved = output("a", "b1", "b2", places=segment_places([TALKS[2], *TALKS[:2]]))
+    moved = output("a", "b1", "b2", places=segment_positions([TALKS[2], *TALKS[:2]]))
     pairing = pair_up(output("b1", "b2", "a"), moved)
     assert pairing.unit == "line"
     assert pairing.a == pairing.b == ("b1", "b2", "a")
@@ -65,12 +67,14 @@ def test_the_same_segments_in_another_order_of_recordings_still_answer_each_othe
 def test_recordings_that_are_cut_differently_are_compared_whole():
     other = segments(("b.wav", 0, 5), ("a.wav", 0, 2), ("a.wav", 2, 4))
     result = compare(
-        pair_up(output("Hallo", "Welt.", "你好 世界"), output("Hallo Welt.", "你好", "", places=segment_places(other)))
+        pair_up(
+            output("Hallo", "Welt.", "你好 世界"), output("Hallo Welt.", "你好", "", places=segment_positions(other))
+        )
     )
     assert (result.unit, result.compared, result.identical) == ("recording", 2, 1)
     assert [(str(d.place), d.a, d.b) for d in result.worst] == [("a.wav", "你好 世界", "你好")]
     assert notes(result, "A", "B") == [
-        "cut differently: whole recordings are compared, and lines cannot be without references"
+        "segmented differently: whole recordings are compared; lines could be only with references"
     ]
 
 
@@ -78,35 +82,35 @@ def test_blanks_between_segments_make_no_recording_differ():
     cut = segments(("a.wav", 0, 2), ("a.wav", 2, 4))
     whole = segments(("a.wav", 0, 4))
     pairing = pair_up(
-        output("你好", "世界", places=segment_places(cut)), output("你好世界", places=segment_places(whole))
+        output("你好", "世界", places=segment_positions(cut)), output("你好世界", places=segment_positions(whole))
     )
     assert compare(pairing).identical == 1
 
 
 def test_recordings_of_one_side_alone_are_told_and_not_compared():
-    result = compare(pair_up(output("x", "y", "z"), output("x", "y", places=segment_places(TALKS[:2]))))
+    result = compare(pair_up(output("x", "y", "z"), output("x", "y", places=segment_positions(TALKS[:2]))))
     assert (result.compared, result.only_a, result.only_b) == (2, ("a.wav",), ())
     assert notes(result, "A", "B") == ["only in A, not compared: a.wav"]
 
 
 def test_ids_without_positions_answer_positions():
-    named = output("x", "y", "z", places=named_places(["b.wav/0000", "b.wav/0001", "a.wav/0000"]))
+    named = output("x", "y", "z", places=named_positions(["b.wav/0000", "b.wav/0001", "a.wav/0000"]))
     for pairing in (pair_up(named, output("x", "y", "q")), pair_up(output("x", "y", "q"), named)):
         assert pairing.unit == "line"
         assert str(pairing.places[2]) == "a.wav 0.00-4.00 s"
 
 
 def test_bare_lines_answer_as_many_lines_and_no_other_number():
-    bare = output("x", "y", "z", places=numbered_places(3))
+    bare = output("x", "y", "z", places=numbered_positions(3))
     assert compare(pair_up(bare, output("x", "y", "z"))).identical == 3
     assert str(pair_up(bare, bare).places[1]) == "line 2"
     with pytest.raises(UserError, match="has 3 lines and two has 1, .* give their segments with --segments"):
-        pair_up(bare, output("x", places=numbered_places(1), label="two"))
+        pair_up(bare, output("x", places=numbered_positions(1), label="two"))
 
 
 def test_outputs_for_different_recordings_are_refused():
     with pytest.raises(UserError, match=r"no recording in common with two \(b.wav, a.wav against c.wav\)"):
-        pair_up(output("x", "y", "z"), output("x", places=segment_places(segments(("c.wav", 0, 1))), label="two"))
+        pair_up(output("x", "y", "z"), output("x", places=segment_positions(segments(("c.wav", 0, 1))), label="two"))
 
 
 def test_text_and_segments_of_different_lengths_are_refused():

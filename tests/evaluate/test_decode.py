@@ -113,11 +113,11 @@ def test_beams_in_batches_are_the_librarys_own_one_by_one_and_flagged_where_they
 
 def test_a_segment_too_short_for_the_model_gets_a_blank_line(tiny, recordings, tmp_path):
     segments = [Segment(recording="a.wav", start=100, end=100 + length) for length in (1, 399, 20_000)]
-    outcome = run(tiny, segments, recordings, tmp_path / "h", replace(OPTIONS, batch_size=2))
+    summary = run(tiny, segments, recordings, tmp_path / "h", replace(OPTIONS, batch_size=2))
     hypotheses = read_hypotheses(tmp_path / "h")
     assert [(h.text, h.flags) for h in hypotheses[:2]] == [("", ("blank", "too_short"))] * 2
     assert "too_short" not in hypotheses[2].flags
-    assert outcome.flags["too_short"] == 2
+    assert summary.flags["too_short"] == 2
 
 
 def test_a_segment_over_the_encoders_window_is_flagged_as_clipped(tiny, recordings, tmp_path):
@@ -171,7 +171,7 @@ def test_nothing_is_printed_by_the_libraries(tiny, segments, recordings, tmp_pat
 
 
 def test_a_missing_recording_is_named_before_anything_is_decoded(tiny, segments, recordings, tmp_path):
-    with pytest.raises(UserError, match=r"1 of 2 segmented recordings are missing \(first: b\.wav\)"):
+    with pytest.raises(UserError, match=r"1 of 2 recordings of the segments are missing \(first: b\.wav\)"):
         run(tiny, segments, {"a.wav": recordings["a.wav"]}, tmp_path / "h")
     assert not (tmp_path / "h").exists()
 
@@ -196,9 +196,9 @@ def test_the_work_of_several_processes_is_gone_on_with_by_one(tiny, segments, re
     journals = {"h": batches[0], "h.1": batches[1], "h.2": batches[2][:2]}
     for name, kept in journals.items():
         (tmp_path / name).write_text("".join(kept) + '{"flags": [', encoding="utf-8")
-    outcome = run(tiny, segments, recordings, out)
+    summary = run(tiny, segments, recordings, out)
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert outcome.decoded == len(segments) - 8
+    assert summary.decoded == len(segments) - 8
     assert [path.name for path in tmp_path.iterdir()] == ["h"]
 
 
@@ -206,7 +206,7 @@ SHARED = """
 import json, sys
 from pathlib import Path
 from evaluate.decoding.decode import decode
-from submission.store.launch import joined
+from submission.store.launch import process_group
 from submission.system.recipe import DecodeOptions
 from submission.runtime.loading import load_model
 from submission.text.segments import Segment
@@ -216,7 +216,7 @@ recordings = {name: Path(path) for name, path in given["recordings"].items()}
 segments = [Segment(recording=r, start=s, end=e) for r, s, e in given["segments"]]
 options = DecodeOptions(**given["options"])
 prompt, end = given["prompt"], given["end"]
-with joined():
+with process_group():
     for out in given["out"]:
         outcome = decode(model, processor, segments, recordings, prompt, options, Path(out), end_token=end)
         assert outcome.segments == len(segments)
@@ -265,9 +265,9 @@ def test_a_torn_file_is_continued_to_the_same_bytes(tiny, segments, recordings, 
     whole = int(kept)
     torn = order[whole][: int(len(order[whole]) * (kept - whole))]
     out.write_text("".join(order[:whole]) + torn, encoding="utf-8")
-    outcome = run(tiny, segments, recordings, out)
+    summary = run(tiny, segments, recordings, out)
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert outcome.decoded == len(segments) - whole // 4 * 4
+    assert summary.decoded == len(segments) - whole // 4 * 4
 
 
 def test_hypotheses_of_other_segments_are_not_taken_over(tiny, segments, recordings, tmp_path, undisturbed):
@@ -319,7 +319,7 @@ def test_a_run_killed_in_its_work_is_continued_to_the_same_bytes(checkpoint, tin
         child.communicate()
     killed = out.read_bytes().count(b"\n")
     assert 6 <= killed < len(many)
-    outcome = run(tiny, many, recordings, out, options)
-    assert 0 < outcome.decoded < len(many)
+    summary = run(tiny, many, recordings, out, options)
+    assert 0 < summary.decoded < len(many)
     run(tiny, many, recordings, tmp_path / "undisturbed", options)
     assert out.read_bytes() == (tmp_path / "undisturbed").read_bytes()

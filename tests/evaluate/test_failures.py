@@ -13,11 +13,11 @@ CHINESE = "我们在新的数据上训练了这个模型,并在所有六个测�
 PAIRS = [
     ("loop", ("ja ja ja ja", 4, 3.0), ("ja ja ja", 3, 3.0)),
     ("loop", ("好的好的好的好的", 8, 3.0), ("好的好的好的", 6, 3.0)),
-    ("dense", (f"{GERMAN} " * 3, 60, 18.0), (f"{GERMAN} " * 2, 40, 18.0)),
-    ("dense", (CHINESE * 3, 60, 18.0), (CHINESE * 2, 40, 18.0)),
-    ("fast", (GERMAN, 32, 1.0), (GERMAN, 30, 1.0)),
-    ("missed", ("", 0, 1.0), ("", 0, 0.9)),
-    ("missed", ("", 0, 8.0), (GERMAN, 20, 8.0)),
+    ("compression_ratio", (f"{GERMAN} " * 3, 60, 18.0), (f"{GERMAN} " * 2, 40, 18.0)),
+    ("compression_ratio", (CHINESE * 3, 60, 18.0), (CHINESE * 2, 40, 18.0)),
+    ("token_rate", (GERMAN, 32, 1.0), (GERMAN, 30, 1.0)),
+    ("empty_on_speech", ("", 0, 1.0), ("", 0, 0.9)),
+    ("empty_on_speech", ("", 0, 8.0), (GERMAN, 20, 8.0)),
 ]
 
 
@@ -33,7 +33,7 @@ def test_the_script_of_the_text_and_not_of_the_pair_chooses_the_threshold():
 
 
 def test_a_whole_paragraph_again_and_again_is_dense_where_no_pattern_of_words_sees_it():
-    assert failures(f"{GERMAN} " * 4, 60, 18.0) == ["dense"]
+    assert failures(f"{GERMAN} " * 4, 60, 18.0) == ["compression_ratio"]
 
 
 def test_no_text_compresses_to_nothing():

@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluate.decoding.hypotheses import (
-    Candidate,
+    FallbackRecord,
     Hypothesis,
-    Mend,
+    ScoredCandidate,
     make_hypothesis,
     parse_line,
     read_hypotheses,
@@ -25,11 +25,11 @@ from submission.errors import UserError
 TEXT = st.text(st.characters(codec=None)) | st.text(st.sampled_from("a \n\r\t\v\f\x1c\x85\u2028\u2029\x00\x7f\ufeff"))
 
 
-def mended(kept: str) -> Hypothesis:
-    tried = {"split": Candidate(flags=(), score=-0.25), "penalty": Candidate(flags=("loop",), score=-0.5)}
-    original = Candidate(flags=("loop", "truncated"), score=-0.125)
-    mend = Mend(kept=kept, text="ja ja ja ja", original=original, tried=tried)
-    return Hypothesis(segment="a.wav/0000", text="Ja." if kept else "ja ja ja ja", flags=(), mend=mend)
+def with_fallback(kept: str) -> Hypothesis:
+    tried = {"split": ScoredCandidate(flags=(), score=-0.25), "penalty": ScoredCandidate(flags=("loop",), score=-0.5)}
+    original = ScoredCandidate(flags=("loop", "truncated"), score=-0.125)
+    record = FallbackRecord(kept=kept, text="ja ja ja ja", original=original, tried=tried)
+    return Hypothesis(segment="a.wav/0000", text="Ja." if kept else "ja ja ja ja", flags=(), fallback=record)
 
 
 @given(TEXT)
@@ -46,19 +46,19 @@ def test_no_line_break_and_no_control_character_gets_through(raw):
 
 
 @pytest.mark.parametrize("kept", ["", "split"])
-def test_a_mended_hypothesis_reads_back_as_written_here_and_in_the_bundle(tmp_path, kept):
-    from submission.bundle.bundle import bundle
+def test_a_hypothesis_with_fallback_reads_back_as_written_here_and_in_the_bundle(tmp_path, kept):
+    from submission.bundle import bundle
 
-    hypotheses = [mended(kept), make_hypothesis("a.wav/0001", "x")]
+    hypotheses = [with_fallback(kept), make_hypothesis("a.wav/0001", "x")]
     write_hypotheses(tmp_path / "h", hypotheses)
     assert read_hypotheses(tmp_path / "h") == hypotheses
     assert list(bundle.read_hypotheses(tmp_path / "h")) == [(h.segment, h.text) for h in hypotheses]
-    assert json.loads((tmp_path / "h").read_text(encoding="utf-8").splitlines()[0])["mended"] == kept
+    assert json.loads((tmp_path / "h").read_text(encoding="utf-8").splitlines()[0])["fallback"] == kept
 
 
-def test_a_mended_hypothesis_shows_the_flags_of_both_texts():
-    assert (mended("split").flags, mended("split").plain_flags) == ((), ("loop", "truncated"))
-    assert make_hypothesis("a", "", ["missed"]).plain_flags == ("blank", "missed")
+def test_a_hypothesis_with_fallback_has_the_flags_of_both_texts():
+    assert (with_fallback("split").flags, with_fallback("split").plain_flags) == ((), ("loop", "truncated"))
+    assert make_hypothesis("a", "", ["empty_on_speech"]).plain_flags == ("blank", "empty_on_speech")
 
 
 def test_line_breaks_become_blanks():
@@ -85,15 +85,15 @@ def test_a_finished_file_reads_back_as_written(tmp_path):
         '{"segment": "a", "text": "", "flags": ["odd"]}',
         '{"segment": "a", "text": "x\\ny", "flags": []}',
         '{"segment": "a", "text": "x", "flags": []',
-        '{"segment": "a", "text": "x", "flags": [], "mended": "split"}',
-        to_line(mended("split")).replace('"mended": "split"', '"mended": "luck"').rstrip(),
-        to_line(mended("split")).replace('"score"', '"figure"').rstrip(),
+        '{"segment": "a", "text": "x", "flags": [], "fallback": "split"}',
+        to_line(with_fallback("split")).replace('"fallback": "split"', '"fallback": "luck"').rstrip(),
+        to_line(with_fallback("split")).replace('"score"', '"figure"').rstrip(),
     ],
 )
 def test_a_line_that_is_no_hypothesis_is_named(tmp_path, line):
     good = to_line(Hypothesis(segment="a", text="b"))
     (tmp_path / "h").write_text(f"{good}{line}\n", encoding="utf-8")
-    with pytest.raises(UserError, match="h line 2: is no hypothesis"):
+    with pytest.raises(UserError, match="h line 2: is not a hypothesis"):
         read_hypotheses(tmp_path / "h")
 
 

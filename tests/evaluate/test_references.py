@@ -18,6 +18,7 @@ from segment.testset import read_given, read_testset
 from submission.errors import UserError
 from submission.store.digests import sha256_file
 from submission.text.segments import Segment, write_segments
+from tests.evaluate.support import XML
 
 
 def write_testset(folder, lines: bytes, recordings=("b.wav", "a.wav")):
@@ -155,16 +156,6 @@ def test_line_by_line_needs_as_many_hypotheses_of_the_same_recordings(tmp_path):
         check_line_by_line(references, ["b.wav"], "here")
     with pytest.raises(UserError, match=r"here line 1: expected a hypothesis for b\.wav, .* got one for a\.wav"):
         check_line_by_line(references, ["a.wav", "b.wav"], "here")
-
-
-XML = """<?xml version="1.0" encoding="UTF-8"?>
-<refset setid="x" srclang="English" trglang="German">
-<doc docid="b" genre="talk"><seg id="1">Hund &amp; Katze</seg>
-<seg id="2"> zwei
-  Zeilen </seg></doc>
-<doc docid="a" genre="talk"><seg id="{third}">R&D</seg></doc>
-</refset>
-"""
 
 
 @pytest.mark.parametrize("third", [1, 3])

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing sticks out on a phone, nothing is fetched, the scheme is followed."""
+"""The page in a real browser: no overflow on a phone, nothing fetched, pictures and colours follow the scheme."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from evaluate.report.make import write_report
+from evaluate.report.build_report import write_report
 from evaluate.report.pages.translation_page import write_page
-from evaluate.report.pictures.colours import DARK, LIGHT
-from tests.evaluate.synthetic import results
-from tests.evaluate.test_report_folder import result
+from evaluate.report.pictures.palettes import DARK, LIGHT
+from tests.evaluate.synthetic import folder_result, image, results
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +42,9 @@ const measured = {
     inner: innerWidth,
     scroll: document.documentElement.scrollWidth,
     wide: wide,
-    fetched: performance.getEntriesByType("resource").map(each => each.name),
+    fetched: performance.getEntriesByType("resource").map(each => each.name).filter(each => !each.startsWith("data:")),
+    shown: [...document.images].map(each => each.currentSrc),
+    loaded: [...document.images].every(each => each.complete && each.naturalWidth > 0),
     background: getComputedStyle(document.body).backgroundColor,
     heading: sticky.querySelector("tbody th[scope=row]").getBoundingClientRect().left
         - sticky.getBoundingClientRect().left,
@@ -94,10 +95,11 @@ def test_on_a_phone_only_boxes_scroll_sideways(browser, page, tmp_path):
     assert measured["scrolls"] > 0 and abs(measured["heading"]) <= 2  # the first column stays
     assert measured["fetched"] == [] and console == ""
     assert measured["background"] == rgb(LIGHT["paper"])
+    assert measured["loaded"] and all(LIGHT["ink"] in image(shown) for shown in measured["shown"])
 
 
 def test_the_page_of_a_folder_fits_a_phone_too(browser, tmp_path):
-    write_page(tmp_path, result())
+    write_page(tmp_path, folder_result())
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     script = MEASURE.replace("#table-1", "#worst")
     (tmp_path / "measured.html").write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
@@ -106,6 +108,7 @@ def test_the_page_of_a_folder_fits_a_phone_too(browser, tmp_path):
     assert measured["scrolls"] > 0 and measured["fetched"] == [] and console == ""
 
 
-def test_a_dark_scheme_makes_a_dark_page(browser, page, tmp_path):
+def test_a_dark_scheme_gives_a_dark_page_with_dark_pictures(browser, page, tmp_path):
     measured, _ = measure(browser, page, tmp_path, "--window-size=1280,900", "--blink-settings=preferredColorScheme=0")
     assert measured["background"] == rgb(DARK["paper"])
+    assert measured["shown"] and all(DARK["ink"] in image(shown) for shown in measured["shown"])

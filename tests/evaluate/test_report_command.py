@@ -16,7 +16,7 @@ from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
 from submission.text.corpus import Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
-from tests.evaluate.test_command import CAMPAIGN, RECIPE, write_data
+from tests.evaluate.support import CAMPAIGN, RECIPE, write_data
 
 SYSTEMS = """
 [[systems]]
@@ -49,7 +49,7 @@ def arguments(checkpoint, tmp_path) -> list[str]:
     """Return the arguments that name a list of two systems that are packed and wait to be measured."""
     (tmp_path / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
     (tmp_path / "some.toml").write_text(RECIPE + SYSTEMS, encoding="utf-8")
-    (tmp_path / "cuts.toml").write_text(RECIPE + METHODS, encoding="utf-8")
+    (tmp_path / "methods.toml").write_text(RECIPE + METHODS, encoding="utf-8")
     segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
     write_data(tmp_path / "data", checkpoint, segments)
     (tmp_path / "data/references/TALKS/en-zh.txt").write_text("x\n" * 3, encoding="utf-8")
@@ -142,7 +142,7 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
         return Comet(model=None, device="cpu", signature="pretended")
 
     monkeypatch.setattr("evaluate.scoring.comet.load", load)
-    monkeypatch.setattr("evaluate.scoring.comet.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
+    monkeypatch.setattr("evaluate.scoring.comet_stage.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
     assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0
     assert "comet: system 2 of 2, two: 2 scored test sets" in capsys.readouterr().err
     assert loaded == [model]
@@ -157,13 +157,13 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
 
 
 def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_references(arguments, tmp_path, capsys):
-    cuts = [f"--segmentation={tmp_path / 'cuts.toml'}", "--only=segmentations"]
-    assert run(make_parser(), ["report", *arguments, *cuts]) == 0
+    methods = [f"--segmentation={tmp_path / 'methods.toml'}", "--only=segmentations"]
+    assert run(make_parser(), ["report", *arguments, *methods]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     fixed, gold = record["segmentations"]
-    assert [cut["testset"] for cut in fixed["cuts"]] == ["TALKS", "ACCENT"]
-    assert [cut["testset"] for cut in gold["cuts"]] == ["TALKS"]  # no references of ACCENT
-    assert gold["cuts"][0]["segments"] == 3
+    assert [cut["testset"] for cut in fixed["segmentation_results"]] == ["TALKS", "ACCENT"]
+    assert [cut["testset"] for cut in gold["segmentation_results"]] == ["TALKS"]  # no references of ACCENT
+    assert gold["segmentation_results"][0]["segments"] == 3
     missing = {(o["pair"], o["testset"]): o["missing"] for o in fixed["outcomes"] if not o["scores"]}
     assert missing == {("en-de", "ACCENT"): "not computed: no references"}
     assert "ACCENT: segments as given" in capsys.readouterr().out

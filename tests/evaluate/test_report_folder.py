@@ -1,4 +1,4 @@
-"""The page of a translated folder: what is drawn, what is listed, and that a stranger's words stay words."""
+"""The page of a translated folder: pictures, tables, and escaping of untrusted text."""
 
 from __future__ import annotations
 
@@ -8,69 +8,12 @@ from typing import Any
 
 import pytest
 
-from evaluate.decoding.hypotheses import Hypothesis
-from evaluate.report.pages.translation_page import MOST_DRAWN, FolderResult, recording_quality, write_page
+from evaluate.report.pages.folder_result import FolderResult, recording_quality
+from evaluate.report.pages.translation_page import write_page
+from evaluate.report.pictures.folder_pictures import MOST_DRAWN
 from evaluate.scoring.metrics import corpus_scores
-from evaluate.scoring.score import Line, Score
 from submission.store.digests import describe_files
-from submission.text.segments import SAMPLE_RATE, Segment
-
-WORDS = ["die", "Katze", "schläft", "auf", "dem", "alten", "Dach", "und", "träumt", "von", "Fischen"]
-
-
-def result(recordings: int = 30, lines_each: int = 4, *, references: bool = True) -> FolderResult:
-    """Return a folder of so many recordings, its later ones translated worse, some lines flagged or blank."""
-    names = [f"a_recording_whose_name_is_long_and_<b>bold</b>_{n:03d}.wav" for n in range(recordings)]
-    segments, hypotheses, lines = [], [], []
-    for n, name in enumerate(names):
-        for m in range(lines_each):
-            segments.append(Segment(recording=name, start=m * 3 * SAMPLE_RATE, end=(m * 3 + 2) * SAMPLE_RATE))
-            right = " ".join(WORDS[m : m + 6])
-            said = " ".join(WORDS[m : max(m + 1, m + 6 - n // 6)]) if n % 7 else ""
-            flags = ("blank",) if not said else ("loop",) if n % 5 == 4 else ()
-            hypotheses.append(Hypothesis(segment=f"{name}/{m:04d}", text=said, flags=flags))
-            lines.append(Line(recording=name, source=None, hypothesis=said, reference=right))
-    figures = corpus_scores([line.hypothesis for line in lines], [line.reference for line in lines], "de")
-    scores = tuple(
-        Score(
-            testset="",
-            pair="en-de",
-            metric=figure.metric,
-            value=figure.value,
-            low=figure.low,
-            high=figure.high,
-            signature=figure.signature,
-            segments=len(segments),
-            references=len(lines),
-            resegmented=False,
-            data_sha256="d" * 64,
-            hypotheses_sha256="e" * 64,
-        )
-        for figure in figures
-    )
-    report = {
-        "pair": "en-de",
-        "recordings": recordings,
-        "recordings_without_segments": [],
-        "references_not_asked_for": ["elsewhere.wav"],
-        "segments": len(segments),
-        "segment_seconds": 2.0 * len(segments),
-        "versions": {"torch": "2"},
-        "run": {
-            "model_sha256": "a" * 64,
-            "prompt": "<script>alert(1)</script>",
-            "segments": {"method": "fixed"},
-            "recordings": [{"name": name, "sha256": "c" * 64} for name in names],
-        },
-    }
-    return FolderResult(
-        report=report,
-        segments=tuple(segments),
-        hypotheses=tuple(hypotheses),
-        scores=scores if references else (),
-        lines=tuple(lines) if references else (),
-        language="de",
-    )
+from tests.evaluate.synthetic import WORDS, folder_result
 
 
 def written(tmp_path: Path, folder: FolderResult) -> str:
@@ -78,18 +21,18 @@ def written(tmp_path: Path, folder: FolderResult) -> str:
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_strangers_words_stay_words(tmp_path):
-    page = written(tmp_path, result())
+def test_untrusted_text_is_escaped(tmp_path):
+    page = written(tmp_path, folder_result())
     assert "<b>" not in page and "<script" not in page and "&lt;script&gt;" in page
     assert "<b>" not in (tmp_path / "lines.svg").read_text(encoding="utf-8")
 
 
 def test_references_of_recordings_that_are_not_there_are_said_not_to_count(tmp_path):
-    assert "With references, but not here, so not scored: elsewhere.wav." in written(tmp_path, result())
+    assert "With references but not in the folder, so not scored: elsewhere.wav." in written(tmp_path, folder_result())
 
 
 def test_a_name_in_another_script_is_drawn_without_a_word(tmp_path, recwarn):
-    written(tmp_path, replace(result(recordings=2), **renamed(result(recordings=2), "名前.wav")))
+    written(tmp_path, replace(folder_result(recordings=2), **renamed(folder_result(recordings=2), "名前.wav")))
     assert [str(one.message) for one in recwarn if "Glyph" in str(one.message)] == []
     assert "名前.wav" in (tmp_path / "lines.svg").read_text(encoding="utf-8")
 
@@ -107,7 +50,7 @@ def renamed(folder: FolderResult, name: str) -> dict[str, Any]:
 
 
 def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):
-    folder = result()
+    folder = folder_result()
     page = written(tmp_path, folder)
     blank = sum(not hypothesis.text for hypothesis in folder.hypotheses)
     flagged = sum(bool(hypothesis.text and hypothesis.flags) for hypothesis in folder.hypotheses)
@@ -115,18 +58,18 @@ def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):
     assert blank and flagged
     assert f"Segments: 120 ({plain} translated, {flagged} flagged, {blank} blank); recordings: 30." in page
     assert f"The first {MOST_DRAWN} recordings are drawn." in page and f"The {MOST_DRAWN} lowest are drawn." in page
-    assert f"Lines that look wrong by themselves: {blank + flagged}." in page
+    assert f"Flagged lines: {blank + flagged}." in page
     assert f"{blank + flagged - 20} more are in hypotheses.jsonl." in page
 
 
 def test_the_lines_that_are_furthest_from_their_references_stand_first(tmp_path):
-    page = written(tmp_path, result())
+    page = written(tmp_path, folder_result())
     table = page[page.index('id="worst"') : page.index('id="flagged"')]
     assert table.count("(blank)") == 10 and WORDS[0] in table
 
 
 def test_each_recording_has_the_chrf_of_its_own_lines():
-    folder = result(recordings=3)
+    folder = folder_result(recordings=3)
     quality = recording_quality(folder)
     first = [line for line in folder.lines if line.recording == folder.recordings[1]]
     (chrf,) = [
@@ -139,19 +82,19 @@ def test_each_recording_has_the_chrf_of_its_own_lines():
 
 
 def test_without_references_there_is_nothing_about_quality(tmp_path):
-    page = written(tmp_path, result(references=False))
-    assert "chrF" not in page and 'id="scores"' not in page and "Furthest" not in page
+    page = written(tmp_path, folder_result(references=False))
+    assert "chrF" not in page and 'id="scores"' not in page and "Lowest chrF" not in page
     assert not (tmp_path / "quality.svg").exists()
 
 
 @pytest.mark.parametrize("recordings", [1, 2])
 def test_a_recording_alone_is_compared_with_none(tmp_path, recordings):
-    written(tmp_path, result(recordings=recordings))
+    written(tmp_path, folder_result(recordings=recordings))
     assert (tmp_path / "quality.svg").exists() == (recordings > 1)
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_page(tmp_path / name, result(recordings=5))
+        write_page(tmp_path / name, folder_result(recordings=5))
     assert describe_files(tmp_path / "one") == describe_files(tmp_path / "two")

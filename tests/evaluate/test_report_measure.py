@@ -7,11 +7,13 @@ import argparse
 import pytest
 
 from evaluate.report.measure import by_family, calibration, changed_layers, outcome_of
+from evaluate.scoring.score import TestSetScores, TestSetSummary
 from submission.cli import add_system_arguments, open_system
 from submission.model.families import tensors
 from submission.model.forecast import Forecast
 from submission.system.plan import expected_model
 from submission.system.system import System
+from tests.evaluate.synthetic import metric_score
 
 
 @pytest.fixture
@@ -53,8 +55,18 @@ def test_a_calibration_set_is_named_as_in_the_paper(primary):
     ],
 )
 def test_a_score_json_says_why_a_figure_is_missing(note, comet, missing):
-    about = {"segments": 2, "flags": {"blank": 1}, "note": note, "comet": comet}
-    bleu = {"metric": "BLEU", "value": 1.5, "low": 1.0, "high": 2.0, "signature": "s", "references": 2, "pair": "en-de"}
-    outcome = outcome_of({"scores": [bleu], "testset": about}, "en-de", "ACL", {})
+    summary = TestSetSummary(
+        testset="ACL",
+        pair="en-de",
+        segments=2,
+        flags={"blank": 1},
+        flags_without_fallbacks={"blank": 1},
+        fallbacks={},
+        references=2,
+        note=note,
+        comet=comet,
+    )
+    bleu = metric_score("BLEU", value=1.5, low=1.0, high=2.0)
+    outcome = outcome_of(TestSetScores(scores=[bleu], summary=summary, lines=[]), None, {})
     assert outcome.missing == missing and outcome.blank == 1
     assert (outcome.scores["BLEU"].low, outcome.scores["BLEU"].high) == (1.0, 2.0)

@@ -1,4 +1,4 @@
-"""The page and its pictures: well-formed, escaped, self-contained, and the same every time."""
+"""The page and its pictures: well-formed, escaped, self-contained, and reproducible."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from jinja2 import UndefinedError
 
-from evaluate.report.make import tables_of, write_report
-from evaluate.report.pictures.bars import bars_of
+from evaluate.report.build_report import tables_of, write_report
+from evaluate.report.pages.page_template import render_page
+from evaluate.report.pictures.bar_charts import bars_of
+from evaluate.report.pictures.palettes import DARK, LIGHT
 from evaluate.report.pictures.quality_size import points_of, quality_metric
 from submission.store.digests import tree_digest
-from tests.evaluate.synthetic import LIMIT, NASTY, results, system
+from tests.evaluate.synthetic import LIMIT, NASTY, SVG, image, results, system
 
-VOID = {"meta", "br", "link", "img", "input", "hr"}
+VOID = {"meta", "br", "link", "img", "input", "hr", "source"}
 
 
 class Reader(HTMLParser):
-    """Takes a page apart; fails where tags do not close in order."""
+    """Collects tags and texts of a page; fails where tags do not close in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,12 +68,14 @@ def page(text) -> Reader:
 
 
 def test_the_page_needs_no_network_and_runs_nothing(text, page):
-    assert not re.search(r"https?://|//[a-z]|@import|url\((?!#)|<script|javascript:", text)
+    outside_images = re.sub(r'data:image/svg\+xml;base64,[^"]*', "", text)
+    assert not re.search(r"https?://|//[a-z]|@import|url\((?!#)|<script|javascript:", outside_images)
     for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "img", "iframe", "object", "embed")
+        assert tag not in ("script", "link", "iframe", "object", "embed")
         for name, value in attributes.items():
             assert not name.startswith("on")
-            assert name not in ("src", "srcset", "data", "action")
+            assert name not in ("data", "action")
+            assert name not in ("src", "srcset") or value.startswith(SVG)
             assert name != "href" or value.startswith("#")
 
 
@@ -81,7 +86,7 @@ def test_ids_are_unique_and_every_link_within_the_page_leads_somewhere(text, pag
     assert links | set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
 
 
-def test_a_stranger_s_words_are_shown_as_they_are(text, page):
+def test_untrusted_text_is_escaped(text, page):
     assert NASTY in page.texts and "<script" not in text
 
 
@@ -92,9 +97,22 @@ def test_tables_say_what_their_headings_head(page):
     assert tables == len(tables_of(results())) + 3
 
 
-def test_every_picture_says_what_it_shows(page):
-    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
-    assert len(labels) == 4 and all("." in label for label in labels)
+def test_every_picture_has_a_description(page):
+    descriptions = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert len(descriptions) == 4 and all("." in description for description in descriptions)
+
+
+def test_every_picture_is_there_for_a_light_and_a_dark_page(page, folder):
+    light = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    dark = [attributes["srcset"] for tag, attributes in page.tags if tag == "source"]
+    assert len(light) == len(dark) == 4
+    assert all(a["media"] == "(prefers-color-scheme: dark)" for tag, a in page.tags if tag == "source")
+    files = {path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
+    assert set(map(image, light)) == files
+    for one, other in zip(map(image, light), map(image, dark), strict=True):
+        ElementTree.fromstring(other)
+        assert LIGHT["ink"] in one and DARK["ink"] in other
+        assert not any(colour in other for name, colour in LIGHT.items() if colour != DARK[name])
 
 
 def test_the_miniature_is_called_one_and_the_campaign_is_not(text, tmp_path):
@@ -106,8 +124,13 @@ def test_the_miniature_is_called_one_and_the_campaign_is_not(text, tmp_path):
 def test_colours_follow_the_scheme(text):
     style, body = text.split("</style>")
     assert "prefers-color-scheme: dark" in style
-    assert set(re.findall(r"var\(--(\w+)\)", body)) <= set(re.findall(r"--(\w+):", style)) | {"width"}
-    assert not re.search(r"#[0-9a-fA-F]{6}\b", re.sub(r'(id|href)="[^"]*"|url\([^)]*\)|<code>.*?</code>', "", body))
+    assert set(re.findall(r"var\(--(\w+)\)", style)) <= set(re.findall(r"--(\w+):", style)) | {"width"}
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", re.sub(r'(id|href)="[^"]*"|<code>.*?</code>', "", body))
+
+
+def test_a_template_with_an_undefined_variable_is_refused():
+    with pytest.raises(UndefinedError):
+        render_page("report.html.jinja", title="x", facts=[], pictures=[], tables=[])
 
 
 def test_pictures_are_files_too(folder):

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from evaluate.report.blind_tables import segmentation_table, uploads_table
-from evaluate.report.make import tables_of
+from evaluate.report.blind_set_tables import segmentation_table, uploads_table
+from evaluate.report.build_report import tables_of
+from evaluate.report.exports import figures_csv, markdown, results_json
+from evaluate.report.open_set_tables import calibration_table, layers_table, systems_table
 from evaluate.report.paper import Paper
 from evaluate.report.results import loss_score, overlap
 from evaluate.report.table import Table
-from evaluate.report.tables import calibration_table, layers_table, systems_table
-from evaluate.report.terminal import table_text
-from evaluate.report.text import figures_csv, markdown, results_json
+from evaluate.report.terminal_summary import table_text
 from submission.system.recipe_files import read_recipes
 from tests.evaluate.synthetic import NASTY, outcome, results, score, system, upload
 
@@ -45,8 +45,8 @@ def test_systems_within_the_limit_stand_apart_and_the_best_among_them_is_marked(
     assert best(table, 0, "en-de BLEU") == ["sensitive", "random3"] and best(table, 1, "en-de BLEU") == ["bf16"]
     assert best(table, 0, "en-de loss") == ["sensitive", "random3"]
     assert shown(table)["g512"]["size on disk GiB"] == "4.000"
-    assert "8 of 11 systems weigh at most 4 GiB." in table.reading
-    assert "into German: sensitive, 23.0 BLEU, with 5 others whose intervals overlap" in table.reading
+    assert "8 of 11 systems have at most 4 GiB." in table.caption
+    assert "into German: sensitive, 23.0 BLEU, with 5 others whose intervals overlap" in table.caption
 
 
 def test_random_choices_of_layers_are_one_row_with_their_range():
@@ -54,32 +54,32 @@ def test_random_choices_of_layers_are_one_row_with_their_range():
     assert [row.head for row in table.groups[0].rows] == ["sensitivity", "first", "random, mean of 3"]
     cell = table.groups[0].rows[2].cells[0]
     assert (cell.value, cell.low, cell.high) == (22.0, 21.0, 23.0)
-    assert "Lowest loss en-de: sensitivity" in table.reading
+    assert "Lowest loss en-de: sensitivity" in table.caption
 
 
 def test_calibration_sets_stand_beside_the_system_without_any():
     table = calibration_table(results())
     assert [row.head for row in table.groups[0].rows] == ["none", "source only (en-de)", "en-de pairs"]
     assert [row.cells[0].shown for row in table.groups[0].rows] == ["–", "all", "32"]
-    assert "en-de: 21.5 to 22.5 BLEU over 2 sets, 23.0 without AWQ; 2 of 2 intervals overlap" in table.reading
+    assert "en-de: 21.5 to 22.5 BLEU over 2 sets, 23.0 without AWQ; 2 of 2 intervals overlap" in table.caption
 
 
 def test_blind_sets_compare_what_is_uploaded():
     table = uploads_table(results())
     assert [group.title for group in table.groups] == ["en-de, BLEU", "en-de, chrF", "en-zh, BLEU", "en-zh, chrF"]
     assert [cell.shown for cell in table.groups[2].rows[0].cells] == ["30.0", "–"]
-    assert table.reading == (
-        "primary is ahead of contrastive in BLEU on 3 of 3 test sets and pairs. A paired bootstrap tells them apart "
-        "(p < 0.05) on 1: en-de/ACL (-2.0 for contrastive, p 0.030)."
+    assert table.caption == (
+        "primary is ahead of contrastive in BLEU on 3 of 3 test sets and pairs. By a paired bootstrap they "
+        "differ significantly (p < 0.05) on 1: en-de/ACL (-2.0 for contrastive, p 0.030)."
     )
 
 
 def test_segmentation_counts_dropped_speech_and_shows_given_segments_once():
     table = segmentation_table(results())
-    assert [group.title.partition(":")[0] for group in table.groups] == ["ACL", "ACCENT", "together"]
+    assert [group.title.partition(":")[0] for group in table.groups] == ["ACL", "ACCENT", "total"]
     assert [row.head for row in table.groups[1].rows] == ["given"]
     assert [row.cells[3].shown for row in table.groups[0].rows] == ["10.0", "0.0"]
-    assert "shas drops 10.0% of the speech, 20.0 BLEU; shas+vad drops 0.0% of the speech, 21.0 BLEU" in table.reading
+    assert "shas drops 10.0% of the speech, 20.0 BLEU; shas+vad drops 0.0% of the speech, 21.0 BLEU" in table.caption
 
 
 def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of_them():
@@ -89,9 +89,9 @@ def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of
 
 
 def test_gold_segments_that_are_not_there_are_told():
-    gold = replace(results().segmentations[0], name="gold", cuts=(), outcomes=())
+    gold = replace(results().segmentations[0], name="gold", segmentation_results=(), outcomes=())
     table = segmentation_table(results(segmentations=(results().segmentations[0], gold)))
-    assert set(shown(table)["gold"].values()) == {"not computed"} and "gold" not in table.reading
+    assert set(shown(table)["gold"].values()) == {"not computed"} and "gold" not in table.caption
 
 
 def test_a_test_set_without_references_is_not_computed_and_says_why():
@@ -100,7 +100,7 @@ def test_a_test_set_without_references_is_not_computed_and_says_why():
     table = uploads_table(results(uploads=(bare, bare), paired=()))
     cell = table.groups[0].rows[0].cells[0]
     assert (cell.shown, cell.missing) == ("not computed", "not computed: no references")
-    assert table.reading == "No blind set has references, so nothing is scored."
+    assert table.caption == "No blind set has references, so nothing is scored."
 
 
 @pytest.mark.parametrize("campaign", ["miniature", "iwslt26"])
@@ -128,7 +128,7 @@ def test_no_cell_is_blank():
             for group in table.groups:
                 assert all(cell.shown for row in group.rows for cell in row.cells)
                 assert all(len(row.cells) == len(table.columns) for row in group.rows)
-            assert table.reading and table.command
+            assert table.caption and table.command
 
 
 def test_a_list_that_chooses_no_layers_and_calibrates_nothing_has_one_table():

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from evaluate.recordings.recording_folder import Cut
-from evaluate.recordings.rerun import SEGMENTER, Bundle, choose
+from evaluate.recordings.recording_folder import ByMethod
+from evaluate.recordings.rerun import SEGMENTER, VerifiedBundle, choose_inputs
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from submission.cli import run
 from submission.errors import UserError
@@ -69,17 +69,17 @@ def command(arguments: list[str], capsys) -> tuple[int, str, str]:
 
 def test_without_a_network_a_bundle_gives_the_lines_that_it_ships_and_hears_and_cuts_anew(bundled, tmp_path):
     out, common = tmp_path / "out", [*bundled.arguments(), "--audio", str(bundled.audio / "talks")]
-    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--segment-anew"]]
+    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--resegment"]]
     code = (
         "import json, sys; from evaluate.__main__ import make_parser; from submission.cli import run\n"
         "sys.exit(max(run(make_parser(), arguments) for arguments in json.loads(sys.argv[1])))"
     )
     done, reached = guarded(tmp_path, "-c", code, json.dumps(runs))
     assert (done.returncode, reached) == (0, ""), done.stderr
-    assert "segments: 10, 50.0 s, by the method fixed\nspeech, as a voice-activity detector hears it" in done.stdout
+    assert "segments: 10, 50.0 s, by the method fixed\nspeech found by the voice-activity detector" in done.stdout
     assert "segments: 15, " in done.stdout and "the bundle's of TALKS" in done.stdout
     assert "compared with the shipped en-de/TALKS: identical 15/15 lines (100.0%), chrF 100.00" in done.stdout
-    assert "libraries: others than the bundle was built with: numpy 1.0 -> " in done.stdout
+    assert "libraries: versions differ from the bundle: numpy 1.0 -> " in done.stdout
     assert (out / "en-de.txt").read_bytes() == (bundled.folder / "en-de" / "TALKS.txt").read_bytes()
     assert len(set((out / "en-de.txt").read_text(encoding="utf-8").splitlines())) > 5  # no accident
     assert (out / "segments.yaml").read_bytes() == (bundled.folder / "segments" / "TALKS.yaml").read_bytes()
@@ -129,7 +129,7 @@ def test_other_recordings_are_cut_by_the_recipes_method_and_compared_with_nothin
     status, said, _ = command(arguments, capsys)
     assert status == 0
     assert "segments: 3, 12.0 s, by the method fixed" in said
-    assert "compared: with nothing" in said
+    assert "not compared" in said
     assert len((tmp_path / "out" / "en-zh.txt").read_text(encoding="utf-8").splitlines()) == 3
     assert json.loads((tmp_path / "out" / "rerun.json").read_text(encoding="utf-8"))["comparison"] is None
 
@@ -147,7 +147,7 @@ def test_given_segments_that_differ_are_compared_recording_by_recording(bundled,
 
 def test_segmented_anew_the_recipe_cuts_what_the_bundle_holds_segments_of(bundled, tmp_path, capsys):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(tmp_path / "out")]
-    status, said, _ = command([*arguments, "--segment-anew"], capsys)
+    status, said, _ = command([*arguments, "--resegment"], capsys)
     assert status == 0
     assert "segments: 10, 50.0 s, by the method fixed" in said
     assert "identical 0/2 recordings" in said
@@ -161,14 +161,14 @@ def test_several_test_sets_in_one_folder_are_asked_about_and_one_is_taken(bundle
     status, said, _ = command([*arguments, "--testset", "ACCENT"], capsys)
     assert status == 0
     assert "the shipped en-de/ACCENT: identical 2/2 lines" in said
-    assert "not asked for: 2 recordings are not translated: a.wav, b.wav" in said
+    assert "not listed in FILE_ORDER: 2 recordings are not translated: a.wav, b.wav" in said
 
 
 def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bundled, tmp_path, capsys):
     arguments = [*bundled.arguments("en-zh"), "--audio", str(bundled.audio / "accent"), "--out", str(tmp_path / "out")]
     status, said, _ = command(arguments, capsys)
     assert status == 0
-    assert "the bundle's of ACCENT" in said and "compared: with nothing" in said
+    assert "the bundle's of ACCENT" in said and "not compared" in said
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bund
         (["--testset", "TALK"], "--testset TALK: the bundle has no such test set; did you mean 'TALKS'?"),
         (["--testset", "ACCENT"], "1 of its recordings are not in the folder (first: speaker.flac)"),
         (["--segments", "nowhere.yaml"], "nowhere.yaml: no such file"),
-        (["--segments", "x.yaml", "--segment-anew"], "--segment-anew: contradicts --segments"),
+        (["--segments", "x.yaml", "--resegment"], "--resegment: contradicts --segments"),
         (["--audio", "nowhere"], "nowhere: no such folder"),
         (["--campaign", "iwslt27"], "campaign 'iwslt27': unknown name"),
     ],
@@ -204,7 +204,7 @@ def test_another_recording_under_a_known_name_is_told_apart_by_its_length(bundle
     arguments = [*bundled.arguments(), "--audio", str(audio), "--out", str(tmp_path / "out")]
     status, _, error = command(arguments, capsys)
     assert status == 2
-    assert "a.wav: has 16,000 samples at 16 kHz, and the segments of TALKS reach to " in error
+    assert "a.wav: has 16,000 samples at 16 kHz, and the segments of TALKS end at " in error
 
 
 def test_a_recordings_name_may_be_in_another_unicode_form_than_the_segments(bundled, tmp_path):
@@ -216,17 +216,17 @@ def test_a_recordings_name_may_be_in_another_unicode_form_than_the_segments(bund
             audio = tmp_path / f"{name}-{file}".encode("unicode_escape").decode().replace("\\", "")
             audio.mkdir()
             soundfile.write(audio / file, np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
-            choice = choose(replace(bundle, segments={"TALKS": segments}), audio, None, None, False)
-            assert [(r.name, r.path.name) for r in choice.folder.recordings] == [(name, file)]
-            assert choice.segmenting(choice.folder, ProbabilityCache(folder=audio))[0] == list(segments)
+            inputs = choose_inputs(replace(bundle, segments={"TALKS": segments}), audio, None, None, False)
+            assert [(r.name, r.path.name) for r in inputs.folder.recordings] == [(name, file)]
+            assert inputs.segment_source(inputs.folder, ProbabilityCache(folder=audio))[0] == list(segments)
 
 
-def of_method(folder: Path, bundled, method: str) -> Bundle:
+def of_method(folder: Path, bundled, method: str) -> VerifiedBundle:
     """Return a bundle, unverified, whose recipe segments by a method."""
     recipe = folder.parent / f"{folder.name}.toml"
     recipe.write_text(f'extends = "{bundled.recipe}"\n[segment]\nmethod = "{method}"\n', encoding="utf-8")
     campaign = read_campaign(bundled.campaign)
-    return Bundle(
+    return VerifiedBundle(
         folder=folder,
         campaign=campaign,
         recipe=read_recipe(str(recipe), campaign.name),
@@ -239,12 +239,14 @@ def test_a_method_that_classifies_takes_the_bundles_classifier_and_asks_for_segm
     from segment.classifier.model import build, save_classifier
 
     bundle = of_method(Path(shutil.copytree(bundled.folder, tmp_path / "bundle")), bundled, "shas")
-    with pytest.raises(UserError, match=r"segments by shas, and it holds no classifier \(segmenter/\); give the segm"):
-        choose(bundle, bundled.audio / "talks", None, None, True)
+    with pytest.raises(
+        UserError, match=r"segments with shas, and it holds no classifier \(segmenter/\); name the segm"
+    ):
+        choose_inputs(bundle, bundled.audio / "talks", None, None, True)
     save_classifier(build("tiny", 0), bundle.folder / SEGMENTER)
-    choice = choose(bundle, bundled.audio / "talks", None, None, True)
-    assert isinstance(choice.segmenting, Cut)
-    assert choice.segmenting.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
-    segments, report = choice.segmenting(choice.folder, ProbabilityCache(folder=tmp_path / "heard"))
+    inputs = choose_inputs(bundle, bundled.audio / "talks", None, None, True)
+    assert isinstance(inputs.segment_source, ByMethod)
+    assert inputs.segment_source.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
+    segments, report = inputs.segment_source(inputs.folder, ProbabilityCache(folder=tmp_path / "heard"))
     assert report["method"] == "shas"
     assert all(isinstance(segment, Segment) for segment in segments)

@@ -65,7 +65,7 @@ def test_every_command_works(bundled, names, capsys):
         assert run(make_parser(), words) == 0, (command, capsys.readouterr().err)
     said = capsys.readouterr().out
     assert said.count("identical 15/15 lines") == 4  # both pairs, under a launcher, with references
-    assert said.count("15 reference lines, line by line") == 3 and "p: how often chance" in said
+    assert said.count("15 reference lines, line by line") == 3 and "p: two-sided p-value" in said
     assert re.search(r"\nen-de/TALKS +15/15 lines \(100\.0%\)", said)
 
 
@@ -78,8 +78,8 @@ def test_the_session_passes_everything_on():
     assert "session.run(PYTHON, '-m', 'evaluate', 'rerun', *session.posargs, external=True)" in ast.unparse(session)
 
 
-def test_what_lies_in_the_output_folder_is_what_the_page_says(bundled, tmp_path, capsys):
-    block = TEXT.split("## What lies in the output folder")[1].split("##")[0]
+def test_the_output_folder_holds_what_the_document_lists(bundled, tmp_path, capsys):
+    block = TEXT.split("## The output folder")[1].split("##")[0]
     listed = re.findall(r"^    (\S+)  ", block, re.MULTILINE)
     words = [*bundled.arguments(), "--audio", str(bundled.audio / "accent"), "--out", str(tmp_path / "out")]
     assert run(make_parser(), words) == 0

@@ -12,7 +12,8 @@ import pytest
 from evaluate.decoding.hypotheses import make_hypothesis, write_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References
-from evaluate.scoring.score import Decoded, gather, score_testset, write_cell
+from evaluate.scoring.score import DecodedTestSet, gather, score_testset
+from evaluate.scoring.score_files import read_testset_scores, write_testset_scores
 from evaluate.scoring.score_table import table
 from submission.errors import UserError
 from submission.store.digests import sha256_file
@@ -116,7 +117,7 @@ def decoded(folder, hypotheses, references, given, language="de"):
             sha256=sha256_file(path),
             numbers=tuple(range(len(references))),
         )
-    return Decoded(
+    return DecodedTestSet(
         testset="ACL",
         pair=f"en-{language}",
         language=language,
@@ -179,8 +180,9 @@ def gathered(folder, *results):
     cells = []
     for number, result in enumerate(results):
         (folder / str(number)).mkdir()
-        write_cell(folder / str(number), result)
-        cells.append(json.loads((folder / str(number) / "score.json").read_text(encoding="utf-8")))
+        write_testset_scores(folder / str(number), result)
+        cells.append(read_testset_scores(folder / str(number)))
+        assert cells[-1] == result
     return gather(cells)
 
 

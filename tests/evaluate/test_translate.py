@@ -72,7 +72,7 @@ def test_given_segments_of_any_dialect_become_one_line_each_in_the_order_of_the_
     assert (lines[0], lines[3:]) == ("", [""])  # too short to be heard: a blank line
     assert any(lines)
     assert lines[:3] == [hypothesis.text for hypothesis in read_hypotheses(out / "hypotheses.jsonl")]
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((out / "translation_report.json").read_text(encoding="utf-8"))
     assert report["flags"]["too_short"] == 1
     assert [recording["name"] for recording in report["run"]["recordings"]] == ["a.wav", "b.wav"]
 
@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_and_leaves_the_bytes_of_an_undisturbed_one(bundled
     assert describe_files(torn) == describe_files(whole)
     status, said, _ = command(arguments(bundled, audio, torn), capsys)
     assert status == 0
-    assert "decoded: by an earlier run, all of it" in said
+    assert "decoded: everything by an earlier run" in said
     assert describe_files(torn) == describe_files(whole)
 
 
@@ -186,7 +186,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(bundled, audio, tmp_pa
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     status, _, error = command(arguments(bundled, audio / "a", tmp_path), capsys)
     assert status == 2
-    assert "files of something else (" in error
+    assert "files that are not of a run (first: " in error
     assert not (tmp_path / "run.json").exists()
 
 
@@ -197,7 +197,7 @@ def test_two_processes_never_write_into_one_folder(bundled, audio, tmp_path, cap
         fcntl.flock(held, fcntl.LOCK_EX)
         status, _, error = command(arguments(bundled, audio, out), capsys)
     assert status == 2
-    assert "another process is at work there" in error
+    assert "another process uses it" in error
 
 
 def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -207,14 +207,14 @@ def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_launched_processes_leave_what_one_leaves_whether_they_begin_or_go_on(bundled, audio, tmp_path, capsys):
-    alone, begun, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
+    alone, started, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
     assert command(arguments(bundled, audio, alone), capsys)[0] == 0
     shutil.copytree(alone, resumed)
     lines = (alone / "hypotheses.jsonl").read_bytes().splitlines(keepends=True)
-    for name in ("hypotheses.jsonl", "en-de.txt", "report.json"):
+    for name in ("hypotheses.jsonl", "en-de.txt", "translation_report.json"):
         (resumed / name).unlink()
     (resumed / "hypotheses.jsonl.1").write_bytes(b"".join(lines[:2]) + lines[2][:5])  # the first process had none yet
-    for out in (begun, resumed):
+    for out in (started, resumed):
         done = torchrun(arguments(bundled, audio, out))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written: ") == 1
@@ -242,7 +242,7 @@ def test_a_strangers_folder_is_never_taken_for_what_a_run_left(bundled, audio, t
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("years of work", encoding="utf-8")
         status, _, error = command(arguments(bundled, audio, out), capsys)
-        assert status == 2 and "files of something else" in error
+        assert status == 2 and "files that are not of a run" in error
         assert (out / name).read_text(encoding="utf-8") == "years of work"
 
 
@@ -263,13 +263,16 @@ def test_launched_processes_leave_the_folder_of_another_run_alone(bundled, audio
         (["--method", "shas"], "method shas: has no classifier (config.json, model.safetensors); name one with"),
         (["--method", "shas", "--classifier", "nowhere"], "nowhere: has no classifier"),
         (["--method", "vad", "--segments", "x.yaml"], "--method: contradicts --segments"),
-        (["--campaign", "iwslt26", "--recipe", "primary"], "hears 8 s at once, the model of campaign iwslt26 30 s"),
-        (["--model", "BUNDLE"], "is a bundle, and its model lies in it"),
+        (
+            ["--campaign", "iwslt26", "--recipe", "primary"],
+            "has a window of 8 s, the model of campaign iwslt26",
+        ),
+        (["--model", "BUNDLE"], "is a bundle, expected a model"),
         (["--model", "nowhere"], "nowhere: no such folder"),
         (["--pair", "de-en"], "--pair de-en: campaign probe has no such pair"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_heard(bundled, audio, tmp_path, capsys, options, message):
+def test_errors_are_reported_before_any_audio_is_read(bundled, audio, tmp_path, capsys, options, message):
     (audio / "one.yaml").write_text(YAML, encoding="utf-8")
     options = [option.replace("BUNDLE", str(bundled.folder)) for option in options]
     status, _, error = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
@@ -315,7 +318,7 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     status, told, _ = command([*arguments(bundled, audio, out), *options], capsys)
     assert status == 0
     assert "3 reference lines, line by line" in told and "report.html beside it" in told
-    scores = {score["metric"]: score for score in json.loads((out / "report.json").read_text())["scores"]}
+    scores = {score["metric"]: score for score in json.loads((out / "translation_report.json").read_text())["scores"]}
     expected = {figure.metric: round(figure.value, 4) for figure in corpus_scores(said, lines, "de")}
     assert {metric: score["value"] for metric, score in scores.items()} == expected
     compared = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -330,7 +333,7 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     assert command([*arguments(bundled, audio, plain), *options], capsys)[0] == 0
     assert describe_files(plain) == describe_files(out)
     assert command(arguments(bundled, audio, out), capsys)[0] == 0
-    assert json.loads((out / "report.json").read_text())["scores"] == []
+    assert json.loads((out / "translation_report.json").read_text())["scores"] == []
     assert command(arguments(bundled, audio, tmp_path / "fresh"), capsys)[0] == 0
     assert describe_files(out) == describe_files(tmp_path / "fresh")
 
@@ -345,7 +348,7 @@ def test_a_silent_folder_is_scored_and_references_of_what_is_not_there_are_left_
     out, options = tmp_path / "out", ["--method", "vad", "--references", str(tmp_path / "references")]
     status, told, _ = command([*arguments(bundled, tmp_path / "audio", out), *options], capsys)
     assert status == 0 and "decoded: nothing, there are no segments" in told
-    assert "not here: 1 recordings with references are not scored: gone" in told
+    assert "missing: 1 recordings with references are not in the folder: gone" in told
     assert "BLEU: 0.00 (0.00 to 0.00), 1 reference lines" in told
     lines = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["recording"], line["hypothesis"]) for line in lines] == [("quiet.wav", "")]
@@ -355,7 +358,7 @@ def test_segments_of_ones_own_are_cut_anew_along_the_references(bundled, audio, 
     references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
     options = ["--method", "fixed", "--references", str(references)]
     status, told, _ = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
-    assert status == 0 and "3 reference lines, cut anew along them" in told
+    assert status == 0 and "3 reference lines, resegmented along them" in told
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_the_bundle_gives_its_own_lines_again(undisturbed, tmp_path):
     bundle = place / "dist" / "miniature-quick"
     (audio,) = place.glob("store/objects/*/testsets/TVSERIES")
     again = ["--bundle", str(bundle), "--audio", str(audio), "--pair", "en-zh", "--out", str(tmp_path / "out")]
-    again += ["--segment-anew"]  # by SHAS, with the classifier that the bundle holds
+    again += ["--resegment"]  # by SHAS, with the classifier that the bundle holds
     done = subprocess.run(
         [sys.executable, "-m", "evaluate", "rerun", *again], cwd=ROOT, capture_output=True, text=True, check=False
     )

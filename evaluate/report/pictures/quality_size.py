@@ -1,7 +1,8 @@
-"""The picture that the track is ranked by: quality against size on disk, with the Pareto front."""
+"""Draw quality against size on disk, by which the track ranks, with the Pareto front."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from evaluate.report.open_set_tables import size_unit
 from evaluate.report.pareto import pareto_front
-from evaluate.report.pictures.colours import LIGHT
-from evaluate.report.pictures.labels import Label, place_labels
-from evaluate.report.pictures.svg import Picture, save
-from evaluate.report.results import Measured, Results, Score
-from evaluate.report.tables import size_unit
+from evaluate.report.pictures.label_placement import Label, place_labels
+from evaluate.report.pictures.palettes import Palette
+from evaluate.report.pictures.render import ReportPicture, render_picture
+from evaluate.report.results import ReportedScore, Results, SystemResult
 
 NAMED = ("bf16", "8bit", "4bit", "3bit", "emb2", "g128", "als")
-"""Systems whose names are written though they are not on the front."""
+"""Systems whose names are shown although they are not on the front."""
 KINDS = (
     ("codecs", "blue", "o"),
     ("which layers are coarser", "green", "s"),
@@ -35,13 +36,13 @@ NEAR_LIMIT = 0.12
 class Point:
     """A system in the picture."""
 
-    system: Measured
-    score: Score
+    system: SystemResult
+    score: ReportedScore
     x: float
     """Its size in the unit of the axis."""
     front: bool
     name: str
-    """What is written beside it; empty for nothing."""
+    """The label beside it; empty for none."""
 
     @property
     def y(self) -> float:
@@ -49,13 +50,13 @@ class Point:
 
 
 def quality_metric(results: Results, pair: str) -> str:
-    """Return what quality means: COMET, by which the track ranks, where every system has it; BLEU elsewhere."""
+    """Return the metric of quality: COMET, by which the track ranks, where every system has it; else BLEU."""
     outcomes = [system.outcome(pair, results.open_testset) for system in results.systems]
     return "COMET" if outcomes and all(o and "COMET" in o.scores for o in outcomes) else "BLEU"
 
 
 def points_of(results: Results, pair: str) -> list[Point]:
-    """Return the systems that have a figure; named are the front, the uploaded ones, and a few more."""
+    """Return the scored systems as points; labelled are the front, the uploads, and those of NAMED."""
     metric, (_, divisor) = quality_metric(results, pair), size_unit(results.systems)
     found = [(system, system.outcome(pair, results.open_testset)) for system in results.systems]
     scored = [(system, outcome.scores[metric]) for system, outcome in found if outcome and metric in outcome.scores]
@@ -78,41 +79,44 @@ def points_of(results: Results, pair: str) -> list[Point]:
     return points
 
 
-def draw_quality(results: Results, pair: str, folder: Path) -> Picture | None:
-    """Draw quality against size, all systems and those near the limit; None where nothing is scored."""
+def quality_picture(results: Results, pair: str, folder: Path) -> ReportPicture | None:
+    """Render quality against size, all systems and those near the limit; None where nothing is scored."""
     points = points_of(results, pair)
     if not points:
         return None
+    title = f"Quality against size on disk, English to {results.pairs[pair]}"
+    caption = front_caption(results, points, size_unit(results.systems)[0])
+    draw = functools.partial(_draw_quality, results, pair, points)
+    return render_picture(folder, f"quality-{pair}", title, caption, draw)
+
+
+def _draw_quality(results: Results, pair: str, points: Sequence[Point], palette: Palette) -> Figure:
     unit, divisor = size_unit(results.systems)
     limit = results.limits[results.size_limit] / divisor
     near = [p for p in points if abs(p.x / limit - 1) <= NEAR_LIMIT]
     figure = Figure(figsize=(11, 5.6) if near else (8, 5.2), layout="constrained")
     panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
     for axes in panels:
-        _draw_points(axes, points)
+        _draw_points(axes, points, palette)
     limits = [size / divisor for size in results.limits.values()]
     _all_sizes(panels[0], [*(point.x for point in points), *limits], unit)
     panels[0].set_title("all systems")
     if near:
         _near_limit(panels[1], near, limit, unit)
     for axes in panels:
-        limit_lines(axes, results, divisor, names=axes is panels[-1])
+        limit_lines(axes, results, divisor, palette, names=axes is panels[-1])
     metric = quality_metric(results, pair)
     panels[0].set_ylabel(f"{metric}, {results.open_testset} eval, {pair}")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # names are placed in a layout that no longer moves
+    figure.set_layout_engine("none")  # labels are placed in a final layout
     for axes, members in zip(panels, ([p for p in points if p not in near], near), strict=False):
-        _name(axes, members, points)
-    title = f"Quality against size on disk, English to {results.pairs[pair]}"
-    name = f"quality-{pair}"
-    return Picture(
-        name=name, title=title, reading=front_reading(results, points, unit), svg=save(figure, folder / name)
-    )
+        _label_points(axes, members, points, palette)
+    return figure
 
 
-def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
+def _draw_points(axes: Axes, points: Sequence[Point], palette: Palette) -> None:
     axes.grid(visible=True, linewidth=0.6)
     axes.set_axisbelow(True)
     for number, (title, colour, marker) in enumerate(KINDS):
@@ -124,30 +128,30 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
             [point.x for point in named],
             [point.score.low for point in named],
             [point.score.high for point in named],
-            color=LIGHT[colour],
+            color=palette[colour],
             alpha=0.5,
             linewidth=1.2,
             zorder=1,
         )
         x, y = [point.x for point in members], [point.y for point in members]
-        axes.scatter(x, y, color=LIGHT[colour], marker=marker, s=32, zorder=3, label=title)
+        axes.scatter(x, y, color=palette[colour], marker=marker, s=32, zorder=3, label=title)
     front = sorted((point.x, point.y) for point in points if point.front)
-    axes.plot(*zip(*front, strict=True), color=LIGHT["ink"], linewidth=1.2, zorder=2, label="Pareto front")
+    axes.plot(*zip(*front, strict=True), color=palette["ink"], linewidth=1.2, zorder=2, label="Pareto front")
 
 
-def _kind(system: Measured) -> int:
+def _kind(system: SystemResult) -> int:
     return 2 if system.calibration else 1 if system.layers else 0
 
 
-def _name(axes: Axes, members: Sequence[Point], points: Sequence[Point]) -> None:
-    """Write the names of points, those on the front first."""
+def _label_points(axes: Axes, members: Sequence[Point], points: Sequence[Point], palette: Palette) -> None:
+    """Write the labels of points, those on the front first."""
     labels = [
         Label(x=point.x, y=point.y, text=point.name, bold=point.front)
         for point in sorted(members, key=lambda point: not point.front)
         if point.name
     ]
     front = sorted((point.x, point.y) for point in points if point.front)
-    place_labels(axes, labels, [(point.x, point.y) for point in points], front)
+    place_labels(axes, labels, [(point.x, point.y) for point in points], palette, front)
 
 
 def _all_sizes(axes: Axes, sizes: Sequence[float], unit: str) -> None:
@@ -157,7 +161,7 @@ def _all_sizes(axes: Axes, sizes: Sequence[float], unit: str) -> None:
     axes.set_xlim(low, high)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     shown: list[float] = []
-    for tick in (tick * 10**decade for decade in decades for tick in TICKS):  # as many as have room
+    for tick in (tick * 10**decade for decade in decades for tick in TICKS):  # as many as fit
         if low <= tick <= high and (not shown or tick / shown[-1] > (high / low) ** 0.1):
             shown.append(tick)
     axes.set_xticks(shown)
@@ -171,17 +175,17 @@ def _near_limit(axes: Axes, near: Sequence[Point], limit: float, unit: str) -> N
     axes.set_xlim(limit * (0.995 - NEAR_LIMIT), limit * (1.005 + NEAR_LIMIT))
     ends = [end for p in near if p.name for end in (p.score.low, p.score.high) if end is not None]
     values = [*(point.y for point in near), *ends]
-    room = 0.06 * (max(values) - min(values)) or 1.0
-    axes.set_ylim(min(values) - room, max(values) + room)
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    axes.set_ylim(min(values) - margin, max(values) + margin)
     axes.set_xlabel(f"size on disk, {unit}, near the limit")
 
 
-def limit_lines(axes: Axes, results: Results, divisor: int, *, names: bool = True) -> None:
+def limit_lines(axes: Axes, results: Results, divisor: int, palette: Palette, *, names: bool = True) -> None:
     """Draw the size limit and its other reading; the smaller one's name goes to the left of its line."""
     order = sorted(results.limits.items(), key=lambda item: item[1])
     for number, (text, size) in enumerate(order):
         binding = text == results.size_limit
-        axes.axvline(size / divisor, color=LIGHT["limit"], linewidth=1, linestyle="-" if binding else ":", zorder=1)
+        axes.axvline(size / divisor, color=palette["limit"], linewidth=1, linestyle="-" if binding else ":", zorder=1)
         if not names:
             continue
         axes.annotate(
@@ -193,11 +197,11 @@ def limit_lines(axes: Axes, results: Results, divisor: int, *, names: bool = Tru
             ha="right" if number == 0 else "left",
             va="bottom",
             fontsize=8.5,
-            color=LIGHT["limit"],
+            color=palette["limit"],
         )
 
 
-def front_reading(results: Results, points: Sequence[Point], unit: str) -> str:
+def front_caption(results: Results, points: Sequence[Point], unit: str) -> str:
     """Return which systems are on the front, and which of them is the best within the limit."""
     front = sorted((point for point in points if point.front), key=lambda point: point.x)
     named = ", ".join(f"{point.name} ({point.x:.3f} {unit}, {point.y:.1f})" for point in front)

@@ -1,14 +1,17 @@
-"""The colours of pictures and page: each with a name, so that a page can give it another value in the dark."""
+"""Light and dark palettes of pictures and pages; both have the same names."""
 
 from __future__ import annotations
 
-LIGHT = {
+Palette = dict[str, str]
+"""Name of a colour -> its value."""
+
+LIGHT: Palette = {
     "ink": "#1f2328",
     "muted": "#5b6470",
     "grid": "#e4e7eb",
     "paper": "#ffffff",
     "limit": "#b42318",
-    # Told apart without colour vision too (Okabe and Ito 2008).
+    # Distinguishable without colour vision (Okabe and Ito 2008).
     "blue": "#0072b2",
     "orange": "#d55e00",
     "green": "#009e73",
@@ -17,7 +20,7 @@ LIGHT = {
     "sky": "#56b4e9",
     "grey": "#8c959f",
 }
-DARK = {
+DARK: Palette = {
     "ink": "#e6edf3",
     "muted": "#9aa5b1",
     "grid": "#30363d",

@@ -1,4 +1,4 @@
-"""Names beside the points of a picture, put where they cover neither each other nor a point."""
+"""Place labels beside the points of a picture so that they overlap neither each other nor a point."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from evaluate.report.pictures.colours import LIGHT
+from evaluate.report.pictures.palettes import Palette
 
 NEAR, FAR = 7.0, 22.0
-"""Distances from a point to its name, in points; those far away get a line to it."""
+"""Distances from a point to its label, in points; far labels get a line to their point."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 DISTANCES = (NEAR, 14.0, FAR, 34.0, 48.0, 64.0)
-Place = tuple[float, float]
-"""Where a name stands, in points from its point."""
-PLACES: tuple[Place, ...] = tuple((x * d, y * d) for d in DISTANCES for x, y in DIRECTIONS)
+Offset = tuple[float, float]
+"""Position of a label relative to its point, in points."""
+OFFSETS: tuple[Offset, ...] = tuple((x * d, y * d) for d in DISTANCES for x, y in DIRECTIONS)
 POINT_RADIUS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A point and its name."""
+    """A point and its label."""
 
     x: float
     y: float
@@ -37,33 +37,34 @@ def place_labels(
     axes: Axes,
     labels: Sequence[Label],
     points: Sequence[tuple[float, float]],
+    palette: Palette,
     line: Sequence[tuple[float, float]] = (),
 ) -> list[Bbox]:
-    """Write the names of points into a picture whose limits and layout are final; return their boxes in pixels.
+    """Write labels into a picture whose limits and layout are final; return their boxes in pixels.
 
-    points: all of the picture's, named or not; line: the corners of a line to keep clear of; both in data coordinates.
-    Each name takes the first of a list of places that is free; where none is, the one that covers least.
+    points: all of the picture, labelled or not; line: the corners of a line to keep clear; both in data coordinates.
+    Each label takes the first free position of OFFSETS; where none is free, the one with the least overlap.
     """
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     axes.figure.draw_without_rendering()
     radius = POINT_RADIUS * axes.figure.dpi / 72
     dots = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in _pixels(axes, points)]
-    room, taken = axes.get_window_extent(renderer), [*dots, *_along(_pixels(axes, line), radius / 2)]
+    inside, taken = axes.get_window_extent(renderer), [*dots, *_along(_pixels(axes, line), radius / 2)]
     names: list[Bbox] = []
     for label in labels:
         (start,) = _pixels(axes, [(label.x, label.y)])
-        best: tuple[float, Place, Bbox] | None = None
-        for place in PLACES:
-            note = _annotate(axes, label, place)
+        best: tuple[float, Offset, Bbox] | None = None
+        for place in OFFSETS:
+            note = _annotate(axes, label, place, palette)
             box = _text_box(note, renderer)
             note.remove()
-            cost = _cost(box, taken, room) + (_crossed(start, box, names) if _is_far(place) else 0)
+            cost = _cost(box, taken, inside) + (_crossed(start, box, names) if _is_far(place) else 0)
             if best is None or cost < best[0]:
                 best = (cost, place, box)
             if cost == 0:
                 break
         assert best is not None
-        _annotate(axes, label, best[1])
+        _annotate(axes, label, best[1], palette)
         names.append(best[2])
         taken.append(best[2])
     return names
@@ -73,19 +74,19 @@ def _pixels(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[flo
     return [tuple(axes.transData.transform(point)) for point in points]
 
 
-def _is_far(place: Place) -> bool:
-    """Say whether a name there gets a line to its point."""
+def _is_far(place: Offset) -> bool:
+    """Say whether a label there gets a line to its point."""
     return max(abs(place[0]), abs(place[1])) >= FAR
 
 
 def _crossed(start: tuple[float, float], box: Bbox, names: Sequence[Bbox]) -> int:
-    """Return how many names the line from a point to the middle of a box crosses, in pixels."""
+    """Return how many labels the line from a point to the middle of a box crosses, in pixels."""
     boxes = _along([start, ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)], 1.0)
     return sum(any(name.overlaps(box) for box in boxes) for name in names)
 
 
 def _along(corners: Sequence[tuple[float, float]], radius: float) -> list[Bbox]:
-    """Return small boxes all along a line, in pixels."""
+    """Return small boxes along a line, in pixels."""
     boxes = []
     for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
         steps = max(int(max(abs(x1 - x0), abs(y1 - y0)) / (2 * radius)), 1)
@@ -95,10 +96,10 @@ def _along(corners: Sequence[tuple[float, float]], radius: float) -> list[Bbox]:
     return boxes
 
 
-def _annotate(axes: Axes, label: Label, place: Place) -> Annotation:
+def _annotate(axes: Axes, label: Label, place: Offset, palette: Palette) -> Annotation:
     across, up = place
     sides = {-1: ("right", "top"), 0: ("center", "center"), 1: ("left", "bottom")}
-    leader = {"arrowstyle": "-", "color": LIGHT["muted"], "linewidth": 0.6, "shrinkB": 3}
+    leader = {"arrowstyle": "-", "color": palette["muted"], "linewidth": 0.6, "shrinkB": 3}
     sign = (across > 0) - (across < 0), (up > 0) - (up < 0)
     return axes.annotate(
         label.text,
@@ -109,24 +110,24 @@ def _annotate(axes: Axes, label: Label, place: Place) -> Annotation:
         va=sides[sign[1]][1],
         fontsize=9,
         fontweight="bold" if label.bold else "normal",
-        color=LIGHT["ink"],
+        color=palette["ink"],
         zorder=4,
-        bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+        bbox={"facecolor": palette["paper"], "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         arrowprops=leader if _is_far(place) else None,
     )
 
 
 def _text_box(note: Annotation, renderer: RendererBase) -> Bbox:
-    """Return the box of a name's text, without the line to its point."""
+    """Return the box of a label's text, without the line to its point."""
     note.update_positions(renderer)
     return Text.get_window_extent(note, renderer)
 
 
-def _cost(box: Bbox, taken: Sequence[Bbox], room: Bbox) -> float:
-    """Return how much a box covers of what is taken, and lies outside of the room, in units of its own area."""
+def _cost(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
+    """Return a box's overlap with occupied boxes plus its part outside the axes, in units of its own area."""
     area = box.width * box.height
     covered = sum(_shared(box, other) for other in taken)
-    outside = area - _shared(box, room)
+    outside = area - _shared(box, inside)
     return 1 + (covered + 2 * outside) / area if covered > 0 or outside > 1 else 0.0
 
 

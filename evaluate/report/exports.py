@@ -1,4 +1,4 @@
-"""The report as Markdown for documents, CSV and JSON for machines."""
+"""Export the report as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import Measured, Outcome, Results, Score
+from evaluate.report.results import ReportedScore, Results, SystemResult, TestSetResult
 from evaluate.report.table import Cell, Table
 from submission.store.digests import canonical_json
 
 MINIATURE = "Miniature: scores of a tiny model on synthetic speech."
-CUT_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")
-"""What is said of a segmentation, beside the scores of its translations."""
+SEGMENTATION_FIGURES = ("segments", "segment_seconds", "speech_seconds", "dropped_seconds")
+"""Figures of a segmentation, beside the scores of its translations."""
 CSV_COLUMNS = (
     "part",
     "system",
@@ -40,12 +40,12 @@ CSV_COLUMNS = (
 )
 
 
-def markdown(results: Results, tables: Sequence[Table], readings: Sequence[tuple[str, str, str]]) -> str:
+def markdown(results: Results, tables: Sequence[Table], captions: Sequence[tuple[str, str, str]]) -> str:
     """Return the report in Markdown; readings: (file of a picture, its title, its sentence)."""
     blocks = [f"# {_plain(results.edition)}: report"]
     if results.miniature:
         blocks.append(f"**{MINIATURE}**")
-    blocks += [f"![{_plain(title)}]({file})\n\n{_plain(reading)}" for file, title, reading in readings]
+    blocks += [f"![{_plain(title)}]({file})\n\n{_plain(caption)}" for file, title, caption in captions]
     blocks += [_markdown_table(table) for table in tables]
     return "\n\n".join(blocks) + "\n"
 
@@ -54,7 +54,7 @@ def _markdown_table(table: Table) -> str:
     heads = [table.head, *(f"{c.over} {c.title}".strip() for c in table.columns)]
     rules = ["---", *("---" if column.text else "---:" for column in table.columns)]
     lines = [f"## {_plain(table.title)}", ""]
-    lines += [_plain(table.reading), ""] if table.reading else []
+    lines += [_plain(table.caption), ""] if table.caption else []
     lines += [_line(heads), f"| {' | '.join(rules)} |"]
     for group in table.groups:
         if group.title:
@@ -77,7 +77,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text that means nothing else in Markdown: a recipe's words are its author's."""
+    """Return a text with Markdown syntax escaped: recipes are untrusted input."""
     escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
     for sign in "*_[]":
         escaped = escaped.replace(sign, f"\\{sign}")
@@ -85,7 +85,7 @@ def _plain(text: str) -> str:
 
 
 def figures_csv(results: Results) -> str:
-    """Return every figure unrounded, one a line, with what it rests on."""
+    """Return every figure unrounded, one a line, with its provenance."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -100,15 +100,17 @@ def _records(results: Results) -> Iterator[dict[str, object]]:
         for system in systems:
             for pair, score in system.losses.items():
                 yield _record(part, system, pair, "dev", score) | {"stage": system.stages.get("loss", "")}
-            for cut in system.cuts:
-                about = {"part": part, "system": system.name, "testset": cut.testset, "stage": cut.stage}
-                figures = {name: getattr(cut, name) for name in CUT_FIGURES}
+            for one in system.segmentation_results:
+                about = {"part": part, "system": system.name, "testset": one.testset, "stage": one.stage}
+                figures = {name: getattr(one, name) for name in SEGMENTATION_FIGURES}
                 yield from (about | {"metric": name, "value": value} for name, value in figures.items())
             for outcome in system.outcomes:
                 yield from _outcome_records(paper, part, system, outcome)
 
 
-def _outcome_records(paper: Paper, part: str, system: Measured, outcome: Outcome) -> Iterator[dict[str, object]]:
+def _outcome_records(
+    paper: Paper, part: str, system: SystemResult, outcome: TestSetResult
+) -> Iterator[dict[str, object]]:
     about = {"segments": outcome.segments, "stage": next(reversed(outcome.stages.values()), "")}
     for metric, score in outcome.scores.items():
         beside = {"paper": _paper_figure(paper, part, system, outcome, metric)}
@@ -118,13 +120,13 @@ def _outcome_records(paper: Paper, part: str, system: Measured, outcome: Outcome
         yield where | about | {"metric": "COMET" if outcome.scores else "", "note": outcome.missing}
 
 
-def _paper_figure(paper: Paper, part: str, system: Measured, outcome: Outcome, metric: str) -> float | None:
+def _paper_figure(paper: Paper, part: str, system: SystemResult, outcome: TestSetResult, metric: str) -> float | None:
     if part == "uploads":
         return paper.upload(system.name, outcome.pair, metric, outcome.testset)
     return paper.system(system.name, outcome.pair, metric) if part == "systems" else None
 
 
-def _record(part: str, system: Measured, pair: str, testset: str, score: Score) -> dict[str, object]:
+def _record(part: str, system: SystemResult, pair: str, testset: str, score: ReportedScore) -> dict[str, object]:
     return {
         "part": part,
         "system": system.name,
@@ -139,5 +141,5 @@ def _record(part: str, system: Measured, pair: str, testset: str, score: Score) 
 
 
 def results_json(results: Results) -> str:
-    """Return everything that the report says, as JSON."""
+    """Return all results as JSON."""
     return canonical_json(asdict(results))

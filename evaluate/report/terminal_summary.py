@@ -1,12 +1,12 @@
-"""The report in a terminal: each table's figures, without intervals, and its sentence."""
+"""Format the tables of a report for a terminal: figures without intervals, and captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluate.report.exports import MINIATURE
 from evaluate.report.results import Results
 from evaluate.report.table import Table
-from evaluate.report.text import MINIATURE
 from submission.text_table import aligned
 
 
@@ -17,7 +17,7 @@ def summary_text(results: Results, tables: Sequence[Table]) -> str:
 
 
 def table_text(table: Table) -> str:
-    """Return a table for a terminal; long texts are left to the page."""
+    """Return a table for a terminal; long texts are omitted."""
     shown = [number for number, column in enumerate(table.columns) if not column.text]
     columns = [table.columns[number] for number in shown]
     rows = [["", *(column.over for column in columns)], [table.head, *(column.title for column in columns)]]
@@ -25,4 +25,4 @@ def table_text(table: Table) -> str:
     for group in table.groups:
         rows += [[group.title, *[""] * len(columns)]] if group.title else []
         rows += [[row.head, *(row.cells[number].shown for number in shown)] for row in group.rows]
-    return f"{table.title}\n{aligned(rows)}\n{table.reading}"
+    return f"{table.title}\n{aligned(rows)}\n{table.caption}"

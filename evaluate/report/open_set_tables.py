@@ -1,4 +1,4 @@
-"""The paper's tables of the open set: 1 (all systems), 4 (which layers), 5 (what AWQ is calibrated on)."""
+"""Make the paper's tables of the open set: 1 (all systems), 4 (choice of layers), 5 (calibration of AWQ)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from evaluate.report.paper import Paper
-from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, Measured, Results, Score, best, overlap
+from evaluate.report.results import LOWER_IS_BETTER, NOT_COMPUTED, ReportedScore, Results, SystemResult, best, overlap
 from evaluate.report.table import (
     Cell,
     Column,
@@ -21,23 +21,23 @@ from evaluate.report.table import (
 from submission.model.sizes import GB, GIB
 
 SHOWN = ("BLEU", "chrF", "COMET")
-"""Metrics of the page; TER too is in the files."""
+"""Metrics of the page; TER is in the files only."""
 CHOICES = ("sensitivity", "first", "last", "middle", "random")
 """Ways to choose layers, in the order of the paper's Table 4."""
 
 
-def size_unit(systems: Sequence[Measured]) -> tuple[str, int]:
-    """Return the unit that sizes are shown in: GiB, as the paper does, or MB where all are small."""
+def size_unit(systems: Sequence[SystemResult]) -> tuple[str, int]:
+    """Return the unit of sizes: GiB as in the paper, or MB where all are small."""
     return ("GiB", GIB) if max(s.size_bytes for s in systems) >= GB // 10 else ("MB", 10**6)
 
 
-def shown_metrics(results: Results, systems: Sequence[Measured]) -> list[str]:
-    """Return which metrics have columns: COMET where it was computed somewhere or the paper gives it."""
+def shown_metrics(results: Results, systems: Sequence[SystemResult]) -> list[str]:
+    """Return the metrics with columns: COMET only where it was computed or the paper gives it."""
     has_comet = Paper(results.campaign).source or any("COMET" in o.scores for s in systems for o in s.outcomes)
     return [metric for metric in SHOWN if metric != "COMET" or has_comet]
 
 
-def comet_note(systems: Sequence[Measured]) -> list[str]:
+def comet_note(systems: Sequence[SystemResult]) -> list[str]:
     """Return why COMET was not computed where other metrics were; nothing where it was."""
     reasons = [o.missing for s in systems for o in s.outcomes if o.scores and "COMET" not in o.scores]
     return [f"COMET: {reason or NOT_COMPUTED}" for reason in dict.fromkeys(reasons)]
@@ -57,7 +57,7 @@ def quality_columns(pairs: Sequence[str], metrics: Sequence[str]) -> list[Column
 
 
 def quality_cells(
-    results: Results, system: Measured, metrics: Sequence[str], paper: Callable[[str, str], float | None]
+    results: Results, system: SystemResult, metrics: Sequence[str], paper: Callable[[str, str], float | None]
 ) -> list[Cell]:
     """Return the cells of a system under `quality_columns`; paper: (pair, metric) -> the paper's figure."""
     cells: list[Cell] = []
@@ -73,7 +73,7 @@ def systems_table(results: Results) -> Table:
     systems, paper = results.systems, Paper(results.campaign)
     metrics, (unit, divisor) = shown_metrics(results, systems), size_unit(results.systems)
 
-    def row(system: Measured) -> Row:
+    def row(system: SystemResult) -> Row:
         size = Cell(value=system.size_bytes / divisor, decimals=3, paper=paper.size_gib(system.name))
         bits = Cell(value=system.bits_per_parameter, decimals=2)
         figures = quality_cells(results, system, metrics, lambda pair, m: paper.system(system.name, pair, m))
@@ -88,18 +88,18 @@ def systems_table(results: Results) -> Table:
         Table(
             id="table-1",
             title="Table 1. All systems",
-            reading=_systems_reading(results),
+            caption=_systems_caption(results),
             head="system",
             columns=(
                 Column(title=unit, over="size on disk", better="low"),
                 Column(title="bits", over="size on disk"),
                 *quality_columns(list(results.pairs), metrics),
-                Column(title="what it is", text=True),
+                Column(title="description", text=True),
             ),
             groups=tuple(group for group in groups if group.rows),
             notes=(
                 intervals_note(results),
-                "Size: every file of the model folder; bits: of these, per parameter of the model.",
+                "Size: every file of the model folder; bits: size per parameter of the model.",
                 *comet_note(systems),
             ),
             command=results.commands.get("systems", ""),
@@ -107,22 +107,22 @@ def systems_table(results: Results) -> Table:
     )
 
 
-def _systems_reading(results: Results) -> str:
+def _systems_caption(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
-    told = f"{len(within)} of {len(results.systems)} systems weigh at most {results.size_limit}."
+    text = f"{len(within)} of {len(results.systems)} systems have at most {results.size_limit}."
     for pair, language in results.pairs.items():
         scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
         if not scored:
             continue
         score, name = max(scored, key=lambda scored: scored[0].value)
-        told += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
+        text += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
         alike = sum(overlap(score, other) is True for other, _ in scored) - 1
-        told += "." if score.low is None else f", with {alike} others whose intervals overlap with its own."
-    return told
+        text += "." if score.low is None else f", with {alike} others whose intervals overlap with it."
+    return text
 
 
 def layers_table(results: Results) -> Table | None:
-    """Return Table 4: which layers take the coarser codec; None where the systems have no such choice."""
+    """Return Table 4: the choice of layers for the coarser codec; None where no system has one."""
     chosen = {c: [s for s in results.systems if s.layers == c and not s.calibration] for c in CHOICES}
     chosen = {choice: systems for choice, systems in chosen.items() if systems}
     if len(chosen) < 2:
@@ -140,14 +140,14 @@ def layers_table(results: Results) -> Table | None:
     return marked(
         Table(
             id="table-4",
-            title="Table 4. Which layers take the coarser codec",
-            reading=_layers_reading(results, chosen),
+            title="Table 4. Choice of layers for the coarser codec",
+            caption=_layers_caption(results, chosen),
             head="layers",
             columns=(*quality_columns(list(results.pairs), metrics), Column(title="systems", text=True)),
             groups=(Group(title="", rows=tuple(rows)),),
             notes=(
                 intervals_note(results),
-                "Of a mean of several draws, the small figures are the lowest and the highest draw, no interval.",
+                "For a mean of several random choices, small: the lowest and the highest of them, not an interval.",
                 *comet_note(results.systems),
             ),
             command=results.commands.get("systems", ""),
@@ -164,8 +164,8 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
     return Cell(value=mean(values), decimals=cells[0].decimals, low=min(values), high=max(values), paper=paper)
 
 
-def _layers_reading(results: Results, chosen: dict[str, list[Measured]]) -> str:
-    told = []
+def _layers_caption(results: Results, chosen: dict[str, list[SystemResult]]) -> str:
+    parts = []
     for metric in ("loss", "BLEU"):
         for pair in results.pairs:
             means = {c: _mean(results, systems, pair, metric) for c, systems in chosen.items()}
@@ -174,17 +174,17 @@ def _layers_reading(results: Results, chosen: dict[str, list[Measured]]) -> str:
                 value = best(metric, list(known.values()))
                 names = [c for c, v in known.items() if v == value]
                 word = "lowest loss" if metric in LOWER_IS_BETTER else "highest BLEU"
-                told.append(f"{word} {pair}: {', '.join(names)} ({value:.{3 if metric == 'loss' else 1}f})")
-    text = "; ".join(told)
-    return f"{text[0].upper()}{text[1:]}." if told else ""
+                parts.append(f"{word} {pair}: {', '.join(names)} ({value:.{3 if metric == 'loss' else 1}f})")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if parts else ""
 
 
-def _mean(results: Results, systems: Sequence[Measured], pair: str, metric: str) -> float | None:
+def _mean(results: Results, systems: Sequence[SystemResult], pair: str, metric: str) -> float | None:
     scores = [figure(results, system, pair, metric) for system in systems]
     return None if None in scores else mean(s.value for s in scores if s)
 
 
-def figure(results: Results, system: Measured, pair: str, metric: str) -> Score | None:
+def figure(results: Results, system: SystemResult, pair: str, metric: str) -> ReportedScore | None:
     """Return a system's figure on the open set, or its loss on dev; None where it was not computed."""
     if metric == "loss":
         return system.losses.get(pair)
@@ -193,7 +193,7 @@ def figure(results: Results, system: Measured, pair: str, metric: str) -> Score 
 
 
 def calibration_table(results: Results) -> Table | None:
-    """Return Table 5: what AWQ is calibrated on; None where no system uses AWQ."""
+    """Return Table 5: the calibration sets of AWQ; None where no system uses AWQ."""
     calibrated = [s for s in results.systems if s.calibration]
     if not calibrated:
         return None
@@ -211,8 +211,8 @@ def calibration_table(results: Results) -> Table | None:
     return marked(
         Table(
             id="table-5",
-            title="Table 5. What AWQ is calibrated on",
-            reading=_calibration_reading(results, without, calibrated),
+            title="Table 5. Calibration set of AWQ",
+            caption=_calibration_caption(results, without, calibrated),
             head="calibration set",
             columns=(
                 Column(title="utterances"),
@@ -226,8 +226,8 @@ def calibration_table(results: Results) -> Table | None:
     )
 
 
-def _calibration_reading(results: Results, without: Sequence[Measured], calibrated: Sequence[Measured]) -> str:
-    told = []
+def _calibration_caption(results: Results, without: Sequence[SystemResult], calibrated: Sequence[SystemResult]) -> str:
+    parts = []
     for pair in results.pairs:
         scores = [score for s in calibrated if (score := figure(results, s, pair, "BLEU"))]
         if not scores:
@@ -239,5 +239,5 @@ def _calibration_reading(results: Results, without: Sequence[Measured], calibrat
             alike = sum(overlap(base, score) is True for score in scores)
             text += f", {base.value:.1f} without AWQ"
             text += f"; {alike} of {len(scores)} intervals overlap with that" if base.low is not None else ""
-        told.append(text)
-    return f"{'. '.join(told)}." if told else ""
+        parts.append(text)
+    return f"{'. '.join(parts)}." if parts else ""

@@ -1,24 +1,24 @@
-"""The tables of the blind sets: 6 (primary and contrastive), and the methods of segmentation."""
+"""Make the tables of the blind sets: Table 6 (primary and contrastive), and the methods of segmentation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
 
+from evaluate.report.open_set_tables import comet_note, shown_metrics
 from evaluate.report.paper import Paper
-from evaluate.report.results import Cut, Measured, Results
+from evaluate.report.results import Results, SegmentationResult, SystemResult
 from evaluate.report.table import Cell, Column, Group, Row, Table, marked, metric_column, outcome_cells
-from evaluate.report.tables import comet_note, shown_metrics
 
 GOLD = "gold"
-"""The method that the others are held against; it is no candidate for the best."""
+"""The reference method, not compared with the others."""
 SIGNIFICANT = 0.05
-"""p-value below which two uploads count as told apart; of twenty test sets one is by chance."""
+"""p-value below which two uploads differ significantly; of twenty test sets one does by chance."""
 ABSENT = Cell(missing="–: not a test set of this pair")
 
 
 def uploads_table(results: Results) -> Table | None:
-    """Return Table 6: what is uploaded, on every blind set; None where nothing was measured."""
+    """Return Table 6: the uploads on every blind set; None where nothing was measured."""
     systems = results.uploads
     if not systems:
         return None
@@ -40,7 +40,7 @@ def uploads_table(results: Results) -> Table | None:
         Table(
             id="table-6",
             title="Table 6. The blind test sets",
-            reading=_uploads_reading(results),
+            caption=_uploads_caption(results),
             head="system",
             columns=tuple(Column(title=testset, better="high") for testset in results.testsets),
             groups=tuple(groups),
@@ -59,7 +59,7 @@ def _paper_note(paper: Paper) -> list[str]:
     return [f"“paper”: {paper.source}."] if paper.source else []
 
 
-def _uploads_reading(results: Results) -> str:
+def _uploads_caption(results: Results) -> str:
     if len(results.uploads) != 2:
         return f"{len(results.uploads)} systems, each scored on the test sets that have references."
     one, two = results.uploads
@@ -67,33 +67,35 @@ def _uploads_reading(results: Results) -> str:
     if not found:
         return "No blind set has references, so nothing is scored."
     behind = sum(paired.difference < 0 for paired in found)
-    told_apart = [paired for paired in found if paired.p_value < SIGNIFICANT]
-    reading = f"{one.name} is ahead of {two.name} in BLEU on {behind} of {len(found)} test sets and pairs. "
-    if not told_apart:
-        return f"{reading}A paired bootstrap tells them apart on none (p < {SIGNIFICANT})."
+    significant = [paired for paired in found if paired.p_value < SIGNIFICANT]
+    caption = f"{one.name} is ahead of {two.name} in BLEU on {behind} of {len(found)} test sets and pairs. "
+    if not significant:
+        return f"{caption}By a paired bootstrap they differ significantly (p < {SIGNIFICANT}) on none."
     named = ", ".join(
         f"{paired.pair}/{paired.testset} ({paired.difference:+.1f} for {two.name}, p {paired.p_value:.3f})"
-        for paired in told_apart
+        for paired in significant
     )
-    return f"{reading}A paired bootstrap tells them apart (p < {SIGNIFICANT}) on {len(told_apart)}: {named}."
+    return (
+        f"{caption}By a paired bootstrap they differ significantly (p < {SIGNIFICANT}) on {len(significant)}: {named}."
+    )
 
 
 def segmentation_table(results: Results) -> Table | None:
-    """Return the methods of segmentation: segments, dropped speech, scores, for each test set and together."""
+    """Return the table of segmentation methods: segments, dropped speech, scores, for each test set and in total."""
     methods = results.segmentations
     if not methods:
         return None
     metrics = shown_metrics(results, methods)
-    free = [t for t in results.testsets if not any(c.given for m in methods for c in m.cuts if c.testset == t)]
-    given = [t for t in results.testsets if t not in free]
-    groups = [_method_group(results, testset, metrics) for testset in free]
-    groups += [_given_group(results, testset, metrics) for testset in given]
-    groups.append(_together(results, free, metrics))
+    given = {one.testset for method in methods for one in method.segmentation_results if one.given}
+    own = [testset for testset in results.testsets if testset not in given]
+    groups = [_method_group(results, testset, metrics) for testset in own]
+    groups += [_given_group(results, testset, metrics) for testset in results.testsets if testset in given]
+    groups.append(_total_group(results, own, metrics))
     return marked(
         Table(
             id="segmentation",
             title="Segmentation methods",
-            reading=_segmentation_reading(results, free),
+            caption=_segmentation_caption(results, own),
             head="method",
             columns=(
                 Column(title="segments"),
@@ -104,10 +106,10 @@ def segmentation_table(results: Results) -> Table | None:
             ),
             groups=tuple(group for group in groups if group.rows),
             notes=(
-                "Small: the 95 % interval. Every row is translated by the same model. Speech is what silero-vad hears; "
-                "dropped is what of it lies in no segment. Gold: the segments of the references. In bold: the best of "
+                "Small: the 95 % interval. Every row is translated by the same model. Speech is what silero-vad finds; "
+                "dropped is the part outside all segments. Gold: the segments of the references. In bold: the best of "
                 "the others.",
-                "The last rows are sums, and plain means of the scores, over the sets that are cut by a method.",
+                "The last rows are sums, and means of the scores, over the sets without given segments.",
                 *comet_note(methods),
             ),
             command=results.commands.get("segmentations", ""),
@@ -115,29 +117,29 @@ def segmentation_table(results: Results) -> Table | None:
     )
 
 
-def _cut_of(method: Measured, testset: str) -> Cut | None:
-    return next((cut for cut in method.cuts if cut.testset == testset), None)
+def _segmentation_of(method: SystemResult, testset: str) -> SegmentationResult | None:
+    return next((one for one in method.segmentation_results if one.testset == testset), None)
 
 
-def _cuts_of_all(method: Measured, testsets: Sequence[str]) -> list[Cut]:
-    """Return a method's cuts of several test sets, none where it lacks one: a sum over fewer would compare nothing."""
-    cuts = [cut for testset in testsets if (cut := _cut_of(method, testset))]
-    return cuts if len(cuts) == len(testsets) else []
+def _segmentations_of_all(method: SystemResult, testsets: Sequence[str]) -> list[SegmentationResult]:
+    """Return a method's segmentations of all test sets; none where one is missing, for totals to be comparable."""
+    found = [one for testset in testsets if (one := _segmentation_of(method, testset))]
+    return found if len(found) == len(testsets) else []
 
 
-def _cut_cells(cuts: Sequence[Cut]) -> list[Cell]:
+def _segmentation_cells(found: Sequence[SegmentationResult]) -> list[Cell]:
     """Return segments, seconds in them, seconds of speech, dropped share, over test sets."""
-    if not cuts:
+    if not found:
         return [Cell(missing="not computed: no gold segments")] * 4
-    speech, dropped = sum(c.speech_seconds for c in cuts), sum(c.dropped_seconds for c in cuts)
-    share = Cell(value=100 * dropped / speech) if speech else Cell(missing="–: no speech is heard")
-    seconds = [Cell(value=sum(c.segment_seconds for c in cuts)), Cell(value=speech)]
-    return [Cell(value=sum(c.segments for c in cuts), decimals=0), *seconds, share]
+    speech, dropped = sum(c.speech_seconds for c in found), sum(c.dropped_seconds for c in found)
+    share = Cell(value=100 * dropped / speech) if speech else Cell(missing="–: no speech found")
+    seconds = [Cell(value=sum(c.segment_seconds for c in found)), Cell(value=speech)]
+    return [Cell(value=sum(c.segments for c in found), decimals=0), *seconds, share]
 
 
-def _method_row(results: Results, method: Measured, head: str, testset: str, metrics: Sequence[str]) -> Row:
-    cut = _cut_of(method, testset)
-    cells = _cut_cells([cut] if cut else [])
+def _method_row(results: Results, method: SystemResult, head: str, testset: str, metrics: Sequence[str]) -> Row:
+    one = _segmentation_of(method, testset)
+    cells = _segmentation_cells([one] if one else [])
     for pair, testsets in results.testsets_of.items():
         cells += (
             outcome_cells(method.outcome(pair, testset), metrics) if testset in testsets else [ABSENT] * len(metrics)
@@ -155,34 +157,34 @@ def _given_group(results: Results, testset: str, metrics: Sequence[str]) -> Grou
     return Group(title=f"{testset}: segments as given, the same for every method", rows=rows)
 
 
-def _together(results: Results, free: Sequence[str], metrics: Sequence[str]) -> Group:
+def _total_group(results: Results, own: Sequence[str], metrics: Sequence[str]) -> Group:
     rows = []
     for method in results.segmentations:
-        cells = _cut_cells(_cuts_of_all(method, free))
+        cells = _segmentation_cells(_segmentations_of_all(method, own))
         for pair in results.pairs:
             for metric in metrics:
-                value = mean_score(results, method, pair, metric, free)
+                value = mean_score(results, method, pair, metric, own)
                 cells.append(Cell(missing="not computed: no scores") if value is None else Cell(value=value))
         rows.append(Row(head=method.name, cells=tuple(cells), compared=method.name != GOLD))
-    return Group(title="together", rows=tuple(rows))
+    return Group(title="total", rows=tuple(rows))
 
 
-def mean_score(results: Results, method: Measured, pair: str, metric: str, testsets: Sequence[str]) -> float | None:
+def mean_score(results: Results, method: SystemResult, pair: str, metric: str, testsets: Sequence[str]) -> float | None:
     """Return the mean of a metric over those of the test sets that the pair has; None where one was not computed."""
     outcomes = [method.outcome(pair, testset) for testset in testsets if testset in results.testsets_of[pair]]
     scores = [outcome.scores.get(metric) if outcome else None for outcome in outcomes]
     return None if not scores or None in scores else mean(score.value for score in scores if score)
 
 
-def _segmentation_reading(results: Results, free: Sequence[str]) -> str:
-    told = []
+def _segmentation_caption(results: Results, own: Sequence[str]) -> str:
+    parts = []
     for method in results.segmentations:
-        cuts = _cuts_of_all(method, free)
-        speech = sum(cut.speech_seconds for cut in cuts)
-        means = [mean_score(results, method, pair, "BLEU", free) for pair in results.pairs]
+        segmentation_results = _segmentations_of_all(method, own)
+        speech = sum(one.speech_seconds for one in segmentation_results)
+        means = [mean_score(results, method, pair, "BLEU", own) for pair in results.pairs]
         if not speech:
             continue
-        share = sum(cut.dropped_seconds for cut in cuts) / speech
+        share = sum(one.dropped_seconds for one in segmentation_results) / speech
         scores = "" if None in means else f", {mean(m for m in means if m is not None):.1f} BLEU"
-        told.append(f"{method.name} drops {share:.1%} of the speech{scores}")
-    return f"Over {len(free)} test sets and {len(results.pairs)} pairs: {'; '.join(told)}." if told else ""
+        parts.append(f"{method.name} drops {share:.1%} of the speech{scores}")
+    return f"Over {len(own)} test sets and {len(results.pairs)} pairs: {'; '.join(parts)}." if parts else ""
