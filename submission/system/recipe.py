@@ -259,7 +259,7 @@ class SegmentOptions:
     """How recordings without given segments are cut; the defaults of SHAS."""
 
     method: SegmentationName
-    """`shas+vad` adds the remaining speech that a voice-activity detector finds; `vad` and `fixed` are baselines. `gold`
+    """`shas+vad` adds the speech that a voice-activity detector finds besides; `vad` and `fixed` are baselines. `gold`
     takes the references' own segments: to measure by, never to upload."""
     max_seconds: float
     min_seconds: float
