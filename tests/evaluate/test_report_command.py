@@ -193,7 +193,7 @@ def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(argume
     found = {(p["pair"], p["testset"], p["metric"]): p for p in record["paired"]}
     assert found.keys() == {(pair, "TALKS", m) for pair in ("en-de", "en-zh") for m in ("BLEU", "chrF", "TER")}
     assert all(p["low"] <= p["difference"] <= p["high"] and 0 < p["p_value"] <= 1 for p in found.values())
-    assert "A paired bootstrap tells them apart" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert "By a paired bootstrap they differ significantly" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
 
 
 def test_comets_figures_are_read_where_they_were_computed_by_the_model_of_the_data_folder(arguments, tmp_path):
