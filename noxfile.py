@@ -1,14 +1,16 @@
-"""Environments and order, and nothing else: what a session does lives in the packages that it calls.
+"""Environments, and nothing else: what a session does, and in which order, is in the packages that it calls.
 
     nox -s build_primary                                  the miniature, from speech to a verified bundle
     nox -s build_primary -- --campaign iwslt26 --data DIR the competition system
     nox -s tests                                          the tests
     nox -l                                                everything else
 
-After `--` a build takes --campaign, --recipe, --data and --store, and passes them to every command; a command's own
-options are for calling it by itself, `python -m <package> <verb> --help`.
+After `--` a build takes --campaign, --recipe, --data and --store, and passes them to every command that
+`python -m submission steps` prints. A command's own options are for calling it by itself,
+`python -m <package> <verb> --help`.
 """
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -22,26 +24,6 @@ nox.options.default_venv_backend = "uv|virtualenv"  # uv where it is installed: 
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHON = Path(".nox", "build_env", "bin", "python").absolute()
-
-# A system, in order. Every command builds its stages or finds them built; a killed build goes on where it was.
-STEPS = (
-    "submission begin",
-    "submission.miniature data",
-    "train corpus",
-    "train finetune",
-    "train merge",
-    "quantize pack",
-    "segment run",
-    "evaluate decode",
-    "evaluate score",
-    "submission bundle",
-    "submission summary",
-)
-
-
-FINETUNING = STEPS[: STEPS.index("quantize pack")]
-
-REPORTED = ("ablation", "segmentation", "contrastive", "primary")  # what `ablate` measures
 
 # Environment -> the dependency groups of pyproject.toml that it holds.
 ENVIRONMENTS = {
@@ -70,10 +52,11 @@ def install(session: nox.Session, environment: str) -> None:
             session.install("--quiet", pin)
 
 
-def build(session: nox.Session, recipe: str, steps: tuple[str, ...] = STEPS) -> None:
-    """Run steps of one system, or of every system of a list, in the build environment."""
-    for step in steps:
-        session.run(PYTHON, "-m", *step.split(), "--recipe", recipe, *session.posargs, external=True)
+def run_steps(session: nox.Session, *words: str) -> None:
+    """Run what `python -m submission steps` prints for these arguments, in the build environment."""
+    printed = session.run(PYTHON, "-m", "submission", "steps", *words, silent=True, stderr=None, external=True)
+    for line in (printed or "").splitlines():
+        session.run(PYTHON, *shlex.split(line)[1:], external=True)
 
 
 @nox.session(default=False)
@@ -85,32 +68,35 @@ def build_env(session: nox.Session) -> None:
 @nox.session(python=False, requires=["build_env"])
 def build_primary(session: nox.Session) -> None:
     """Build and verify the primary system."""
-    build(session, "primary")
+    run_steps(session, "--recipe", "primary", *session.posargs)
 
 
 @nox.session(python=False, requires=["build_env"])
 def build_contrastive(session: nox.Session) -> None:
     """Build and verify the contrastive system; it shares every stage that it can with the primary."""
-    build(session, "contrastive")
+    run_steps(session, "--recipe", "contrastive", *session.posargs)
 
 
 @nox.session(python=False, requires=["build_env"])
+def report(session: nox.Session) -> None:
+    """Make the report: pack and measure every system of the paper, the blind sets, segmentation methods; one page."""
+    run_steps(session, "--report", *session.posargs)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
 def ablate(session: nox.Session) -> None:
-    """Make the report: every system of the paper packed and measured, the blind sets, ways of segmenting; one page."""
-    build(session, "finetuned", FINETUNING)
-    for recipe in ("ablation", "contrastive", "primary"):
-        build(session, recipe, ("quantize pack",))
-    build(session, "ablation", ("evaluate ablate",))
+    """Run the session `report`: an alias for this release, which the next one drops."""
+    session.log("ablate is called report now; this name goes with the next release")
+    report(session)
 
 
 @nox.session(python=False, requires=["build_env"])
 def bench(session: nox.Session) -> None:
     """Measure speed and memory against the named peers: solver, sweep, loading, fine-tuning, packed inference."""
     session.run(PYTHON, "-m", "quantize", "bench", external=True, success_codes=[0, 1])  # 1: a bar is missed
-    for step in (*STEPS[: STEPS.index("train finetune")], "train bench"):
-        session.run(PYTHON, "-m", *step.split(), "--recipe", "finetuned", external=True)
-    for step in (*FINETUNING, "quantize pack"):
-        session.run(PYTHON, "-m", *step.split(), "--recipe", "contrastive", external=True)
+    run_steps(session, "--recipe", "finetuned", "--until", "corpus")
+    session.run(PYTHON, "-m", "train", "bench", "--recipe", "finetuned", external=True)
+    run_steps(session, "--recipe", "contrastive", "--until", "pack")
     session.run(PYTHON, "-m", "evaluate", "bench", "--recipe", "contrastive", external=True, success_codes=[0, 1])
 
 
@@ -179,13 +165,11 @@ def score(session: nox.Session) -> None:
     """
     install(session, "score")
     if session.posargs[:1] == ["report"]:
-        for recipe in REPORTED:
-            session.run("python", "-m", "evaluate", "comet", "--recipe", recipe, *session.posargs[1:])
-        session.run(PYTHON, "-m", "evaluate", "ablate", *session.posargs[1:], external=True)
+        session.run("python", "-m", "evaluate", "comet", "--report", *session.posargs[1:])
+        session.run(PYTHON, "-m", "evaluate", "report", *session.posargs[1:], external=True)
         return
     session.run("python", "-m", "evaluate", "comet", *session.posargs)
-    for step in ("submission bundle", "submission summary"):
-        session.run(PYTHON, "-m", *step.split(), *session.posargs, external=True)
+    run_steps(session, "--from", "bundle", *session.posargs)
 
 
 @nox.session(default=False, reuse_venv=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from evaluate.recordings.verbs import add_device, add_folder_verbs
 from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
+from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS, REPORTED
 
 if TYPE_CHECKING:
     from submission.store.store import Store
@@ -23,20 +25,21 @@ def decode(args: argparse.Namespace) -> None:
 
     Started by `torchrun` or `accelerate launch`, every process decodes its share; the result is that of one process.
     """
-    from evaluate import stages
+    from evaluate import system_stages
 
     system, store = open_system(args)
-    chosen = stages.chosen(system, args.pair, args.testset)
-    load = stages.loader(system, store, args.device)
+    chosen = system_stages.chosen(system, args.pair, args.testset)
+    system.data_path(store)
+    load = system_stages.shared_model(args.device)
     for pair, name in chosen:
-        stages.decoded(system, store, pair, name, load)
+        system_stages.decoded(system, store, pair, name, load)
 
 
 def score(args: argparse.Namespace) -> None:
     """Build the stage score of a system and print its scores."""
-    from evaluate import stages
+    from evaluate import system_stages
 
-    text = stages.scored(*open_system(args)).read_text(encoding="utf-8")
+    text = system_stages.scored(*open_system(args)).read_text(encoding="utf-8")
     if args.json:
         print(text, end="")
     else:
@@ -48,31 +51,33 @@ def score(args: argparse.Namespace) -> None:
 def comet(args: argparse.Namespace) -> None:
     """Build the stages comet of a scored system, or of every system of a list: COMET's figures beside the others.
 
-    By a checkpoint of this machine, in the score environment: `nox -s score`, which takes the same arguments. Of what a
-    report measures, `nox -s score -- report`. A system of which only some test sets are scored gets figures of those.
+    By a checkpoint of this machine, in the score environment: `nox -s score`, which takes the same arguments. With
+    --report, of every system that a report measures: `nox -s score -- report`. A system of which only some test sets
+    are scored gets figures of those.
     """
-    from evaluate import stages
+    from evaluate import system_stages
     from evaluate.scoring.score_table import table
 
-    opened = open_systems(args)
+    opened = _open_all(args, REPORTED) if args.report else open_systems(args)
     folder = args.comet or opened[0][0].comet_model()
     if folder is None:
         get = "hf download Unbabel/wmt22-comet-da --local-dir DIR"
         raise UserError("--comet", "no COMET checkpoint is named, and the data folder has none", f"{get}; --comet DIR")
-    load = stages.comet_loader(folder, opened[0][0].comet_digest(folder))
+    opened[0][0].comet_digest(folder)  # refused before anything is loaded
+    load = system_stages.shared_comet()
     for number, (system, store) in enumerate(opened, 1):
-        cells = stages.comet_cells(system, store, folder, load)
-        if (merged := stages.comet_gathered(system, store, folder, cells)) is not None:
+        cells = system_stages.comet_cells(system, store, folder, load)
+        if (merged := system_stages.comet_gathered(system, store, folder, cells)) is not None:
             print(table(json.loads(merged.read_text(encoding="utf-8"))))
             continue
-        told = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(cells)} scored test sets"
-        print(told, file=sys.stderr, flush=True)
+        line = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(cells)} scored test sets"
+        print(line, file=sys.stderr, flush=True)
 
 
-def ablate(args: argparse.Namespace) -> None:
-    """Make the report of a campaign: the paper's tables, quality against size, ways of segmenting, in one page.
+def report(args: argparse.Namespace) -> None:
+    """Make the report of a campaign: the paper's tables, quality against size, segmentation methods, in one page.
 
-    Says first what is to be built. Every figure is a stage of the store, so that a killed run goes on and a finished
+    Prints first what is to be built. Every figure is a stage of the store, so that a killed run resumes and a finished
     one is read. Models must be packed (`python -m quantize pack --recipe ablation`). The page is written with its
     pictures, and as Markdown, CSV and JSON.
     """
@@ -82,7 +87,7 @@ def ablate(args: argparse.Namespace) -> None:
 
     if launched().processes > 1:
         fix = "share the decoding of one system, `evaluate decode`, or start one process"
-        raise UserError("ablate", "several processes, and nothing here is shared between them", fix)
+        raise UserError("report", "several processes, and nothing here is shared between them", fix)
     opened = {part: _open_all(args, lists) for part, lists in _parts(args).items()}
     plan = build_report.plan_report(build_report.ReportRequest(**opened, comet=args.comet))
     if args.plan:
@@ -106,17 +111,17 @@ def bench(args: argparse.Namespace) -> int:
     return run_benches(benches(*open_system(args), args.only), args.only, args.out)
 
 
-def _parts(args: argparse.Namespace) -> dict[str, list[str]]:
+def _parts(args: argparse.Namespace) -> dict[str, Sequence[str]]:
     """Return part of the report -> the recipes and lists that are measured for it."""
-    parts = {
+    parts: dict[str, Sequence[str]] = {
         "systems": [args.recipe, *args.also],
-        "uploads": args.upload or ["primary", "contrastive"],
+        "uploads": args.upload or REPORT_UPLOADS,
         "segmentations": [args.segmentation],
     }
     return {part: names if part in args.only or not args.only else [] for part, names in parts.items()}
 
 
-def _open_all(args: argparse.Namespace, names: list[str]) -> list[tuple[System, Store]]:
+def _open_all(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[System, Store]]:
     """Return every system of several recipes and lists."""
     return [opened for name in names for opened in open_systems(argparse.Namespace(**vars(args) | {"recipe": name}))]
 
@@ -140,11 +145,12 @@ def make_parser() -> argparse.ArgumentParser:
     four = verbs.add_parser("comet", help="COMET by a local checkpoint (score environment)", description=comet.__doc__)
     add_system_arguments(four)
     add_comet_argument(four)
+    four.add_argument("--report", action="store_true", help="every system that a report measures, in place of --recipe")
     four.set_defaults(verb=comet)
 
-    three = verbs.add_parser("ablate", help="the report: tables, pictures, a page", description=ablate.__doc__)
+    three = verbs.add_parser("report", help="tables, pictures, a page", description=report.__doc__)
     add_system_arguments(three)
-    three.set_defaults(recipe="ablation", verb=ablate)
+    three.set_defaults(recipe=REPORT_SYSTEMS, verb=report)
     _add_parts(three)
     add_comet_argument(three)
     add_device(three)
@@ -165,13 +171,13 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="R",
-        help="a recipe for the table of blind sets; repeatable (default: primary and contrastive)",
+        help=f"a recipe for the table of blind sets; repeatable (default: {' and '.join(REPORT_UPLOADS)})",
     )
     group.add_argument(
         "--segmentation",
-        default="segmentation",
+        default=REPORT_SEGMENTATIONS,
         metavar="R",
-        help="a list of recipes that cut differently (default: %(default)s)",
+        help="a list of recipes that segment differently (default: %(default)s)",
     )
     group.add_argument(
         "--only",

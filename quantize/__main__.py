@@ -6,58 +6,84 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.benchmarking import add_bench_arguments, run_benches
-from submission.cli import add_system_arguments, open_system, open_systems, run
+from submission.cli import add_system_arguments, open_systems, run
+
+if TYPE_CHECKING:
+    from submission.store.store import Store
+    from submission.system.system import System
 
 
 def sensitivity(args: argparse.Namespace) -> None:
-    """Build the stage sensitivity: what each layer's coarser codec costs in cross-entropy on the dev set."""
+    """Build the stage sensitivity: what each layer's coarser codec costs in cross-entropy on the dev set.
+
+    Of a list of systems, those that choose layers by sensitivity. Started by `torchrun` or `accelerate launch`, the
+    processes share the batches of one system.
+    """
     from quantize import stages
     from quantize.forecast_table import ranking_table
     from submission.errors import UserError
     from submission.model.ranking import RANKING
+    from submission.store.launch import build_together, launched
 
-    system, store = open_system(args)
-    if system.recipe.quantize.ranked is None:
-        what = f"recipe {system.recipe.name} chooses no layers by sensitivity"
-        raise UserError("quantize.overrides", what, 'write layers = "sensitivity" in one of them')
-    folder = stages.sensitivity(system, store)
-    print(ranking_table(json.loads((folder / RANKING).read_text(encoding="utf-8"))))
-    print(f"pictures: {folder / 'sensitivity.svg'}, {folder / 'sensitivity.png'}")
-
-
-def awq(args: argparse.Namespace) -> None:
-    """Build the stage awq: the scales of channels that lower the error of what is packed."""
-    from quantize import stages
-    from quantize.forecast_table import awq_table
-    from submission.errors import UserError
-
-    system, store = open_system(args)
-    if system.recipe.quantize.awq is None:
-        raise UserError("quantize.awq", f"recipe {system.recipe.name} has no AWQ", "write a [quantize.awq] section")
-    folder = stages.awq(system, store, stages.codecs_of(system, store))
-    print(awq_table(json.loads((folder / "awq_report.json").read_text(encoding="utf-8"))))
-    print(f"scales: {folder / 'scales.safetensors'}")
-
-
-def pack(args: argparse.Namespace) -> None:
-    """Build the stage quantize of a system, or of every system of a list: the packed model and packing_report.json.
-
-    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. The ranking of layers and the
-    calibration of AWQ are built before it where the recipe asks for them.
-    """
-    from quantize import stages
-    from submission.errors import UserError
-    from submission.model.sizes import against_limit
-    from submission.store.launch import launched
-
-    systems = open_systems(args)
+    systems = _systems_with(args, "sensitivity", "quantize.overrides", 'write layers = "sensitivity" in one of them')
     if len(systems) > 1 and launched().processes > 1:
         what = "several processes share the work of one system, and this is a list"
         raise UserError(f"--recipe {args.recipe}", what, "name one system, or start one process")
     for system, store in systems:
-        model = stages.packed(system, store) / "model"
+        folder = build_together(store, system.stage("sensitivity"), stages.sensitivity)
+        if folder is not None:
+            print(ranking_table(json.loads((folder / RANKING).read_text(encoding="utf-8"))))
+            print(f"pictures: {folder / 'sensitivity.svg'}, {folder / 'sensitivity.png'}")
+
+
+def awq(args: argparse.Namespace) -> None:
+    """Build the stage awq of a system, or of every system of a list that has it: scales of channels.
+
+    They lower the error of what is packed. Of several launched processes the first one does the work.
+    """
+    from quantize import stages
+    from quantize.forecast_table import awq_table
+    from submission.store.launch import launched
+
+    systems = _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("awq"), stages.awq, resume=True)
+        print(awq_table(json.loads((folder / "awq_report.json").read_text(encoding="utf-8"))))
+        print(f"scales: {folder / 'scales.safetensors'}")
+
+
+def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> list[tuple[System, Store]]:
+    """Return the systems that --recipe names and that have a step; UserError where none has it."""
+    from submission.errors import UserError
+    from submission.system.pipeline import has_step
+
+    having = [(system, store) for system, store in open_systems(args) if has_step(system, step)]
+    if not having:
+        raise UserError(where, f"recipe {args.recipe} has no step {step}", fix)
+    for system, store in having:
+        system.data_path(store)
+    return having
+
+
+def pack(args: argparse.Namespace) -> None:
+    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
+
+    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers and the
+    scales of AWQ where the recipe has them. Of several launched processes the first one does the work.
+    """
+    from quantize import stages
+    from submission.model.sizes import against_limit
+    from submission.store.launch import launched
+
+    if launched().rank > 0:
+        return
+    for system, store in open_systems(args):
+        model = store.build(system.stage("quantize"), stages.pack, resume=True) / "model"
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
@@ -77,14 +103,16 @@ def forecast(args: argparse.Namespace) -> None:
     casts, out_of_reach = [], []
     for system, store in systems:
         try:
-            casts.append((system, expected_model(system, store, args.checkpoint)))
+            cast = expected_model(system, store, args.checkpoint)
         except UserError as error:
             if len(systems) == 1:
                 raise
             out_of_reach.append(f"{system.recipe.name}: {error}")
-    if missing := [system for system, cast in casts if cast is None]:
-        what = f"no configuration of {missing[0].campaign.model.name} is here"
-        raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
+            continue
+        if cast is None:
+            what = f"no configuration of {system.campaign.model.name} is here"
+            raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
+        casts.append((system, cast))
     if args.json:
         records = [forecast_record(system, cast) for system, cast in casts]
         print(canonical_json(records if len(records) > 1 else records[0]), end="")
@@ -97,7 +125,7 @@ def forecast(args: argparse.Namespace) -> None:
 def rehearse(args: argparse.Namespace) -> int:
     """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and say how long and how large.
 
-    Needs about 20 GiB of disk, and nothing of the campaign's data; a killed run goes on with the shards it has made.
+    Needs about 20 GiB of disk and none of the campaign's data; a killed run resumes with the shards it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
     """
     from quantize.rehearsal import rehearsal_text

@@ -1,102 +1,120 @@
-"""The stages of this room: ranking layers, calibrating AWQ, packing. Each is found built, or built from the others."""
+"""The stage functions of quantization: ranking layers, calibrating AWQ, packing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from submission.model.codecs import Codec
-from submission.model.families import read_config, tensors
-from submission.model.forecast import companion_files, resolve_codecs, role_matches
-from submission.model.ranking import RANKING, read_order
-from submission.store.launch import obtain_together
-from submission.store.store import Store
-from submission.system.recipe import Override
-from submission.system.system import System
+from submission.store.store import StageFunction
+
+if TYPE_CHECKING:
+    from submission.model.codecs import Codec
+    from submission.system.recipe import Override
+
+Options = dict[str, Any]
+Inputs = dict[str, Path]
 
 
-def sensitivity(system: System, store: Store) -> Path:
-    """Return the folder of the stage sensitivity: ranking.json and its picture.
+def sensitivity(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write ranking.json and its picture: the change of loss when each layer in turn takes the coarser codec."""
+    from quantize.ranking.sensitivity import analyse
+    from submission.model.codecs import parse_codec
+    from submission.system.recipe import Override, QuantizeOptions
+    from submission.system.schema import parse_options
 
-    Under `torchrun` or `accelerate launch` the processes share the batches, and all but the first end here.
+    ranked = Override(
+        role=options["role"],
+        layers="sensitivity",
+        count=1,  # the ranking is that of all layers
+        codec=parse_codec(options["codec"], "options of a stage: codec"),
+    )
+    rules = parse_options(QuantizeOptions, options)
+    analyse(
+        inputs["merge"],
+        inputs["corpus"],
+        inputs["data"],
+        out,
+        options=QuantizeOptions(solver=rules.solver, codecs=rules.codecs, overrides=(ranked,)),
+        prompts=_prompts(options),
+        end_token=options["end_token"],
+        dtype=options["dtype"],
+    )
+
+
+def awq(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write the scales of channels that lower the error of what is packed, and a report."""
+    import torch
+
+    from quantize.calibration.awq import calibrate
+    from submission.system.recipe import AwqOptions
+    from submission.system.schema import parse_options
+
+    calibrate(
+        inputs["merge"],
+        codecs_of(options, inputs),
+        inputs["corpus"],
+        inputs["data"],
+        out,
+        solver=options["solver"],
+        options=parse_options(AwqOptions, options["awq"]),
+        prompts=_prompts(options),
+        end_token=options["end_token"],
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
+def pack(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write model/ (the packed model), a report and a picture.
+
+    With a ranking among the inputs, it is drawn again with the chosen layers in another colour.
     """
-    assert system.recipe.quantize.ranked is not None, "a system without a ranked override has no such stage"
-    checkpoint, corpus, data = _read(system, store)
+    from quantize.calibration.folding import Folding
+    from quantize.packing.pack import pack_system
+    from quantize.ranking.chart import draw_ranking
+    from submission.model.families import read_config
+    from submission.model.ranking import RANKING
+    from submission.system.recipe import QuantizeOptions
+    from submission.system.schema import parse_options
 
-    def make(out: Path) -> None:
-        from quantize.ranking.sensitivity import analyse
-
-        analyse(
-            checkpoint,
-            corpus,
-            data,
-            out,
-            options=system.recipe.quantize,
-            prompts=_prompts(system),
-            end_token=system.campaign.model.end_token,
-            dtype=system.recipe.decode.dtype,
-        )
-
-    folder = obtain_together(store, system.stage("sensitivity"), make)
-    if folder is None:
-        raise SystemExit(0)  # this process has done its share of the batches; the first one goes on alone
-    return folder
+    checkpoint, codecs = inputs["merge"], codecs_of(options, inputs)
+    folding = Folding.read(inputs["awq"], read_config(checkpoint), codecs) if "awq" in inputs else None
+    pack_system(checkpoint, out, codecs, options["solver"], folding)
+    ranked = parse_options(QuantizeOptions, options).ranked
+    if ranked is not None:
+        ranking = json.loads((inputs["sensitivity"] / RANKING).read_text(encoding="utf-8"))
+        draw_ranking(ranking, out, layers_with(codecs, ranked, read_config(checkpoint)))
 
 
-def awq(system: System, store: Store, codecs: dict[str, Codec]) -> Path:
-    """Return the folder of the stage awq: scales and awq_report.json; codecs: what the weights will become."""
-    checkpoint, corpus, data = _read(system, store)
+def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Codec]:
+    """Return the codec of every weight that is packed, by name, from the options and inputs of packing or AWQ."""
+    from submission.model.families import read_config
+    from submission.model.forecast import companion_files, resolve_codecs
+    from submission.model.ranking import read_order
+    from submission.system.recipe import QuantizeOptions
+    from submission.system.schema import parse_options
 
-    def make(out: Path) -> None:
-        import torch
-
-        from quantize.calibration.awq import calibrate
-
-        calibrate(
-            checkpoint,
-            codecs,
-            corpus,
-            data,
-            out,
-            solver=system.recipe.quantize.solver,
-            options=system.recipe.quantize.awq,
-            prompts=_prompts(system),
-            end_token=system.campaign.model.end_token,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-        )
-
-    return store.obtain(system.stage("awq"), make, resume=True)
+    quantize, checkpoint = parse_options(QuantizeOptions, _rules(options)), inputs["merge"]
+    return resolve_codecs(
+        read_config(checkpoint),
+        quantize.codecs,
+        quantize.overrides,
+        limit_bytes=options.get("limit"),
+        other_bytes=sum(path.stat().st_size for path in companion_files(checkpoint)),
+        ranking=read_order(inputs["sensitivity"]) if "sensitivity" in inputs else None,
+    )
 
 
-def packed(system: System, store: Store) -> Path:
-    """Return the folder of the stage quantize: model/ (the packed model), packing_report.json and a picture.
-
-    A system whose layers are chosen by sensitivity gets the ranking once more, its chosen layers in another colour.
-    """
-    checkpoint = store.need(system.stage("merge"))
-    codecs = codecs_of(system, store)
-    quantize = system.recipe.quantize
-    scales = awq(system, store, codecs) if quantize.awq is not None else None
-    ranking = store.need(system.stage("sensitivity")) / RANKING if quantize.ranked is not None else None
-
-    def make(out: Path) -> None:
-        from quantize.calibration.folding import Folding
-        from quantize.packing.pack import pack_system
-
-        folding = None if scales is None else Folding.read(scales, read_config(checkpoint), codecs)
-        pack_system(checkpoint, out, codecs, quantize.solver, folding)
-        if ranking is not None:
-            from quantize.ranking.chart import draw_ranking
-
-            chosen = layers_with(codecs, quantize.ranked, read_config(checkpoint))
-            draw_ranking(json.loads(ranking.read_text(encoding="utf-8")), out, chosen)
-
-    return store.obtain(system.stage("quantize"), make, resume=True)
+def _rules(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("solver", "codecs", "overrides")}
 
 
-def layers_with(codecs: dict[str, Codec], override: Override, config: dict[str, Any]) -> set[int]:
+def layers_with(codecs: Mapping[str, Codec], override: Override, config: dict[str, Any]) -> set[int]:
     """Return the layers in which the role of an override has its codec; codecs: by the name of the weight."""
+    from submission.model.families import tensors
+    from submission.model.forecast import role_matches
+
     return {
         spec.layer
         for spec in tensors(config)
@@ -104,26 +122,12 @@ def layers_with(codecs: dict[str, Codec], override: Override, config: dict[str, 
     }
 
 
-def codecs_of(system: System, store: Store) -> dict[str, Codec]:
-    """Return the codec of every weight that a system packs, by name; layers are ranked first where it asks for that."""
-    checkpoint, quantize = store.need(system.stage("merge")), system.recipe.quantize
-    return resolve_codecs(
-        read_config(checkpoint),
-        quantize.codecs,
-        quantize.overrides,
-        limit_bytes=system.campaign.size_limit_bytes,
-        other_bytes=sum(path.stat().st_size for path in companion_files(checkpoint)),
-        ranking=None if quantize.ranked is None else read_order(sensitivity(system, store)),
-    )
-
-
-def _read(system: System, store: Store) -> tuple[Path, Path, Path]:
-    """Return what analysis and calibration read: the merged checkpoint, the corpus's folder, the data folder."""
-    return store.need(system.stage("merge")), store.need(system.stage("corpus")), system.data_path(store)
-
-
-def _prompts(system: System) -> dict[str, str]:
-    """Return pair -> what the model is told before it translates."""
+def _prompts(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return pair -> what the model reads before the audio's translation."""
     from submission.runtime.prompt import render_prompt
 
-    return {p.name: render_prompt(system.campaign.prompt, p.target_language) for p in system.campaign.pairs}
+    return {pair: render_prompt(options["prompt"], language) for pair, language in options["languages"].items()}
+
+
+STAGES: dict[str, StageFunction] = {"sensitivity": sensitivity, "awq": awq, "quantize": pack}
+"""Stage -> the function that builds it."""

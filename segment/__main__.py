@@ -12,6 +12,9 @@ from submission.errors import UserError
 from submission.store.digests import canonical_json
 
 if TYPE_CHECKING:
+    from segment.probabilities.speech_probabilities import Detectors
+    from segment.stages import SharedDetectors
+    from submission.store.store import Stage, Store
     from submission.system.campaign import TestSet
     from submission.system.system import System
 
@@ -28,29 +31,33 @@ def segment_testsets(args: argparse.Namespace) -> None:
 
     system, store = open_system(args)
     testsets = _chosen(system, args.testset)
-    data = system.data_path(store)
-    detectors_of = stages.detectors_of(system, data)
+    system.data_path(store)
+    wanted = [system.stage("segment", testset.name) for testset in testsets]
+    detectors = stages.shared_detectors(wanted, system.recipe.segment.batch_size)
     launch = launched()
     if launch.processes > 1:
         from segment.segmentation import detect_share
 
-        left = [t for t in testsets if store.record(system.stage("segment", t.name)) is None]
-        shares = [(data / system.testset_part(t.name), detectors_of(t)) for t in left]
+        left = [stage for stage in wanted if store.record(stage) is None]
+        shares = [(store.locate(stage.inputs["audio"]), _detectors_of(stage, store, detectors)) for stage in left]
         detect_share(shares, stages.probability_cache(store), launch)
         if launch.rank > 0:
             return
     errors = []
-    for testset in testsets:
+    for stage in wanted:
         try:
-            built = stages.segmented(system, store, testset, detectors_of)
+            built = stages.segmented(stage, store, detectors)
         except UserError as error:
             errors.append(error)
             continue
         report = read_report(built)
-        stage = system.stage("segment", testset.name)
         print(f"{stage.id} ({report.get('method', 'given')})", *coverage_lines(report), sep="\n", flush=True)
     if errors:
         raise combined_error(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
+
+
+def _detectors_of(stage: Stage, store: Store, shared: SharedDetectors) -> Detectors:
+    return shared(stage.options, {name: store.locate(source) for name, source in stage.inputs.items()})
 
 
 def _chosen(system: System, names: list[str]) -> list[TestSet]:
@@ -123,15 +130,15 @@ def plot(args: argparse.Namespace) -> None:
     from submission.text.segments import read_segments
 
     segments = read_segments(built / SEGMENTS)
-    data = system.data_path(store)
-    recordings = {r.name: r for r in read_testset(data / system.testset_part(testset.name)).recordings}
+    system.data_path(store)
+    recordings = {r.name: r for r in read_testset(store.locate(stage.inputs["audio"])).recordings}
     if unknown := set(args.recording) - recordings.keys():
         raise UserError("--recording", f"unknown {sorted(unknown)}", f"choose from {', '.join(recordings)}")
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = [recording for name, recording in recordings.items() if name in args.recording or not args.recording]
-    for recording, probabilities in detect_speech(
-        chosen, stages.detectors_of(system, data)(testset), stages.probability_cache(store)
-    ):
+    shared = stages.shared_detectors([stage], system.recipe.segment.batch_size)
+    detectors = _detectors_of(stage, store, shared)
+    for recording, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
         if isinstance(probabilities, UserError):
             raise probabilities
         recording_plot = RecordingPlot(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from segment.audio_validation import checked_length, rough_seconds
 from segment.methods.gap_filling import uncovered
-from segment.methods.method import Stretch
-from segment.methods.registry import METHODS
+from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import speech_stretches
 from segment.report import Coverage, SegmentationReport, combined_error, make_report, write_report
@@ -42,7 +41,7 @@ def segment_with(
     A recording that cannot be read costs no other: the probabilities of the rest are cached before UserError names
     every bad one.
     """
-    method = METHODS[options.method]
+    method: Method = options.about.load()
     segments, coverages = [], []
     for recording, probabilities in _all_probabilities(testset.recordings, detectors, cache, label):
         stretches = method(probabilities, options)

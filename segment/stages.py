@@ -1,66 +1,111 @@
-"""The stage `segment:<NAME>`: the segments of one test set, built where they are not in the store."""
+"""The stage function of segmentation, and the models that it runs, loaded once for many test sets."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from submission.store.store import Store
-from submission.system.campaign import TestSet
-from submission.system.system import REVISIONS, System
+from submission.store.store import Stage, StageFunction, Store
+from submission.system.revisions import REVISIONS
 
 if TYPE_CHECKING:
     from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
+    from submission.system.recipe import SegmentOptions
 
-DetectorsOf = Callable[[TestSet], "Detectors"]
-"""Test set -> the detectors that its stage needs; each is made once, when the first stage needs it."""
-
-
-def detectors_of(system: System, data: Path) -> DetectorsOf:
-    """Return the detectors of every test set: where segments are given, the voice-activity detector alone."""
-    make = functools.cache(functools.partial(_detectors, system, data))
-    return lambda testset: make(reads_given_segments(system, testset))
+NOT_READ = {"threshold": 0.5}
+"""Values of required options that a method does not read, and its key therefore lacks."""
 
 
-def reads_given_segments(system: System, testset: TestSet) -> bool:
-    """Say whether a test set's segments are read from a file: its own, or the references' with the method `gold`."""
-    return testset.segmentation == "given" or system.recipe.segment.method == "gold"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedDetectors:
+    """Gives the models that the options of a segmentation stage name, each loaded when the first stage needs it."""
+
+    batch_size: int | None = None
+    """Windows per batch of the classifier where the options do not fix it: there it changes the speed alone."""
+    classifier_digest: str = ""
+    """Digest of the classifier's folder, by which frame probabilities are cached."""
+    _made: dict[str, Detectors] = field(default_factory=dict)
+
+    def __call__(self, options: Mapping[str, Any], inputs: Mapping[str, Path]) -> Detectors:
+        from segment.probabilities.detectors import make_detectors, vad_detectors
+
+        name = "given" if takes_given(options) else f"{segment_options(options)} {inputs.get('classifier')}"
+        if name not in self._made:
+            revision = REVISIONS["segment"]
+            if takes_given(options):
+                self._made[name] = vad_detectors(revision)
+            else:
+                speed = {"batch_size": self.batch_size} if self.batch_size else {}
+                chosen = segment_options(speed | dict(options))
+                classifier = inputs.get("classifier", Path())
+                self._made[name] = make_detectors(chosen, classifier, self.classifier_digest, revision)
+        return self._made[name]
 
 
-def _detectors(system: System, data: Path, given: bool) -> Detectors:
-    from segment.probabilities.detectors import make_detectors, vad_detectors
+def shared_detectors(stages: list[Stage], batch_size: int) -> SharedDetectors:
+    """Return what gives the models of several segmentation stages of one system."""
+    digests = [stage.inputs["classifier"].digest for stage in stages if "classifier" in stage.inputs]
+    return SharedDetectors(batch_size=batch_size, classifier_digest=digests[0] if digests else "")
 
-    revision = REVISIONS["segment"]
-    if given:
-        return vad_detectors(revision)
-    free = next(t.name for t in system.campaign.testsets if t.segmentation == "free")
-    digest = system.stage("segment", free).inputs.get("classifier", "")
-    return make_detectors(system.recipe.segment, data / "models" / "shas", digest, revision)
+
+def takes_given(options: Mapping[str, Any]) -> bool:
+    """Say whether the segments are read from a file: the test set's own, or the references' by the method `gold`."""
+    from submission.system.registry import SEGMENTATION_METHODS
+
+    return options["segmentation"] == "given" or SEGMENTATION_METHODS[options["method"]].from_references
+
+
+def segment_options(options: Mapping[str, Any]) -> SegmentOptions:
+    """Return the options of a method, from those of a stage."""
+    from submission.system.recipe import SegmentOptions
+    from submission.system.schema import parse_options
+
+    return parse_options(SegmentOptions, NOT_READ | dict(options))
 
 
 def probability_cache(store: Store) -> ProbabilityCache:
-    """Return the cache of frame probabilities: beside the store's artifacts, since several stages share them."""
+    """Return the cache of frame probabilities: beside the store's artifacts, since several stages share it."""
     from segment.probabilities.speech_probabilities import ProbabilityCache
 
     return ProbabilityCache(folder=store.root / "frame_probabilities")
 
 
-def segmented(system: System, store: Store, testset: TestSet, detectors: DetectorsOf) -> Path:
-    """Return the folder of the stage segment:<NAME>: segments.yaml, segmentation_report.json."""
-    data = system.data_path(store)
-    folder, label = data / system.testset_part(testset.name), f"segment:{testset.name}"
+def segment(
+    options: dict[str, Any],
+    inputs: dict[str, Path],
+    out: Path,
+    *,
+    detectors: SharedDetectors | None = None,
+    cache: ProbabilityCache | None = None,
+    label: str = "segment",
+) -> None:
+    """Write segments.yaml and a report on a test set.
 
-    def make(out: Path) -> None:
-        from segment.segmentation import SEGMENTS, segment_testset, write_given_segmentation
+    detectors: where models are loaded once for several stages; cache: where frame probabilities are kept, by default
+    a temporary folder; label: of the progress line.
+    """
+    from segment.probabilities.speech_probabilities import ProbabilityCache
+    from segment.segmentation import SEGMENTS, segment_testset, write_given_segmentation
 
-        if reads_given_segments(system, testset):
-            seconds = system.campaign.model.window_seconds
-            gold = testset.segmentation == "free"
-            file = data / system.reference_part(testset.name) / SEGMENTS if gold else None
-            write_given_segmentation(folder, seconds, detectors(testset), probability_cache(store), label, out, file)
+    models = (detectors or SharedDetectors())(options, inputs)
+    with tempfile.TemporaryDirectory(prefix="probabilities-") as scratch:
+        cache = cache or ProbabilityCache(folder=Path(scratch))
+        if takes_given(options):
+            file = inputs["gold"] / SEGMENTS if "gold" in inputs else None
+            write_given_segmentation(inputs["audio"], options["window_seconds"], models, cache, label, out, file)
         else:
-            segment_testset(folder, system.recipe.segment, detectors(testset), probability_cache(store), label, out)
+            segment_testset(inputs["audio"], segment_options(options), models, cache, label, out)
 
-    return store.obtain(system.stage("segment", testset.name), make)
+
+def segmented(stage: Stage, store: Store, detectors: SharedDetectors) -> Path:
+    """Return the folder of a stage segment:<NAME>, built where it is missing."""
+    work = functools.partial(segment, detectors=detectors, cache=probability_cache(store), label=stage.id)
+    return store.build(stage, work)
+
+
+STAGES: dict[str, StageFunction] = {"segment": segment}
+"""Stage -> the function that builds it."""

@@ -11,10 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submission.cli import add_comet_argument, add_system_arguments, open_system, run
+from submission.cli import ShowVersion, add_comet_argument, add_system_arguments, open_system, run, select
 from submission.errors import UserError
 from submission.store.digests import canonical_json
+from submission.store.records import ArtifactRecord
 from submission.store.store import Stage, Store
+from submission.system.pipeline import REPORT_COMMAND, REPORT_SYSTEMS, REPORTED, STEPS, step_commands
 from submission.system.system import System
 
 if TYPE_CHECKING:
@@ -29,8 +31,26 @@ def plan(args: argparse.Namespace) -> None:
     print(canonical_json(plan_rows(system, store)) if args.json else plan_text(system, store), end="")
 
 
+def steps(args: argparse.Namespace) -> None:
+    """Print the commands that build a system, one a line and in order; of a list, what its systems share once."""
+    recipes = [args.recipe or "primary"]
+    if args.report:
+        recipes = [args.recipe or REPORT_SYSTEMS, *REPORTED[1:]]
+    passed = {"--dist": args.dist, "--comet": args.comet}
+    selections = [select(args, recipe) for recipe in recipes]
+    commands = step_commands(
+        selections,
+        first=args.first,
+        last="pack" if args.report else args.until,
+        options={name: str(value) for name, value in passed.items() if value is not None},
+    )
+    if args.report:
+        commands.append(f"python -m {REPORT_COMMAND} {selections[0].arguments}")
+    print(*commands, sep="\n")
+
+
 def begin(args: argparse.Namespace) -> None:
-    """Begin a build: print the plan, refuse where inputs are missing, start the journal anew."""
+    """Begin a build: print the plan, refuse where inputs are missing, empty the journal."""
     from submission.system.plan import plan_text
 
     system, store = open_system(args)
@@ -41,13 +61,21 @@ def begin(args: argparse.Namespace) -> None:
 
 
 def _scoring(args: argparse.Namespace, system: System, store: Store) -> Stage:
-    """Return the stage whose scores.json counts: with COMET where that is computed, or asked for by --comet."""
+    """Return the stage whose scores.json counts: with COMET where that is computed, or requested by --comet."""
     folder = args.comet or system.comet_model()
     if folder is not None:
-        stage = system.comet_stage(system.comet_digest(folder))
+        stage = system.comet_stage(folder)
         if args.comet or store.record(stage):
             return stage
     return system.stage("score")
+
+
+def _record(store: Store, stage: Stage) -> ArtifactRecord:
+    """Return the record of an artifact; UserError where it is not built."""
+    store.need(stage)
+    record = store.record(stage)
+    assert record is not None
+    return record
 
 
 def bundle(args: argparse.Namespace) -> None:
@@ -56,7 +84,7 @@ def bundle(args: argparse.Namespace) -> None:
 
     system, store = open_system(args)
     stages = {stage.id: stage for stage in system.stages()}
-    records = {name: store.record(stage) for name, stage in stages.items() if store.need(stage)}
+    records = {name: _record(store, stage) for name, stage in stages.items()}
     scoring = _scoring(args, system, store)
     out = assemble(
         args.dist / system.name,
@@ -72,12 +100,12 @@ def bundle(args: argparse.Namespace) -> None:
         scores=store.need(scoring) / "scores.json",
         segmenter=system.classifier_path(store),
         artifacts={
-            **{store.folder(stage): records[name]["files"] for name, stage in stages.items()},
-            store.need(scoring): (store.record(scoring) or {})["files"],
+            **{store.folder(stage): records[name].files for name, stage in stages.items()},
+            store.need(scoring): _record(store, scoring).files,
         },
         stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
         inputs=system.external_inputs(),
-        provenance={k: v for record in records.values() for k, v in record["provenance"]["versions"].items()},
+        provenance={k: v for record in records.values() for k, v in record.provenance.versions.items()},
     )
     print(out)
 
@@ -167,16 +195,18 @@ def summary(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version and exit")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for function in (plan, begin, bundle, summary):
+    for function in (plan, steps, begin, bundle, summary):
         verb = _add_verb(verbs, function)
         add_system_arguments(verb)
-        if function in (bundle, summary):
+        if function in (steps, bundle, summary):
             add_comet_argument(verb)
-            where = "where bundles lie (default: %(default)s)"
-            verb.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=where)
+            verb.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help="where bundles lie")
         if function is plan:
             _add_json(verb)
+        if function is steps:
+            _add_steps(verb)
 
     verb = _add_verb(verbs, verify)
     verb.add_argument(
@@ -195,6 +225,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a web page instead of printing text")
     _add_campaign(verb)
     return parser
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    names = [step.name for step in STEPS]
+    parser.set_defaults(recipe=None, dist=None)
+    parser.add_argument("--from", dest="first", choices=names, default=names[0], metavar="STEP", help="the first step")
+    parser.add_argument(
+        "--until", choices=names, default=names[-1], metavar="STEP", help=f"the last step: {', '.join(names)}"
+    )
+    parser.add_argument("--report", action="store_true", help="the commands that make the report, its models included")
 
 
 def _add_verb(verbs: Verbs, function: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What the command lines of all packages share: naming a system, and saying a user's mistake plainly."""
+"""What the command lines of all packages share: the arguments that name a system, and the report of user errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 from submission.errors import UserError
 from submission.store.store import Store
 from submission.system.campaign import Campaign, read_campaign
+from submission.system.pipeline import Selection
 from submission.system.recipe import Recipe
 from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.schema import read_toml
 from submission.system.system import System
 
 
@@ -71,23 +73,42 @@ def open_systems(args: argparse.Namespace) -> list[tuple[System, Store]]:
     return [_opened(args, campaign, recipe, name) for recipe, name in zip(recipes, names, strict=True)]
 
 
+def select(args: argparse.Namespace, recipe: str) -> Selection:
+    """Return the systems that a recipe's name or a list's name stands for, with the other arguments of a command."""
+    systems = open_systems(argparse.Namespace(**vars(args) | {"recipe": recipe}))
+    return Selection(systems=tuple(system for system, _ in systems), arguments=_arguments(args, recipe))
+
+
+def _arguments(args: argparse.Namespace, recipe: str) -> str:
+    """Return the arguments that name a system, as a person types them."""
+    named = {"--campaign": args.campaign, "--recipe": recipe, "--data": args.data, "--store": args.store}
+    return shlex.join(word for option, value in named.items() if value for word in (option, str(value)))
+
+
 def _opened(args: argparse.Namespace, campaign: Campaign, recipe: Recipe, name: str) -> tuple[System, Store]:
-    named = {"--campaign": args.campaign, "--recipe": name, "--data": args.data, "--store": args.store}
-    arguments = shlex.join(word for option, value in named.items() if value for word in (option, str(value)))
-    system = System(campaign, recipe, args.data, args.store / "sources", arguments=arguments)
+    system = System(campaign, recipe, args.data, args.store / "sources", arguments=_arguments(args, name))
     return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")
 
 
-def _mending(error: OSError) -> str:
+class ShowVersion(argparse.Action):
+    """The option --version: prints the version that pyproject.toml gives, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        project = read_toml(Path(__file__).parents[1] / "pyproject.toml")["project"]
+        print(f"{project['name']} {project['version']}")
+        parser.exit()
+
+
+def _fix(error: OSError) -> str:
     """Return what to do about an error of the system."""
-    again = "run the same command again, which goes on from what is finished"
+    again = "run the same command again, which continues from what is finished"
     return {
         errno.ENOSPC: f"free some space on that disk and {again}",
         errno.EDQUOT: f"your quota on that disk is used up: free some space there and {again}",
         errno.EFBIG: f"raise the limit on a file's size (`ulimit -f`), or take another disk, and {again}",
         errno.EROFS: f"that disk is read-only: make it writable, or name a folder on another one, and {again}",
         errno.EACCES: f"make that place accessible to you, or name another one, and {again}",
-    }.get(error.errno or 0, "mend that and run the same command again")
+    }.get(error.errno or 0, "fix that and run the same command again")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
@@ -103,8 +124,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; {_mending(error)}", file=sys.stderr)
+        print(f"error: {place}{error.strerror or error}; {_fix(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

@@ -6,64 +6,28 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import add_system_arguments, open_system, run
-from submission.store.launch import obtain_together
-from submission.store.store import Store
-from submission.system.system import System
+from submission.store.launch import build_together
+from train import stages
 
 if TYPE_CHECKING:
-    from train.finetune import Task
-
-
-def _base(system: System, store: Store) -> Path:
-    return system.data_path(store) / "models" / system.campaign.model.name
-
-
-def _campaign_languages(system: System) -> dict[str, str]:
-    """Return code -> name in the prompt of the campaign's target languages."""
-    return {pair.target: pair.target_language for pair in system.campaign.pairs}
-
-
-def _task(system: System) -> Task:
-    from train.finetune import Task
-
-    return Task(
-        model_name=system.campaign.model.name,
-        prompt=system.campaign.prompt,
-        languages=system.recipe.corpus.trained_languages(_campaign_languages(system)),
-        end_token=system.campaign.model.end_token,
-    )
+    from submission.system.system import System
 
 
 def corpus(args: argparse.Namespace) -> None:
     """Sample utterances from the recipe's corpora and check their audio and texts."""
     system, store = open_system(args)
-    data = system.data_path(store)
-
-    def make(out: Path) -> None:
-        from train.corpora.build import build_corpus
-
-        dev = _campaign_languages(system)
-        trained = system.recipe.corpus.trained_languages(dev)
-        build_corpus(data, system.recipe.corpus, list(trained), list(dev), system.campaign.model.window_seconds, out)
-
-    print(store.obtain(system.stage("corpus"), make))
+    system.data_path(store)
+    print(store.build(system.stage("corpus"), stages.corpus))
 
 
 def finetune(args: argparse.Namespace) -> None:
     """Train LoRA adapters on the corpus; an interrupted run resumes. Start it by torchrun for several devices."""
     system, store = open_system(args)
-    data, corpus = system.data_path(store), store.need(system.stage("corpus"))
-
-    def make(out: Path) -> None:
-        from train.finetune import finetune
-
-        finetune(_base(system, store), corpus, data, _task(system), system.recipe.finetune, out)
-
-    folder = obtain_together(store, system.stage("finetune"), make)
+    system.data_path(store)
+    folder = build_together(store, system.stage("finetune"), stages.finetune)
     if folder is not None:
         print(folder)
 
@@ -71,15 +35,8 @@ def finetune(args: argparse.Namespace) -> None:
 def merge(args: argparse.Namespace) -> None:
     """Merge the adapters into the base model."""
     system, store = open_system(args)
-    base, tuned = _base(system, store), store.need(system.stage("finetune"))
-
-    def make(out: Path) -> None:
-        from train.merge import merge_adapter, write_merge_report
-
-        merge_adapter(base, tuned / "adapter", out)
-        write_merge_report(tuned, out)
-
-    print(store.obtain(system.stage("merge"), make))
+    system.data_path(store)
+    print(store.build(system.stage("merge"), stages.merge))
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -88,11 +45,13 @@ def bench(args: argparse.Namespace) -> None:
     if args.full_size:
         _bench_full_size(system, args)
         return
-    data, corpus = system.data_path(store), store.need(system.stage("corpus"))
+    system.data_path(store)
+    stage = system.stage("finetune")
+    base, sampled, data = (store.locate(stage.inputs[name]) for name in ("base", "corpus", "data"))
     from train.bench.input import Rate, bench_input
     from train.bench.step import bench_step
 
-    run_with = (_base(system, store), corpus, data, _task(system), system.recipe.finetune)
+    run_with = (base, sampled, data, stages.task_of(stage.options), system.recipe.finetune)
     step = bench_step(*run_with, steps=args.steps, turns=args.turns)
     ours = step["ours"]
     consumed = Rate(ours["utterances_per_second"], step["batch_size"] / ours["cpu_seconds_per_step"])

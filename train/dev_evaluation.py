@@ -15,21 +15,20 @@ from sacrebleu.metrics import BLEU
 from torch.utils.data import DataLoader
 
 from submission.runtime.prompt import IGNORED, collate, end_token_id
+from submission.text.languages import bleu_tokenizer
 from train.batches import PlannedBatches, Utterances, collate_targets
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-BLEU_TOKENIZERS = {"zh": "zh", "ja": "char"}
-"""Target language -> sacrebleu's tokenizer where it is not its default, 13a. (`ja-mecab` would need MeCab.)"""
 TOKENS_PER_TOKEN = 2
 """Most tokens of a translation, in multiples of the longest reference's; repetition loops end there."""
 
 
 def corpus_bleu(language: str, hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Return BLEU with sacrebleu's defaults but for the language's tokenizer, to two digits."""
-    metric = BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
+    metric = BLEU(tokenize=bleu_tokenizer(language))
     return round(metric.corpus_score(list(hypotheses), [list(references)]).score, 2)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from submission.benchmarking import Benches
 from submission.store.store import Store
-from submission.system.system import OPEN_TESTSET, System
+from submission.system.data_folder import OPEN_FOLDER
+from submission.system.system import System
 
 
 def _step(work: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
 
     plain = store.need(system.stage("merge"))
     packed = store.need(system.stage("quantize")) / "model"
-    segments, recordings = gold_segments(system.data_path(store) / system.testset_part(OPEN_TESTSET))
+    segments, recordings = gold_segments(system.data_path(store) / OPEN_FOLDER)
     batch = [segments[index] for index in form_batches(segments, system.recipe.decode)[0]]
     waveforms = [read_slice(recordings[segment.recording], segment.start, segment.end) for segment in batch]
     prompt = render_prompt(system.campaign.prompt, system.campaign.pairs[0].target_language)

@@ -4,7 +4,7 @@ Audio files are found at any depth; FILE_ORDER is optional. Segments have one of
 
     GivenSegments     a YAML list in any dialect, unchanged, in its order within a recording
     BundledSegments   the segments of a bundle's test set, for the same recordings
-    ByMethod          a method of `segment.methods.registry`, with a classifier where the method needs one
+    ByMethod          a method of `submission.system.registry`, with a classifier where the method needs one
 
 `about` returns everything that the segments depend on before any audio is read, so that a run can check whether it
 may resume.
@@ -20,7 +20,6 @@ from unicodedata import normalize
 
 from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
-from segment.methods.registry import CLASSIFYING
 from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.report import combined_error
@@ -29,7 +28,8 @@ from segment.testset import RecordingFile, TestSetFolder, find_segments_file, re
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
-from submission.system.system import REVISIONS, System
+from submission.system.revisions import REVISIONS
+from submission.system.system import System
 from submission.text.segments import Segment
 
 LABEL = "segment"
@@ -115,7 +115,7 @@ class ByMethod:
         return {"segmentation": "free", **asdict(self.options), "classifier": self._digest()}
 
     def _digest(self) -> str:
-        if self.options.method not in CLASSIFYING:
+        if not self.options.about.needs_classifier:
             return ""
         where = str(self.classifier or f"method {self.options.method}")
         if self.classifier is None or not all((self.classifier / name).is_file() for name in (CONFIG, WEIGHTS)):

@@ -27,7 +27,6 @@ from evaluate.recordings.recording_folder import (
     only,
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
-from segment.methods.registry import CLASSIFYING
 from segment.testset import TestSetFolder, read_folder
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.location import chosen_campaign
@@ -150,7 +149,7 @@ def choose_inputs(
         kept = BundledSegments(testset=known, path=path, segments=bundle.segments[known])
         return RerunInputs(folder=folder, segment_source=kept, testset=known)
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
-    if options.method in CLASSIFYING and not classifier.is_dir():
+    if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
     return RerunInputs(folder=folder, segment_source=ByMethod(options=options, classifier=classifier), testset=known)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe_files import read_recipe
+from submission.system.registry import SEGMENTATION_METHODS
 from submission.system.system import System
 
 if TYPE_CHECKING:
@@ -122,8 +123,11 @@ def _add_translate(verbs: Verbs) -> None:
     one.add_argument("--recipe", default="primary", metavar="R", help=named.format("recipe"))
     one.add_argument("--model", type=Path, required=True, metavar="DIR", help="a packed model or a checkpoint")
     _add_folder(one)
-    one.add_argument("--method", choices=("shas", "shas+vad", "vad", "fixed"), help="how to segment the recordings")
-    one.add_argument("--classifier", type=Path, metavar="DIR", help="SHAS classifier, for shas and shas+vad")
+    methods = [name for name, method in SEGMENTATION_METHODS.items() if not method.from_references]
+    classifying = [name for name, method in SEGMENTATION_METHODS.items() if method.needs_classifier]
+    one.add_argument("--method", choices=methods, help="how to segment the recordings")
+    help_text = f"folder of the classifier of {' and '.join(classifying)}"
+    one.add_argument("--classifier", type=Path, metavar="DIR", help=help_text)
     one.add_argument("--json", action="store_true", help="print translation_report.json instead of text")
     one.set_defaults(verb=translate)
 

@@ -32,9 +32,9 @@ from submission.model.ranking import RANKING
 from submission.model.sizes import other_reading
 from submission.store.digests import files_below
 from submission.system.campaign import Campaign, Pair, size_bytes
+from submission.system.data_folder import OPEN_TESTSET
 from submission.system.plan import expected_model
 from submission.system.recipe import QuantizeOptions
-from submission.system.system import OPEN_TESTSET
 
 NO_REFERENCES = f"{NOT_COMPUTED}: no references"
 FILES = "files beside the weights"

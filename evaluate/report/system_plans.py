@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate import stages
-from segment.stages import detectors_of, segmented
+from evaluate import system_stages
+from segment.stages import segmented, shared_detectors
 from submission.store.store import Stage, Store
 from submission.system.campaign import Pair
-from submission.system.system import OPEN_TESTSET, System
+from submission.system.data_folder import OPEN_TESTSET
+from submission.system.system import System
 
 PairAndTestSet = tuple[Pair, str]
 """A pair and a test set."""
@@ -54,7 +55,7 @@ class SystemPlan:
     def comet_stage(self, pair: Pair, name: str) -> Stage | None:
         """Return the stage comet of one pair and test set, which the score environment builds; None without a model."""
         folder = self.comet or self.system.comet_model()
-        return self.system.comet_stage(self.system.comet_digest(folder), f"{pair.name}/{name}") if folder else None
+        return self.system.comet_stage(folder, f"{pair.name}/{name}") if folder else None
 
     def missing(self) -> list[Stage]:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
@@ -85,7 +86,7 @@ def _by_references(
 ) -> tuple[tuple[PairAndTestSet, ...], tuple[PairAndTestSet, ...]]:
     """Return those with references, and the others."""
     data = system.data_path(store)
-    having = [one for one in requested if stages.has_references(system, data, *one)]
+    having = [one for one in requested if system_stages.has_references(data, *one)]
     return tuple(having), tuple(one for one in requested if one not in having)
 
 
@@ -116,16 +117,17 @@ def build(plans: Sequence[SystemPlan], device: str) -> None:
 
 def _build(plan: SystemPlan, missing: set[str], device: str) -> None:
     system, store = plan.system, plan.store
-    campaign, load = system.campaign, stages.loader(system, store, device)
-    detectors = detectors_of(system, system.data_path(store))
-    for name in plan.testsets:
-        if system.stage("segment", name).key in missing:
-            segmented(system, store, campaign.testset(name), detectors)
+    load = system_stages.shared_model(device)
+    segmentations = [system.stage("segment", name) for name in plan.testsets]
+    detectors = shared_detectors(segmentations, system.recipe.segment.batch_size)
+    for stage in segmentations:
+        if stage.key in missing:
+            segmented(stage, store, detectors)
     if plan.loss and system.loss_stage().key in missing:
-        stages.lost(system, store, load)
+        system_stages.lost(system, store, load)
     for pair, name in plan.scored:
         decode, score = plan.scoring_stages(pair, name)
         if decode.key in missing:
-            stages.decoded(system, store, pair, name, load)
+            system_stages.decoded(system, store, pair, name, load)
         if score.key in missing:
-            stages.scored_cell(system, store, pair, name)
+            system_stages.scored_cell(system, store, pair, name)

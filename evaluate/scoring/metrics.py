@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from evaluate.scoring.resegmentation import CHARACTER_LANGUAGES
+from submission.text.languages import bleu_tokenizer
 
 METRICS = ("BLEU", "chrF", "TER")
 LOWER_IS_BETTER = frozenset({"TER"})
-BLEU_TOKENIZERS = {"zh": "zh"}
-"""Target language -> sacrebleu's tokenizer for BLEU where it is not its default, 13a."""
 RESAMPLES = 1000
 SEED = 12345
 """sacrebleu's default; the environment variable SACREBLEU_SEED is ignored."""
@@ -51,7 +50,7 @@ def make_metrics(language: str) -> dict[str, Any]:
 
     by_character = language in CHARACTER_LANGUAGES
     return {
-        "BLEU": BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a")),
+        "BLEU": BLEU(tokenize=bleu_tokenizer(language)),
         "chrF": CHRF(),
         "TER": TER(normalized=by_character, asian_support=by_character),
     }

@@ -12,7 +12,6 @@ import torch
 
 from segment.classifier.compatibility import original_probabilities
 from segment.classifier.model import Classifier, load_classifier
-from segment.methods.registry import CLASSIFYING
 from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
 from segment.probabilities.windows import frame_probabilities
@@ -33,7 +32,7 @@ def make_detectors(options: SegmentOptions, classifier: Path, digest: str, revis
     revision: of the stage `segment`, so that probabilities of an older one are computed again.
     """
     vad = vad_detectors(revision)
-    if options.method not in CLASSIFYING:
+    if not options.about.needs_classifier:
         return vad
 
     @functools.cache

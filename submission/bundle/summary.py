@@ -9,6 +9,7 @@ from typing import Any
 from submission.bundle.checks.finding import Finding, verdict
 from submission.model.sizes import GB, GIB
 from submission.store.digests import files_below
+from submission.store.records import StageUse
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
 from submission.text_table import aligned
@@ -24,7 +25,7 @@ def summary(
     recipe: Recipe,
     model: Path,
     scores: Mapping[str, Any],
-    journal: Iterable[Mapping[str, Any]],
+    journal: Iterable[StageUse],
     seconds: float | None,
     bundle: Path,
     findings: Sequence[Finding],
@@ -78,13 +79,13 @@ def _scores(scores: Mapping[str, Any]) -> str:
     return f"Outputs\n{aligned(rows, left=(0, 1, 6), indent=2)}"
 
 
-def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
+def _stages(journal: list[StageUse], seconds: float | None) -> str:
     """Show each stage in the order of its first use, its parts (eleven test sets) together."""
     if not journal:
         return ""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[StageUse]] = {}
     for use in journal:
-        groups.setdefault(use["stage"], []).append(use)
+        groups.setdefault(use.stage, []).append(use)
     rows: list[Row] = [("stage", "state", "seconds", "peak MiB", "bytes")]
     rows += [_stage_row(name, uses) for name, uses in groups.items()]
     rows.append(_stage_row("total", journal))
@@ -92,16 +93,16 @@ def _stages(journal: list[Mapping[str, Any]], seconds: float | None) -> str:
     return f"Stages\n{aligned(rows, left=(0, 1), indent=2)}{whole}"
 
 
-def _stage_row(name: str, uses: Sequence[Mapping[str, Any]]) -> Row:
+def _stage_row(name: str, uses: Sequence[StageUse]) -> Row:
     """Return a row of the stages; the peak memory is that of what this build built."""
-    built = [use for use in uses if use["status"] == "built"]
+    built = [use for use in uses if use.status == "built"]
     counts = (("built", len(built)), ("cached", len(uses) - len(built)))
     return (
         name,
         ", ".join(state if len(uses) == 1 else f"{count} {state}" for state, count in counts if count),
-        f"{sum(use['seconds'] for use in uses):,.1f}",
-        f"{max(use['peak_bytes'] for use in built) / 2**20:,.0f}" if built else "-",
-        f"{sum(use['bytes'] for use in uses):,}",
+        f"{sum(use.seconds for use in uses):,.1f}",
+        f"{max(use.peak_bytes for use in built) / 2**20:,.0f}" if built else "-",
+        f"{sum(use.bytes for use in uses):,}",
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from submission.cli import add_system_arguments, open_system, run
 from submission.errors import UserError
-from submission.system.system import SHIPPED
+from submission.miniature import stages
+from submission.system.data_folder import SHIPPED
+from submission.system.stage_chain import DATA_SEED
 
 
 def forge(args: argparse.Namespace) -> None:
@@ -30,28 +32,19 @@ def forge(args: argparse.Namespace) -> None:
 def data(args: argparse.Namespace) -> None:
     """Write the data folder and print its path; where a campaign's data is given, only check that it is complete."""
     system, store = open_system(args)
-    name = system.campaign.model.name
-
-    def make(out: Path) -> None:
-        from submission.miniature.dataset import write_data_folder
-
-        write_data_folder(out, name, {} if args.without_models else SHIPPED, seed=args.seed)
-
     if args.out is not None:
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise UserError(f"--out {args.out}", "is not an empty folder", "name a new one")
         args.out.mkdir(parents=True, exist_ok=True)
-        make(args.out)
+        options = {"model": system.campaign.model.name, "seed": args.seed}
+        stages.data(options, {} if args.without_models else SHIPPED, args.out)
         print(args.out)
     elif not system.makes_data:
         print(system.data_path(store))
-    elif args.without_models or args.seed != DEFAULT_SEED:
+    elif args.without_models or args.seed != DATA_SEED:
         raise UserError("data", "--seed and --without-models need --out", "name a folder with --out DIR")
     else:
-        print(store.obtain(system.stage("data"), make))
-
-
-DEFAULT_SEED = 2026
+        print(store.build(system.stage("data"), stages.data))
 
 
 def main() -> int:
@@ -83,7 +76,7 @@ def main() -> int:
     add_system_arguments(verb)
     verb.add_argument("--out", type=Path, metavar="DIR", help="write it here (default: a stage in the store)")
     verb.add_argument(
-        "--seed", type=int, default=DEFAULT_SEED, help="of all sentences and recordings (default: %(default)s)"
+        "--seed", type=int, default=DATA_SEED, help="of all sentences and recordings (default: %(default)s)"
     )
     verb.add_argument(
         "--without-models",

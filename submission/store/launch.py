@@ -1,8 +1,8 @@
 """One stage built by several processes, as `accelerate launch` and `torchrun` start them.
 
-The launcher runs the same command once per device. Rank 0 alone deals with the store: it takes the stage's lock, finds
-the artifact or builds it, and publishes it. When it begins to build it tells the others in which folder, and they take
-part; where there is nothing to build it tells them so, and they go home. So the lock is never waited for twice.
+The launcher runs the same command once per device. Rank 0 alone uses the store: it takes the stage's lock, finds the
+artifact or builds it, and publishes it. When it begins to build it broadcasts the folder, and the other processes take
+part; where there is nothing to build it broadcasts that, and they return. So only one process waits for the lock.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from submission.errors import UserError
-from submission.store.store import Stage, Store
+from submission.store.store import Stage, StageFunction, Store
 
-PATIENCE = timedelta(days=7)
-"""How long the others wait for rank 0, which may be waiting for another build of the same stage."""
+TIMEOUT = timedelta(days=7)
+"""How long the other processes wait for rank 0, which may be waiting for another build of the same stage."""
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where mpirun says how many processes it started: those that accelerate would read, and form a group by."""
+"""Variables in which mpirun gives the number of processes; accelerate reads them and forms a group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,28 +31,27 @@ class Launch:
     processes: int
 
     def barrier(self) -> None:
-        """Return when every process has come here; for a launch that is joined."""
+        """Return when every process has called this; needs a process group."""
         if self.processes > 1:
             import torch.distributed as distributed
 
             distributed.barrier()
 
-    def broadcast(self, word: bool) -> bool:
-        """Return what the first process says, when every process has come here; for a launch that is joined."""
+    def broadcast(self, value: bool) -> bool:
+        """Return the first process's value when every process has called this; needs a process group."""
         if self.processes == 1:
-            return word
+            return value
         import torch.distributed as distributed
 
-        said = [word]
-        distributed.broadcast_object_list(said, src=0)
-        return said[0]
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 def launched() -> Launch:
-    """Return what a launcher says in RANK and WORLD_SIZE; the only process where there is none.
+    """Return the launch that RANK and WORLD_SIZE describe; a single process where they are not set.
 
-    Raises UserError where several processes were asked for in a way that tells none of them of the others: each would
-    take itself for the only one.
+    Raises UserError for a launcher that starts several processes without setting them: each would act as the only one.
     """
     if "RANK" not in os.environ:
         _refuse_unranked(os.environ)
@@ -60,11 +59,11 @@ def launched() -> Launch:
 
 
 def _refuse_unranked(environment: Mapping[str, str]) -> None:
-    """Raise UserError for a launcher that does not speak in RANK and WORLD_SIZE."""
+    """Raise UserError for a launcher that starts several processes and does not set RANK and WORLD_SIZE."""
     fix = "start `torchrun --standalone --nproc-per-node N -m ...` or `accelerate launch --multi_gpu --num_processes N`"
     for name in MPI_SIZES:
         if environment.get(name, "1") not in ("", "0", "1"):
-            raise UserError(f"{name}={environment[name]}", "started by MPI, which says no RANK and WORLD_SIZE", fix)
+            raise UserError(f"{name}={environment[name]}", "started by MPI, which sets no RANK and WORLD_SIZE", fix)
     # Its launcher for one process sets both of these where --num_processes is over 1, and starts one.
     if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment:
         what = "asks for several processes and starts one, as it does with --cpu and where it sees fewer than two GPUs"
@@ -73,7 +72,7 @@ def _refuse_unranked(environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def process_group() -> Iterator[Launch]:
-    """Form the group of the launched processes for a while, where it is not formed already."""
+    """Form the group of the launched processes for the duration of the block, where there is none yet."""
     launch = launched()
     if launch.processes == 1:
         yield launch
@@ -82,12 +81,17 @@ def process_group() -> Iterator[Launch]:
 
     formed = distributed.is_initialized()
     if not formed:
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield launch
     finally:
         if not formed:
             distributed.destroy_process_group()
+
+
+def build_together(store: Store, stage: Stage, work: StageFunction) -> Path | None:
+    """Return the artifact's folder as `Store.build` does, shared by the launched processes as in `obtain_together`."""
+    return obtain_together(store, stage, store.bind(stage, work))
 
 
 def obtain_together(store: Store, stage: Stage, make: Callable[[Path], None]) -> Path | None:
@@ -103,31 +107,31 @@ def obtain_together(store: Store, stage: Stage, make: Callable[[Path], None]) ->
     from accelerate.state import PartialState
 
     PartialState(cpu=not torch.cuda.is_available())  # forms the group of processes
-    meeting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
 
-    def pass_on(folder: str | None) -> str | None:
+    def broadcast_folder(folder: str | None) -> str | None:
         message = [folder]
-        torch.distributed.broadcast_object_list(message, src=0, group=meeting)
+        torch.distributed.broadcast_object_list(message, src=0, group=group)
         return message[0]
 
     if launch.rank > 0:
-        folder = pass_on(None)
+        folder = broadcast_folder(None)
         if folder is not None:
             make(Path(folder))
         torch.distributed.destroy_process_group()
         return None
-    told = False
+    announced = False
 
     def make_together(folder: Path) -> None:
-        nonlocal told
-        told = True
-        pass_on(str(folder.absolute()))
+        nonlocal announced
+        announced = True
+        broadcast_folder(str(folder.absolute()))
         make(folder)
 
     try:
         path = store.obtain(stage, make_together, resume=True)
     finally:
-        if not told:
-            pass_on(None)
+        if not announced:
+            broadcast_folder(None)
     torch.distributed.destroy_process_group()
     return path

@@ -26,9 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
-from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text, write_text
+from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text
+from submission.store.records import (
+    RECORD,
+    ArtifactRecord,
+    Provenance,
+    StageUse,
+    append_use,
+    begin_journal,
+    read_journal,
+    read_record,
+)
 
-RECORD = "artifact.json"
 # Libraries whose version can change a result; recorded, never part of a key.
 LIBRARIES = (
     "torch",
@@ -47,6 +56,22 @@ LIBRARIES = (
 )
 
 
+StageFunction = Callable[[dict[str, Any], dict[str, Path], Path], None]
+"""The work of a stage: (options, inputs, out). options: those that the key hashes; inputs: name -> where it lies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One folder that a stage reads: the digest that stands for it in the key, and where it lies."""
+
+    digest: str
+    """Digest of its contents, or the key of the stage that makes it; `absent` where an optional folder is missing."""
+    path: Path
+    """The folder; relative to the artifact of `stage` where there is one."""
+    stage: Stage | None = None
+    """The stage that makes it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One step of a system: what it reads, and by that its key."""
@@ -58,14 +83,23 @@ class Stage:
     """Raised when the stage's code changes what it makes."""
     options: dict[str, Any]
     """Every choice that the stage reads, as JSON values."""
-    inputs: dict[str, str]
-    """Name of an input -> its digest, or the key of the stage that makes it."""
+    inputs: dict[str, Input]
     command: str = field(default="", compare=False)
     """What a person types to build it."""
 
     @property
     def id(self) -> str:
         return f"{self.name}:{self.part}" if self.part else self.name
+
+    @property
+    def artifact(self) -> Input:
+        """The stage's artifact as another stage's input."""
+        return Input(digest=self.key, path=Path(), stage=self)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Name of an input -> its digest."""
+        return {name: source.digest for name, source in self.inputs.items()}
 
     @property
     def key(self) -> str:
@@ -77,7 +111,7 @@ class Stage:
                     "part": self.part,
                     "revision": self.revision,
                     "options": self.options,
-                    "inputs": self.inputs,
+                    "inputs": self.digests,
                 }
             )
         )
@@ -94,13 +128,10 @@ class Store:
         """Return where the artifact of a stage lies, or will lie."""
         return self.root / "objects" / stage.key
 
-    def record(self, stage: Stage) -> dict[str, Any] | None:
+    def record(self, stage: Stage) -> ArtifactRecord | None:
         """Return the artifact's `artifact.json`, or None where the artifact is not built, or its record damaged."""
-        try:
-            record = json.loads((self.folder(stage) / RECORD).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        return record if isinstance(record, dict) and record.get("key") == stage.key else None
+        record = read_record(self.folder(stage))
+        return record if record is not None and record.key == stage.key else None
 
     def need(self, stage: Stage) -> Path:
         """Return the folder of an artifact that an earlier command built; UserError names that command."""
@@ -123,7 +154,24 @@ class Store:
         self._note(stage, status, record, time.monotonic() - started)
         return self.folder(stage)
 
-    def _build(self, stage: Stage, make: Callable[[Path], None], resume: bool) -> dict[str, Any]:
+    def locate(self, source: Input) -> Path:
+        """Return where an input lies; UserError where the stage that makes it is not built."""
+        return source.path if source.stage is None else self.need(source.stage) / source.path
+
+    def build(self, stage: Stage, work: StageFunction, *, resume: bool = False) -> Path:
+        """Return the artifact's folder, letting `work` fill it where it is missing; resume as in `obtain`.
+
+        Raises UserError, before anything is built, where a stage that makes an input is not built.
+        """
+        return self.obtain(stage, self.bind(stage, work), resume=resume)
+
+    def bind(self, stage: Stage, work: StageFunction) -> Callable[[Path], None]:
+        """Return make(out), which calls `work` with a fresh copy of the stage's options and where its inputs lie."""
+        inputs = {name: self.locate(source) for name, source in stage.inputs.items()}
+        options = canonical_json(stage.options)
+        return lambda out: work(json.loads(options), dict(inputs), out)
+
+    def _build(self, stage: Stage, make: Callable[[Path], None], resume: bool) -> ArtifactRecord:
         partial = self.root / "partial" / stage.key
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
@@ -132,29 +180,27 @@ class Store:
         print(f"{stage.id}: building", file=sys.stderr, flush=True)
         started = time.monotonic()
         make(partial)
-        files = describe_files(partial)
-        record = {
-            "stage": stage.name,
-            "part": stage.part,
-            "key": stage.key,
-            "revision": stage.revision,
-            "options": stage.options,
-            "inputs": stage.inputs,
-            "files": files,
-            "digest": sha256_text(canonical_json(files)),
-            "provenance": {
-                "versions": library_versions(),
-                "seconds": round(time.monotonic() - started, 3),
-                "peak_bytes": peak_bytes(),
-            },
-        }
-        write_text(partial / RECORD, canonical_json(record))
+        record = ArtifactRecord(
+            stage=stage.name,
+            part=stage.part,
+            key=stage.key,
+            revision=stage.revision,
+            options=stage.options,
+            inputs=stage.digests,
+            files=describe_files(partial),
+            provenance=Provenance(
+                versions=library_versions(),
+                seconds=round(time.monotonic() - started, 3),
+                peak_bytes=peak_bytes(),
+            ),
+        )
+        record.write(partial)
         _flush_folder(partial)
         self.folder(stage).parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial, self.folder(stage))
         return record
 
-    def _intact_record(self, stage: Stage) -> dict[str, Any] | None:
+    def _intact_record(self, stage: Stage) -> ArtifactRecord | None:
         """Return the record of an artifact whose files are all there at their size; set a damaged one aside."""
         record, folder = self.record(stage), self.folder(stage)
         if not folder.exists():
@@ -163,7 +209,7 @@ class Store:
         if record is not None:
             wrong = [
                 name
-                for name, entry in record["files"].items()
+                for name, entry in record.files.items()
                 if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
             ]
         if not wrong:
@@ -179,49 +225,41 @@ class Store:
         )
         return None
 
-    def _note(self, stage: Stage, status: str, record: dict[str, Any], waited: float) -> None:
-        """Say in one line what was obtained, and put it into the journal."""
-        size = sum(entry["bytes"] for entry in record["files"].values())
-        seconds = record["provenance"]["seconds"] if status == "built" else waited
+    def _note(self, stage: Stage, status: str, record: ArtifactRecord, waited: float) -> None:
+        """Print in one line what was obtained, and append it to the journal."""
+        seconds = record.provenance.seconds if status == "built" else waited
         print(
-            f"{stage.id}: {status} in {seconds:.1f} s, {size:,} bytes, {self.folder(stage)}",
+            f"{stage.id}: {status} in {seconds:.1f} s, {record.size_bytes:,} bytes, {self.folder(stage)}",
             file=sys.stderr,
             flush=True,
         )
-        if self.journal is None:
-            return
-        line = {
-            "stage": stage.name,
-            "part": stage.part,
-            "key": stage.key,
-            "status": status,
-            "seconds": round(seconds, 3),
-            "peak_bytes": record["provenance"]["peak_bytes"],
-            "bytes": size,
-        }
-        self.journal.parent.mkdir(parents=True, exist_ok=True)
-        with self.journal.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        if self.journal is not None:
+            use = StageUse(
+                stage=stage.name,
+                part=stage.part,
+                key=stage.key,
+                status=status,
+                seconds=round(seconds, 3),
+                peak_bytes=record.provenance.peak_bytes,
+                bytes=record.size_bytes,
+            )
+            append_use(self.journal, use)
 
     def begin_journal(self) -> None:
-        """Empty the journal but for the time: what is noted from now on belongs to one build."""
+        """Empty the journal but for the time: what is appended from now on belongs to one build."""
         if self.journal is not None:
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.journal, json.dumps({"begun": time.time()}) + "\n")
+            begin_journal(self.journal, time.time())
 
-    def read_journal(self) -> tuple[list[dict[str, Any]], float | None]:
+    def read_journal(self) -> tuple[list[StageUse], float | None]:
         """Return the last use of each stage, in the order of their first, and the seconds since the build began.
 
         The seconds are None where no build was begun, or where the clock was set back since.
         """
         if self.journal is None or not self.journal.is_file():
             return [], None
-        lines = [
-            json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")
-        ]
-        uses = {(line["stage"], line["part"]): line for line in lines if "stage" in line}
-        seconds = time.time() - lines[0]["begun"] if lines and "begun" in lines[0] else -1.0
-        return list(uses.values()), seconds if seconds >= 0 else None
+        uses, begun = read_journal(self.journal)
+        seconds = -1.0 if begun is None else time.time() - begun
+        return list({(use.stage, use.part): use for use in uses}.values()), seconds if seconds >= 0 else None
 
     @contextmanager
     def _locked(self, stage: Stage) -> Iterator[None]:

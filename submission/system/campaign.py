@@ -36,7 +36,7 @@ class Model:
     end_token: str
     """The token that ends a translation, in training and in decoding."""
     window_seconds: int
-    """Longest audio that its encoder hears at once."""
+    """Longest audio that its encoder takes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

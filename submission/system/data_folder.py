@@ -12,6 +12,7 @@ references/<NAME>/   optional: gold segments and translations, for scoring
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,9 +28,21 @@ from submission.store.digests import (
     tree_digest,
     write_text,
 )
+from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign
 from submission.system.corpus_formats import ACL_6060, CORPUS_FORMATS
 from submission.system.recipe import Recipe
+
+OPEN_TESTSET = "ACL6060"
+"""ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded."""
+OPEN_FOLDER = "acl_6060/eval"
+DEV_FOLDER = "acl_6060/dev"
+COMET_PART = "models/comet"
+"""Optional: the checkpoint that `nox -s score` scores with."""
+
+MINIATURE = Path(__file__).parents[1] / "miniature"
+SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
+"""What ships with the repository and is copied into the miniature's data folder."""
 
 TRACK = "https://iwslt.org/2026/compression"
 
@@ -57,9 +70,9 @@ class Required:
 
 
 def needs_classifier(campaign: Campaign, recipe: Recipe) -> bool:
-    """Say whether a system cuts recordings with the segmentation classifier."""
+    """Say whether a system segments recordings with the classifier."""
     free = any(testset.segmentation == "free" for testset in campaign.testsets)
-    return free and recipe.segment.method in ("shas", "shas+vad")
+    return free and recipe.segment.about.needs_classifier
 
 
 def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
@@ -113,7 +126,7 @@ def check_parts(data: Path, campaign: Campaign) -> None:
 
 
 def model_digest(folder: Path) -> str:
-    """Return the digest of a forged model: its files, not what is told about its making."""
+    """Return the digest of a forged model: its files, without the notes on how it was made."""
     files = describe_files(folder)
     return sha256_text(
         canonical_json({name: f for name, f in files.items() if not any(fnmatch(name, p) for p in UNSHIPPED)})
@@ -156,3 +169,62 @@ def cached_tree_digest(folder: Path, cache: Path) -> str:
     cache.mkdir(parents=True, exist_ok=True)
     write_text(entry, canonical_json({"digest": digest, "stats": stats}))
     return digest
+
+
+def testset_part(name: str) -> str:
+    """Return where a test set's recordings lie below the data folder."""
+    return OPEN_FOLDER if name == OPEN_TESTSET else f"testsets/{name}"
+
+
+def reference_part(name: str) -> str:
+    """Return where a test set's references lie below the data folder."""
+    return OPEN_FOLDER if name == OPEN_TESTSET else f"references/{name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFolder:
+    """The data folder of a system, as inputs of stages: one that `--data` names, or the artifact of the stage data."""
+
+    given: Path | None
+    """The folder that `--data` names."""
+    stage: Stage | None
+    """The stage that makes the folder; None where it is given."""
+    cache: Path
+    """Where digests are kept."""
+
+    def part(self, part: str) -> Input:
+        """Return a part of the folder as an input; its digest is `absent` where it is not there."""
+        if self.stage is not None:
+            return Input(digest=sha256_text(f"{self.stage.key}/{part}"), path=Path(part), stage=self.stage)
+        folder = self.given / part if self.given else Path(part)
+        there = self.given is not None and folder.is_dir()
+        return Input(digest=cached_tree_digest(folder, self.cache) if there else "absent", path=folder)
+
+    def whole(self, parts: Iterable[str]) -> Input:
+        """Return the folder itself, for utterances whose audio paths are relative to it, as an input.
+
+        parts: what is read of it, which alone its digest covers.
+        """
+        digest = sha256_text(canonical_json({part: self.part(part).digest for part in parts}))
+        return Input(digest=digest, path=Path() if self.stage else self.given or Path(), stage=self.stage)
+
+    def missing(self, required: list[Required]) -> list[Required]:
+        """Return the required parts that the folder lacks; none where a stage makes it."""
+        if self.stage is not None:
+            return []
+        return missing_parts(self.given, required) if self.given else required
+
+    def check(self, campaign: Campaign, required: list[Required]) -> None:
+        """Raise UserError where the folder lacks a part, or holds an incomplete base model."""
+        missing = self.missing(required)
+        if missing:
+            place = str(self.given or "DIR")
+            lines = "".join(f"  {r.part}: {', '.join(r.holds)}\n      {r.get.replace('DIR', place)}\n" for r in missing)
+            looked = f"looked in {place}" if self.given else "no --data DIR was given"
+            raise UserError(
+                f"campaign {campaign.name}",
+                f"the data folder lacks {len(missing)} of {len(required)} parts ({looked})",
+                f"put these there and run the same command with --data {place}:\n{lines}".rstrip(),
+            )
+        if self.given is not None:
+            check_parts(self.given, campaign)

@@ -12,7 +12,8 @@ from submission.model.forecast import Forecast, companion_files, forecast
 from submission.model.ranking import read_order
 from submission.model.sizes import against_limit
 from submission.store.store import Store
-from submission.system.system import SHIPPED, System
+from submission.system.data_folder import SHIPPED
+from submission.system.system import System
 
 
 def plan_rows(system: System, store: Store) -> list[dict[str, Any]]:
@@ -21,7 +22,7 @@ def plan_rows(system: System, store: Store) -> list[dict[str, Any]]:
     rows = []
     for stage in system.stages():
         record = store.record(stage)
-        size = sum(f["bytes"] for f in record["files"].values()) if record else None
+        size = record.size_bytes if record else None
         state = "built" if record else "waits for data" if incomplete else "to build"
         rows.append({"stage": stage.id, "key": stage.key, "state": state, "bytes": size, "command": stage.command})
     return rows
@@ -40,9 +41,10 @@ def expected_model(system: System, store: Store, checkpoint: Path | None = None)
     elif folder is not None and (folder / "config.json").is_file():
         config = read_config(folder)
     else:
-        config, folder = shipped_config(model), None
-    if config is None:
-        return None
+        shipped = shipped_config(model)
+        if shipped is None:
+            return None
+        config, folder = shipped, None
     if "quantization_config" in config:
         raise UserError(str(checkpoint), "is packed already", "name the checkpoint at full precision")
     quantize = system.recipe.quantize
@@ -57,7 +59,7 @@ def expected_model(system: System, store: Store, checkpoint: Path | None = None)
 
 
 def _ranking(system: System, store: Store) -> list[int] | None:
-    """Return the layers in the order of their sensitivity, where that is asked for and known already."""
+    """Return the layers in the order of their sensitivity, where the system has it and it is built."""
     if system.recipe.quantize.ranked is None:
         return None
     stage = system.stage("sensitivity")

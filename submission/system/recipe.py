@@ -1,4 +1,4 @@
-"""The recipe: what the participant chooses. `recipe_file.py` reads it from TOML."""
+"""The recipe: what the participant chooses. `recipe_files.py` reads it from TOML."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from submission.model.codecs import Codec, parse_codec
 from submission.model.solvers import parse_solver, refuse_unserved
 from submission.system.corpus_formats import CORPUS_FORMATS
 from submission.system.fallbacks import FALLBACKS
+from submission.system.registry import SEGMENTATION_METHODS, SegmentationMethod, SegmentationName
 from submission.system.schema import nearest
 
 
@@ -101,7 +102,7 @@ class CorpusOptions:
     max_skipped_share: float = 0.02
     """Largest share of unusable utterances that does not stop the run."""
     allow_fewer: bool = False
-    """Whether a corpus that holds fewer utterances than asked is taken as it is."""
+    """Whether a corpus that holds fewer utterances than requested is taken as it is."""
     languages: dict[str, str] = field(default_factory=dict)
     """Names, as the prompt says them, of target languages that are trained though the campaign does not have them."""
     held_out_recordings: int = 0
@@ -170,7 +171,7 @@ class FinetuneOptions:
     gradient_checkpointing: bool
     log_every_steps: int
     save_every_steps: int
-    """Steps between checkpoints, from which a killed run goes on, and between evaluations on dev."""
+    """Steps between checkpoints, from which a killed run resumes, and between evaluations on dev."""
     seed: int
     bleu_utterances: int = 32
     """Dev utterances per target language that are translated at each evaluation, for BLEU; 0 for none."""
@@ -227,7 +228,7 @@ class Override:
                 f'layers: {self.layers!r} needs a count; write count = 4 or count = "fit"',
             )
             _require(
-                self.count == "fit" or self.count > 0,
+                self.count == "fit" or (isinstance(self.count, int) and self.count > 0),
                 f"count: {self.count} is not positive; write at least 1",
             )
 
@@ -288,8 +289,8 @@ class QuantizeOptions:
 class SegmentOptions:
     """How recordings without given segments are cut; the defaults of SHAS."""
 
-    method: Literal["shas", "shas+vad", "vad", "fixed", "gold"]
-    """`shas+vad` adds whatever speech a voice-activity detector hears besides; `vad` and `fixed` are baselines. `gold`
+    method: SegmentationName
+    """`shas+vad` adds the speech that a voice-activity detector finds besides; `vad` and `fixed` are baselines. `gold`
     takes the references' own segments: to measure by, never to upload."""
     max_seconds: float
     min_seconds: float
@@ -312,9 +313,14 @@ class SegmentOptions:
         for name in ("inference_times", "batch_size"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
 
+    @property
+    def about(self) -> SegmentationMethod:
+        """The method's entry in the registry."""
+        return SEGMENTATION_METHODS[self.method]
+
 
 MOST_NEW_TOKENS = 1024
-"""More than thirty seconds of speech can hold several times over. A bundle's recipe is a stranger's: without a bound it
+"""More than thirty seconds of speech can hold several times over. A bundle's recipe is untrusted: without a bound it
 could keep whoever runs it again for days."""
 MOST_BEAMS = 64
 

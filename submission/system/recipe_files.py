@@ -103,7 +103,7 @@ def _table(place: _Place) -> dict[str, Any]:
     return item if "extends" in item else table | item
 
 
-def _resolved(place: _Place, campaign: str | None, seen: tuple[_Place, ...]) -> dict[str, Any]:
+def _resolved(place: _Place, campaign: str, seen: tuple[_Place, ...]) -> dict[str, Any]:
     """Return a recipe's table with what it extends and, for a campaign, the campaign's tables laid in."""
     place = _Place(place.path.resolve(), place.item)
     if place in seen:
@@ -117,7 +117,7 @@ def _resolved(place: _Place, campaign: str | None, seen: tuple[_Place, ...]) -> 
     return merged(merged(base, table), overlays.get(campaign, {}))
 
 
-def _extended(place: _Place, parent: Any, campaign: str | None, seen: tuple[_Place, ...]) -> dict[str, Any]:
+def _extended(place: _Place, parent: Any, campaign: str, seen: tuple[_Place, ...]) -> dict[str, Any]:
     """Return the table of what a recipe extends: another of its list, a file beside it, or a shipped one."""
     if parent is None:
         return {}

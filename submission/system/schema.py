@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import math
 import tomllib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,11 +29,17 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the table of a TOML file; UserError where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return copy.deepcopy(_parsed(path.read_bytes().decode("utf-8-sig")))
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror})", "name an existing TOML file") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(str(path), f"is not TOML in UTF-8 ({error})", "mend the syntax there") from error
+        raise UserError(str(path), f"is not TOML in UTF-8 ({error})", "fix the syntax there") from error
+
+
+@functools.lru_cache
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the table of a TOML text; a list of recipes is read once for each of its systems."""
+    return tomllib.loads(text)
 
 
 def locate(name: str, folder: Path, kind: str) -> Path:
@@ -83,6 +91,12 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(_where(file, path), what, fix or "change one of them") from error
+
+
+def parse_options(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Return the dataclass whose fields stand among the options of a stage; UserError as `parse`."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return parse(kind, {name: value for name, value in options.items() if name in known}, "options of a stage")
 
 
 def _where(file: str, path: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 import evaluate
 from evaluate.__main__ import make_parser
 from evaluate.decoding.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
-from evaluate.stages import scored, scored_cell
+from evaluate.system_stages import scored, scored_cell
 from submission.cli import open_system, run
 from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS

@@ -56,7 +56,7 @@ def arguments(checkpoint, tmp_path) -> list[str]:
     shutil.rmtree(tmp_path / "data/references/ACCENT")
     named = [("campaign", "probe.toml"), ("recipe", "some.toml"), ("data", "data"), ("store", "store")]
     options = [f"--{key}={tmp_path / value}" for key, value in named]
-    for system, store in open_systems(make_parser().parse_args(["ablate", *options])):
+    for system, store in open_systems(make_parser().parse_args(["report", *options])):
         store.obtain(system.stage("merge"), lambda out: shutil.copytree(checkpoint, out, dirs_exist_ok=True))
         store.obtain(system.stage("corpus"), write_dev)
         store.obtain(system.stage("quantize"), lambda out: pretend_to_pack(checkpoint, out))
@@ -89,12 +89,12 @@ def pretend_to_pack(checkpoint: Path, out: Path) -> None:
 
 def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, capsys):
     only = ["--only", "systems"]
-    assert run(make_parser(), ["ablate", *arguments, *only, "--plan"]) == 0
+    assert run(make_parser(), ["report", *arguments, *only, "--plan"]) == 0
     told = capsys.readouterr()
     assert told.err == "report: 2 systems, 10 stages, 10 to build (4 decode, 2 loss, 4 score)\n"
     assert told.out == "" and not (tmp_path / "out").exists()
 
-    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert run(make_parser(), ["report", *arguments, *only]) == 0
     done = capsys.readouterr()
     assert done.err.count("loss: built") == done.err.count("decode:en-zh/ACL6060: built") == 2
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
@@ -103,20 +103,20 @@ def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, 
     assert {o["pair"] for o in first["outcomes"]} == {"en-de", "en-zh"} and first["outcomes"][0]["scores"]["BLEU"]
     before = tree_digest(tmp_path / "out")
 
-    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert run(make_parser(), ["report", *arguments, *only]) == 0
     again = capsys.readouterr()
     assert "0 to build (nothing)" in again.err and ": building" not in again.err and again.out == done.out
     assert tree_digest(tmp_path / "out") == before
 
-    system, store = open_systems(make_parser().parse_args(["ablate", *arguments]))[1]
+    system, store = open_systems(make_parser().parse_args(["report", *arguments]))[1]
     shutil.rmtree(store.folder(system.stage("score", "en-zh/ACL6060")))
-    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert run(make_parser(), ["report", *arguments, *only]) == 0
     assert "10 stages, 1 to build (1 score)" in capsys.readouterr().err
     assert tree_digest(tmp_path / "out") == before
 
 
 def test_a_comet_checkpoint_that_is_none_is_refused_before_anything_is_built(arguments, tmp_path, capsys):
-    assert run(make_parser(), ["ablate", *arguments, "--only=systems", f"--comet={tmp_path / 'nowhere'}"]) == 2
+    assert run(make_parser(), ["report", *arguments, "--only=systems", f"--comet={tmp_path / 'nowhere'}"]) == 2
     error = capsys.readouterr().err
     assert "lacks hparams.yaml" in error and "building" not in error
 
@@ -131,7 +131,7 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
     asked = [option for option in arguments if not option.startswith("--out")]
     assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 2
     assert "is not built" in capsys.readouterr().err
-    assert run(make_parser(), ["ablate", *arguments, "--only=systems"]) == 0
+    assert run(make_parser(), ["report", *arguments, "--only=systems"]) == 0
     assert "COMET" not in (tmp_path / "out/report.md").read_text(encoding="utf-8").split("| ")[1]
     capsys.readouterr()
 
@@ -149,7 +149,7 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
     assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0  # found
     assert loaded == [model]
 
-    assert run(make_parser(), ["ablate", *arguments, "--only=systems", f"--comet={model}"]) == 0
+    assert run(make_parser(), ["report", *arguments, "--only=systems", f"--comet={model}"]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     for system in record["systems"]:
         assert all(outcome["scores"]["COMET"]["value"] > 0.5 for outcome in system["outcomes"])
@@ -158,7 +158,7 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
 
 def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_references(arguments, tmp_path, capsys):
     methods = [f"--segmentation={tmp_path / 'methods.toml'}", "--only=segmentations"]
-    assert run(make_parser(), ["ablate", *arguments, *methods]) == 0
+    assert run(make_parser(), ["report", *arguments, *methods]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     fixed, gold = record["segmentations"]
     assert [cut["testset"] for cut in fixed["segmentation_results"]] == ["TALKS", "ACCENT"]
@@ -170,9 +170,9 @@ def test_ways_of_segmenting_are_cut_decoded_and_scored_where_there_are_reference
 
 
 def test_a_system_that_is_not_packed_stops_the_report_before_the_first_measurement(arguments, tmp_path, capsys):
-    system, store = open_systems(make_parser().parse_args(["ablate", *arguments]))[1]
+    system, store = open_systems(make_parser().parse_args(["report", *arguments]))[1]
     shutil.rmtree(store.folder(system.stage("quantize")))
-    assert run(make_parser(), ["ablate", *arguments, "--only=systems"]) == 2
+    assert run(make_parser(), ["report", *arguments, "--only=systems"]) == 2
     error = capsys.readouterr().err
     assert "python -m quantize pack" in error and "some.toml:two" in error and "building" not in error
 
@@ -184,11 +184,11 @@ def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(argume
         write_segments(out / "segments.yaml", segments)
         write_report(out, make_report({"segmentation": "given"}, [SEGMENTED], []))
 
-    for system, store in open_systems(make_parser().parse_args(["ablate", *arguments])):
+    for system, store in open_systems(make_parser().parse_args(["report", *arguments])):
         for name in ("TALKS", "ACCENT"):
             store.obtain(system.stage("segment", name), cut)
     uploads = [f"--upload={tmp_path / 'some.toml'}:{name}" for name in ("one", "two")]
-    assert run(make_parser(), ["ablate", *arguments, *uploads, "--only=uploads"]) == 0
+    assert run(make_parser(), ["report", *arguments, *uploads, "--only=uploads"]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     found = {(p["pair"], p["testset"], p["metric"]): p for p in record["paired"]}
     assert found.keys() == {(pair, "TALKS", m) for pair in ("en-de", "en-zh") for m in ("BLEU", "chrF", "TER")}
@@ -198,20 +198,20 @@ def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(argume
 
 def test_comets_figures_are_read_where_they_were_computed_by_the_model_of_the_data_folder(arguments, tmp_path):
     only = ["--only", "systems"]
-    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert run(make_parser(), ["report", *arguments, *only]) == 0
     folder = tmp_path / "data/models/comet"
     for name in ("hparams.yaml", "checkpoints/model.ckpt", "encoder/config.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}\n", encoding="utf-8")
-    for system, store in open_systems(make_parser().parse_args(["ablate", *arguments])):
+    for system, store in open_systems(make_parser().parse_args(["report", *arguments])):
         for pair in ("en-de", "en-zh"):
             part = f"{pair}/ACL6060"
             cell = json.loads((store.need(system.stage("score", part)) / "score.json").read_text(encoding="utf-8"))
             figure = cell["scores"][0] | {"metric": "COMET", "value": 70.5, "low": 69.0, "high": 72.0}
             record = {"pair": pair, "testset": "ACL6060", "reason": "", "scores": [figure], "segments": [70.5]}
-            stage = system.comet_stage(system.comet_digest(folder), part)
+            stage = system.comet_stage(folder, part)
             store.obtain(stage, lambda out, record=record: write_text(out / "comet.json", canonical_json(record)))
-    assert run(make_parser(), ["ablate", *arguments, *only]) == 0
+    assert run(make_parser(), ["report", *arguments, *only]) == 0
     outcome = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["systems"][0]["outcomes"][0]
     assert outcome["scores"]["COMET"]["value"] == 70.5 and "comet:en-de/ACL6060" in outcome["stages"]
     assert "(69.0–72.0)" in (tmp_path / "out/report.md").read_text(encoding="utf-8")

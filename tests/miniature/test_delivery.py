@@ -20,10 +20,10 @@ from submission.miniature.recordings import LONGEST_SECONDS, SentencePool
 from submission.runtime.audio import duration_samples
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
-from submission.system.data_folder import missing_parts, required_parts
+from submission.system.data_folder import SHIPPED, missing_parts, required_parts
 from submission.system.recipe import Source
 from submission.system.recipe_files import read_recipe
-from submission.system.system import SHIPPED, System
+from submission.system.system import System
 from submission.text.segments import SAMPLE_RATE, read_segments
 from train.corpora.formats import reader_of
 

@@ -50,7 +50,7 @@ Path(sys.argv[2], os.environ["RANK"]).write_text(str(folder))
 """
 
 
-def test_where_there_is_nothing_to_build_the_others_go_home(tmp_path: Path) -> None:
+def test_where_the_stage_is_built_already_the_other_processes_return(tmp_path: Path) -> None:
     stage = Stage(name="finetune", revision=1, options={}, inputs={})
     folder = Store(root=tmp_path).obtain(stage, lambda out: (out / "x").touch())
     (tmp_path / "answers").mkdir()  # a file each: what two processes print to one pipe may run together

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from segment.methods.method import Method
-from segment.methods.registry import METHODS
 from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.report import read_report
 from segment.segmentation import SEGMENTS, segment_testset
+from submission.system import registry
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import read_segments
 from tests.segment.support import RATE, loudness_detectors
@@ -25,10 +25,10 @@ OPTIONS = SegmentOptions(method="shas", max_seconds=7, min_seconds=0.2, threshol
 @pytest.fixture
 def method(monkeypatch) -> Method:
     """Return the method of the page, after adding its line to the registry."""
-    module = import_source(monkeypatch, FILE, PAGE[FILE])
-    for name, function in eval(f"{{{PAGE['the line']}}}", vars(module)).items():
-        monkeypatch.setitem(METHODS, name, function)
-    return METHODS["pauses"]
+    import_source(monkeypatch, FILE, PAGE[FILE])
+    for name, entry in eval(f"{{{PAGE['the line']}}}", vars(registry)).items():
+        monkeypatch.setitem(registry.SEGMENTATION_METHODS, name, entry)
+    return registry.SEGMENTATION_METHODS["pauses"].load()
 
 
 def test_a_test_set_is_segmented_by_the_method_of_the_page(method, testset, cache, tmp_path):

@@ -14,8 +14,9 @@ import pytest
 import soundfile
 
 from submission.system.campaign import read_campaign
+from submission.system.data_folder import MINIATURE
 from submission.system.recipe_files import read_recipe
-from submission.system.system import MINIATURE, System
+from submission.system.system import System
 from submission.text.segments import read_segments
 from tests.segment.tiny import speak
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,12 +12,12 @@ import soundfile
 from segment.methods.divide_and_conquer import split_probabilities
 from segment.methods.fixed import cut_evenly
 from segment.methods.pdac import FRAME_RATE_HZ
-from segment.methods.registry import METHODS
 from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.report import coverage_lines, read_report
 from segment.segmentation import segment_testset, write_given_segmentation
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
+from submission.system.registry import SEGMENTATION_METHODS
 from submission.text.segments import read_segments
 from tests.segment.support import loudness_detectors
 
@@ -37,9 +36,11 @@ def read(folder: Path) -> tuple[list, dict]:
     return read_segments(folder / "segments.yaml"), read_report(folder)
 
 
-def test_the_registry_holds_the_methods_that_recipes_may_name():
-    """But for `gold`, which cuts nothing: it reads the references' segments."""
-    assert set(METHODS) == set(get_args(get_type_hints(SegmentOptions)["method"])) - {"gold"}
+METHODS = {name: entry.load() for name, entry in SEGMENTATION_METHODS.items() if not entry.from_references}
+
+
+def test_every_method_but_the_references_own_segments_has_a_function():
+    assert SEGMENTATION_METHODS.keys() - METHODS.keys() == {"gold"} and all(map(callable, METHODS.values()))
 
 
 def test_shas_segments_a_test_set_and_reports_its_figures(testset, cache, tmp_path):

@@ -62,7 +62,8 @@ def test_arrows_point_one_way(path):
 
 
 def test_what_is_built_is_found_without_torch():
-    rooms = "import quantize.stages, evaluate.stages, train.__main__, segment.__main__, sys\n"
+    modules = "quantize.stages, evaluate.system_stages, train.stages, segment.stages, submission.miniature.stages"
+    rooms = f"import sys, {modules}\n"
     code = rooms + "print({'torch', 'transformers', 'numpy', 'numba', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -13,9 +13,8 @@ import pytest
 from submission.model.families import read_config, tensors
 from submission.model.safetensors_header import header_bytes, tensor_bytes
 from submission.system.campaign import read_campaign
-from submission.system.data_folder import required_parts
+from submission.system.data_folder import SHIPPED, required_parts
 from submission.system.recipe_files import read_recipe
-from submission.system.system import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,4 +113,4 @@ def test_store_that_cannot_be_one_is_an_error_in_one_line(tmp_path, verb):
     (tmp_path / "store").write_text("a file", encoding="utf-8")
     done = submission(tmp_path, verb)
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr and "mend that and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr and "fix that and run the same command again" in done.stderr

@@ -11,10 +11,11 @@ from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign, size_bytes
+from submission.system.data_folder import SHIPPED
 from submission.system.recipe import Source
 from submission.system.recipe_files import FOLDER as RECIPES
 from submission.system.recipe_files import read_recipe, read_recipes
-from submission.system.system import SHIPPED, System
+from submission.system.system import System
 
 PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")
 EXTENDED = ("contrastive", "finetuned")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.store.store import Stage, Store
+from submission.store.store import Input, Stage, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,11 +50,12 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def digest(store: Path) -> str:
-    return Store(root=store).record(STAGE)["digest"]
+    return Store(root=store).record(STAGE).digest
 
 
 def stage(**changes) -> Stage:
-    return Stage(**{"name": "s", "revision": 1, "options": {"a": 1}, "inputs": {"x": "0"}, **changes})
+    defaults = {"name": "s", "revision": 1, "options": {"a": 1}, "inputs": {"x": Input(digest="0", path=Path("x"))}}
+    return Stage(**defaults | changes)
 
 
 def write_one(folder: Path) -> None:
@@ -68,11 +69,37 @@ def test_key_covers_name_part_revision_options_and_inputs_and_nothing_else():
         stage(part="p"),
         stage(revision=2),
         stage(options={"a": 2}),
-        stage(inputs={"x": "1"}),
+        stage(inputs={"x": Input(digest="1", path=Path("x"))}),
     ]
     assert len({v.key for v in variants}) == len(variants)
     assert stage(command="python -m other").key == stage().key
     assert stage(options={"b": 1, "a": 2}).key == stage(options={"a": 2, "b": 1}).key
+    assert stage(inputs={"x": Input(digest="0", path=Path("elsewhere"))}).key == stage().key
+
+
+def test_a_stage_function_receives_the_values_that_the_key_hashes_and_where_its_inputs_lie(tmp_path):
+    store, received = Store(root=tmp_path / "store"), []
+    first = stage(name="first", inputs={}, options={})
+    inputs = {
+        "first": first.artifact,
+        "part": Input(digest="p", path=Path("below"), stage=first),
+        "data": Input(digest="d", path=tmp_path / "data"),
+    }
+    second = stage(name="second", options={"a": (1, 2), "b": {"c": None}}, inputs=inputs)
+
+    def work(options, inputs, out):
+        received.append((options, inputs))
+        options["b"]["c"] = "changed"
+        write_one(out)
+
+    with pytest.raises(UserError, match="stage first: is not built"):
+        store.build(second, work)
+    artifact = store.build(first, lambda options, inputs, out: write_one(out))
+    store.build(second, work)
+    where = {"first": artifact, "part": artifact / "below", "data": tmp_path / "data"}
+    assert received == [({"a": [1, 2], "b": {"c": "changed"}}, where)]
+    assert second.options["b"] == {"c": None}
+    assert store.record(second).inputs == {"first": first.key, "part": "p", "data": "d"}
 
 
 def test_second_use_is_cached_and_not_made_again(tmp_path, capsys):
@@ -155,7 +182,7 @@ def test_digest_does_not_know_the_time_the_machine_or_the_library_versions(tmp_p
     one.obtain(stage(), write_one)
     time.sleep(0.05)
     two.obtain(stage(), write_one)
-    assert one.record(stage())["digest"] == two.record(stage())["digest"]
+    assert one.record(stage()).digest == two.record(stage()).digest
 
 
 def test_journal_belongs_to_one_build_and_knows_how_long_it_takes(tmp_path):
@@ -167,7 +194,7 @@ def test_journal_belongs_to_one_build_and_knows_how_long_it_takes(tmp_path):
     store.obtain(stage(), write_one)
     store.obtain(stage(), write_one)
     uses, seconds = store.read_journal()
-    assert [(use["stage"], use["status"]) for use in uses] == [("s", "cached")]
+    assert [(use.stage, use.status) for use in uses] == [("s", "cached")]
     assert 0 <= seconds < 60
 
 
@@ -177,7 +204,7 @@ def test_what_a_killed_writer_left_beside_a_file_is_not_published(tmp_path):
     partial.mkdir(parents=True)
     (partial / ".config.json.x1y2.aside").write_text("torn", encoding="utf-8")
     store.obtain(stage(), write_one, resume=True)
-    assert sorted(store.record(stage())["files"]) == ["out.txt"]
+    assert sorted(store.record(stage()).files) == ["out.txt"]
 
 
 def test_journal_line_torn_by_a_kill_is_passed_over(tmp_path):
@@ -186,4 +213,4 @@ def test_journal_line_torn_by_a_kill_is_passed_over(tmp_path):
     store.obtain(stage(), write_one)
     with store.journal.open("a", encoding="utf-8") as file:
         file.write('{"stage": "to')
-    assert [use["stage"] for use in store.read_journal()[0]] == ["s"]
+    assert [use.stage for use in store.read_journal()[0]] == ["s"]

@@ -8,19 +8,21 @@ import pytest
 
 from submission.bundle.checks import Finding
 from submission.bundle.summary import summary
+from submission.store.records import StageUse
 from submission.system.campaign import read_campaign
 
 FINDING = Finding(code="TXT10", severity="warning", path="en-de/ACL.txt", what="line 3: blank", fix="Look.")
 
 
-def journal() -> list[dict]:
+def journal() -> list[StageUse]:
     use = {"part": "", "key": "k", "status": "built", "seconds": 10.0, "peak_bytes": 512 << 20, "bytes": 1_000_000}
     decode = {**use, "stage": "decode", "seconds": 1.5}
-    return [
+    uses = (
         {**use, "stage": "finetune"},
         {**decode, "part": "en-de/ACL"},
         {**decode, "part": "en-de/ACL6060", "status": "cached", "seconds": 0.01, "peak_bytes": 8 << 30},
-    ]
+    )
+    return [StageUse(**each) for each in uses]
 
 
 def scores() -> dict:

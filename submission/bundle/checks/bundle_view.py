@@ -18,9 +18,9 @@ from submission.model.families import FAMILIES, read_config, shipped_config
 from submission.model.safetensors_header import BadHeader, SafetensorsHeader
 from submission.progress import progress
 from submission.system.campaign import Campaign
+from submission.system.data_folder import SHIPPED
 from submission.system.recipe import Recipe
 from submission.system.schema import parse
-from submission.system.system import SHIPPED
 from submission.text.characters import printable
 
 CONFIG = "model/config.json"

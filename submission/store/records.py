@@ -1,0 +1,98 @@
+"""What the store writes beside stages: `artifact.json` of each artifact, and the journal of a build."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from submission.store.digests import canonical_json, sha256_text, write_text
+
+RECORD = "artifact.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """How an artifact was made: what a key leaves out."""
+
+    versions: dict[str, str]
+    """Library -> version."""
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRecord:
+    """What `artifact.json` says of an artifact."""
+
+    stage: str
+    part: str
+    key: str
+    revision: int
+    options: dict[str, Any]
+    inputs: dict[str, str]
+    """Name of an input -> its digest."""
+    files: dict[str, dict[str, Any]]
+    """Path below the artifact -> {"bytes", "sha256"}."""
+    provenance: Provenance
+
+    @property
+    def digest(self) -> str:
+        """One digest of all files."""
+        return sha256_text(canonical_json(self.files))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry["bytes"] for entry in self.files.values())
+
+    def write(self, folder: Path) -> None:
+        """Write `artifact.json` into an artifact."""
+        write_text(folder / RECORD, canonical_json({**asdict(self), "digest": self.digest}))
+
+
+def read_record(folder: Path) -> ArtifactRecord | None:
+    """Return the record of an artifact, or None where it is missing, damaged, or says another digest than its files."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        digest, provenance = record.pop("digest"), Provenance(**record.pop("provenance"))
+        found = ArtifactRecord(**record, provenance=provenance)
+        return found if found.digest == digest else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageUse:
+    """One use of a stage in a build, a line of the journal."""
+
+    stage: str
+    part: str
+    key: str
+    status: str
+    """`built` or `cached`."""
+    seconds: float
+    peak_bytes: int
+    bytes: int
+    """Size of the artifact."""
+
+
+def append_use(journal: Path, use: StageUse) -> None:
+    """Append a line to the journal."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(asdict(use), sort_keys=True) + "\n")
+
+
+def begin_journal(journal: Path, time: float) -> None:
+    """Empty the journal but for the time at which a build begins."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    write_text(journal, json.dumps({"begun": time}) + "\n")
+
+
+def read_journal(journal: Path) -> tuple[list[StageUse], float | None]:
+    """Return every use in order, and the time at which the build began; a line that was cut off is left out."""
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    names = {field.name for field in fields(StageUse)}
+    begun = lines[0].get("begun") if lines else None
+    return [StageUse(**line) for line in lines if line.keys() == names], begun
