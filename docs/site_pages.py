@@ -17,6 +17,7 @@ ROOT_PAGES |= {"CHANGELOG.md": "CHANGELOG.md"}
 
 PACKAGES = ("submission", "train", "quantize", "segment", "evaluate")
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
+IMAGE = re.compile(r'(src|srcset)="docs/')
 
 
 def site_link(target: str) -> str | None:
@@ -38,7 +39,7 @@ def with_site_links(text: str) -> str:
         target = site_link(match[1])
         return f"]({target}{match[2] or ''})" if target else "]"
 
-    return LINK.sub(replaced, text)
+    return IMAGE.sub(r'\1="', LINK.sub(replaced, text))
 
 
 def modules(package: str) -> list[str]:
