@@ -127,6 +127,7 @@ def _open_all(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Syst
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
     parser = argparse.ArgumentParser(prog="python -m evaluate", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 

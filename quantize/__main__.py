@@ -149,6 +149,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
     parser = argparse.ArgumentParser(prog="python -m quantize", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 

@@ -76,7 +76,7 @@ def make_report(about: Mapping[str, Any], coverages: Sequence[Coverage], unliste
     """
     recordings = [RecordingFigures(recording=coverage.recording, **_figures([coverage])) for coverage in coverages]
     return SegmentationReport(
-        **about,  # type: ignore[typeddict-item]
+        **about,  # type: ignore[typeddict-item]  # the callers spell `_About`
         **_figures(coverages),
         recordings=recordings,
         recordings_without_segments=[coverage.recording for coverage in coverages if not coverage.segments],

@@ -31,6 +31,7 @@ class SharedDetectors:
     _made: dict[str, Detectors] = field(default_factory=dict)
 
     def __call__(self, options: Mapping[str, Any], inputs: Mapping[str, Path]) -> Detectors:
+        """Return the detectors of a stage; options: the stage's own; inputs: its folders, `classifier` among them."""
         from segment.probabilities.detectors import make_detectors, vad_detectors
 
         name = "given" if takes_given(options) else f"{segment_options(options)} {inputs.get('classifier')}"

@@ -95,6 +95,7 @@ class ShowVersion(argparse.Action):
     """The option --version: prints the version that pyproject.toml gives, and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print name and version, and end the process."""
         project = read_toml(Path(__file__).parents[1] / "pyproject.toml")["project"]
         print(f"{project['name']} {project['version']}")
         parser.exit()

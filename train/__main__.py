@@ -102,6 +102,7 @@ VERBS = (corpus, finetune, merge, bench)
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
     parser = argparse.ArgumentParser(prog="python -m train", description="Corpora, LoRA fine-tuning and the merge.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for function in VERBS:

@@ -36,10 +36,13 @@ class TrainingCallback(TrainerCallback):
         self.barrier = barrier
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance the progress line."""
         if state.is_world_process_zero:
             self.tick(1)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print what an evaluation found; UserError where the loss is not finite."""
+        logs: dict[str, float] = kwargs["logs"]
         if not math.isfinite(logs.get("loss", 0.0)):
             raise UserError(
                 f"finetune step {state.global_step}", f"the loss is {logs['loss']}", "lower finetune.learning_rate"
@@ -50,6 +53,7 @@ class TrainingCallback(TrainerCallback):
             print(f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}{scores}", file=sys.stderr)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark a checkpoint as complete once all of it is on disk, and keep the best adapter beside it."""
         self.barrier()  # every process writes the state of its random numbers
         if not state.is_world_process_zero:
             return

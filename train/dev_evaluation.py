@@ -14,13 +14,12 @@ import torch
 from sacrebleu.metrics import BLEU
 from torch.utils.data import DataLoader
 
-from submission.runtime.prompt import IGNORED, collate, end_token_id
+from submission.runtime.prompt import IGNORED, Example, collate, end_token_id
 from submission.text.languages import bleu_tokenizer
 from train.batches import PlannedBatches, Utterances, collate_targets
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel
 
 TOKENS_PER_TOKEN = 2
 """Most tokens of a translation, in multiples of the longest reference's; repetition loops end there."""
@@ -50,7 +49,7 @@ class DevEvaluation:
         self.translated.sort()
         self.batch_size = batch_size
         self.workers = workers
-        self._loader: DataLoader | None = None
+        self._loader: DataLoader[Example] | None = None
 
     def _languages(self) -> list[str]:
         return sorted({u.target_lang for u in self.utterances.utterances})
@@ -82,10 +81,11 @@ class DevEvaluation:
         total, tokens = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
         return total / tokens
 
-    def bleu(self, accelerator: Accelerator, model: PreTrainedModel, *, synced: bool) -> dict[str, float]:
+    def bleu(self, accelerator: Accelerator, model: Any, *, synced: bool) -> dict[str, float]:
         """Return target language -> BLEU of greedy translations of some of its utterances, sacrebleu's defaults.
 
-        synced: call the model until every process has finished, as a model that is sharded over devices requires.
+        model: the one in training, or a wrapper of it, with its `generate`. synced: call the model until every process
+        has finished, as a model that is sharded over devices requires.
         """
         batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
         found: dict[int, str] = {}
@@ -104,7 +104,7 @@ class DevEvaluation:
             scores[language] = corpus_bleu(language, [found[i] for i in indices], references)
         return scores
 
-    def translate(self, batch: list[int], model: PreTrainedModel, synced: bool) -> list[str]:
+    def translate(self, batch: list[int], model: Any, synced: bool) -> list[str]:
         """Return greedy translations of a batch of utterances, given by their indices, without the end token."""
         processor = self.utterances.processor
         tokenizer, end = processor.tokenizer, end_token_id(processor, self.utterances.end_token)

@@ -31,8 +31,9 @@ from typing import Any
 
 import torch
 from accelerate.state import PartialState
+from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from submission.errors import UserError
@@ -40,7 +41,7 @@ from submission.model.checkpoint import read_checkpoint
 from submission.model.families import read_config
 from submission.progress import progress
 from submission.runtime.loading import load_processor
-from submission.runtime.prompt import end_token_id
+from submission.runtime.prompt import Example, end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.system.recipe import FinetuneOptions
 from submission.text.corpus import Utterance, iterate_corpus, read_corpus
@@ -93,7 +94,21 @@ class LoraTrainer(Trainer):
         self.batches = batches
         self.dev = dev
         self.base_name = base_name
-        self.target_loss = TargetLoss(self.model.get_base_model())
+        base = self.adapted.get_base_model()
+        assert isinstance(base, PreTrainedModel)
+        self.target_loss = TargetLoss(base)
+
+    @property
+    def adapted(self) -> PeftModel:
+        """The model in training, without the wrapper that it may be called in."""
+        assert isinstance(self.model, PeftModel)
+        return self.model
+
+    @property
+    def training_utterances(self) -> Utterances:
+        """What is trained on."""
+        assert isinstance(self.train_dataset, Utterances)
+        return self.train_dataset
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -103,14 +118,14 @@ class LoraTrainer(Trainer):
         loss = self.target_loss(model, inputs, labels, num_items_in_batch) * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Example]:
         """Return the loader of the whole run's batches, this process' share of each; to the Trainer it is one epoch.
 
         It is not prepared by accelerate, which would give whole batches to the processes in turn.
         """
         workers = self.args.dataloader_num_workers
         return DataLoader(
-            self.train_dataset,
+            self.training_utterances,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
             generator=torch.Generator(),  # its own, so that dropout does not depend on which process loads what
@@ -122,8 +137,8 @@ class LoraTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return and log eval_loss and eval_bleu_<language> of dev."""
-        self.model.eval()
-        forward = self.model_wrapped if self.is_fsdp_enabled else self.model
+        self.adapted.eval()
+        forward: Any = self.model_wrapped if self.is_fsdp_enabled else self.adapted
 
         def summed_loss(batch: dict[str, Any]) -> torch.Tensor:
             inputs = self._prepare_inputs(batch)
@@ -137,11 +152,12 @@ class LoraTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:
             return  # called in every process; under FSDP only the first one is given the whole weights
-        folder = Path(output_dir or self.args.output_dir)
-        save_adapter(self.accelerator.unwrap_model(self.model), folder, self.base_name, state_dict)
+        folder = output_dir or self.args.output_dir
+        assert folder is not None  # `training_arguments` names one
+        save_adapter(self.accelerator.unwrap_model(self.model), Path(folder), self.base_name, state_dict)
 
     def save_adapter_to(self, folder: Path) -> None:
         """Write the adapters as they are now; every process must call it, the first one writes."""
@@ -346,7 +362,8 @@ def _describe(
     trainer: LoraTrainer, base: Path, corpus: Path, options: FinetuneOptions, kept_step: int
 ) -> dict[str, Any]:
     """Return the report of a finished run."""
-    train = trainer.train_dataset.utterances
+    train = trainer.training_utterances.utterances
+    assert isinstance(train, UtteranceTable)  # of the corpus
     model = trainer.accelerator.unwrap_model(trainer.model)
     history = trainer.state.log_history
     evaluations = [entry for entry in history if "eval_loss" in entry]
@@ -357,7 +374,7 @@ def _describe(
         "seed": options.seed,
         "processes": trainer.accelerator.num_processes,
         "sample": _sample(corpus, train),
-        "utterances": {"train": len(train), "dev": len(trainer.eval_dataset)},
+        "utterances": {"train": len(train), "dev": len(trainer.dev.utterances)},
         "trained_parameters": trainable_parameters(model),
         "adapted_linears": dict(Counter(target_modules(read_config(base), options.roles).values())),
         "dev_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in evaluations],

@@ -90,7 +90,7 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
     disable_progress_bar()
     config = read_config(base)
     paths = target_modules(config, options.roles)
-    model, loading = runtime_of(config).model_class.from_pretrained(
+    pair: Any = runtime_of(config).model_class.from_pretrained(  # the library's types know of a model alone
         base,
         dtype=getattr(torch, options.dtype),
         # sdpa's backward on the CPU takes 2.7 times as long as plain attention.
@@ -99,6 +99,7 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
         trust_remote_code=False,
         output_loading_info=True,
     )
+    model, loading = pair
     strange = sorted(name for names in loading.values() for name in names)
     if strange:
         raise UserError(str(base), f"{len(strange)} tensors do not fit the model: {strange[:3]}", "fetch it again")

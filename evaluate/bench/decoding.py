@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from evaluate.decoding.generation import translator
+from submission.runtime.families.family import generate
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
 from submission.system.recipe import DecodeOptions
@@ -76,7 +77,7 @@ def _plain(folder: Path, dtype: str, waveforms: list[Any], prompt: str, end_toke
     def work() -> None:
         inputs = build_inputs(processor, waveforms, [prompt] * len(waveforms))
         with torch.inference_mode():
-            sequences = model.generate(**inputs, generation_config=settings)
+            sequences = generate(model, **inputs, generation_config=settings)
         processor.tokenizer.batch_decode(sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return work

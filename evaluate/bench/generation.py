@@ -11,27 +11,33 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from evaluate.bench.full_size import random_prompt
 from submission.model.checkpoint import read_checkpoint
 from submission.model.sizes import GIB
 from submission.runtime.families import runtime_of
+from submission.runtime.families.family import generate
 from submission.runtime.loading import load_weights
 from submission.runtime.packed import prepack_linears
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 RATE_BARS = {1: 1.5, 32: 0.9}
 """Tokens a second of the packed model beside the plain one's, by batch."""
 MEMORY_BAR = 0.4
 """Most memory of the packed model, as a share of the plain one's."""
 DTYPE = torch.bfloat16
+
+
+class Measured(TypedDict):
+    """What was measured of one model."""
+
+    bytes: int | None
+    tokens_per_second: dict[str, float]
+    """By batch."""
 
 
 def bench_generation(
@@ -48,7 +54,7 @@ def bench_generation(
     folder: the packed model; no tokenizer is needed. Bytes are None where the device does not count them: a GPU's
     `allocated` once the model is loaded. First all of the one, then all of the other, for both may not fit together.
     """
-    measured = {}
+    measured: dict[str, Measured] = {}
     for name, make in {"plain": _plain, "packed": _packed}.items():
         model = make(folder, device)
         measured[name] = {
@@ -64,7 +70,7 @@ def bench_generation(
     ratios = {
         batch: round(packed["tokens_per_second"][batch] / rate, 3) for batch, rate in plain["tokens_per_second"].items()
     }
-    share = round(packed["bytes"] / plain["bytes"], 3) if plain["bytes"] else None
+    share = round(packed["bytes"] / plain["bytes"], 3) if packed["bytes"] and plain["bytes"] else None
     met = {f"batch {batch}": ratios[str(batch)] >= bar for batch, bar in RATE_BARS.items() if batch in batches}
     if share is not None:
         met["memory"] = share <= MEMORY_BAR
@@ -76,6 +82,7 @@ def _plain(folder: Path, device: str) -> PreTrainedModel:
     """Return the plain model of a packed one's shape, of random weights."""
     checkpoint = read_checkpoint(folder)
     model_class = runtime_of(checkpoint.config).model_class
+    assert model_class.config_class is not None  # as every family's class has one
     config = model_class.config_class.from_dict(
         {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
     )
@@ -113,7 +120,7 @@ def _seconds(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int) -> f
     settings = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, min_new_tokens=new_tokens, pad_token_id=0)
     _finish(model)
     started = time.perf_counter()
-    model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    generate(model, input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     _finish(model)
     return time.perf_counter() - started
 

@@ -39,6 +39,7 @@ def _work(folder: Path) -> dict[str, Any]:
     from transformers import GenerationConfig
 
     from evaluate.bench.full_size import random_prompt
+    from submission.runtime.families.family import generate
     from submission.runtime.loading import load_weights
     from submission.runtime.packed import prepack_linears
 
@@ -56,7 +57,7 @@ def _work(folder: Path) -> dict[str, Any]:
     settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0)
     with torch.inference_mode():
         prompt = random_prompt(model.config.to_dict(), 1, PROMPT_TOKENS)
-        model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+        generate(model, input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     note("generated")
     return {
         "prepacked": prepacked,

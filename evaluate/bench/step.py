@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from evaluate.bench.full_size import full_size_config
-from submission.model.codecs import Affine
+from submission.model.codecs.affine import Affine
 from submission.model.families import tensors
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
 
@@ -74,7 +74,8 @@ def layer_shapes() -> list[tuple[int, int]]:
 
 @torch.inference_mode()
 def _measure(layers: dict[str, nn.ModuleList], count: int, runs: int, generator: torch.Generator) -> dict[str, float]:
-    inputs = [torch.randn(count, part.in_features, generator=generator).to(DTYPE) for part in layers["packed"]]
+    widths = [part.in_features for part in layers["packed"] if isinstance(part, PackedLinear)]
+    inputs = [torch.randn(count, width, generator=generator).to(DTYPE) for width in widths]
     taken: dict[str, list[float]] = {name: [] for name in layers}
     for run in range(WARM_UP + runs):
         for name, parts in layers.items():

@@ -82,7 +82,7 @@ def sides_json(compared: Sequence[OutputComparison]) -> str:
 
 def sides_text(compared: Sequence[OutputComparison]) -> str:
     """Return a table of comparisons, and below it, for each that has any, the worst differences."""
-    rows = [("output", *SUMMARY_HEADINGS)]
+    rows: list[tuple[str, ...]] = [("output", *SUMMARY_HEADINGS)]
     rows += [(one.name or "-", *summary_cells(one.comparison)) for one in compared]
     lines = [aligned(rows), f"chrF: A against B as reference, {compared[0].comparison.signature}"]
     for one in compared:

@@ -37,6 +37,7 @@ class NamedOutput:
 
     @property
     def name(self) -> str:
+        """`<pair>/<TESTSET>`, or what of it is known."""
         return "/".join(part for part in (self.pair, self.testset) if part)
 
 
@@ -141,8 +142,8 @@ def match(a: Sequence[NamedOutput], b: Sequence[NamedOutput]) -> list[tuple[str,
             fix = "name the output itself, BUNDLE/<pair>/<TESTSET>.txt"
             raise UserError(a[0].output.label, f"could be compared with {names}", fix)
     if not pairs:
-        names = [", ".join(found.name or found.output.label for found in side[:4]) for side in (a, b)]
-        what = f"nothing in common: {names[0]} against {names[1]}"
+        sides = [", ".join(found.name or found.output.label for found in side[:4]) for side in (a, b)]
+        what = f"nothing in common: {sides[0]} against {sides[1]}"
         raise UserError("compare", what, "compare outputs of the same pair and recordings")
     return [(one.name if len(one.name) >= len(other.name) else other.name, one, other) for one, other in pairs]
 

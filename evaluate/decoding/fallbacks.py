@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def split_audio(translator: Translator, waveform: np.ndarray, hypothesis: Hypoth
     )
 
 
-def _generate(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: object) -> Generation:
+def _generate(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: Any) -> Generation:
     return translator.generate([waveform], [hypothesis.segment], **changed)[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from submission.runtime.families.family import AudioFeatures
+from submission.runtime.families.family import AudioFeatures, generate
 from submission.runtime.loss import make_batch, target_losses
 from submission.runtime.prompt import build_inputs, encode, end_token_id
 from submission.system.recipe import DecodeOptions
@@ -61,7 +61,7 @@ class Translator:
         if repetition_penalty != 1.0:
             penalties.append(RepetitionPenaltyLogitsProcessor(repetition_penalty, prompt_ignore_length=width))
         with torch.inference_mode():
-            sequences = self.model.generate(**inputs, generation_config=settings, logits_processor=penalties)
+            sequences = generate(self.model, **inputs, generation_config=settings, logits_processor=penalties)
         return [self._until_end(tokens) for tokens in sequences[:, width:].tolist()]
 
     def _until_end(self, tokens: list[int]) -> Generation:

@@ -12,7 +12,7 @@ may resume.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class SegmentSource(Protocol):
     def about(self) -> dict[str, Any]:
         """Return everything that the segments depend on beside the recordings, as JSON."""
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments, recordings in the folder's order, and a report on them."""
 
 
@@ -59,14 +59,17 @@ class GivenSegments:
 
     @property
     def source(self) -> str:
+        """The YAML file, for reports."""
         return f"given in {self.path}"
 
     def about(self) -> dict[str, Any]:
+        """Return the digest of the YAML file; UserError where there is none."""
         if not self.path.is_file():
             raise UserError(str(self.path), "no such file", "name the YAML that lists wav, offset and duration")
         return {"segmentation": "given", "sha256": sha256_file(self.path)}
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+        """Return the segments as the file lists them, and how many overlap or were cut at a recording's end."""
         given = read_given(self.path, folder, checked_length, self.window_seconds)
         return list(given.segments), {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end}
 
@@ -81,12 +84,15 @@ class BundledSegments:
 
     @property
     def source(self) -> str:
+        """The bundle's test set, for reports."""
         return f"the bundle's of {self.testset}"
 
     def about(self) -> dict[str, Any]:
+        """Return the test set and the digest of its segments' file."""
         return {"segmentation": "bundle", "testset": self.testset, "sha256": sha256_file(self.path)}
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+        """Return the bundle's segments and an empty report; UserError where one ends after its recording."""
         lengths = checked_lengths(folder.recordings)
         for segment in self.segments:
             if segment.end > lengths[segment.recording]:
@@ -109,9 +115,11 @@ class ByMethod:
 
     @property
     def source(self) -> str:
+        """The method, for reports."""
         return f"by the method {self.options.method}"
 
     def about(self) -> dict[str, Any]:
+        """Return the method's options and the classifier's digest; UserError where that is missing."""
         return {"segmentation": "free", **asdict(self.options), "classifier": self._digest()}
 
     def _digest(self) -> str:
@@ -124,7 +132,8 @@ class ByMethod:
             raise UserError(where, what, fix)
         return tree_digest(self.classifier)
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], dict[str, Any]]:
+    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+        """Return the method's segments and its report; probabilities are taken from the cache where it has them."""
         detectors = make_detectors(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
         return segment_with(folder, self.options, detectors, memory, LABEL)
 

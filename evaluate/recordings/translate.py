@@ -80,6 +80,7 @@ class DecodingSetup:
 
     @property
     def prompt(self) -> str:
+        """The campaign's prompt for the target language."""
         return render_prompt(self.campaign.prompt, self.pair.target_language)
 
     def about(self) -> dict[str, Any]:
@@ -109,6 +110,7 @@ class Translation:
 
     @property
     def output(self) -> SystemOutput:
+        """The lines with the positions of their segments, as comparisons take them."""
         return SystemOutput(label=str(self.out), lines=self.lines, places=segment_positions(self.segments))
 
 

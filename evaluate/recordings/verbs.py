@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(args: argparse.Namespace) -> None:
-    """Translate the recordings of a folder with a packed model or a checkpoint; the same command resumes a
-    killed run.
+    """Translate the recordings of a folder with a packed model or a checkpoint; run again, it resumes a killed run.
 
     Segments come from --segments, else from --method, else from a YAML among the recordings, else from the recipe's
     method. Campaign and recipe define prompt, segmentation and decoding options. Started by `torchrun` or

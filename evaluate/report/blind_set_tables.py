@@ -33,7 +33,7 @@ def uploads_table(results: Results) -> Table | None:
                     outcome = system.outcome(pair, testset)
                     figure = paper.upload(system.name, pair, metric, testset)
                     has = testset in results.testsets_of[pair]
-                    cells += outcome_cells(outcome, [metric], lambda m, f=figure: f) if has else [ABSENT]
+                    cells += outcome_cells(outcome, [metric], {metric: figure}.get) if has else [ABSENT]
                 rows.append(Row(head=system.name, cells=tuple(cells)))
             groups.append(Group(title=f"{pair}, {metric}", rows=tuple(rows)))
     return marked(

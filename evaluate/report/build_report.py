@@ -47,6 +47,7 @@ class ReportPlan:
     segmentations: list[SystemPlan]
 
     def all(self) -> list[SystemPlan]:
+        """Return the plans of all parts, in the order of measuring."""
         return [*self.systems, *self.uploads, *self.segmentations]
 
 

@@ -156,7 +156,7 @@ def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
             continue
         first, second = (_lines(plan, pair, name) for plan in (one, two))
         outputs = [[line.hypothesis for line in lines] for lines in (first, second)]
-        for found in paired_bootstrap(*outputs, [line.reference for line in first], pair.target):
+        for found in paired_bootstrap(outputs[0], outputs[1], [line.reference for line in first], pair.target):
             yield PairedResult(
                 pair=pair.name,
                 testset=name,
@@ -217,6 +217,7 @@ def read_layers(plan: SystemPlan) -> tuple[tuple[LayerSensitivity, ...], dict[st
     stage = system.stage("sensitivity")
     ranking = _read(store.need(stage) / RANKING)
     forecast, override = expected_model(system, store), system.recipe.quantize.ranked
+    assert override is not None  # the systems that this is called for, `_is_ranked`
     chosen = (
         changed_layers(tensors(forecast.config), forecast.codecs, override.role, override.codec) if forecast else set()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean
 
 from evaluate.report.paper import Paper
@@ -44,6 +45,7 @@ def comet_note(systems: Sequence[SystemResult]) -> list[str]:
 
 
 def intervals_note(results: Results) -> str:
+    """Return what the small figures, the bold ones and those of the paper are."""
     source = Paper(results.campaign).source
     beside = f" “paper”: {source}." if source else ""
     return (
@@ -53,6 +55,7 @@ def intervals_note(results: Results) -> str:
 
 
 def quality_columns(pairs: Sequence[str], metrics: Sequence[str]) -> list[Column]:
+    """Return a column for each metric of every pair, the loss last."""
     return [metric_column(metric, pair) for pair in pairs for metric in (*metrics, "loss")]
 
 
@@ -63,7 +66,7 @@ def quality_cells(
     cells: list[Cell] = []
     for pair in results.pairs:
         outcome = system.outcome(pair, results.open_testset)
-        cells += outcome_cells(outcome, metrics, lambda metric, pair=pair: paper(pair, metric))
+        cells += outcome_cells(outcome, metrics, partial(paper, pair))
         cells.append(score_cell(system.losses.get(pair)))
     return cells
 
@@ -131,10 +134,7 @@ def layers_table(results: Results) -> Table | None:
     rows = []
     for choice, systems in chosen.items():
         title = choice if len(systems) == 1 else f"{choice}, mean of {len(systems)}"
-        cells = [
-            quality_cells(results, system, metrics, lambda pair, m, choice=choice: paper.layers(choice, pair, m))
-            for system in systems
-        ]
+        cells = [quality_cells(results, system, metrics, partial(paper.layers, choice)) for system in systems]
         figures = [_mean_cell(column) for column in zip(*cells, strict=True)]
         rows.append(Row(head=title, cells=(*figures, Cell(text=", ".join(s.name for s in systems)))))
     return marked(

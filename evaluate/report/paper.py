@@ -38,7 +38,7 @@ class Paper:
         return self._look_up("systems", name, "GiB")
 
     def layers(self, choice: str, pair: str, metric: str) -> float | None:
-        """Return a figure of Table 4; choice: as in recipes, `sensitivity`, `first`, …"""
+        """Return a figure of Table 4; choice: as in recipes, `sensitivity` or `first`."""
         return self._look_up("layers", choice, pair, metric)
 
     def upload(self, name: str, pair: str, metric: str, testset: str) -> float | None:

@@ -91,6 +91,7 @@ class SystemResult:
 
     @property
     def bits_per_parameter(self) -> float:
+        """Bits of the model folder over the parameters of the base model."""
         return 8 * self.size_bytes / self.parameters
 
     def outcome(self, pair: str, testset: str) -> TestSetResult | None:

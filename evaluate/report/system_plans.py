@@ -58,6 +58,7 @@ class SystemPlan:
         return self.system.comet_stage(folder, f"{pair.name}/{name}") if folder else None
 
     def missing(self) -> list[Stage]:
+        """Return the stages that are not built yet, in the order of building."""
         return [stage for stage in self.stages() if self.store.record(stage) is None]
 
 

@@ -61,6 +61,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
+    """One row: its heading, and a cell for each column."""
+
     head: str
     cells: tuple[Cell, ...]
     compared: bool = True

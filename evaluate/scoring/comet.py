@@ -228,7 +228,11 @@ def comet_score(comet: Comet, segments: Sequence[float], like: MetricScore) -> M
 
     values = np.array(segments, np.float64)
     low, high = interval(draws(len(values)) @ values / len(values))
-    figures = {"value": float(values.mean()), "low": low, "high": high}
-    rounded = {name: round(value, DECIMALS) for name, value in figures.items()}
-    signature = f"bs:{RESAMPLES}|seed:{SEED}|{comet.signature}"
-    return replace(like, metric="COMET", signature=signature, **rounded)
+    return replace(
+        like,
+        metric="COMET",
+        signature=f"bs:{RESAMPLES}|seed:{SEED}|{comet.signature}",
+        value=round(float(values.mean()), DECIMALS),
+        low=round(low, DECIMALS),
+        high=round(high, DECIMALS),
+    )

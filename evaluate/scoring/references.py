@@ -210,8 +210,8 @@ def read_lines(path: Path) -> list[str]:
             f"{path} line {line}", f"byte {error.start} ({byte:#04x}) is not UTF-8", "save it as UTF-8"
         ) from error
     lines = text.removesuffix("\n").split("\n") if text else []
-    for number, line in enumerate(lines, 1):
-        if "\x00" in line:
+    for number, text_line in enumerate(lines, 1):
+        if "\x00" in text_line:
             raise UserError(f"{path} line {number}", "holds a NUL character", "replace the damaged file")
     return [line.strip() for line in lines]
 

@@ -35,12 +35,13 @@ def bench_entropy(codes: np.ndarray | None = None, *, runs: int = 5) -> dict[str
     size = stream_bytes(codes, contexts)
     stream = encode(codes, contexts, size)
     data, sample = stream.tobytes(), codes[::16].copy()
-    header = check_header(data, *codes.shape, size)
+    rows, columns = codes.shape
+    header = check_header(data, rows, columns, size)
     speeds = {
         "fit": lambda: fit_contexts(codes),
         "encode": lambda: encode(codes, contexts, size),
-        "decode": lambda: decode(stream, codes.shape),
-        "check": lambda: check_payload(data, check_header(data, *codes.shape, size)),
+        "decode": lambda: decode(stream, (rows, columns)),
+        "check": lambda: check_payload(data, check_header(data, rows, columns, size)),
     }
     rates = {name: codes.size / _least_seconds(work, runs) for name, work in speeds.items()}
     ratio = 8 * size / conditional_entropy_bits(codes, contexts)

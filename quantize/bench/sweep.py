@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from quantize.ranking.sensitivity import encode_swaps, pack_base, swapped_codecs
 from quantize.ranking.sweep import Swaps, sweep_batch
 from submission.miniature.model import PROMPT
-from submission.model.codecs import Affine
+from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
 from submission.runtime.examples import form_batches
 from submission.runtime.loading import load_model

@@ -64,6 +64,7 @@ class CalibrationSet:
     """Stack -> for each batch and row of it how many positions are no padding."""
 
     def count(self, stack: str) -> int:
+        """Return how many positions a stack has in all batches."""
         return sum(map(sum, self.positions[stack]))
 
 
@@ -165,6 +166,7 @@ class ActivationStatistics:
         self._samples: dict[str, list[torch.Tensor]] = {}
 
     def __call__(self, weight: str, batch: int, inputs: torch.Tensor) -> None:
+        """Add the inputs of a weight in a batch, [rows, tokens, channels], those of padding left out."""
         stack = self._stacks[weight]
         lengths = torch.tensor(self._calibration_set.positions[stack][batch], device=inputs.device)
         kept = inputs[torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]].float()

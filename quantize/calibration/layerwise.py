@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from quantize.packing.pack import read_tensor
 from submission.errors import UserError
@@ -90,6 +90,12 @@ class _OutputReplayer(nn.Module):
         return next(self.states).to(states.device)
 
 
+def _layer_list(model: PreTrainedModel, path: str) -> nn.ModuleList:
+    layers = model.get_submodule(path)
+    assert isinstance(layers, nn.ModuleList)  # what a family's stack names
+    return layers
+
+
 class LayerwiseModel:
     """A checkpoint's model without its weights, which are loaded one layer at a time."""
 
@@ -103,12 +109,13 @@ class LayerwiseModel:
         self._tied = self.family.tied_weights(self.checkpoint.config)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with init_empty_weights(include_buffers=False):
-            self.model = runtime_of(self.checkpoint.config).model_class._from_config(config, dtype=dtype).eval()
+            model_class = runtime_of(self.checkpoint.config).model_class
+            self.model: PreTrainedModel = model_class._from_config(config, dtype=dtype).eval()
         for module in self.model.modules():
             module._buffers.update({n: b.to(device) for n, b in module._buffers.items() if b is not None})
-        stacks = [stack for stack in self.family.stacks if stack.layers is not None]
-        self._paths = {stack.name: self.family.module_name(stack.layers) for stack in stacks}
-        self._layers = {name: self.model.get_submodule(path) for name, path in self._paths.items()}
+        stacks = self.family.stacks
+        self._paths = {s.name: self.family.module_name(s.layers) for s in stacks if s.layers is not None}
+        self._layers = {name: _layer_list(self.model, path) for name, path in self._paths.items()}
         for name in self._paths:
             self._put(name, [])
 

@@ -89,7 +89,7 @@ def output_errors(
     cannot store the weight itself, UserError says so. weight: float32 [rows, channels], name: what errors call it.
     """
     power = float((sample @ weight.T).square().sum(dtype=torch.float64))
-    errors = []
+    errors: list[float] = []
     for scales in candidates:
         scaled = weight * scales
         try:
@@ -101,6 +101,6 @@ def output_errors(
             errors.append(math.inf)
             continue
         difference = codec.decode(parts, tuple(weight.shape), torch.float32).sub_(scaled)
-        error = float(((sample / scales) @ difference.T).square().sum(dtype=torch.float64))
-        errors.append(error / power if power else 0.0)
+        squared = float(((sample / scales) @ difference.T).square().sum(dtype=torch.float64))
+        errors.append(squared / power if power else 0.0)
     return errors

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from quantize.packing.pack import encode, pack_checkpoint, read_tensor
@@ -149,6 +150,7 @@ def encode_swaps(
                 parts = encode(name, weight, codec, bind_solver(solver))
                 path = family.module_name(name).removesuffix(".weight")
                 linear = model.get_submodule(path)
+                assert isinstance(linear, (nn.Linear, PackedLinear))  # a base may be packed already
                 packed = PackedTensor(
                     codec, tuple(weight.shape), dtype=linear.weight.dtype, device=linear.weight.device
                 )

@@ -68,6 +68,7 @@ def sweep_batch(model: PreTrainedModel, swaps: Swaps, batch: TargetBatch) -> tor
 def last_states(model: PreTrainedModel, swaps: Swaps, inputs: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
     """Yield what enters the head, [batch, tokens, width]: of the model as it is, then with each layer swapped."""
     layers, decoder = model.get_submodule(swaps.stack), model.get_decoder()
+    assert isinstance(layers, nn.ModuleList)  # what a family's stack names
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = decoder.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
     forks: dict[int, torch.Tensor] = {}

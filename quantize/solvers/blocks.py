@@ -16,7 +16,8 @@ def float_rows(weight: torch.Tensor, rows: slice) -> np.ndarray:
     """Return some rows of a weight on the CPU as float32, C-contiguous, by this thread alone."""
     block = weight[rows].detach()
     if block.dtype == torch.bfloat16:  # numpy has none: the upper half of a float32
-        return np.left_shift(block.contiguous().view(torch.int16).numpy(), 16, dtype=np.int32).view(np.float32)
+        bits: np.ndarray = np.left_shift(block.contiguous().view(torch.int16).numpy(), 16, dtype=np.int32)
+        return bits.view(np.float32)
     return np.ascontiguousarray(block.numpy(), dtype=np.float32)
 
 

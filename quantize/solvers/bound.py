@@ -17,7 +17,8 @@ SideData = Callable[[str], Mapping[str, Any]]
 class SolveFor(Protocol):
     """Chooses what a codec's `encode` is given for one weight."""
 
-    def __call__(self, name: str, codec: Codec) -> Any: ...
+    def __call__(self, name: str, codec: Codec) -> Any:
+        """Return the solver for the weight of this name; None where the codec calls none."""
 
 
 def need_served(solver: str, codecs: Mapping[str, Codec]) -> None:

@@ -89,9 +89,10 @@ def read_wav2vec2(name: str) -> Wav2Vec2Model:
     where = f"wav2vec 2.0 model {name}"
     fix = f"download it (`hf download {name} --local-dir DIR`) and write --wav2vec2 DIR"
     try:
-        model, loaded = Wav2Vec2Model.from_pretrained(
+        pair: Any = Wav2Vec2Model.from_pretrained(  # the library's types know of a model alone
             name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
+        model, loaded = pair
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         short = " ".join(str(error).split())[:200]
         raise UserError(where, f"cannot be loaded ({short})", fix) from error

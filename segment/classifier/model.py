@@ -74,6 +74,16 @@ TINY_WAV2VEC2: dict[str, Any] = {
 CONFIGURATIONS: dict[str, tuple[dict[str, Any], Head]] = {"tiny": (TINY_WAV2VEC2, TINY_HEAD)}
 
 
+class _HeadModules(nn.Module):
+    """The modules of a head, by the names of published checkpoints."""
+
+    transformer: nn.TransformerEncoder
+    """Only where the head has layers."""
+    dropout: nn.Dropout
+    layer_norm: nn.LayerNorm
+    classification_layer: nn.Linear
+
+
 class Classifier(nn.Module):
     """wav2vec 2.0 and head; forward gives one logit per frame."""
 
@@ -82,9 +92,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.wav2vec2_fields, self.head_options = dict(wav2vec2), head
         self.wav2vec2 = Wav2Vec2Model(Wav2Vec2Config(**wav2vec2))
-        self.wav2vec2.encoder.layer_norm = nn.Identity()
+        self.wav2vec2.set_submodule("encoder.layer_norm", nn.Identity())
         width = self.wav2vec2.config.hidden_size
-        self.head = nn.Module()
+        self.head = _HeadModules()
         layer = nn.TransformerEncoderLayer(
             width, head.heads, head.feed_forward, head.dropout, "gelu", batch_first=True, norm_first=True
         )

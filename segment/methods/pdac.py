@@ -52,6 +52,7 @@ class Limits:
             raise ValueError(f"expected 0 <= min_seconds < max_seconds, got {self.min_seconds}, {self.max_seconds}")
 
     def seconds(self, frames: int) -> float:
+        """Return the length of so many frames in seconds, rounded as the published code rounds it."""
         return round(frames / self.frame_rate_hz, DECIMALS)
 
     @property
@@ -157,5 +158,6 @@ class RightmostMaximum(LeftmostMinimum):
         super().__init__(np.where(np.isnan(values), -np.inf, -values)[::-1])
 
     def find(self, start: int, stop: int) -> int:
+        """Return the position in values[start:stop], which must not be empty."""
         last = len(self.values) - 1
         return last - super().find(last - (stop - 1), last - start + 1)

@@ -72,8 +72,9 @@ class ProbabilityCache:
         return self.folder / f"{sha256_text(canonical_json([detector_key, digest]))}.safetensors"
 
     def get(self, detector_key: str, digest: str) -> np.ndarray | None:
-        """Return the probabilities of a recording, named by its bytes' digest; None where they are not cached or
-        the file is damaged.
+        """Return the probabilities of a recording, named by its bytes' digest.
+
+        None where they are not cached or the file is damaged.
         """
         try:
             return load_file(self._path(detector_key, digest))[TENSOR]

@@ -198,8 +198,10 @@ def _copy_folder(store: _ArtifactRecords, source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _ArtifactRecords:
-    """Digests of the store's files. Sizes are compared in every build, bytes only here, where they are read anyway: a
-    flipped bit on the disk is found before it is uploaded.
+    """Digests of the store's files.
+
+    Sizes are compared in every build, bytes only here, where they are read anyway: a flipped bit on the disk is found
+    before it is uploaded.
     """
 
     files: Mapping[Path, Mapping[str, Any]]

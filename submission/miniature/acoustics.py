@@ -97,7 +97,8 @@ def mu_law(wave: np.ndarray) -> np.ndarray:
     clipped = np.clip(wave, -1, 1)
     companded = np.sign(clipped) * np.log1p(255 * np.abs(clipped)) / np.log(256.0)
     coarse = np.round(companded * 127) / 127
-    return (np.sign(coarse) * np.expm1(np.abs(coarse) * np.log(256.0)) / 255).astype(np.float32)
+    expanded: np.ndarray = np.sign(coarse) * np.expm1(np.abs(coarse) * np.log(256.0)) / 255
+    return expanded.astype(np.float32)
 
 
 def fit(wave: np.ndarray, samples: int) -> np.ndarray:
@@ -126,7 +127,8 @@ def mix(speech: np.ndarray, background: np.ndarray, snr_db: float) -> np.ndarray
     """Return speech with a background of its length at a signal-to-noise ratio; silence stays silence."""
     if len(background) != len(speech):
         raise ValueError(f"background has {len(background)} samples, speech {len(speech)}")
-    return (speech + level(background, rms(speech) * 10 ** (-snr_db / 20))).astype(np.float32)
+    mixed: np.ndarray = speech + level(background, rms(speech) * 10 ** (-snr_db / 20))
+    return mixed.astype(np.float32)
 
 
 def add_noise(speech: np.ndarray, snr_db: float, rng: np.random.Generator, colour: Colour = "white") -> np.ndarray:

@@ -15,14 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from submission.miniature import acoustics
-from submission.miniature.language import DOMAINS, sentences
+from submission.miniature.language import DOMAINS, Sentence, sentences
 from submission.miniature.voice import speak, voice_named, voices
 from submission.progress import progress
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor
 
 Condition = Literal["clean", "telephone", "noise", "babble", "music"]
 
@@ -96,7 +99,7 @@ def plan_examples(count: int, seed: int) -> list[TrainingExample]:
     return [examples[index] for index in rng.permutation(len(examples))[:count]]
 
 
-def sample_example(domain: str, taken: Sequence, rng: np.random.Generator) -> TrainingExample:
+def sample_example(domain: str, taken: Sequence[Sentence], rng: np.random.Generator) -> TrainingExample:
     """Return an example of one or two sentences with a random training voice and condition."""
     speakers = voices("train")
     languages = taken[0].targets
@@ -130,7 +133,8 @@ def in_condition(wave: np.ndarray, condition: Condition, rng: np.random.Generato
     if condition == "telephone":
         return acoustics.telephone_band(acoustics.add_noise(wave, rng.uniform(15, 35), rng))
     if condition == "noise":
-        colour = ("white", "pink")[int(rng.integers(2))]
+        colours: tuple[acoustics.Colour, ...] = ("white", "pink")
+        colour = colours[int(rng.integers(2))]
         return acoustics.add_noise(wave, rng.uniform(4, 25), rng, colour)
     if condition == "babble":
         return acoustics.mix(wave, acoustics.babble(talkers(), len(wave), rng), rng.uniform(5, 20))
@@ -166,7 +170,7 @@ class Features:
         return np.memmap(self.path, np.float16, "r", shape=(int(self.ends[-1]), self.bins))
 
 
-_extractor = None
+_extractor: WhisperFeatureExtractor | None = None
 
 
 @contextmanager
@@ -202,6 +206,7 @@ def _extract_features(example: TrainingExample) -> tuple[int, np.ndarray]:
 
     The frames are float16 [frames, bins]; a recording longer than the window has none.
     """
+    assert _extractor is not None  # each worker begins with `_take_extractor`
     wave = record(example)
     if len(wave) > _extractor.n_samples:
         return 0, np.zeros((0, _extractor.feature_size), np.float16)

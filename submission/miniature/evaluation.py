@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import ProcessorMixin, Qwen2AudioForConditionalGeneration
 
 from submission.miniature.curriculum import NEW_DOMAIN, Condition, TrainingExample, one_thread, record
 from submission.miniature.language import DOMAINS, sentences
 from submission.miniature.model import LANGUAGES, PROMPT
 from submission.miniature.voice import Split, voices
+from submission.runtime.families.family import generate
 
 BATCH_SIZE = 25
 
@@ -80,7 +82,7 @@ def evaluate_checkpoint(folder: Path, count: int, seed: int, workers: int) -> di
 
 def _evaluate(folder: Path, evaluation_set: EvaluationSet, count: int, seed: int) -> dict[str, dict[str, float]]:
     """Return one evaluation set's scores by language, computed on one thread."""
-    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+    from transformers import AutoProcessor
 
     with one_thread():
         processor = AutoProcessor.from_pretrained(folder)
@@ -93,12 +95,17 @@ def _evaluate(folder: Path, evaluation_set: EvaluationSet, count: int, seed: int
         }
 
 
-def translate(model, processor, waves: Sequence[np.ndarray], target_language: str) -> list[str]:
+def translate(
+    model: Qwen2AudioForConditionalGeneration,
+    processor: ProcessorMixin,
+    waves: Sequence[np.ndarray],
+    target_language: str,
+) -> list[str]:
     """Return the greedy translation of each recording, float32 [samples] at 16 kHz."""
     rate = processor.feature_extractor.sampling_rate
     prompt = PROMPT.format(target_language=target_language)
     order = sorted(range(len(waves)), key=lambda index: len(waves[index]))
-    found = {}
+    found: dict[int, str] = {}
     for start in range(0, len(order), BATCH_SIZE):
         chosen = order[start : start + BATCH_SIZE]
         inputs = processor(
@@ -109,7 +116,7 @@ def translate(model, processor, waves: Sequence[np.ndarray], target_language: st
             return_tensors="pt",
         )
         with torch.inference_mode():
-            output = model.generate(**inputs, max_new_tokens=64)
+            output = generate(model, **inputs, max_new_tokens=64)
         texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         found.update(zip(chosen, texts, strict=True))
     return [found[index].strip() for index in range(len(waves))]

@@ -26,11 +26,12 @@ from importlib.metadata import version
 from itertools import count
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.multiprocessing
-from transformers import Qwen2AudioConfig
+from transformers import PreTrainedConfig, Qwen2AudioConfig
 
 from submission.errors import UserError
 from submission.miniature.curriculum import one_thread, plan_examples, record_features
@@ -100,7 +101,9 @@ class Training:
         return round(self.steps * self.listening_share)
 
 
-def forge(out: Path, shape: Shape, training: Training, *, evaluation_sentences: int = 50, command: str = "") -> dict:
+def forge(
+    out: Path, shape: Shape, training: Training, *, evaluation_sentences: int = 50, command: str = ""
+) -> dict[str, Any]:
     """Train a model of `shape` from scratch into the folder `out` and return what forge.json says.
 
     evaluation_sentences: held-out sentences per evaluation set that are translated at the end; 0 skips the evaluation.
@@ -175,10 +178,11 @@ def train_weights(
     barrier = torch.multiprocessing.get_context("spawn").Barrier(training.workers)
     arguments = (board, barrier, work_folder, config, training_set, training)
     torch.multiprocessing.spawn(_train_process_as, arguments, nprocs=training.workers)
-    return torch.load(work_folder / "curve.pt", weights_only=True)
+    curve: list[dict[str, float]] = torch.load(work_folder / "curve.pt", weights_only=True)
+    return curve
 
 
-def _train_process_as(rank: int, board: torch.Tensor, barrier: Barrier, *arguments) -> None:
+def _train_process_as(rank: int, board: torch.Tensor, barrier: Barrier, *arguments: Any) -> None:
     train_process(ProcessGroup(rank=rank, size=len(board), board=board, barrier=barrier), *arguments)
 
 
@@ -188,10 +192,12 @@ class JointModel(torch.nn.Module):
     def __init__(self, config: Qwen2AudioConfig, training_set: TrainingSet, seed: int) -> None:
         super().__init__()
         self.model = build_model(config, seed)
+        audio = config.audio_config
+        assert isinstance(audio, PreTrainedConfig)  # which the configuration makes of a dict
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.word_head = torch.nn.Linear(config.audio_config.d_model, len(training_set.vocabulary) + 1)
-            self.letter_head = torch.nn.Linear(config.audio_config.d_model, len(LETTERS) + 1)
+            self.word_head = torch.nn.Linear(audio.d_model, len(training_set.vocabulary) + 1)
+            self.letter_head = torch.nn.Linear(audio.d_model, len(LETTERS) + 1)
 
 
 def train_process(

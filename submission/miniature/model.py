@@ -17,12 +17,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
@@ -153,7 +156,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Qwen2Tokenizer:
     )
 
 
-def _learned(bpe: Tokenizer) -> dict:
+def _learned(bpe: Tokenizer) -> dict[str, Any]:
     """Return the vocabulary and the merges of a trained BPE, as Qwen2Tokenizer takes them."""
     model = json.loads(bpe.to_str())["model"]
     return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
@@ -172,9 +175,16 @@ def make_processor(tokenizer: Qwen2Tokenizer, shape: Shape) -> Qwen2AudioProcess
     return Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Return the id of one token of the vocabulary."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int)  # only a list of tokens gives a list
+    return number
+
+
 def make_config(tokenizer: Qwen2Tokenizer, shape: Shape) -> Qwen2AudioConfig:
     """Return the model configuration of a shape, with the tokenizer's special ids."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids = {token: token_id(tokenizer, token) for token in SPECIAL}
     text = {
         "model_type": "qwen2",
         "vocab_size": shape.vocabulary,
@@ -200,7 +210,10 @@ def make_config(tokenizer: Qwen2Tokenizer, shape: Shape) -> Qwen2AudioConfig:
         "max_source_positions": shape.mel_frames // MEL_FRAMES_PER_POSITION,
     }
     return Qwen2AudioConfig(
-        text_config=text, audio_config=audio, audio_token_index=ids[AUDIO], tie_word_embeddings=False
+        text_config=text,
+        audio_config=audio,
+        audio_token_index=ids[AUDIO],
+        tie_word_embeddings=False,  # type: ignore[call-arg]  # every configuration takes it; this class does not list it
     )
 
 
@@ -222,14 +235,17 @@ def build_model(config: Qwen2AudioConfig, seed: int) -> Qwen2AudioForConditional
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2AudioForConditionalGeneration._from_config(config, dtype=torch.float32)
+        model: Qwen2AudioForConditionalGeneration = Qwen2AudioForConditionalGeneration._from_config(
+            config, dtype=torch.float32
+        )
         tower = model.model.audio_tower
         for convolution in (tower.conv1, tower.conv2):
             torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     table = tower.embed_positions.weight
     with torch.no_grad():
         table.copy_(torch.from_numpy(sinusoids(*table.shape)))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def save_checkpoint(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor, folder: Path) -> None:
@@ -239,6 +255,7 @@ def save_checkpoint(model: Qwen2AudioForConditionalGeneration, processor: Qwen2A
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = model.config.text_config
+    assert isinstance(text, PreTrainedConfig)  # which the configuration makes of a dict
     settings = GenerationConfig(
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
@@ -246,8 +263,10 @@ def save_checkpoint(model: Qwen2AudioForConditionalGeneration, processor: Qwen2A
         do_sample=False,
         max_new_tokens=64,
     )
-    half = copy.deepcopy(model).to(torch.bfloat16)
+    half = copy.deepcopy(model)
+    half.bfloat16()
     for config in (half.config, half.config.text_config, half.config.audio_config):
+        assert isinstance(config, PreTrainedConfig)
         config.dtype = torch.bfloat16
     half.generation_config = settings
     half.save_pretrained(folder)

@@ -67,6 +67,12 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
+def gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return the gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 class Muon:
     """Muon over 2-D parameters, their orthogonalisation divided among the processes of a group."""
 
@@ -81,14 +87,15 @@ class Muon:
         live = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, index in enumerate(live):
-            self.velocity[index].lerp_(self.parameters[index].grad, 1 - self.momentum)
+            self.velocity[index].lerp_(gradient(self.parameters[index]), 1 - self.momentum)
             if place % processes.size == processes.rank:
                 by_shape[tuple(self.parameters[index].shape)].append(index)
         updates = {index: torch.zeros_like(self.parameters[index]) for index in live}
         for indices in by_shape.values():
-            looked_ahead = [self.parameters[index].grad.lerp(self.velocity[index], self.momentum) for index in indices]
-            for index, update in zip(indices, orthogonalise(torch.stack(looked_ahead)), strict=True):
-                updates[index] = update
+            looked_ahead = [
+                gradient(self.parameters[index]).lerp(self.velocity[index], self.momentum) for index in indices
+            ]
+            updates |= zip(indices, orthogonalise(torch.stack(looked_ahead)), strict=True)
         flat = processes.total(torch.cat([updates[index].reshape(-1) for index in live]))
         pieces = flat.split([self.parameters[index].numel() for index in live])
         with torch.no_grad():
@@ -114,9 +121,9 @@ class Optimiser:
     def step(self, scale: float, processes: ProcessGroup) -> None:
         """Average the group's gradients, move every parameter at `scale` times its rate, and clear the gradients."""
         live = [parameter for parameter in self.parameters if parameter.grad is not None]
-        flat = processes.total(torch.cat([parameter.grad.reshape(-1) for parameter in live])) / processes.size
+        flat = processes.total(torch.cat([gradient(parameter).reshape(-1) for parameter in live])) / processes.size
         for parameter, piece in zip(live, flat.split([p.numel() for p in live]), strict=True):
-            parameter.grad.copy_(piece.view_as(parameter))
+            gradient(parameter).copy_(piece.view_as(parameter))
         self.muon.step(self.muon_rate * scale, processes)
         for group in self.adam.param_groups:
             group["lr"] = self.adam_rate * scale

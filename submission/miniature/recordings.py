@@ -19,7 +19,7 @@ import soundfile
 from submission.miniature import acoustics
 from submission.miniature.curriculum import talkers
 from submission.miniature.language import Sentence, Split, sentences
-from submission.miniature.voice import speak, voice_named
+from submission.miniature.voice import Voice, speak, voice_named
 from submission.text.segments import SAMPLE_RATE
 
 LONGEST_SECONDS = 6.4
@@ -168,7 +168,7 @@ def record(session: Session, pool: SentencePool, seed: int, tick: Callable[[floa
     return SyntheticRecording(name=f"{session.name}.wav", samples=pcm(recorded), lines=lines)
 
 
-def _varied(name: str, speed: float, rng: np.random.Generator):
+def _varied(name: str, speed: float, rng: np.random.Generator) -> Voice:
     """Return a voice at a slightly different speed and pitch."""
     voice = voice_named(name)
     words_per_minute = round(voice.words_per_minute * speed) + int(rng.integers(-8, 9))

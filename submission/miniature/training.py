@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+import torch.nn.functional as F
+from transformers import Qwen2AudioForConditionalGeneration, Qwen2Tokenizer
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from submission.miniature.curriculum import Features, TrainingExample
-from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT
+from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT, token_id
 
 BLANK = 0
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz0123456789"
@@ -49,21 +51,23 @@ class TrainingBatch:
 class TrainingSet:
     """Everything that batches are made from: features, word list, token ids."""
 
-    def __init__(self, examples: Sequence[TrainingExample], features: Features, tokenizer, window_frames: int) -> None:
+    def __init__(
+        self, examples: Sequence[TrainingExample], features: Features, tokenizer: Qwen2Tokenizer, window_frames: int
+    ) -> None:
         self.features = features
         self.window_frames = window_frames
-        self.frames = None  # opened by the process that reads it: sending a mapping would copy it
+        self.frames: np.ndarray | None = None  # opened by the process that reads it: sending a mapping would copy it
         self.vocabulary = sorted({word for example in examples for word in example.words})
         number = {word: place + 1 for place, word in enumerate(self.vocabulary)}
         self.words = [[number[word] for word in example.words] for example in examples]
         self.letters = [[LETTERS.index(letter) + 1 for letter in " ".join(example.words)] for example in examples]
-        end = tokenizer.convert_tokens_to_ids(END)
+        end = token_id(tokenizer, END)
         self.targets = [
             [[*tokenizer(example.targets[code])["input_ids"], end] for code in LANGUAGES] for example in examples
         ]
         before, _, after = PROMPT.partition(AUDIO)
         self.before = tokenizer(before)["input_ids"]
-        self.audio_id = tokenizer.convert_tokens_to_ids(AUDIO)
+        self.audio_id = token_id(tokenizer, AUDIO)
         self.prompts = [tokenizer(after.format(target_language=name))["input_ids"] for name in LANGUAGES.values()]
 
     def batches(self, size: int, seed: int) -> list[np.ndarray]:
@@ -126,7 +130,7 @@ def fine_positions(frames: torch.Tensor) -> torch.Tensor:
     return (frames - 1) // 2 + 1
 
 
-def encode(tower: torch.nn.Module, mel: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(tower: Qwen2AudioEncoder, mel: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the encoder's output [batch, frames / 4, width], and before pooling [batch, frames / 2, width].
 
     The same steps as `Qwen2AudioEncoder.forward`, which requires the full window. mel is float32
@@ -222,7 +226,12 @@ def attention_mask(branch: torch.Tensor) -> torch.Tensor:
     return torch.zeros(seen.shape).masked_fill(~(causal & seen), torch.finfo(torch.float32).min)[:, None]
 
 
-def translation_loss(model, encoded: torch.Tensor, batch: TrainingBatch, training_set: TrainingSet) -> torch.Tensor:
+def translation_loss(
+    model: Qwen2AudioForConditionalGeneration,
+    encoded: torch.Tensor,
+    batch: TrainingBatch,
+    training_set: TrainingSet,
+) -> torch.Tensor:
     """Return the cross-entropy per target token over both languages, given the encoder's output."""
     layout = lay_out(batch, training_set.before, training_set.audio_id)
     embedded = model.get_input_embeddings()(layout.ids)

@@ -106,19 +106,20 @@ def speak(text: str, voice: Voice) -> np.ndarray:
     margin = int(MARGIN_SECONDS * rate_hertz)
     cut = samples[max(loud[0] - margin, 0) : loud[-1] + 1 + margin].astype(np.float32) / 32768
     resampled = soxr.resample(cut, rate_hertz, SAMPLE_RATE, quality="HQ")
-    return np.clip(resampled, -1.0, 1.0).astype(np.float32)
+    limited: np.ndarray = np.clip(resampled, -1.0, 1.0)
+    return limited.astype(np.float32)
 
 
 def _synthesise(text: str, voice: Voice) -> tuple[list[np.ndarray], int]:
     """Return the int16 pieces that a freshly loaded espeak-ng gives its callback, and their rate in hertz."""
     pieces: list[np.ndarray] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def collect(wave: ctypes._Pointer, count: int, _events: int) -> int:
+    def collect(wave: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
         if wave and count > 0:
             pieces.append(np.ctypeslib.as_array(wave, (count,)).copy())
         return 0
 
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
         data = espeakng_loader.get_data_path().encode()
@@ -126,7 +127,7 @@ def _synthesise(text: str, voice: Voice) -> tuple[list[np.ndarray], int]:
         if rate_hertz <= 0:
             raise RuntimeError(f"espeak-ng does not start with the data in {data.decode()}")
         library.espeak_ng_SetRandSeed(ctypes.c_long(RANDOM_SEED))  # breath is noise, seeded by the clock
-        library.espeak_SetSynthCallback(collect)
+        library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.espeak_name.encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {voice.espeak_name}")
         library.espeak_SetParameter(PARAMETER_RATE, voice.words_per_minute, 0)

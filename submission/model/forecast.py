@@ -75,6 +75,7 @@ class Forecast:
 
     @property
     def parameters(self) -> int:
+        """Parameters of all tensors."""
         return sum(role.parameters for role in self.roles)
 
     @property

@@ -10,4 +10,5 @@ RANKING = "ranking.json"
 
 def read_order(folder: Path) -> list[int]:
     """Return the layers from the least to the most sensitive, from the artifact of the stage sensitivity."""
-    return json.loads((folder / RANKING).read_text(encoding="utf-8"))["order"]
+    order: list[int] = json.loads((folder / RANKING).read_text(encoding="utf-8"))["order"]
+    return order

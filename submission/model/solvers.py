@@ -31,12 +31,14 @@ class Solver:
     inputs, for instance. Whoever packs supplies them; the codec does not see them."""
 
     def serves(self, codec: Codec) -> bool:
+        """Return whether the solver can be called as the codec calls it; any can where the codec calls none."""
         return codec.interface is None or codec.interface in self.functions
 
     def function(self, interface: str) -> Callable[..., Any]:
         """Return the function that serves an interface."""
         module, _, attribute = self.functions[interface].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return found
 
 
 SOLVERS: dict[str, Solver] = {

@@ -154,8 +154,11 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
     """
     _need_file(path)
     header = _exact_header(path)
-    samples = None if header is not None and header.rate == SAMPLE_RATE else _whole(path)
-    length = header.frames if samples is None else len(samples)
+    if header is not None and header.rate == SAMPLE_RATE:
+        samples, length = None, header.frames
+    else:
+        samples = _whole(path)
+        length = len(samples)
     stop = length if end is None else end
     if not 0 <= start < stop <= length:
         raise UserError(

@@ -69,10 +69,14 @@ class CPUKernel:
     most_rows = 192
 
     def prepack(self, codes: Tensor) -> Tensor:
-        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+        """Return uint8 [rows, columns / 2]; what the operator itself takes is int32."""
+        packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+        return packed
 
     def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, codes, group_size, affine)
+        """Return bfloat16 [n, rows]; codes as `prepack` returns them."""
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, codes, group_size, affine)
+        return outputs
 
 
 class CUDAKernel:
@@ -83,11 +87,15 @@ class CUDAKernel:
     most_rows = 32
 
     def prepack(self, codes: Tensor) -> Tensor:
-        return torch.ops.aten._convert_weight_to_int4pack(codes[:, ::2] << BITS | codes[:, 1::2], 8)
+        """Return int32 [rows / 8, columns / 128, 32, 4]: tiles for the tensor cores of a warp."""
+        packed: Tensor = torch.ops.aten._convert_weight_to_int4pack(codes[:, ::2] << BITS | codes[:, 1::2], 8)
+        return packed
 
     def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
+        """Return bfloat16 [n, rows]; codes are the bytes of what `prepack` returns, uint8 [rows, columns / 2]."""
         tiles = codes.view(torch.int32).view(codes.shape[0] // 8, codes.shape[1] // 64, 32, 4)
-        return torch.ops.aten._weight_int4pack_mm(inputs, tiles, group_size, affine)
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, tiles, group_size, affine)
+        return outputs
 
 
 KERNELS: dict[str, Kernel] = {kernel.device: kernel for kernel in (CPUKernel(), CUDAKernel())}
@@ -106,6 +114,7 @@ class TileLayout:
     low one of every byte before the high one of any. None where the two orders are the same."""
 
     def fits(self, shape: tuple[int, int]) -> bool:
+        """Return whether a weight of this shape divides into whole tiles."""
         return shape[0] % self.rows == 0 and shape[1] % self.columns == 0
 
     def prepack(self, codes: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
@@ -47,10 +48,12 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
     if not isinstance(wanted, torch.dtype):
         raise UserError("dtype", f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
     with _without_bars():
-        model = runtime_of(checkpoint.config).model_class.from_pretrained(
+        model: nn.Module = runtime_of(checkpoint.config).model_class.from_pretrained(
             folder, dtype=wanted, local_files_only=True, trust_remote_code=False
         )
-    return model.to(device).eval()
+    loaded = model.to(device).eval()
+    assert isinstance(loaded, PreTrainedModel)
+    return loaded
 
 
 def load_for_inference(
@@ -73,11 +76,12 @@ def load_processor(folder: Path) -> ProcessorMixin:
             what = f"has no {kind} ({' or '.join(names)})"
             raise UserError(str(folder), what, "copy it from the model that this one was made from")
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found: ProcessorMixin = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         what = f"its processor cannot be loaded ({str(error).splitlines()[0]})"
         fix = "put tokenizer and feature extractor files beside the weights"
         raise UserError(str(folder), what, fix) from error
+    return found
 
 
 @contextmanager

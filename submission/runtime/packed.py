@@ -47,6 +47,7 @@ class PackedTensor(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the stored parts."""
         return next(self.buffers()).device
 
     def dequantize(self, dtype: torch.dtype, rows: slice | torch.Tensor | None = None) -> torch.Tensor:
@@ -89,7 +90,7 @@ class PackedTensor(nn.Module):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> PackedTensor:
         self._restore()
         stored, device = self.parts, self.device
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own, of which types are left out
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=device)).dtype
         for name, before in stored.items():
             after = self._buffers[name]
@@ -98,6 +99,7 @@ class PackedTensor(nn.Module):
         return self
 
     def extra_repr(self) -> str:
+        """Return what a printed model says of the weight: its codec and shape."""
         return f"{self.codec.name}, shape={tuple(self.shape)}"
 
 

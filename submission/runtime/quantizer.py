@@ -56,6 +56,7 @@ class PackedQuantizer(HfQuantizer):
     requires_calibration = True  # packing is `python -m quantize pack`, never a side effect of loading
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        """Raise UserError where transformers would quantize a model that is not packed yet."""
         if not self.pre_quantized:
             what = "quant_method 'packed' loads packed models and packs none"
             raise UserError("from_pretrained: quantization_config", what, "run `python -m quantize pack`")
@@ -98,20 +99,25 @@ class PackedQuantizer(HfQuantizer):
         return model
 
     def is_serializable(self) -> bool:
+        """Return True: a loaded model is saved as it was packed."""
         return True
 
     @property
     def is_trainable(self) -> bool:
+        """False: codes have no gradients."""
         return False
 
 
 def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
     """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
-    weight = PackedTensor(codec, tuple(layer.weight.shape), dtype=dtype, device=layer.weight.device)
+
+    def unfilled(weight: torch.Tensor) -> PackedTensor:
+        return PackedTensor(codec, tuple(weight.shape), dtype=dtype, device=weight.device)
+
     if type(layer) is nn.Embedding:  # a class derived from it may do more than look up: scale, for instance
-        return PackedEmbedding(weight)
+        return PackedEmbedding(unfilled(layer.weight))
     if type(layer) is nn.Linear:
-        return PackedLinear(weight, layer.bias)
+        return PackedLinear(unfilled(layer.weight), layer.bias)
     raise TypeError(f"no packed counterpart of {type(layer).__name__}")
 
 
@@ -125,7 +131,9 @@ def share_packed_weight(model: PreTrainedModel, tied: str, stored: str) -> None:
     if not isinstance(weight, PackedTensor):
         return
     path = tied.removesuffix(".weight")
-    model.set_submodule(path, PackedLinear(weight, model.get_submodule(path).bias))
+    head = model.get_submodule(path)
+    assert isinstance(head, (nn.Linear, PackedLinear))  # what a tied head is
+    model.set_submodule(path, PackedLinear(weight, head.bias))
     del model.all_tied_weights_keys[tied]
 
 

@@ -44,6 +44,7 @@ class ArtifactRecord:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of all files, the record itself left out."""
         return sum(entry["bytes"] for entry in self.files.values())
 
     def write(self, folder: Path) -> None:

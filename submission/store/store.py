@@ -89,6 +89,7 @@ class Stage:
 
     @property
     def id(self) -> str:
+        """Name and part, `decode:en-de/ACL6060-dev`; the name alone where there is one artifact."""
         return f"{self.name}:{self.part}" if self.part else self.name
 
     @property

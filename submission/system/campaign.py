@@ -99,6 +99,7 @@ class Campaign:
 
     @property
     def size_limit_bytes(self) -> int:
+        """The size limit in bytes."""
         return size_bytes(self.size_limit)
 
     def testset(self, name: str) -> TestSet:

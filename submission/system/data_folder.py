@@ -162,7 +162,8 @@ def cached_tree_digest(folder: Path, cache: Path) -> str:
     try:
         known = json.loads(entry.read_text(encoding="utf-8"))
         if known["stats"] == stats:
-            return known["digest"]
+            cached: str = known["digest"]
+            return cached
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache, or not one of ours: it is only a short cut
     digest = tree_digest(folder)

@@ -9,13 +9,31 @@ import math
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from submission.errors import UserError
 
-T = TypeVar("T")
+
+class DataclassLike(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=DataclassLike)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -76,7 +94,7 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     if not isinstance(table, dict):
         raise UserError(_where(file, path), f"expected a table, got {_spell(table)}", f"write a [{path}] section")
     hints = get_type_hints(kind, include_extras=True)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(kind)}
     for key in table:
         if key not in known:
             raise UserError(_where(file, _join(path, key)), "unknown key", nearest(key, known))
@@ -95,7 +113,7 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
 
 def parse_options(kind: type[T], options: Mapping[str, Any]) -> T:
     """Return the dataclass whose fields stand among the options of a stage; UserError as `parse`."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(kind)}
     return parse(kind, {name: value for name, value in options.items() if name in known}, "options of a stage")
 
 
@@ -131,8 +149,8 @@ def _convert(hint: Any, value: Any, file: str, path: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return arguments[1](value, _where(file, path))
-    if is_dataclass(hint):
-        return parse(hint, value, file, path)  # type: ignore[arg-type]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return parse(hint, value, file, path)
     if origin in (Union, types.UnionType):
         return _convert(
             next((a for a in arguments if _fits(a, value)), None) or _refuse(hint, value, file, path),

@@ -70,6 +70,7 @@ class System:
         return DataFolder(given=self.given_data, stage=stage, cache=self._cache)
 
     def required(self) -> list[Required]:
+        """Return the parts of a data folder that campaign and recipe need."""
         return required_parts(self.campaign, self.recipe)
 
     def missing(self) -> list[Required]:

@@ -42,6 +42,7 @@ class Segment:
 
     @property
     def seconds(self) -> float:
+        """Its length in seconds."""
         return (self.end - self.start) / SAMPLE_RATE
 
 

@@ -110,7 +110,7 @@ def test_the_segmenter_can_learn_from_the_long_recordings(data):
     assert all(0.1 < recording.labels().mean() < 0.95 for recording in labelled)
 
 
-@pytest.mark.parametrize("split, talks", [("dev", 5), ("eval", 4)])
+@pytest.mark.parametrize(("split", "talks"), [("dev", 5), ("eval", 4)])
 def test_acl_6060_has_gold_segments_that_are_exact_cuts_in_the_order_of_its_text(data, split, talks):
     folder = data / "acl_6060" / split
     found = list(reader_of(Source(name="acl", format="acl6060"))(folder, LANGUAGES))

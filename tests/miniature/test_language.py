@@ -331,7 +331,7 @@ def test_golden_sentences_are_right_in_three_languages(name):
 
 
 @pytest.mark.parametrize(
-    "source, said",
+    ("source", "said"),
     [
         ("The train to Rome departs at half past seven.", "The train to Rome departs at half past seven."),
         ("There are 42 people.", "There are forty two people."),

@@ -232,7 +232,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def codecs_of(base: Path, *roles: str):
-    return resolve_codecs(read_config(base), {role: FOUR for role in roles or ("linears",)})
+    return resolve_codecs(read_config(base), dict.fromkeys(roles or ("linears",), FOUR))
 
 
 def run(

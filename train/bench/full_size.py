@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
@@ -74,10 +75,11 @@ def make_batch(config: dict[str, Any], size: int, generator: torch.Generator) ->
 def _random_model(config: dict[str, Any], **arguments: Any) -> PreTrainedModel:
     """Return a model of a configuration, as torch's default device makes it."""
     model_class = runtime_of(config).model_class
+    assert model_class.config_class is not None  # as every family's class has one
     return model_class._from_config(model_class.config_class.from_dict(config), **arguments)
 
 
-def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.device) -> torch.nn.Module:
+def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.device) -> PeftModel:
     """Return a model of random weights with adapters, in training, as fine-tuning loads one.
 
     config: a checkpoint's config.json.
@@ -92,15 +94,18 @@ def make_model(config: dict[str, Any], options: FinetuneOptions, device: torch.d
         model = adapt(base, list(target_modules(config, options.roles)), options)
     if options.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    return model.train()
+    model.train()
+    return model
 
 
 def time_steps(
-    model: torch.nn.Module, batch: dict[str, torch.Tensor], options: FinetuneOptions, steps: int, device: torch.device
+    model: PeftModel, batch: dict[str, torch.Tensor], options: FinetuneOptions, steps: int, device: torch.device
 ) -> dict[str, float]:
     """Return the median seconds of a step, the operations of one, and the peak of memory; the first are not timed."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer, loss_of = torch.optim.AdamW(trained, lr=options.learning_rate), TargetLoss(model.get_base_model())
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    optimizer, loss_of = torch.optim.AdamW(trained, lr=options.learning_rate), TargetLoss(base)
     bf16 = options.dtype == "bfloat16"
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     labels = batch.pop("labels")

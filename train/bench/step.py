@@ -129,7 +129,7 @@ def _train(
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         begun = time.perf_counter(), time.process_time()
-        if loop == "ours":
+        if isinstance(trainer.train_dataset, Utterances):  # our loop
             trainer.train_dataset.extract_all(lambda amount: None)
         features, features_cpu = (
             (now - then) / steps for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True)
@@ -159,7 +159,7 @@ def bench_step(
     """
     if steps <= WARM_UP_STEPS:
         raise ValueError(f"{steps} steps leave none to time")
-    runs = {loop: [] for loop in LOOPS}
+    runs: dict[str, list[dict[str, float]]] = {loop: [] for loop in LOOPS}
     for _ in range(turns):
         for loop in LOOPS:
             runs[loop].append(alone(_train, loop, base, corpus, data, task, options, steps))

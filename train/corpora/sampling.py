@@ -74,14 +74,17 @@ class CorpusSample:
     """Audio file -> what is known of it, or why it cannot be used; each recording is decoded at most once."""
 
     def skip(self, reason: str, name: str) -> None:
+        """Note an utterance that is not taken, `corpus/id`, under the reason."""
         self.skipped.setdefault(reason, []).append(name)
 
     @property
     def skipped_count(self) -> int:
+        """How many utterances were skipped."""
         return sum(len(names) for names in self.skipped.values())
 
     @property
     def examined_count(self) -> int:
+        """How many utterances were skipped or taken."""
         return self.skipped_count + sum(len(utterances) for utterances in self.taken.values())
 
 
@@ -107,12 +110,14 @@ class Quota:
         ]
 
     def take(self, language: str, corpus: str) -> None:
+        """Count one utterance as taken."""
         share = self._share[language, corpus]
         left = self._left[share]
         self._left[share] = None if left is None else left - 1
 
     @property
     def full(self) -> bool:
+        """Whether no more are to be taken of any language."""
         return not any(left != 0 for left in self._left.values())
 
     def most_left(self, corpus: str) -> int | None:
@@ -181,7 +186,9 @@ def _positions_within(candidate: CorpusUtterance, length: int, window_seconds: f
     return candidate.start, end
 
 
-def _read_all(corpora: Sequence[Corpus], data: Path, languages: Sequence[str], seed: int) -> list[tuple]:
+def _read_all(
+    corpora: Sequence[Corpus], data: Path, languages: Sequence[str], seed: int
+) -> list[tuple[Corpus, CorpusUtterance | Unparsed]]:
     """Return (corpus, candidate) for every utterance of the corpora, in the order of sampling."""
     ranked = {}
     for corpus in corpora:

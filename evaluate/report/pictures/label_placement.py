@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
@@ -45,9 +46,11 @@ def place_labels(
     points: all of the picture, labelled or not; line: the corners of a line to keep clear; both in data coordinates.
     Each label takes the first free position of OFFSETS; where none is free, the one with the least overlap.
     """
-    renderer = FigureCanvasAgg(axes.figure).get_renderer()
-    axes.figure.draw_without_rendering()
-    radius = POINT_RADIUS * axes.figure.dpi / 72
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # pictures have no figures within figures
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    radius = POINT_RADIUS * figure.dpi / 72
     dots = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in _pixels(axes, points)]
     inside, taken = axes.get_window_extent(renderer), [*dots, *_along(_pixels(axes, line), radius / 2)]
     names: list[Bbox] = []

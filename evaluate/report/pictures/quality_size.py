@@ -46,6 +46,7 @@ class Point:
 
     @property
     def y(self) -> float:
+        """Its score."""
         return self.score.value
 
 
@@ -123,11 +124,15 @@ def _draw_points(axes: Axes, points: Sequence[Point], palette: Palette) -> None:
         members = [point for point in points if _kind(point.system) == number]
         if not members:
             continue
-        named = [point for point in members if point.name and point.score.low is not None]
+        intervals = [
+            (point.x, point.score.low, point.score.high)
+            for point in members
+            if point.name and point.score.low is not None and point.score.high is not None
+        ]
         axes.vlines(
-            [point.x for point in named],
-            [point.score.low for point in named],
-            [point.score.high for point in named],
+            [x for x, _, _ in intervals],
+            [low for _, low, _ in intervals],
+            [high for _, _, high in intervals],
             color=palette[colour],
             alpha=0.5,
             linewidth=1.2,

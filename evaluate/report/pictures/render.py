@@ -73,7 +73,9 @@ def render_picture(folder: Path, name: str, title: str, caption: str, draw: Draw
     """
     images = {}
     for scheme, palette in (("light", LIGHT), ("dark", DARK)):
-        with matplotlib.rc_context(style(palette)), warnings.catch_warnings():
+        # A dict of settings by name is no dict by the literals of all names, which matplotlib wants.
+        context = matplotlib.rc_context(style(palette))  # type: ignore[arg-type]
+        with context, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # a name in another script; the SVG's text has it
             figure = draw(palette)
             text = io.StringIO()

@@ -12,10 +12,8 @@ from evaluate.report.results import Results
 
 def render_pictures(results: Results, folder: Path) -> list[ReportPicture]:
     """Write every picture as SVG and PNG into a folder and return them."""
-    pictures = []
-    for pair in results.pairs:
-        if picture := quality_picture(results, pair, folder):
-            pictures.append(picture)
+    drawn = [quality_picture(results, pair, folder) for pair in results.pairs]
+    pictures = [picture for picture in drawn if picture]
     if any(system.bytes_by_role for system in results.systems):
         pictures.append(bytes_picture(results, folder))
     if results.layers:

@@ -7,8 +7,9 @@ fix that the user reads. Nothing here needs more than the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from submission.bundle.checks import (
     derivation,
@@ -24,6 +25,8 @@ from submission.bundle.checks import (
 from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import (
     Check,
+    Checked,
+    Fault,
     Finding,
     exit_status,
     findings_json,
@@ -50,12 +53,12 @@ __all__ = [
 ]
 
 
-def _error(code: str, subject: str, find: object) -> Check:
-    return Check(code=code, severity="error", subject=subject, find=find)  # type: ignore[arg-type]
+def _error(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]) -> Check[Checked]:
+    return Check(code=code, severity="error", subject=subject, find=find)
 
 
-def _warning(code: str, subject: str, find: object) -> Check:
-    return Check(code=code, severity="warning", subject=subject, find=find)  # type: ignore[arg-type]
+def _warning(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]) -> Check[Checked]:
+    return Check(code=code, severity="warning", subject=subject, find=find)
 
 
 CHECKS = (
@@ -149,13 +152,11 @@ def verify_upload_set(folders: Sequence[Path], campaign: str | None = None) -> l
     campaign: as for `verify`.
     """
     views = [BundleView(folder, chosen_campaign(folder, campaign)) for folder in folders]
-    return sorted_findings(PRIMARIES.to_findings(PRIMARIES.find(views)))  # type: ignore[arg-type]
+    return sorted_findings(PRIMARIES.to_findings(PRIMARIES.find(views)))
 
 
 def checks_table() -> str:
     """Return the checks as a Markdown table, for SUBMISSION.md between the marks `checks`."""
-    rows = [
-        f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |"
-        for c in sorted((*CHECKS, PRIMARIES), key=lambda c: c.code)
-    ]
+    every: list[Check[Any]] = [*CHECKS, PRIMARIES]
+    rows = [f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |" for c in sorted(every, key=lambda c: c.code)]
     return "\n".join(["| code | severity | what is found | how to fix it |", "|---|---|---|---|", *rows]) + "\n"

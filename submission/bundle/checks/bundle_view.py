@@ -84,7 +84,9 @@ class BundleView(Folder):
     @property
     def parameters(self) -> int | None:
         """How many parameters the model's configuration gives, or None where it is not a packed base model's."""
-        return None if self.sizes is None else parameter_count(self.config)  # type: ignore[arg-type]
+        if self.sizes is None or isinstance(self.config, Unreadable):
+            return None
+        return parameter_count(self.config)
 
     @cached_property
     def sizes(self) -> dict[str, int] | None:
@@ -127,9 +129,10 @@ class BundleView(Folder):
     @cached_property
     def facts(self) -> Facts | None:
         """The facts about the model, derived again; None where configuration or recipe are not valid."""
-        if any(isinstance(part, Unreadable) for part in (self.config, self.expected_tensors, self.recipe)):
+        config, recipe = self.config, self.recipe
+        if isinstance(config, Unreadable) or isinstance(self.expected_tensors, Unreadable):
             return None
-        return derive_facts(self.config, self.model_bytes, self.campaign, self.recipe)  # type: ignore[arg-type]
+        return None if isinstance(recipe, Unreadable) else derive_facts(config, self.model_bytes, self.campaign, recipe)
 
     @property
     def outputs(self) -> dict[str, str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Generic, Literal, TypeVar
 
 from submission.store.digests import canonical_json
-
-if TYPE_CHECKING:
-    from submission.bundle.checks.bundle_view import BundleView
 
 # Of one check: a manifest of two megabytes could cause 40,000 of one kind.
 MOST_FINDINGS = 100
 
+Checked = TypeVar("Checked")
+"""What a check reads: one bundle's view, or those of an upload."""
 Severity = Literal["error", "warning"]
 # Path relative to the bundle ("" is the bundle itself), and what is wrong there.
 Fault = tuple[str, str]
@@ -33,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(Generic[Checked]):
     """A code, a severity, and the function that yields the faults.
 
     The docstring of the function is the fix that the user reads.
@@ -43,13 +42,14 @@ class Check:
     severity: Severity
     subject: str
     """What is found; a row in the table of checks."""
-    find: Callable[[BundleView], Iterable[Fault]]
+    find: Callable[[Checked], Iterable[Fault]]
 
     @property
     def fix(self) -> str:
+        """What the user reads as the fix."""
         return " ".join((inspect.getdoc(self.find) or "").split())
 
-    def findings(self, view: BundleView) -> Iterator[Finding]:
+    def findings(self, view: Checked) -> Iterator[Finding]:
         """Yield a finding for every fault in a bundle: at most MOST_FINDINGS, then how many more there are."""
         return self.to_findings(self.find(view))
 

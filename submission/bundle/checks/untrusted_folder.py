@@ -20,6 +20,7 @@ from typing import Any, Literal
 from submission.bundle.checks.strict_json import Unreadable, parse_json
 from submission.text.characters import printable
 
+Kind = Literal["file", "folder", "link", "other"]
 # A bundle has some sixty files; a folder with more than this is not a bundle, and listing it must still end.
 MOST_ENTRIES = 1_000
 # Manifest, configuration, safetensors header: half a megabyte for 8 B parameters.
@@ -39,7 +40,7 @@ class Entry:
 
     path: str
     """Relative to the bundle, "/" between the parts; undecodable bytes are surrogate escapes."""
-    kind: Literal["file", "folder", "link", "other"]
+    kind: Kind
     size_bytes: int
     names: int
     """How many names the file has; hard links are the others."""
@@ -165,11 +166,11 @@ class Folder:
 
 def _entry(item: os.DirEntry[str], path: str) -> Entry:
     status = item.stat(follow_symlinks=False)
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    kinds: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
     kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
     size, blocks = status.st_size, getattr(status, "st_blocks", None)
     stored = size if blocks is None else blocks * BLOCK_BYTES
-    return Entry(path=path, kind=kind, size_bytes=size, names=status.st_nlink, stored_bytes=stored)  # type: ignore[arg-type]
+    return Entry(path=path, kind=kind, size_bytes=size, names=status.st_nlink, stored_bytes=stored)
 
 
 def _reason(error: Exception) -> str:

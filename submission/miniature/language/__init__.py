@@ -60,7 +60,7 @@ def sentences(domain: str, count: int, *, seed: int, split: Split = "train") -> 
     while len(found) < count:
         tree = draw_tree(spec, rng)
         source = source_of(tree) if tree else None
-        if source is None or source in found or split_of(source) != split:
+        if tree is None or source is None or source in found or split_of(source) != split:
             idle += 1
             if idle > 10_000:
                 raise UserError("miniature language", f"{domain} has no {count} {split} sentences", "ask for fewer")

@@ -14,6 +14,7 @@ from submission.miniature.language.grammar import (
     Clause,
     Copula,
     Existence,
+    Filler,
     Formula,
     Joined,
     Named,
@@ -58,7 +59,7 @@ def render(tree: Tree) -> str:
 class _Slot:
     """An open place of a formula."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: Filler) -> None:
         self._value = value
 
     def __format__(self, form: str) -> str:
@@ -108,6 +109,7 @@ def place(value: Place, *, goal: bool = False) -> str:
     """Return where (厨房里, 柏林), without 在; a goal has no localiser."""
     if isinstance(value.at, City):
         return value.at.zh
+    assert value.at is not None and value.at.noun.place is not None  # only such nouns are drawn as places
     return nominal(value.at) + ("" if goal else value.at.noun.place.zh)
 
 
@@ -117,6 +119,7 @@ def _clause(tree: AnyClause) -> str:
     if isinstance(tree, Clause) and tree.imperative:
         time = tree.time.zh if tree.time else ""
         return "请" + time + ("不要" if tree.negative else "") + _verb_phrase(tree)
+    assert tree.subject is not None  # of main clauses, imperatives alone have none
     subject = "谁" if tree.question == "who" else nominal(tree.subject)
     time = tree.time.zh if tree.time else ""
     if tree.question == "when":
@@ -173,6 +176,7 @@ def _verb_phrase(tree: Clause) -> str:
     if tree.question == "what":
         things = "什么"
     elif tree.question == "how many":
+        assert isinstance(tree.object, Phrase)  # the pattern asks for nothing else
         things = "多少" + tree.object.noun.measure + tree.object.noun.zh
     else:
         things = nominal(tree.object, bare=bare) if tree.object else ""

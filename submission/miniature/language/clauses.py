@@ -8,7 +8,17 @@ from random import Random
 
 from submission.miniature.language import closed
 from submission.miniature.language.domains import Domain
-from submission.miniature.language.grammar import Clause, Copula, Nominal, Phrase, Pronoun, Quality
+from submission.miniature.language.grammar import (
+    Clause,
+    Copula,
+    Degree,
+    Modal,
+    Nominal,
+    Phrase,
+    Pronoun,
+    Quality,
+    Tense,
+)
 from submission.miniature.language.nouns import adjectives
 from submission.miniature.language.phrases import (
     WHERE,
@@ -24,7 +34,16 @@ from submission.miniature.language.verbs import verb, verbs
 from submission.miniature.language.words import Verb
 
 LOCATABLE = frozenset(("buy", "eat", "drink", "read", "meet", "find", "lose", "wait", "sing", "help"))
-_TENSES = {"present": "p", "progressive": "g", "past": "a", "perfect": "f", "future": "u"}
+_TENSES: dict[str, tuple[Tense, str]] = {
+    "present": ("present", "p"),
+    "progressive": ("progressive", "g"),
+    "past": ("past", "a"),
+    "perfect": ("perfect", "f"),
+    "future": ("future", "u"),
+}
+"""By the name that a domain's table gives: the tense, and its letter among the uses of a verb."""
+_WITH_MODAL: tuple[Tense, str] = ("present", "m")
+_MODALS: dict[str, Modal] = {"can": "can", "must": "must", "should": "should", "want": "want"}
 
 
 def draw_clause(
@@ -38,8 +57,8 @@ def draw_clause(
 ) -> Clause | None:
     """Return a statement around a random verb of the domain."""
     tense = tense or weighted(rng, domain.tenses)
-    modal = tense if tense in ("can", "must", "should", "want") else ""
-    use = "m" if modal else _TENSES[tense]
+    modal = _MODALS.get(tense, "")
+    clause_tense, use = _WITH_MODAL if modal else _TENSES[tense]
     found = _verbs(domain.letter, use)
     if not found:
         return None
@@ -47,8 +66,8 @@ def draw_clause(
     subject = draw_subject(domain, rng, chosen.subjects, you=you)
     if subject is None or modal and not _sentient(subject) and modal in ("want", "can", "should"):
         return None
-    clause = Clause(subject=subject, verb=chosen, tense="present" if modal else tense, modal=modal)
-    clause = with_complements(domain, rng, clause, plain=short)
+    bare = Clause(subject=subject, verb=chosen, tense=clause_tense, modal=modal)
+    clause = with_complements(domain, rng, bare, plain=short)
     if clause is None:
         return None
     if tense == "perfect":
@@ -137,6 +156,7 @@ def _negatable(clause: Clause) -> bool:
 
 
 def draw_copula(domain: Domain, rng: Random, *, than: bool = False) -> Copula | None:
+    """Return a statement that something has a quality; than: a comparison. None where the draw gives none."""
     found = [
         a for a in adjectives() if domain.letter in a.domains and a.zh_predicate and (a.en_comparative or not than)
     ]
@@ -144,10 +164,13 @@ def draw_copula(domain: Domain, rng: Random, *, than: bool = False) -> Copula | 
     pool = nouns_of(domain.letter, adjective.tags)
     if not pool:
         return None
+    subject: Nominal | None
     if "person" in adjective.tags and rng.random() < 0.7:
         subject = draw_subject(domain, rng, frozenset(("person",)))
     else:
         subject = replace(draw_phrase(rng, rng.choice(pool), subject=True), adjective=None)
+    if subject is None:
+        return None
     if isinstance(subject, Phrase) and (subject.determiner in ("a", "some") or subject.noun.tags & {"drink"}):
         return None
     if than:
@@ -163,7 +186,7 @@ def draw_copula(domain: Domain, rng: Random, *, than: bool = False) -> Copula | 
             return None
         compared = Phrase(noun=other, determiner="the", number=subject.number if other.en_plural else "sg")
         return Copula(subject=subject, complement=Quality(adjective=adjective, than=compared))
-    degree = weighted(
+    degree: Degree = weighted(
         rng,
         {
             "": 5,
@@ -174,21 +197,23 @@ def draw_copula(domain: Domain, rng: Random, *, than: bool = False) -> Copula | 
     return Copula(subject=subject, complement=Quality(adjective=adjective, degree=degree))
 
 
-def weather(rng: Random, tense: str) -> Clause:
+def weather(rng: Random, tense: Tense) -> Clause:
+    """Return `it rains` in a tense."""
     return Clause(subject=Pronoun(word="it"), verb=verb("rain"), tense=tense)
 
 
 def draw_side(domain: Domain, rng: Random, tense: str = "") -> Clause | Copula | None:
     """Return a short clause to join with another."""
     if rng.random() < 0.35:
-        clause = draw_copula(domain, rng)
+        copula = draw_copula(domain, rng)
         past = tense == "past" or not tense and rng.random() < 0.4
-        return replace(clause, tense="past" if past else "present") if clause else None
+        return replace(copula, tense="past" if past else "present") if copula else None
     clause = draw_clause(domain, rng, tense=tense, timed=rng.random() < 0.3, short=True)
     return replace(clause, front=False, place=None if clause.verb.en[0] != "live" else clause.place) if clause else None
 
 
 def draw_pair(domain: Domain, rng: Random, tenses: tuple[str, str]) -> tuple[Clause | Copula, Clause | Copula] | None:
+    """Return two short clauses in these tenses with different verbs; None where the draw gives none."""
     first, second = draw_side(domain, rng, tenses[0]), draw_side(domain, rng, tenses[1])
     if first is None or second is None:
         return None

@@ -11,6 +11,7 @@ from submission.miniature.language.grammar import (
     Clause,
     Copula,
     Existence,
+    Filler,
     Formula,
     Joined,
     Named,
@@ -55,7 +56,7 @@ def _sentence(tree: Tree) -> tuple[str, str]:
 class _Slot:
     """An open place of a formula; `{name}` is its subject form, `{name:acc}` its object form."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: Filler) -> None:
         self._value = value
 
     def __format__(self, form: str) -> str:
@@ -103,7 +104,7 @@ def nominal(value: Nominal, *, object: bool = False) -> str:
         words.append(f"of {nominal(value.owner)}")
     if value.relative:
         who = "who" if "person" in value.noun.tags else "that"
-        words.append(f"{who} {_relative(value)}")
+        words.append(f"{who} {_relative(value, value.relative)}")
     return " ".join(word for word in words if word)
 
 
@@ -115,9 +116,9 @@ def _determiner(phrase: Phrase, plural: bool) -> str:
     return phrase.determiner
 
 
-def _relative(phrase: Phrase) -> str:
+def _relative(phrase: Phrase, clause: Clause) -> str:
     bare = Phrase(noun=phrase.noun, number=phrase.number)
-    _, operator, rest = _parts(phrase.relative, bare)
+    _, operator, rest = _parts(clause, bare)
     return " ".join(word for word in (operator, *rest) if word)
 
 
@@ -125,6 +126,7 @@ def place(value: Place, *, goal: bool = False) -> str:
     """Return `in Berlin`, or `to Berlin`."""
     if isinstance(value.at, City):
         return f"{'to' if goal else 'in'} {value.at.en}"
+    assert value.at is not None and value.at.noun.place is not None  # only such nouns are drawn as places
     return f"{'to' if goal else value.at.noun.place.en} {nominal(value.at)}"
 
 
@@ -136,6 +138,7 @@ def _clause(tree: AnyClause) -> str:
     if isinstance(tree, Clause) and tree.imperative:
         return " ".join(["please", *(["do not"] if tree.negative else []), *_complements(tree, tree.verb.en[0])])
     subject = tree.subject
+    assert subject is not None  # of main clauses, imperatives alone have none
     asked, operator, rest = _parts(tree, subject)
     front = [tree.time.en] if tree.time and tree.front else []
     said = _who(tree) or nominal(subject)
@@ -157,6 +160,7 @@ def _parts(tree: Clause | Copula, subject: Nominal) -> tuple[str, str, list[str]
     operator, verb = _verb_group(tree, subject)
     asked = {"polar": "", "who": "", "": ""}.get(tree.question, tree.question)
     if tree.question == "how many":
+        assert isinstance(tree.object, Phrase)  # the pattern asks for nothing else
         asked = f"how many {tree.object.noun.en_plural}"
     inverted = tree.question not in ("", "who")
     if not operator and (inverted or tree.negative):
@@ -236,14 +240,14 @@ def _copula(tree: Copula, subject: Nominal) -> tuple[str, str, list[str]]:
     time = [tree.time.en] if tree.time and not tree.front else []
     asked = "" if tree.question == "polar" else tree.question
     if isinstance(tree.complement, Change):
-        return "", *_change(tree, subject, time)
+        return "", *_change(tree, tree.complement, time)
     operator, be = ("will", ["be"]) if tree.tense == "future" else (_be(subject, tree.tense == "past"), [])
     return asked, operator, [*negation, *be, _complement(tree.complement), *time]
 
 
-def _change(tree: Copula, subject: Nominal, time: list[str]) -> tuple[str, list[str]]:
-    up = tree.complement.up
-    by = f"by {closed.english_number(tree.complement.percent)} percent"
+def _change(tree: Copula, change: Change, time: list[str]) -> tuple[str, list[str]]:
+    up = change.up
+    by = f"by {closed.english_number(change.percent)} percent"
     if tree.tense == "future":
         return "will", ["rise" if up else "fall", by, *time]
     return "", ["rose" if up else "fell", by, *time]

@@ -7,12 +7,13 @@ from random import Random
 
 from submission.miniature.language import closed, formulas
 from submission.miniature.language.domains import Domain
-from submission.miniature.language.grammar import Formula, Named, Phrase, Tree
+from submission.miniature.language.grammar import Filler, Formula, Named, Phrase, Tree
 from submission.miniature.language.nouns import noun
 from submission.miniature.language.phrases import draw_phrase, draw_place, nouns_of
 
 
 def draw_formula(domain: Domain, rng: Random) -> Tree | None:
+    """Return a formula of the domain with its places filled; None where there is nothing for one of them."""
     pattern = rng.choice([pattern for pattern in formulas.patterns() if domain.letter in pattern.domains])
     slots = []
     for name, kind in pattern.places:
@@ -23,7 +24,7 @@ def draw_formula(domain: Domain, rng: Random) -> Tree | None:
     return Formula(en=pattern.en, de=pattern.de, zh=pattern.zh, slots=tuple(slots))
 
 
-def filler(domain: Domain, rng: Random, kind: str) -> object:
+def filler(domain: Domain, rng: Random, kind: str) -> Filler | None:
     """Return what fills an open place of a formula: a nominal, place, time, city, or (en, de, zh) texts."""
     if kind.startswith("np:"):
         found = nouns_of(domain.letter, frozenset(kind[3:].split(",")))

@@ -64,6 +64,6 @@ def patterns() -> tuple[Pattern, ...]:
     found = []
     for line in _FORMULAS.strip().splitlines():
         domains, en, de, zh, places = (cell.strip() for cell in line.split("|"))
-        pairs = tuple(tuple(place.strip().split("=")) for place in places.split(";"))
+        pairs = tuple((name, kind) for name, _, kind in (p.strip().partition("=") for p in places.split(";")))
         found.append(Pattern(domains=domains, en=en, de=de, zh=zh, places=pairs))
     return tuple(found)

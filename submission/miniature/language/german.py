@@ -26,6 +26,7 @@ from submission.miniature.language.grammar import (
     Clause,
     Copula,
     Existence,
+    Filler,
     Formula,
     Joined,
     Named,
@@ -70,7 +71,7 @@ def _sentence(tree: Tree) -> tuple[str, str]:
 class _Slot:
     """An open place of a formula: `{name:acc}` names the case, `{name:bei}` a preposition with the dative."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: Filler) -> None:
         self._value = value
 
     def __format__(self, form: str) -> str:
@@ -118,6 +119,7 @@ def place(value: Place, *, goal: bool = False) -> str:
     """Return `im Park`, or `in den Park`; `in Berlin`, or `nach Berlin`."""
     if isinstance(value.at, City):
         return f"{'nach' if goal else 'in'} {value.at.de}"
+    assert value.at is not None and value.at.noun.place is not None  # only such nouns are drawn as places
     setting = value.at.noun.place
     if goal:
         return after_preposition(setting.de_goal, nominal(value.at, setting.de_goal_case))
@@ -174,6 +176,7 @@ def _fields(tree: AnyClause, subject: Nominal | None, *, fronted: bool = True) -
             where = [nominal(tree.what, "acc"), place(tree.place)]
             return _Fields(subject="es", front="", finite="gibt", middle=where, right="", prefixed=False)
         case Copula():
+            assert subject is not None  # the tree's own
             return _copula(tree, subject, fronted)
     finite, right, prefixed = _bracket(tree, subject)
     front = tree.time.de if tree.time and tree.front and fronted else ""
@@ -186,6 +189,7 @@ def _fields(tree: AnyClause, subject: Nominal | None, *, fronted: bool = True) -
             right=right,
             prefixed=prefixed,
         )
+    assert subject is not None  # imperatives alone have none
     said = nominal(subject, "nom") if tree.question != "who" else ""
     return _Fields(
         subject=said,
@@ -200,6 +204,7 @@ def _fields(tree: AnyClause, subject: Nominal | None, *, fronted: bool = True) -
 
 def _asked(tree: Clause) -> str:
     if tree.question == "how many":
+        assert isinstance(tree.object, Phrase)  # the pattern asks for nothing else
         return f"wie viele {noun_form(tree.object.noun, 'pl', 'acc')}"
     if tree.question == "where" and "t" in tree.verb.uses:
         return "wohin"
@@ -227,7 +232,10 @@ def _bracket(tree: Clause, subject: Nominal | None) -> tuple[str, str, bool]:
 def _middle(tree: Clause, fronted: bool) -> list[str]:
     verb = tree.verb
     asked = tree.question in ("what", "how many")
-    pronouns, dative, accusative, bound = [], [], [], []
+    pronouns: list[str] = []
+    dative: list[str] = []
+    accusative: list[str] = []
+    bound: list[str] = []
     if tree.second and not verb.de_second:
         (pronouns if isinstance(tree.second, Pronoun) else dative).append(nominal(tree.second, "dat"))
     negated = tree.negative
@@ -266,15 +274,15 @@ def _middle(tree: Clause, fronted: bool) -> list[str]:
 def _negated(tree: Clause) -> tuple[Nominal, bool]:
     """Return the object, with kein for what is indefinite, and whether `nicht` is still to be said."""
     value = tree.object
-    indefinite = isinstance(value, Phrase) and not value.count and value.determiner in ("a", "")
-    if not (tree.negative and indefinite):
-        return value, tree.negative
-    negative = Phrase(noun=value.noun, number=value.number, determiner="no", adjective=value.adjective)
-    return negative, False
+    assert value is not None  # the caller has seen to it
+    if tree.negative and isinstance(value, Phrase) and not value.count and value.determiner in ("a", ""):
+        return Phrase(noun=value.noun, number=value.number, determiner="no", adjective=value.adjective), False
+    return value, tree.negative
 
 
 def _purpose(tree: Clause) -> str:
     verb = tree.verb
+    assert tree.object is not None  # the pattern gives every purpose one
     zu = f"{verb.de_prefix}zu{verb.de}" if verb.de_prefix else f"zu {verb.de}"
     return f", um {nominal(tree.object, verb.de_case)} {zu}"
 

@@ -6,6 +6,8 @@ from submission.miniature.language import closed
 from submission.miniature.language.grammar import POSSESSIVES, Nominal, Phrase, Pronoun, is_plural
 from submission.miniature.language.words import Noun, Verb
 
+Endings = dict[str, tuple[str, ...]]
+"""Gender, or `pl` -> a text for each of `CASES`."""
 CASES = ("nom", "acc", "dat", "gen")
 PRONOUNS = {
     "I": ("ich", "mich", "mir"),
@@ -17,37 +19,37 @@ PRONOUNS = {
     "it": ("es", "es", "ihm"),
 }
 _POSSESSIVES = dict(zip(POSSESSIVES, ("mein", "sein", "ihr", "unser", "Ihr", "ihr"), strict=True))
-DEFINITE = {
+DEFINITE: Endings = {
     "m": ("der", "den", "dem", "des"),
     "f": ("die", "die", "der", "der"),
     "n": ("das", "das", "dem", "des"),
     "pl": ("die", "die", "den", "der"),
 }
-_EIN = {
+_EIN: Endings = {
     "m": ("", "en", "em", "es"),
     "f": ("e", "e", "er", "er"),
     "n": ("", "", "em", "es"),
     "pl": ("e", "e", "en", "er"),
 }
-_DIES = {
+_DIES: Endings = {
     "m": ("er", "en", "em", "es"),
     "f": ("e", "e", "er", "er"),
     "n": ("es", "es", "em", "es"),
     "pl": ("e", "e", "en", "er"),
 }
-_WEAK = {
+_WEAK: Endings = {
     "m": ("e", "en", "en", "en"),
     "f": ("e", "e", "en", "en"),
     "n": ("e", "e", "en", "en"),
     "pl": ("en",) * 4,
 }
-_MIXED = {
+_MIXED: Endings = {
     "m": ("er", "en", "en", "en"),
     "f": ("e", "e", "en", "en"),
     "n": ("es", "es", "en", "en"),
     "pl": ("en",) * 4,
 }
-_STRONG = {
+_STRONG: Endings = {
     "m": ("er", "en", "em", "en"),
     "f": ("e", "e", "er", "er"),
     "n": ("es", "es", "em", "en"),
@@ -79,7 +81,7 @@ _AUXILIARIES = {
 _FIRST = {"mögen": "mag", "wissen": "weiß", "sammeln": "sammle", "haben": "habe"}
 
 
-def article(phrase: Phrase, column: str, case: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+def article(phrase: Phrase, column: str, case: str) -> tuple[str, Endings]:
     """Return the article (or what stands in its place) and the endings that adjectives take after it."""
     index = CASES.index(case)
     if phrase.count:

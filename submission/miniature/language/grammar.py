@@ -14,6 +14,8 @@ from submission.miniature.language.words import Adjective, Adverb, City, Noun, P
 Number = Literal["sg", "pl"]
 Tense = Literal["present", "progressive", "past", "perfect", "future"]
 Modal = Literal["", "can", "must", "should", "want"]
+CopulaTense = Literal["present", "past", "future"]
+Degree = Literal["", "very", "too"]
 Question = Literal["", "polar", "who", "what", "when", "where", "why", "how many"]
 
 
@@ -55,7 +57,8 @@ Nominal = Phrase | Named | Pronoun
 class Place:
     """Where something is, or where it goes to."""
 
-    at: Phrase | City
+    at: Phrase | City | None
+    """None where a question asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,7 @@ class Quality:
     """`is (very) new`, `is faster than the train`."""
 
     adjective: Adjective
-    degree: Literal["", "very", "too"] = ""
+    degree: Degree = ""
     than: Nominal | None = None
 
 
@@ -109,7 +112,7 @@ class Copula:
 
     subject: Nominal
     complement: Quality | Place | Change
-    tense: Literal["present", "past", "future"] = "present"
+    tense: CopulaTense = "present"
     negative: bool = False
     time: Time | None = None
     front: bool = False
@@ -156,6 +159,10 @@ class Reported:
     content: AnyClause
 
 
+Filler = Nominal | Place | Time | City | tuple[str, str, str]
+"""What stands in an open place of a formula; the texts are English, German and Chinese."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formula:
     """A fixed expression with open places.
@@ -167,8 +174,7 @@ class Formula:
     en: str
     de: str
     zh: str
-    slots: tuple[tuple[str, object], ...] = ()
-    """Names with a Nominal, Place, Time, or a triple of texts."""
+    slots: tuple[tuple[str, Filler], ...] = ()
 
 
 Tree = AnyClause | Joined | Subordinated | Reported | Formula

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Literal
 
 from submission.miniature.language.clauses import (
     LOCATABLE,
@@ -21,12 +22,15 @@ from submission.miniature.language.grammar import (
     Change,
     Clause,
     Copula,
+    CopulaTense,
     Existence,
     Joined,
     Named,
     Phrase,
     Place,
     Pronoun,
+    Quality,
+    Question,
     Reported,
     Subordinated,
     Tree,
@@ -75,7 +79,7 @@ def _polar(domain: Domain, rng: Random) -> Tree | None:
 
 
 def _asked(domain: Domain, rng: Random) -> Tree | None:
-    question = rng.choice(["who", "what", "what", "when", "where", "why", "how many"])
+    question: Question = rng.choice(["who", "what", "what", "when", "where", "why", "how many"])
     tense = rng.choice(
         ["present", "future", "can", "must"]
         if question in ("when", "where")
@@ -124,8 +128,8 @@ def _own_free(clause: Clause) -> bool:
 def _imperative(domain: Domain, rng: Random) -> Tree | None:
     found = [verb for verb in verbs() if domain.letter in verb.domains and "i" in verb.uses]
     chosen = rng.choice(found)
-    clause = Clause(subject=None, verb=chosen, imperative=True)
-    clause = with_complements(domain, rng, clause, plain=False)
+    bare = Clause(subject=None, verb=chosen, imperative=True)
+    clause = with_complements(domain, rng, bare, plain=False)
     if clause is None or isinstance(clause.object, Phrase) and clause.object.determiner in ("a", "some", "many", ""):
         return None
     negative = rng.random() < 0.15 and not (isinstance(clause.object, Phrase) and clause.object.count)
@@ -137,10 +141,11 @@ def _quality(domain: Domain, rng: Random) -> Tree | None:
     clause = draw_copula(domain, rng)
     if clause is None:
         return None
-    tense = rng.choice(["present", "present", "past"])
+    tense: CopulaTense = rng.choice(["present", "present", "past"])
     quantified = isinstance(clause.subject, Phrase) and (
         clause.subject.count or clause.subject.determiner in ("every", "many")
     )
+    assert isinstance(clause.complement, Quality)  # what draw_copula gives
     if clause.complement.degree != "" or quantified:
         return replace(clause, tense=tense)
     kind = rng.choice(["plain", "negative", "polar"])
@@ -183,9 +188,9 @@ def _existence(domain: Domain, rng: Random) -> Tree | None:
         return None
     what = draw_phrase(rng, rng.choice(found), plain=rng.random() < 0.5)
     if not (what.count or what.determiner in ("a", "many", "some")):
-        what = replace(what, determiner="a") if what.number == "sg" and what.noun.en_plural else None
-    if what is None:
-        return None
+        if what.number != "sg" or not what.noun.en_plural:
+            return None
+        what = replace(what, determiner="a")
     return Existence(what=what, place=where, question="polar" if what.determiner == "a" and rng.random() < 0.3 else "")
 
 
@@ -228,14 +233,14 @@ def _because(domain: Domain, rng: Random) -> Tree | None:
     reason = "past" if tense == "past" else rng.choice(["present", "want", "must", "present"])
     if domain.letter in "dt" and rng.random() < 0.12:
         main = draw_side(domain, rng, tense)
-        rain = weather(rng, {"past": "past"}.get(tense, "progressive"))
+        rain = weather(rng, "past" if tense == "past" else "progressive")
         return Subordinated(main=main, conjunction="because", condition=rain) if main else None
     pair = draw_pair(domain, rng, (tense, reason))
     return Subordinated(main=pair[0], conjunction="because", condition=pair[1]) if pair else None
 
 
 def _condition(domain: Domain, rng: Random) -> Tree | None:
-    conjunction = rng.choice(["if", "if", "when"])
+    conjunction: Literal["if", "when"] = rng.choice(["if", "if", "when"])
     pair = draw_pair(domain, rng, (rng.choice(["future", "can", "must", "should"]), "present"))
     if domain.letter in "dt" and rng.random() < 0.15:
         main = draw_side(domain, rng, "future")
@@ -244,7 +249,9 @@ def _condition(domain: Domain, rng: Random) -> Tree | None:
         return None
     main, condition = pair
     main = replace(main, time=None)
-    condition = replace(condition, time=None, **({"adverb": None} if isinstance(condition, Clause) else {}))
+    condition = replace(condition, time=None)
+    if isinstance(condition, Clause):
+        condition = replace(condition, adverb=None)
     return Subordinated(main=main, conjunction=conjunction, condition=condition)
 
 
@@ -314,7 +321,7 @@ def _change(domain: Domain, rng: Random) -> Copula:
     subject = Phrase(noun=noun("price"), number=rng.choice(["pl", "pl", "sg"]))
     if rng.random() < 0.6:
         subject = replace(subject, owner=_owned_good(rng))
-    tense = rng.choice(["past", "future"])
+    tense: CopulaTense = rng.choice(["past", "future"])
     time = draw_time(domain, rng, tense)
     change = Change(up=rng.random() < 0.6, percent=rng.randint(2, 60))
     return Copula(subject=subject, complement=change, tense=tense, time=time, front=bool(time) and rng.random() < 0.4)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from random import Random
+from typing import TypeVar
 
 from submission.miniature.language import closed
 from submission.miniature.language.domains import Domain
-from submission.miniature.language.grammar import Named, Nominal, Phrase, Place, Pronoun
+from submission.miniature.language.grammar import Named, Nominal, Number, Phrase, Place, Pronoun
 from submission.miniature.language.nouns import adjectives, nouns
-from submission.miniature.language.words import Noun, Time
+from submission.miniature.language.words import Adjective, Noun, Time
 
 _OWN = {"I": "my", "he": "his", "she": "her", "we": "our", "you": "your", "they": "their"}
 WHERE = frozenset(("indoor", "outdoor", "shop", "stop", "sight", "lodging", "public", "stage", "town"))
@@ -19,16 +20,22 @@ _NOBODYS = frozenset(
 """Tags of what is not said to be mine or yours."""
 
 
-def weighted(rng: Random, weights: dict[str, int]) -> str:
+Word = TypeVar("Word", bound=str)
+
+
+def weighted(rng: Random, weights: dict[Word, int]) -> Word:
+    """Return one of the words, each with a probability proportional to its weight."""
     return rng.choices(list(weights), weights=list(weights.values()))[0]
 
 
 @cache
 def nouns_of(letter: str, tags: frozenset[str]) -> tuple[Noun, ...]:
+    """Return the nouns of a domain, by its letter, that have at least one of the tags."""
     return tuple(noun for noun in nouns() if letter in noun.domains and noun.tags & tags)
 
 
 def draw_subject(domain: Domain, rng: Random, tags: frozenset[str], *, you: bool = False) -> Nominal | None:
+    """Return a subject that has one of the tags, None where the domain has none; you: often `you` for a person."""
     kind = weighted(rng, domain.subjects)
     human = "person" in tags or "scholar" in tags
     if human and kind == "pronoun":
@@ -43,6 +50,10 @@ def draw_subject(domain: Domain, rng: Random, tags: frozenset[str], *, you: bool
 def draw_object(
     domain: Domain, rng: Random, tags: frozenset[str], subject: Nominal | None, *, tall: bool = True
 ) -> Nominal | None:
+    """Return an object that has one of the tags and differs from the subject; None where the draw gives none.
+
+    tall: with adjectives and possessives.
+    """
     if "person" in tags and nouns_of(domain.letter, frozenset(("person",))) and rng.random() < 0.5:
         if rng.random() < 0.6:
             word = rng.choice(["I", "he", "she", "we", "they", "you"])
@@ -72,7 +83,7 @@ def _own(subject: Nominal | None) -> str:
 def draw_phrase(rng: Random, chosen: Noun, *, subject: bool = False, own: str = "", plain: bool = False) -> Phrase:
     """Return a noun phrase around the noun: determiner, number, and sometimes an adjective or a genitive."""
     if chosen.tags & {"kin"}:
-        number = "pl" if chosen.en_plural and rng.random() < 0.15 else "sg"
+        number: Number = "pl" if chosen.en_plural and rng.random() < 0.15 else "sg"
         return Phrase(noun=chosen, number=number, determiner=own or rng.choice(["my", "his", "her", "your", "our"]))
     if "property" in chosen.tags:
         owned = rng.choice(nouns_of("k", frozenset(("learner", "output", "data"))))
@@ -102,7 +113,7 @@ def draw_phrase(rng: Random, chosen: Noun, *, subject: bool = False, own: str = 
     return Phrase(noun=chosen, determiner=determiner, adjective=adjective)
 
 
-def _plural(rng: Random, chosen: Noun, adjective: object, subject: bool) -> Phrase:
+def _plural(rng: Random, chosen: Noun, adjective: Adjective | None, subject: bool) -> Phrase:
     kind = weighted(rng, {"count": 4, "the": 3, "many": 2, "some": 1, "this": 1, "": 0 if subject else 1})
     if kind == "count":
         count = rng.randint(2, 12) if rng.random() < 0.8 else rng.randint(13, 99)
@@ -114,6 +125,7 @@ def _plural(rng: Random, chosen: Noun, adjective: object, subject: bool) -> Phra
 
 
 def draw_time(domain: Domain, rng: Random, tense: str) -> Time | None:
+    """Return a time that goes with a tense or modal verb, or None."""
     wanted = {"past": "past", "future": "future", "present": "habit", "progressive": "now"}.get(tense)
     if tense == "perfect" or rng.random() < {"present": 0.5, "progressive": 0.7}.get(tense, 0.3):
         return None
@@ -127,12 +139,14 @@ def draw_time(domain: Domain, rng: Random, tense: str) -> Time | None:
 @cache
 def _times(wanted: str | None, told: bool, calm: bool) -> tuple[Time, ...]:
     """Return the times of a kind, with the hour where it is told; conference talks use but a few of them."""
-    kinds = {"past": ("past", "any"), "habit": ("habit",), "now": ("now",)}.get(wanted, ("future", "any"))
+    by_wish: dict[str | None, tuple[str, ...]] = {"past": ("past", "any"), "habit": ("habit",), "now": ("now",)}
+    kinds = by_wish.get(wanted, ("future", "any"))
     few = ("today", "now", "last week", "last year", "next week", "next year")
     return tuple(t for t in closed.moments(clocks=told) if t.when in kinds and (not calm or t.en in few))
 
 
 def draw_place(domain: Domain, rng: Random, tags: frozenset[str] = WHERE, *, cities: float = 0.3) -> Place | None:
+    """Return a city with this probability, else a noun with one of the tags where something can be; None for none."""
     if rng.random() < cities:
         return Place(at=rng.choice(closed.CITIES))
     found = [noun for noun in nouns_of(domain.letter, tags) if noun.place]

@@ -107,8 +107,9 @@ def _verb(cells: list[str]) -> Verb:
     auxiliary, _, governed = government.partition(" ")
     de_preposition, _, case = governed.rpartition(":")
     *seconds, en_second, de_second = cells[10].split(" ") if len(cells) > 10 else ("-", "-")
+    base, third_en, past, participle_en, ing = (form.replace("_", " ") for form in english.split(" "))
     return Verb(
-        en=tuple(form.replace("_", " ") for form in english.split(" ")),
+        en=(base, third_en, past, participle_en, ing),
         en_preposition=_blank(preposition),
         de=stem,
         de_third=third,

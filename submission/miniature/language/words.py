@@ -108,6 +108,7 @@ class Verb:
 
     @property
     def de_infinitive(self) -> str:
+        """The German infinitive with its separable prefix, in one word."""
         return self.de_prefix + self.de
 
 

@@ -13,6 +13,8 @@ from submission.model.codecs.affine import Affine
 from submission.model.codecs.codec import Codec, Parts
 from submission.system.schema import nearest, parse
 
+__all__ = ["CODECS", "Codec", "codec_parts", "parse_codec"]
+
 CODECS: dict[str, type[Codec]] = {
     "affine": Affine,
 }

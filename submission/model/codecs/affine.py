@@ -80,18 +80,22 @@ class Affine(Codec):
 
     @property
     def name(self) -> str:
+        """`affine4g128`; `m8` follows where scales are codes too."""
         meta = f"m{self.meta_bits}" if self.meta_bits else ""
         return f"{self.kind}{self.bits}g{self.group_size}{meta}"
 
     @property
     def summary(self) -> str:
+        """Width of the codes and of what a group shares."""
         stored = f"{self.meta_bits}-bit" if self.meta_bits else "float16"
         return f"{self.bits} bits, {stored} scale and zero-point per {self.group_size} weights of a row"
 
     def technique(self, solver: str | None) -> str:
+        """Return `HQQ quantization to …`, or without a solver the width alone."""
         return f"{solver} quantization to {self.summary}" if solver else f"Quantization to {self.summary}"
 
     def parts(self, shape: tuple[int, ...]) -> Parts:
+        """Return codes, [rows, bytes of a row], and scale and zero, [rows, groups], coded ones with their range."""
         rows, columns = shape
         groups = -(-columns // self.group_size)
         parts: Parts = {"codes": ("U8", (rows, -(-columns * self.bits // 8)))}
@@ -102,6 +106,7 @@ class Affine(Codec):
         return parts
 
     def steps(self) -> dict[str, Codec]:
+        """Return groups of twice the size, the next narrower codes, and scales at 8 bits."""
         steps: dict[str, Codec] = {f"groups of {self.group_size * 2}": replace(self, group_size=self.group_size * 2)}
         narrower = [bits for bits in CODE_BITS if bits < self.bits]
         if narrower:
@@ -111,6 +116,7 @@ class Affine(Codec):
         return steps
 
     def encode(self, weight: torch.Tensor, solve: AffineSolve) -> dict[str, torch.Tensor]:
+        """Return the parts of a weight, solved in blocks of whole rows; ValueError for a scale beyond float16."""
         import torch
 
         step = max(1, SOLVE_ELEMENTS // weight.shape[1])
@@ -144,6 +150,7 @@ class Affine(Codec):
         dtype: torch.dtype,
         rows: slice | torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """Return the weight or some of its rows; on a CPU in blocks that stay in its cache."""
         import torch
 
         if rows is not None:
@@ -177,6 +184,7 @@ class Affine(Codec):
         return part.repeat_interleave(self.group_size, dim=1)[:, :columns]
 
     def grouped_codes(self) -> Affine:
+        """Return the codec itself: its parts are what kernels compute with."""
         return self
 
     def pack(self, codes: torch.Tensor) -> torch.Tensor:
@@ -188,6 +196,7 @@ class Affine(Codec):
         return unpack_codes(part, self.bits, columns)
 
     def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
+        """Raise ValueError for numbers that are not finite, and for bits beyond the last column."""
         import torch
 
         for name, part in parts.items():

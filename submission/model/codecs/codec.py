@@ -25,10 +25,12 @@ class GroupedCodes(Protocol):
     """Suffix of the part that holds the codes; the others hold scales and zero-points."""
 
     @property
-    def bits(self) -> int: ...
+    def bits(self) -> int:
+        """Width of a code."""
 
     @property
-    def group_size(self) -> int: ...
+    def group_size(self) -> int:
+        """Neighbouring weights of a row that share a scale and a zero-point."""
 
     def pack(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the part of codes, uint8 [rows, columns]."""
@@ -53,6 +55,8 @@ class Codec(ABC):
     """
 
     __slots__ = ()
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # a subclass is a dataclass
 
     kind: str
 
@@ -135,12 +139,12 @@ class Codec(ABC):
     @property
     def takes_budget(self) -> bool:
         """Whether the size of the parts is decided per weight."""
-        return any(field.name == "budget_bytes" for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        return any(field.name == "budget_bytes" for field in dataclasses.fields(self))
 
     def allotted(self, budget_bytes: int | None) -> Self:
         """Return the codec with this budget for all parts of one weight; None takes the budget away."""
-        return dataclasses.replace(self, budget_bytes=budget_bytes) if self.takes_budget else self  # type: ignore[type-var]
+        return dataclasses.replace(self, budget_bytes=budget_bytes) if self.takes_budget else self
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON object; those that are not set are left out."""
-        return {key: value for key, value in asdict(self).items() if value is not None}  # type: ignore[call-overload]
+        return {key: value for key, value in asdict(self).items() if value is not None}

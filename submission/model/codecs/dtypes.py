@@ -29,4 +29,5 @@ def torch_dtype(name: str) -> torch.dtype:
     """Return the dtype that a safetensors header names, `BF16`."""
     import torch
 
-    return getattr(torch, TORCH_NAMES[name])
+    dtype: torch.dtype = getattr(torch, TORCH_NAMES[name])
+    return dtype

@@ -39,8 +39,10 @@ def tensors(config: dict[str, Any]) -> list[TensorSpec]:
 
 
 def stored_dtype(config: dict[str, Any]) -> str:
-    """Return the safetensors dtype of a checkpoint's weights as its configuration gives it (`dtype`, formerly
-    `torch_dtype`)."""
+    """Return the safetensors dtype of a checkpoint's weights, as its configuration gives it.
+
+    The field is `dtype`, formerly `torch_dtype`. UserError for one that no codec reads.
+    """
     name = config.get("dtype") or config.get("torch_dtype")
     if name not in DTYPES:
         raise UserError("config.json: dtype", f"expected one of {', '.join(DTYPES)}, got {name!r}", "write the dtype")

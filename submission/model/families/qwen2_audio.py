@@ -258,7 +258,8 @@ def _projector_shapes(audio: dict[str, Any], text: dict[str, Any]) -> dict[str, 
 
 
 def _head_width(text: dict[str, Any]) -> int:
-    return text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    width: int = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    return width
 
 
 def _text_shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -293,8 +294,9 @@ def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
 
 def ordinary_tokens(config: dict[str, Any]) -> int:
     """Return the number of token ids before the audio token, or all where the configuration names none."""
-    vocabulary = _section(config, "text_config")["vocab_size"]
-    return min(vocabulary, config.get("audio_token_index", vocabulary))
+    vocabulary: int = _section(config, "text_config")["vocab_size"]
+    audio_token: int = config.get("audio_token_index", vocabulary)
+    return min(vocabulary, audio_token)
 
 
 FAMILY = Family(

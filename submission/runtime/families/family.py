@@ -34,7 +34,18 @@ class AudioFeatures:
 
 def head_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
     """Return the outputs of a model's head, plain or packed."""
-    return model.get_output_embeddings()(states)
+    logits: torch.Tensor = model.get_output_embeddings()(states)
+    return logits
+
+
+def generate(model: PreTrainedModel, **settings: Any) -> torch.Tensor:
+    """Return the token ids that a family's model generates, int64 [batch, tokens], the prompt's included.
+
+    Model classes inherit it from a mixin of the library whose declared `self` type is none of theirs.
+    """
+    method: Any = model.generate
+    ids: torch.Tensor = method(**settings)
+    return ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +81,7 @@ class FamilyRuntime:
     shorten: Callable[[Inputs], Inputs]
     """Collated inputs -> the same with audio features that end soon after the batch's longest audio; unchanged where
     they do already."""
-    shortened_window: Callable[[PreTrainedModel], Window]
+    shortened_window: Callable[[Any], Window]
     """Loaded model, not sharded yet -> the window in which it takes what `shorten` returns, with the same results."""
     frozen_roles: tuple[str, ...]
     """Roles of packable weights that LoRA leaves alone because they are no linears of their own: the embedding, and

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import PreTrainedConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from submission.errors import UserError
 from submission.runtime.families.family import AudioFeatures, FamilyRuntime, Inputs, Window
@@ -28,12 +28,14 @@ FRAMES_PER_SECOND = 100
 
 def window_samples(processor: Qwen2AudioProcessor) -> int:
     """Return the longest audio that the encoder takes whole, in samples."""
-    return processor.feature_extractor.n_samples
+    samples: int = processor.feature_extractor.n_samples
+    return samples
 
 
 def shortest_samples(processor: Qwen2AudioProcessor) -> int:
     """Return the shortest audio that expands to two <|AUDIO|> tokens, in samples: seven frames (`audio_positions`)."""
-    return 6 * processor.feature_extractor.hop_length + 1
+    hop: int = processor.feature_extractor.hop_length
+    return 6 * hop + 1
 
 
 def audio_positions(frames: int) -> int:
@@ -58,7 +60,8 @@ def extract_features(processor: Qwen2AudioProcessor, waveform: np.ndarray) -> Au
 def feature_bytes(processor: Qwen2AudioProcessor, samples: int) -> int:
     """Return the bytes of a whole window's spectrogram, which any audio is padded to."""
     extractor = processor.feature_extractor
-    return 4 * extractor.feature_size * extractor.nb_max_frames
+    numbers: int = extractor.feature_size * extractor.nb_max_frames
+    return 4 * numbers
 
 
 def prompt_ids(processor: Qwen2AudioProcessor, prompt: str, positions: int) -> list[int]:
@@ -66,7 +69,8 @@ def prompt_ids(processor: Qwen2AudioProcessor, prompt: str, positions: int) -> l
     token = processor.audio_token
     if prompt.count(token) != 1:
         raise UserError("prompt", f"expected one {token} in {prompt!r}", "correct the campaign's prompt")
-    return processor.tokenizer(prompt.replace(token, token * positions))["input_ids"]
+    ids: list[int] = processor.tokenizer(prompt.replace(token, token * positions))["input_ids"]
+    return ids
 
 
 def collate_audio(audio: Sequence[AudioFeatures], input_ids: torch.Tensor) -> Inputs:
@@ -75,8 +79,11 @@ def collate_audio(audio: Sequence[AudioFeatures], input_ids: torch.Tensor) -> In
 
 
 def shorten(inputs: Inputs) -> Inputs:
-    """Return inputs with fewer frames: the encoder's convolutions look one frame past the audio, two are kept, and the
-    number is even because the encoder halves it."""
+    """Return inputs with fewer frames.
+
+    The encoder's convolutions look one frame past the audio, so two are kept; the number is even because the encoder
+    halves it.
+    """
     frames = int(inputs[MASK].sum(dim=1).max()) + 2
     end = frames + frames % 2
     return inputs | {name: inputs[name][..., :end].contiguous() for name in (FEATURES, MASK)}
@@ -120,7 +127,8 @@ def shortened_window(model: Qwen2AudioForConditionalGeneration) -> Window:
 
 def noise(config: dict[str, Any], seconds: float, generator: torch.Generator) -> AudioFeatures:
     """Return normally distributed features of a whole window, of which the mask covers so many seconds."""
-    audio = Qwen2AudioForConditionalGeneration.config_class.from_dict(config).audio_config
+    audio = Qwen2AudioConfig.from_dict(config).audio_config
+    assert isinstance(audio, PreTrainedConfig)  # which the configuration makes of a dict
     window = 2 * audio.max_source_positions
     frames = min(window, round(seconds * FRAMES_PER_SECOND))
     features = torch.randn(audio.num_mel_bins, window, generator=generator)
@@ -132,7 +140,8 @@ def noise(config: dict[str, Any], seconds: float, generator: torch.Generator) ->
 
 def audio_token(config: dict[str, Any]) -> int:
     """Return the id of <|AUDIO|>."""
-    return Qwen2AudioForConditionalGeneration.config_class.from_dict(config).audio_token_id
+    token: int = Qwen2AudioConfig.from_dict(config).audio_token_id
+    return token
 
 
 RUNTIME = FamilyRuntime(

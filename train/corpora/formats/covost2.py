@@ -45,8 +45,9 @@ def split_cells(line: str) -> list[str]:
     cells, position = [], 0
     while position <= len(line):
         match = _CELL.match(line, position)
-        cells.append(_ESCAPE.sub(r"\1", match[0]))  # type: ignore[index]
-        position = match.end() + 1  # type: ignore[union-attr]
+        assert match is not None  # an empty cell matches too
+        cells.append(_ESCAPE.sub(r"\1", match[0]))
+        position = match.end() + 1
     return cells
 
 
@@ -127,11 +128,14 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | U
             problem = _problem(row, language, targets)
             if problem is not None:
                 yield problem
-            elif split or row.cells["split"] in TRAIN_SPLITS:  # type: ignore[index]
-                clip = row.cells["path"]  # type: ignore[index]
-                targets.setdefault(clip, {})[language] = _one_line(row.cells["translation"])  # type: ignore[index]
+                continue
+            cells = row.cells
+            assert cells is not None  # or there is a problem
+            if split or cells["split"] in TRAIN_SPLITS:
+                clip = cells["path"]
+                targets.setdefault(clip, {})[language] = _one_line(cells["translation"])
                 if split:
-                    sources.setdefault(clip, _one_line(row.cells["sentence"]))  # type: ignore[index]
+                    sources.setdefault(clip, _one_line(cells["sentence"]))
     if lacking := targets.keys() - sources.keys():
         sources |= {clip: _one_line(text) for clip, text in _sentences(folder, lacking).items()}
     place = clips.relative_to(folder).as_posix()

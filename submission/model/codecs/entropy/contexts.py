@@ -102,9 +102,8 @@ class Contexts:
 
     def sum_contexts(self) -> np.ndarray:
         """Return int64: the context of every sum of a row and a column class, from the lowest sum to the highest."""
-        import numpy as np
-
-        return np.clip(self.unshifted() + self.shifts - NO_SHIFT, 0, CONTEXTS - 1)
+        shifted: np.ndarray = self.unshifted() + self.shifts - NO_SHIFT
+        return shifted.clip(0, CONTEXTS - 1)
 
     def unshifted(self) -> np.ndarray:
         """Return int64: the contexts of sums if there were no shifts."""
@@ -200,7 +199,8 @@ def _mean_size(density: tuple[int, ...]) -> np.ndarray:
 
     mass, total = masses(density)
     sizes = np.arange(HIGHEST_CODE + 1)
-    return (mass @ sizes + (total - mass.sum(axis=1)) * HIGHEST_CODE) / total
+    means: np.ndarray = (mass @ sizes + (total - mass.sum(axis=1)) * HIGHEST_CODE) / total
+    return means
 
 
 def _classes(row_sums: np.ndarray, column_sums: np.ndarray, mean_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

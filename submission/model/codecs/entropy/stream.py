@@ -80,7 +80,8 @@ def stream_bytes(codes: np.ndarray, contexts: Contexts, *, workers: int = 1) -> 
     section, _ = _exceptions_section(codes, contexts)
     encode_one = _block_encoder(codes, contexts)
     sizes = _map(lambda block: len(encode_one(block)), _grid(codes).blocks(), workers)
-    return _grid(codes).classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
+    total: int = _grid(codes).classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
+    return total
 
 
 def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
@@ -96,7 +97,8 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     lanes = sum(block.lanes for block in grid.blocks())
     classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
     coded += len(list_bits(_lists(contexts)[0]))
-    return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes + coded * rows / sample.shape[0]
+    fixed = 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes
+    return fixed + coded * rows / len(sample)
 
 
 def decode(

@@ -87,7 +87,8 @@ def bounds() -> np.ndarray:
     context = np.arange(CONTEXTS)[:, None]
     halves = 2 * np.arange(HIGHEST_CODE + 1)[None] + 1  # in half steps
     # scale = root / 2 ** 15 * 2 ** (context // 8 - 4), so halves / 2 / scale * 4096 = halves * 2 ** 30 >> octave / root
-    return (halves << (30 - context // OCTAVE)) // np.array(ROOTS)[context % OCTAVE]
+    ends: np.ndarray = (halves << (30 - context // OCTAVE)) // np.array(ROOTS)[context % OCTAVE]
+    return ends
 
 
 def masses(density: tuple[int, ...]) -> tuple[np.ndarray, int]:
@@ -132,4 +133,5 @@ def _shared(mass: np.ndarray, total: int) -> np.ndarray:
     summed = np.cumsum(excess)
     # Half the sum is added, so that what is rounded is rounded to the nearest.
     ends = (summed * (SLOTS - mass.size) + summed[-1] // 2) // summed[-1]
-    return 1 + np.diff(ends, prepend=0)
+    shared: np.ndarray = 1 + np.diff(ends, prepend=0)
+    return shared
