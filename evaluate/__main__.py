@@ -186,7 +186,7 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
         choices=("systems", "uploads", "segmentations"),
         help="only this part; repeatable",
     )
-    group.add_argument("--plan", action="store_true", help="say what would be built, and stop")
+    group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
     group.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: dist/<campaign>-<list>)")
 
 

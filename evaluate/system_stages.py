@@ -97,7 +97,7 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
 
 def has_references(data: Path, pair: Pair, name: str) -> bool:
-    """Say whether there are references of a test set for a pair, without reading them."""
+    """Return whether there are references of a test set for a pair, without reading them."""
     from evaluate.scoring.references import gold_text, reference_text
 
     folder = data / reference_part(name)

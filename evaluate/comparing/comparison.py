@@ -242,7 +242,7 @@ def notes(comparison: Comparison, a: str, b: str) -> list[str]:
     """Return the limits of a comparison of the outputs named a and b, a line each."""
     lines = []
     if comparison.unit == "recording":
-        lines.append("segmented differently: whole recordings are compared; lines could be only with references")
+        lines.append("segmented differently: whole recordings are compared; comparing lines takes references")
     for name, recordings in ((a, comparison.only_a), (b, comparison.only_b)):
         if recordings:
             lines.append(f"only in {name}, not compared: {_some(recordings)}")

@@ -21,7 +21,7 @@ from evaluate.comparing.outputs import bundled_output
 from evaluate.recordings.recording_folder import (
     BundledSegments,
     ByMethod,
-    GivenSegments,
+    ListedSegments,
     SegmentSource,
     given_file,
     only,
@@ -142,7 +142,7 @@ def choose_inputs(
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
     if found := segments or (None if known or resegment else given_file(audio)):
-        given = GivenSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
+        given = ListedSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
         return RerunInputs(folder=folder, segment_source=given, testset=known)
     if known and not resegment:
         path = bundle.folder / "segments" / f"{known}.yaml"

@@ -260,7 +260,7 @@ def _locked_output(out: Path, run: dict[str, Any]) -> Iterator[None]:
 
 
 def _is_before_decoding(out: Path, path: Path) -> bool:
-    """Say whether a file may stem from a run that was killed before decoding."""
+    """Return whether a file may stem from a run that was killed before decoding."""
     first = path.relative_to(out).parts[0]
     if first == LOCK:
         return True

@@ -3,7 +3,7 @@
     model/                  the packed model
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
-    description/<pair>.txt  what the evaluation server asks for
+    description/<pair>.txt  the fields that the evaluation server requires
     segmenter/              the segmentation classifier, where the recipe needs it
     campaign.json, recipe.json, scores.json
     manifest.json           every file with its size and SHA-256, and the stages and inputs behind them
@@ -66,7 +66,7 @@ def bundle(
     """Put the bundle of a system at `out`, replacing the one that is there, and return `out`.
 
     model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
-    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
+    segments.yaml, of which only those that the campaign requires are taken; scores: scores.json; segmenter: folder
     of the segmentation classifier, None where the recipe needs none; artifacts: folder in the store -> the files
     that its record describes, by which everything copied from such a folder is checked; stages: stage -> key;
     inputs: name -> digest; provenance: library -> version, as the artifacts record them (versions of this machine

@@ -46,7 +46,7 @@ def noisy(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def crowded(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return speech among people who talk, 10 to 18 dB below it."""
+    """Return speech with other voices in the background, 10 to 18 dB below it."""
     return acoustics.mix(wave, acoustics.babble(talkers(), len(wave), rng), rng.uniform(10, 18))
 
 

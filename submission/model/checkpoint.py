@@ -165,6 +165,6 @@ def weight_files(folder: Path) -> list[Path]:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(str(index), "has no weight_map of names to files", "fetch or make the file again") from error
-    if strange := sorted(str(n) for n in names if not isinstance(n, str) or Path(n).name != n):
-        raise UserError(str(index), f"names {strange[0]!r}, which is no file of this folder", "fetch it again")
+    if outside := sorted(str(n) for n in names if not isinstance(n, str) or Path(n).name != n):
+        raise UserError(str(index), f"names {outside[0]!r}, which is no file of this folder", "fetch it again")
     return [folder / name for name in sorted(names)]

@@ -133,7 +133,7 @@ class CorpusOptions:
             total = self.utterances[language]
             _require(
                 not total or given <= total,
-                f"{where}: the corpora give {given}, corpus.utterances asks for {total} in all; raise that number",
+                f"{where}: the corpora give {given}, corpus.utterances requests {total} in all; raise that number",
             )
 
     def trained_languages(self, campaign_languages: dict[str, str]) -> dict[str, str]:

@@ -108,7 +108,7 @@ def _resolved(place: _Place, campaign: str, seen: tuple[_Place, ...]) -> dict[st
     place = _Place(place.path.resolve(), place.item)
     if place in seen:
         circle = " -> ".join(p.name for p in (*seen, place))
-        raise UserError(f"{place}: extends", f"goes in a circle: {circle}", "let one of them extend nothing")
+        raise UserError(f"{place}: extends", f"forms a cycle: {circle}", "let one of them extend nothing")
     table = _table(place)
     overlays = _overlays(place, table)
     table.pop("campaign", None)

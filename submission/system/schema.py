@@ -150,7 +150,7 @@ def _convert(hint: Any, value: Any, file: str, path: str) -> Any:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Say whether a TOML value is of the type at its outermost level."""
+    """Return whether a TOML value is of the type at its outermost level."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return any(value == a and type(value) is type(a) for a in arguments)

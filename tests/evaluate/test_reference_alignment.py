@@ -1,4 +1,4 @@
-"""References brought to an output: names, order, and whether lines answer lines."""
+"""Reference alignment: names, order, and whether the lines of an output correspond to those of its references."""
 
 from __future__ import annotations
 

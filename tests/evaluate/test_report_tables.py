@@ -88,7 +88,7 @@ def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of
     assert best(table, 0, "en-de BLEU") == ["shas+vad"]
 
 
-def test_gold_segments_that_are_not_there_are_told():
+def test_missing_gold_segments_are_reported():
     gold = replace(results().segmentations[0], name="gold", segmentation_results=(), outcomes=())
     table = segmentation_table(results(segmentations=(results().segmentations[0], gold)))
     assert set(shown(table)["gold"].values()) == {"not computed"} and "gold" not in table.caption
@@ -137,7 +137,7 @@ def test_a_list_that_chooses_no_layers_and_calibrates_nothing_has_one_table():
     assert "10 " not in table_text(table) and "0.000" in table_text(table)
 
 
-def test_a_stranger_s_words_mean_nothing_in_markdown():
+def test_untrusted_text_has_no_effect_in_markdown():
     tables = tables_of(results())
     text = markdown(results(), tables, [("x.svg", "A picture", "It shows.")])
     (line,) = [line for line in text.splitlines() if line.startswith("| bf16")]

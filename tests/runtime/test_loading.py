@@ -280,7 +280,7 @@ def test_a_configuration_as_on_the_hub_is_filled_in_once(copy, tmp_path):
     assert read_config(tmp_path / "once")["dtype"] == "bfloat16"
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="maps are told by Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux lists the maps")
 def test_the_file_of_a_packed_model_is_mapped_into_memory(packed):
     model = stock_model(packed, dtype=torch.bfloat16)
     maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(packed) in line]

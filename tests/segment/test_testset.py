@@ -200,7 +200,7 @@ def test_two_files_of_one_name_in_two_forms_are_refused(tmp_path):
         read_testset(tmp_path)
 
 
-def test_the_segments_file_is_found_or_asked_for(tmp_path):
+def test_the_segments_file_is_found_or_named_in_the_error(tmp_path):
     make(tmp_path, "a\n", "a.wav")
     with pytest.raises(UserError, match="the folder has none"):
         find_segments_file(tmp_path)

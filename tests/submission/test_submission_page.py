@@ -39,7 +39,7 @@ def test_every_command_that_needs_no_build_works(pristine, tmp_path):
     }
     commands = [command for command in COMMANDS if command not in REST]
     assert len(commands) == 5
-    # An organiser unpacks what a participant packed, though the page tells it in the other order.
+    # An organiser unpacks what a participant packed, though the page has them in the other order.
     for command in sorted(commands, key=lambda c: "archive" not in c):
         if command.startswith("cd UPLOAD"):
             shutil.rmtree(upload / pristine.name)

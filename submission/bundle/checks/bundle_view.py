@@ -133,7 +133,7 @@ class BundleView(Folder):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """Path of every output that the campaign asks for -> its test set."""
+        """Path of every output that the campaign requires -> its test set."""
         return {f"{pair.name}/{name}.txt": name for pair in self.campaign.pairs for name in pair.testsets}
 
     @cached_property

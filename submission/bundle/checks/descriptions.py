@@ -24,7 +24,7 @@ def missing_description(view: BundleView) -> Iterator[Fault]:
 
 
 def missing_field(view: BundleView) -> Iterator[Fault]:
-    """Write the field: the evaluation server asks for name, exact size, parameters, techniques and data sets."""
+    """Write the field: the evaluation server requires name, exact size, parameters, techniques and data sets."""
     for pair, fields in _descriptions(view):
         for label in MANDATORY:
             if not fields.get(label):

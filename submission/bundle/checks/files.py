@@ -178,5 +178,5 @@ def suffix_of(path: str) -> str:
 
 
 def is_pair(folder: str) -> bool:
-    """Say whether a folder's name has the form of a language pair, `en-de`."""
+    """Return whether a folder's name has the form of a language pair, `en-de`."""
     return re.fullmatch(r"[a-z]{2,3}-[a-z]{2,3}", folder) is not None

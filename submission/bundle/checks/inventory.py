@@ -72,7 +72,7 @@ def leaving_path(view: BundleView) -> Iterator[Fault]:
 
 
 def _leaves(path: str) -> bool:
-    """Say whether a path could mean something outside the folder on some system."""
+    """Return whether a path could mean something outside the folder on some system."""
     return not path or "\\" in path or ":" in path or "\0" in path or any(p in {"", ".", ".."} for p in path.split("/"))
 
 

@@ -81,7 +81,7 @@ def _outputs(view: BundleView) -> str:
 
 
 def _line_counts(view: BundleView) -> Iterator[int]:
-    """Yield the number of lines of every output that the campaign asks for and that can be read."""
+    """Yield the number of lines of every output that the campaign requires and that can be read."""
     for path in view.outputs:
         try:
             data = read_output(view, path)

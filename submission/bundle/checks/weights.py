@@ -133,9 +133,9 @@ def bad_index(view: BundleView) -> Iterator[Fault]:
         wrong = sorted(name for name in table.keys() | held.keys() if table.get(name) != held.get(name))
         for name in wrong[:MOST_SHOWN]:
             place = printable(repr(table.get(name))[:80])
-            yield printable(path), f"'{printable(name)}': the index says {place}, it lies in {held.get(name)!r}"
+            yield printable(path), f"'{printable(name)}': the index has {place}, it lies in {held.get(name)!r}"
         if len(wrong) > MOST_SHOWN:
-            yield printable(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
+            yield printable(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index has them"
 
 
 def wrong_tensors(view: BundleView) -> Iterator[Fault]:
