@@ -136,7 +136,8 @@ def file_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
 def read_header(path: Path) -> SafetensorsHeader:
     """Return the header of a file, having read nothing else of it.
 
-    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or not as long as its header declares.
+    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or of another length than its header
+    declares.
     """
     try:
         size = path.stat().st_size

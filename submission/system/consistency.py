@@ -16,9 +16,8 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
     _check_corpus(campaign, recipe, f"recipe {recipe.name}")
     if recipe.segment.max_seconds > campaign.model.window_seconds:
         what = f"{recipe.segment.max_seconds} s is over the model's window of {campaign.model.window_seconds} s"
-        raise UserError(
-            f"recipe {recipe.name}: segment.max_seconds", what, "write less, so that no speech is truncated"
-        )
+        fix = "write less, so that no speech is truncated"
+        raise UserError(f"recipe {recipe.name}: segment.max_seconds", what, fix)
     if campaign.model.architecture not in FAMILIES:
         fix = nearest(campaign.model.architecture, FAMILIES)
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)

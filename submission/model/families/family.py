@@ -1,4 +1,4 @@
-"""The interface of a model family's shapes: what it provides to the rest of the program, computed from a configuration alone."""
+"""The interface of a model family's shapes, all of them computed from a configuration alone."""
 
 from __future__ import annotations
 
