@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate.recordings.verbs import add_device, add_folder_verbs
+from evaluate.recordings.commands import add_device, add_folder_verbs
 from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError

@@ -26,7 +26,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment import stages
-    from segment.report import combined_error, coverage_lines, read_report
+    from segment.segmentation_report import combined_error, coverage_lines, read_report
     from submission.store.launch import launched
 
     system, store = open_system(args)

@@ -22,8 +22,8 @@ from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.report import combined_error
 from segment.segmentation import segment_with
+from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest

@@ -28,11 +28,11 @@ from evaluate.recordings.recording_folder import (
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
 from segment.testset import TestSetFolder, read_folder
-from submission.bundle.checks.bundle_view import BundleView
-from submission.bundle.checks.location import chosen_campaign
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import NAME as MANIFEST
 from submission.bundle.manifest import SEGMENTER
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.location import chosen_campaign
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.store.store import library_versions

@@ -26,8 +26,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from submission.bundle.checks.configuration import expected_tensors
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import Facts, derive_facts, description_fields, render_description
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
@@ -38,6 +36,8 @@ from submission.bundle.manifest import (
     build_manifest,
     write_manifest,
 )
+from submission.bundle.untrusted.configuration import expected_tensors
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.progress import progress

@@ -35,7 +35,7 @@ Environment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def quiet(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return speech in a quiet room (noise 30 to 45 dB below it)."""
+    """Return speech with noise 30 to 45 dB below it."""
     return acoustics.add_noise(wave, rng.uniform(30, 45), rng)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evaluate.__main__ import make_parser
 from evaluate.scoring.comet import Comet
-from segment.report import Coverage, make_report, write_report
+from segment.segmentation_report import Coverage, make_report, write_report
 from submission.cli import open_systems, run
 from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS

@@ -9,8 +9,8 @@ import pytest
 
 from segment.methods.method import Method
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from segment.report import read_report
 from segment.segmentation import SEGMENTS, segment_testset
+from segment.segmentation_report import read_report
 from submission.system import registry
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import read_segments

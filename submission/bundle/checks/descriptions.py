@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 MOST_BYTES = 64 << 10

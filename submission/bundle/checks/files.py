@@ -6,11 +6,11 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_ENTRIES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.folder import MOST_ENTRIES
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 # What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from submission.store.digests import canonical_json
 
 if TYPE_CHECKING:
-    from submission.bundle.checks.bundle_view import BundleView
+    from submission.bundle.untrusted.bundle_view import BundleView
 
 # Of one check: a manifest of two megabytes could cause 40,000 of one kind.
 MOST_FINDINGS = 100

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
     NAME,
@@ -17,6 +15,8 @@ from submission.bundle.manifest import (
     is_file_entry,
     schema_faults,
 )
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.sizes import GB, GIB, size_text
 from submission.store.digests import canonical_json
 from submission.text.characters import printable

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Finding, findings_text
-from submission.bundle.checks.location import chosen_campaign
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import read_output
 from submission.bundle.manifest import SEGMENTER
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.location import chosen_campaign
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.sizes import size_text
 from submission.text.characters import printable

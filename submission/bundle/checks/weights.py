@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
+from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.safetensors_header import BadHeader, Problem, SafetensorsHeader
 from submission.text.characters import printable
 

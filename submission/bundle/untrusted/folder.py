@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from submission.bundle.checks.strict_json import Unreadable, parse_json
+from submission.bundle.untrusted.strict_json import Unreadable, parse_json
 from submission.text.characters import printable
 
 # A bundle has some sixty files; a folder with more than this is not a bundle, and listing it must still end.
