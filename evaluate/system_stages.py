@@ -49,7 +49,7 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
 
     Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and what answers it.
-    The test set must be decoded; where it has no references, `scores` is empty and the summary's note says so.
+    The test set must be decoded; where it has no references, `scores` is empty and the summary's note gives the reason.
     """
     return store.build(system.stage("score", f"{pair.name}/{name}"), score) / "score.json"
 

@@ -123,7 +123,7 @@ def forecast(args: argparse.Namespace) -> None:
 
 
 def rehearse(args: argparse.Namespace) -> int:
-    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and say how long and how large.
+    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and print times and sizes.
 
     Needs about 20 GiB of disk and none of the campaign's data; a killed run resumes with the shards it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.

@@ -43,7 +43,7 @@ def checked_length(path: Path) -> int:
 
 
 def rough_seconds(path: Path) -> float:
-    """Return how long a recording is by its header alone; 0 where it does not say."""
+    """Return how long a recording is by its header alone; 0 where it has none."""
     try:
         return float(soundfile.info(str(path)).duration)
     except soundfile.SoundFileError:
@@ -56,7 +56,7 @@ def rough_seconds(path: Path) -> float:
 
 
 def _missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not say."""
+    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not count them."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)

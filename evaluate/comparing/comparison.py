@@ -1,7 +1,7 @@
 """Compare two systems' outputs: identical lines, the similarity of the others, and the largest differences.
 
 Similarity is chrF with the second output as the reference of the first; it needs no reference translation, and does
-not say which output is better. Where both have the same segments, lines are compared. Where they segment the same
+not measure which output is better. Where both have the same segments, lines are compared. Where they segment the same
 recordings differently, lines have no counterpart (only references could align them, see
 `evaluate.scoring.resegmentation`): then each recording's whole text is compared.
 """

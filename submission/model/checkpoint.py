@@ -93,7 +93,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Return what a model folder holds, having read its configuration and headers only.
 
     Raises UserError naming the tensors that are missing, left over, misshaped or of a dtype that no
-    checkpoint has, and the file that is missing, damaged or cut short.
+    checkpoint has, and the file that is missing, damaged or truncated.
     """
     if not folder.is_dir():
         raise UserError(str(folder), "no such folder", "name a model folder (config.json, model.safetensors, …)")

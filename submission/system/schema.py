@@ -1,4 +1,4 @@
-"""Strict TOML into frozen dataclasses: every key known, every type right, or an error that says what to write."""
+"""Strict TOML into frozen dataclasses: every key known, every type right, or an error that names what to write."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _spell(value: Any) -> str:
 
 
 def _name(hint: Any) -> str:
-    """Name a type as a person writing TOML thinks of it."""
+    """Name a type in the terms of TOML."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(repr(a) for a in arguments)

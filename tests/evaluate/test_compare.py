@@ -1,4 +1,4 @@
-"""Whatever outputs lie about: what belongs together is found, compared and shown."""
+"""Comparing outputs of bundles, runs and files: matching ones are found, compared and shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two outputs side by side: what answers what, and how different it is."""
+"""Two outputs compared: which lines correspond, and how different they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: one hypothesis a segment, whatever the batch, whatever was killed."""
+"""Decoding: one hypothesis a segment, the same in any batch and after a killed run."""
 
 from __future__ import annotations
 

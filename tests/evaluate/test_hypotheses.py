@@ -1,4 +1,4 @@
-"""Hypotheses: one plain line each, whatever the model says and whoever was killed."""
+"""Hypotheses: one plain line each for any output of the model, complete after a killed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: what it says it will do, what it builds once and finds afterwards, what stops it."""
+"""The command: what it plans, what it builds once and finds afterwards, what stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables: who stands where, what is marked, what the sentences say, and that nothing is blank."""
+"""The tables: rows and their order, marks, captions, and that no cell is blank."""
 
 from __future__ import annotations
 

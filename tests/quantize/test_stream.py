@@ -210,7 +210,7 @@ def test_a_killed_run_resumes_after_the_last_weight_that_is_on_the_disk(base, tm
         with pytest.raises(Killed):
             pack_system(base, torn, codecs_of(base), "hqq")
     with (torn / JOURNAL).open("a") as journal:
-        journal.write('["language_model.lm_h')  # a line that the kill cut off
+        journal.write('["language_model.lm_h')  # an incomplete line
     with monkeypatch.context() as patch:
         calls = killing_solver(patch, -1)
         pack_system(base, torn, codecs_of(base), "hqq")

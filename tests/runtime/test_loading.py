@@ -193,7 +193,7 @@ def test_a_malformed_packed_model_is_refused_by_its_tensor(copy, edit, said, sto
 def test_a_truncated_file_is_refused(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         load_model(copy, "float32")
 
 
@@ -338,7 +338,7 @@ def test_a_truncated_shard_is_refused(copy, stock):
     shard = split(copy)[1]
     shard.write_bytes(shard.read_bytes()[:-10])
     said = refused(copy, stock)
-    assert shard.name in said and "cut short" in said
+    assert shard.name in said and "truncated" in said
 
 
 @both_ways

@@ -51,8 +51,8 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_package_imports_only_those_that_it_may(path):
     package = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    place = path.relative_to(ROOT)
-    late = LATE.get(place.as_posix(), set()) | LATE.get(place.parent.as_posix(), set())
+    location = path.relative_to(ROOT)
+    late = LATE.get(location.as_posix(), set()) | LATE.get(location.parent.as_posix(), set())
     assert not late & {name.split(".")[0] for name in imports(path, at_once=True)}
     for name in imports(path):
         if name.split(".")[0] in PACKAGES:

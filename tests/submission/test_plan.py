@@ -1,4 +1,4 @@
-"""What `plan` and `begin` say, and that they refuse before any work."""
+"""What `plan` and `begin` print, and that they refuse before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs, as a person types them, on a data folder of noise."""
+"""The verbs as typed on a command line, on a data folder of noise."""
 
 from __future__ import annotations
 

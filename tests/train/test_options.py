@@ -1,4 +1,4 @@
-"""What recipes may say of corpora and fine-tuning, and what of it cannot be meant."""
+"""Options of corpora and fine-tuning in recipes: what is accepted, and which contradictions are refused."""
 
 from __future__ import annotations
 

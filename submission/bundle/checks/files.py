@@ -156,7 +156,7 @@ def misplaced(view: BundleView) -> Iterator[Fault]:
         folder, _, name = path.rpartition("/")
         known = (
             path in TOP_FILES
-            or folder in {"segments", "description"}  # SET02 says which names belong there
+            or folder in {"segments", "description"}  # SET02 reports other names there
             or is_pair(folder)
             or (folder == SEGMENTER and name in SEGMENTER_FILES)
             or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))

@@ -49,7 +49,7 @@ def unlisted_file(view: BundleView) -> Iterator[Fault]:
 
 
 def wrong_size(view: BundleView) -> Iterator[Fault]:
-    """Copy the bundle again: the file was cut short or changed after the manifest was written."""
+    """Copy the bundle again: the file was truncated or changed after the manifest was written."""
     for path, listed in view.manifest_files.items():
         if path in view.files and is_file_entry(listed) and listed["bytes"] != view.files[path].size_bytes:
             size = view.files[path].size_bytes

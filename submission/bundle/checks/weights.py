@@ -1,4 +1,4 @@
-"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and is what its configuration says."""
+"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and matches its configuration."""
 
 from __future__ import annotations
 
