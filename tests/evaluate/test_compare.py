@@ -140,7 +140,7 @@ def test_runs_with_other_segments_are_compared_by_recording_and_marked(tmp_path,
         (("bundle", "run", "--pair", "en-fr"), "one side has no such output"),
     ],
 )
-def test_what_cannot_be_compared_is_said_by_name(tmp_path, monkeypatch, capsys, sides, message):
+def test_outputs_that_cannot_be_compared_are_refused_by_name(tmp_path, monkeypatch, capsys, sides, message):
     monkeypatch.chdir(tmp_path)
     make_bundle(tmp_path / "bundle")
     make_run(tmp_path / "run", GERMAN)

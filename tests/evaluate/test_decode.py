@@ -223,7 +223,7 @@ with process_group():
 """
 
 
-def test_two_processes_give_the_file_of_one_whether_they_begin_or_go_on(
+def test_two_processes_give_the_file_of_one_fresh_or_resumed(
     checkpoint, segments, recordings, tmp_path, undisturbed
 ):
     lines = undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)

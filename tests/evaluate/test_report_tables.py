@@ -82,7 +82,7 @@ def test_segmentation_counts_dropped_speech_and_shows_given_segments_once():
     assert "shas drops 10.0% of the speech, 20.0 BLEU; shas+vad drops 0.0% of the speech, 21.0 BLEU" in table.caption
 
 
-def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of_them():
+def test_gold_segments_are_the_baseline_and_never_marked_as_the_best():
     gold = replace(results().segmentations[0], name="gold", outcomes=upload("x", "x", 90.0).outcomes)
     table = segmentation_table(results(segmentations=(*results().segmentations, gold)))
     assert best(table, 0, "en-de BLEU") == ["shas+vad"]

@@ -183,7 +183,7 @@ def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bund
         (["--campaign", "iwslt27"], "campaign 'iwslt27': unknown name"),
     ],
 )
-def test_what_cannot_be_done_is_said_by_name_before_anything_is_decoded(bundled, tmp_path, capsys, options, message):
+def test_impossible_requests_are_refused_by_name_before_decoding(bundled, tmp_path, capsys, options, message):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(tmp_path / "out")]
     status, _, error = command([*arguments, *options], capsys)
     assert status == 2

@@ -206,7 +206,7 @@ def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*words, *arguments], capture_output=True, text=True, env=environment, timeout=300, cwd=ROOT)
 
 
-def test_two_launched_processes_leave_what_one_leaves_whether_they_begin_or_go_on(bundled, audio, tmp_path, capsys):
+def test_two_launched_processes_write_the_files_of_one_fresh_or_resumed(bundled, audio, tmp_path, capsys):
     alone, started, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
     assert command(arguments(bundled, audio, alone), capsys)[0] == 0
     shutil.copytree(alone, resumed)
