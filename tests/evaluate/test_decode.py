@@ -223,9 +223,7 @@ with process_group():
 """
 
 
-def test_two_processes_give_the_file_of_one_fresh_or_resumed(
-    checkpoint, segments, recordings, tmp_path, undisturbed
-):
+def test_two_processes_give_the_file_of_one_fresh_or_resumed(checkpoint, segments, recordings, tmp_path, undisturbed):
     lines = undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
     batches = [[lines[i] for i in batch] for batch in form_batches(segments, OPTIONS)]
     begun, resumed = tmp_path / "begun", tmp_path / "resumed"
