@@ -1,4 +1,4 @@
-"""`python -m quantize`: forecast the size of a system's model, rank layers, calibrate AWQ, and pack it."""
+"""`python -m quantize`: rank layers, calibrate AWQ, pack a system's model, and say before that what it will weigh."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def load_adapted(base: Path, options: FinetuneOptions) -> PeftModel:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    unfit = sorted(name for names in loading.values() for name in names)
-    if unfit:
-        raise UserError(str(base), f"{len(unfit)} tensors do not fit the model: {unfit[:3]}", "fetch it again")
+    strange = sorted(name for names in loading.values() for name in names)
+    if strange:
+        raise UserError(str(base), f"{len(strange)} tensors do not fit the model: {strange[:3]}", "fetch it again")
     torch.manual_seed(options.seed)
     return adapt(model, list(paths), options)
 

@@ -118,21 +118,21 @@ def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, wher
     Each takes the translation of one of the pairs, in turn (of the next one that it has). A smaller number of
     utterances is part of a larger one. Raises UserError where a pair or that number is not there.
     """
-    spans: dict[tuple[str, int, int], dict[str, Utterance]] = {}
+    places: dict[tuple[str, int, int], dict[str, Utterance]] = {}
     for u in utterances:
         pair = f"{u.source_lang}-{u.target_lang}"
         if pair in options.pairs:
-            spans.setdefault((u.audio, u.start, u.end), {})[pair] = u
+            places.setdefault((u.audio, u.start, u.end), {})[pair] = u
     for pair in options.pairs:
-        if not any(pair in translations for translations in spans.values()):
+        if not any(pair in translations for translations in places.values()):
             raise UserError(where, f"has no utterance of {pair}", "leave the pair out of quantize.awq.pairs")
-    if options.utterances > len(spans):
-        what = f"requests {options.utterances} utterances, {where} has {len(spans)}"
+    if options.utterances > len(places):
+        what = f"requests {options.utterances} utterances, {where} has {len(places)}"
         raise UserError("quantize.awq.utterances", what, "write 0 for all there are")
-    order = list(range(len(spans)))
+    order = list(range(len(places)))
     random.Random(f"{options.seed}").shuffle(order)
     drawn = sorted(order[: options.utterances or len(order)])
-    found, chosen = list(spans.values()), []
+    found, chosen = list(places.values()), []
     for turn, number in enumerate(drawn):
         turned = options.pairs[turn % len(options.pairs) :] + options.pairs
         chosen.append(next(found[number][pair] for pair in turned if pair in found[number]))
