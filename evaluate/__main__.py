@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate.recordings.verbs import add_device, add_folder_verbs
+from evaluate.recordings.commands import add_device, add_folder_verbs
 from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
@@ -138,25 +138,25 @@ def make_parser() -> argparse.ArgumentParser:
     add_device(one)
     one.set_defaults(verb=decode)
 
-    two = verbs.add_parser("score", help="BLEU and chrF where there are references", description=score.__doc__)
+    two = verbs.add_parser("score", help="compute BLEU, chrF, TER against references", description=score.__doc__)
     add_system_arguments(two)
     two.add_argument("--json", action="store_true", help="print scores.json instead of the table")
     two.set_defaults(verb=score)
 
-    four = verbs.add_parser("comet", help="COMET by a local checkpoint (score environment)", description=comet.__doc__)
+    four = verbs.add_parser("comet", help="compute COMET (score environment)", description=comet.__doc__)
     add_system_arguments(four)
     add_comet_argument(four)
     four.add_argument("--report", action="store_true", help="every system that a report measures, in place of --recipe")
     four.set_defaults(verb=comet)
 
-    three = verbs.add_parser("report", help="tables, pictures, a page", description=report.__doc__)
+    three = verbs.add_parser("report", help="write tables, pictures and a page", description=report.__doc__)
     add_system_arguments(three)
     three.set_defaults(recipe=REPORT_SYSTEMS, verb=report)
     _add_parts(three)
     add_comet_argument(three)
     add_device(three)
 
-    five = verbs.add_parser("bench", help="speed and memory of packed models at work", description=bench.__doc__)
+    five = verbs.add_parser("bench", help="measure speed and memory of packed models", description=bench.__doc__)
     add_bench_arguments(five, "step, decode, memory or gpu", "evaluate")
     add_system_arguments(five)
     five.set_defaults(verb=bench)
@@ -165,7 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_parts(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is in the report")
+    group = parser.add_argument_group("contents of the report")
     group.add_argument("--also", action="append", default=[], metavar="R", help="one more recipe or list; repeatable")
     group.add_argument(
         "--upload",
@@ -187,8 +187,8 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
         choices=("systems", "uploads", "segmentations"),
         help="only this part; repeatable",
     )
-    group.add_argument("--plan", action="store_true", help="say what would be built, and stop")
-    group.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: dist/<campaign>-<list>)")
+    group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
+    group.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: dist/<campaign>-<list>)")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
 
     Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and what answers it.
-    The test set must be decoded; where it has no references, `scores` is empty and the summary's note says so.
+    The test set must be decoded; where it has no references, `scores` is empty and the summary's note gives the reason.
     """
     return store.build(system.stage("score", f"{pair.name}/{name}"), score) / "score.json"
 
@@ -97,7 +97,7 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
 
 def has_references(data: Path, pair: Pair, name: str) -> bool:
-    """Say whether there are references of a test set for a pair, without reading them."""
+    """Return whether there are references of a test set for a pair, without reading them."""
     from evaluate.scoring.references import gold_text, reference_text
 
     folder = data / reference_part(name)

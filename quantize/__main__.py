@@ -123,7 +123,7 @@ def forecast(args: argparse.Namespace) -> None:
 
 
 def rehearse(args: argparse.Namespace) -> int:
-    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and say how long and how large.
+    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and print times and sizes.
 
     Needs about 20 GiB of disk and none of the campaign's data; a killed run resumes with the shards it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
@@ -153,7 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantize", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    verb = verbs.add_parser("sensitivity", help="rank the layers by their change", description=sensitivity.__doc__)
+    verb = verbs.add_parser("sensitivity", help="rank layers by loss", description=sensitivity.__doc__)
     add_system_arguments(verb)
     verb.set_defaults(verb=sensitivity)
 
@@ -165,7 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_system_arguments(verb)
     verb.set_defaults(verb=pack)
 
-    verb = verbs.add_parser("forecast", help="the packed model's bytes by role", description=forecast.__doc__)
+    verb = verbs.add_parser("forecast", help="print the packed model's bytes by role", description=forecast.__doc__)
     add_system_arguments(verb)
     verb.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a checkpoint's folder in place of the campaign's model"
@@ -179,13 +179,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--layers", type=int, metavar="N", help="layers of the decoder and of the audio encoder, each (default: all 32)"
     )
     verb.add_argument(
-        "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="where to work (default: %(default)s)"
+        "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="working folder (default: %(default)s)"
     )
-    verb.add_argument("--keep", action="store_true", help="leave checkpoint and packed model there")
+    verb.add_argument("--keep", action="store_true", help="keep checkpoint and packed model")
     verb.add_argument("--json", action="store_true", help="print JSON in place of text")
     verb.set_defaults(verb=rehearse)
 
-    verb = verbs.add_parser("bench", help="speed and memory beside the named peers", description=bench.__doc__)
+    verb = verbs.add_parser("bench", help="measure speed and memory", description=bench.__doc__)
     add_bench_arguments(verb, "solver, sweep or loading", "quantize")
     verb.set_defaults(verb=bench)
     return parser

@@ -1,7 +1,7 @@
 """Rehearse packing at full size: make a checkpoint of the real model's shapes with random weights, and pack it.
 
 This shows before the real weights are there whether packing takes acceptable time and memory, and whether the model
-weighs what the forecast says. None of that depends on the values of the weights.
+has the size of the forecast. None of that depends on the values of the weights.
 
 The weights are Gaussian with a standard deviation of 0.02, as trained ones have, and one in ten thousand is an outlier.
 They come from one block that is drawn once and repeated over every tensor from an offset of the tensor's own: drawing
@@ -231,8 +231,8 @@ def draw_block() -> np.ndarray:
     generator = np.random.default_rng(SEED)
     values = generator.standard_normal(BLOCK_LENGTH, dtype=np.float32)
     values *= SIGMA
-    places = generator.integers(0, BLOCK_LENGTH, round(BLOCK_LENGTH * OUTLIER_SHARE))
-    values[places] *= OUTLIER_FACTOR
+    positions = generator.integers(0, BLOCK_LENGTH, round(BLOCK_LENGTH * OUTLIER_SHARE))
+    values[positions] *= OUTLIER_FACTOR
     return (values.view(np.uint32) >> 16).astype(np.uint16)  # rounded towards zero
 
 

@@ -26,7 +26,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment import stages
-    from segment.report import combined_error, coverage_lines, read_report
+    from segment.segmentation_report import combined_error, coverage_lines, read_report
     from submission.store.launch import launched
 
     system, store = open_system(args)
@@ -175,7 +175,7 @@ def main() -> int:
         "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
     )
 
-    verb = verbs.add_parser("plot", help="plots of segmented recordings", description=plot.__doc__)
+    verb = verbs.add_parser("plot", help="plot segmented recordings", description=plot.__doc__)
     verb.set_defaults(verb=plot)
     add_system_arguments(verb)
     verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to plot")
@@ -184,7 +184,7 @@ def main() -> int:
     )
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the plots are written")
 
-    verb = verbs.add_parser("convert", help="a classifier from a SHAS checkpoint", description=convert.__doc__)
+    verb = verbs.add_parser("convert", help="convert a published checkpoint", description=convert.__doc__)
     verb.set_defaults(verb=convert)
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
@@ -211,7 +211,7 @@ def main() -> int:
     )
     verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
 
-    verb = verbs.add_parser("measure", help="a classifier's F1 on labelled recordings", description=measure.__doc__)
+    verb = verbs.add_parser("measure", help="measure F1 on labelled recordings", description=measure.__doc__)
     verb.set_defaults(verb=measure)
     verb.add_argument("--classifier", type=Path, required=True, metavar="DIR", help="folder with the classifier")
     _add_corpus(verb)

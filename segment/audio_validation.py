@@ -1,7 +1,7 @@
 """Validation of recordings: the length and samples of a file, or an error that names it and what is wrong.
 
-A file that was cut off while it was copied is the trap: a wav or mp3 then still opens, and is merely shorter. Its
-header says how long it should be, so it is refused. (An ogg file has no such header, so a truncated one passes.)
+A file that was truncated while it was copied still opens where it is a wav or mp3, and is merely shorter. Its header
+declares its length, so it is refused. (An ogg file has no such header, so a truncated one passes.)
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from submission.errors import UserError
 from submission.runtime.audio import duration_samples, read_slice
 from submission.text.segments import SAMPLE_RATE
 
-COPY_AGAIN = "it may have been cut off while it was copied: copy it again"
+COPY_AGAIN = "it may have been truncated while it was copied: copy it again"
 UNKNOWN_BYTES = 0x7FFF0000
 """Sizes from here on in a wav header are written by streaming encoders, which do not know the size."""
 TOLERATED_SECONDS = 0.5
-"""By how much a compressed file may be shorter than its header says: encoders pad, and some count the padding."""
+"""By how much a compressed file may be shorter than its header declares: encoders pad, and some count the padding."""
 
 
 def checked_length(path: Path) -> int:
     """Return a recording's samples at 16 kHz.
 
-    Raises UserError where it is missing, no audio, empty, or shorter than its header says.
+    Raises UserError where it is missing, no audio, empty, or shorter than its header declares.
     """
     samples = duration_samples(path)
     if not samples:
@@ -38,12 +38,12 @@ def checked_length(path: Path) -> int:
         raise UserError(str(path), f"lacks {missing:,} of the bytes that its header counts", COPY_AGAIN)
     claimed, seconds = rough_seconds(path), samples / SAMPLE_RATE
     if claimed - seconds > TOLERATED_SECONDS:
-        raise UserError(str(path), f"holds {seconds:.2f} s, its header says {claimed:.2f} s", COPY_AGAIN)
+        raise UserError(str(path), f"holds {seconds:.2f} s, its header declares {claimed:.2f} s", COPY_AGAIN)
     return samples
 
 
 def rough_seconds(path: Path) -> float:
-    """Return how long a recording is by its header alone; 0 where it does not say."""
+    """Return how long a recording is by its header alone; 0 where it has none."""
     try:
         return float(soundfile.info(str(path)).duration)
     except soundfile.SoundFileError:
@@ -56,7 +56,7 @@ def rough_seconds(path: Path) -> float:
 
 
 def _missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not say."""
+    """Return how many bytes of samples a RIFF wav lacks; 0 for other files and where its header does not count them."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)

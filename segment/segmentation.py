@@ -10,7 +10,7 @@ from segment.methods.gap_filling import uncovered
 from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import speech_stretches
-from segment.report import Coverage, SegmentationReport, combined_error, make_report, write_report
+from segment.segmentation_report import Coverage, SegmentationReport, combined_error, make_report, write_report
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, read_testset
 from submission.errors import UserError
 from submission.progress import progress

@@ -54,7 +54,7 @@ def shared_detectors(stages: list[Stage], batch_size: int) -> SharedDetectors:
 
 
 def takes_given(options: Mapping[str, Any]) -> bool:
-    """Say whether the segments are read from a file: the test set's own, or the references' by the method `gold`."""
+    """Return whether the segments are read from a file: the test set's own, or the references' by the method `gold`."""
     from submission.system.registry import SEGMENTATION_METHODS
 
     return options["segmentation"] == "given" or SEGMENTATION_METHODS[options["method"]].from_references

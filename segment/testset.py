@@ -5,7 +5,7 @@
     segments.yaml   (or the folder's only YAML file) a list of `wav, offset, duration`; seconds
 
 The YAML comes in three dialects (SHAS flow style, block style, JSON with paths in `wav`), which YAML readers do
-not tell apart. Its order is kept within a recording; recordings follow FILE_ORDER.
+not distinguish. Its order is kept within a recording; recordings follow FILE_ORDER.
 """
 
 from __future__ import annotations

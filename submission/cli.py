@@ -119,8 +119,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     0 done, 1 done with findings, 2 could not be done; 130 interrupted.
     """
     args = parser.parse_args(argv)
-    # Read when torch is imported, which a verb does later. Idle threads that spin take the processors of those that work:
-    # on two cores beside other processes, decoding takes ten times as long (docs/log.md).
+    # Read when torch is imported, which a verb does later. Idle threads that spin take the processors of those that
+    # work: on two cores beside other processes, decoding takes ten times as long (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return args.verb(args) or 0

@@ -139,5 +139,5 @@ def feature_bytes(utterances: Sequence[Utterance], processor: Any) -> int:
 
 
 def render_prompts(template: str, languages: dict[str, str]) -> dict[str, str]:
-    """Return the prompt for each target language; languages: code -> name as the prompt says it."""
+    """Return the prompt for each target language; languages: code -> name in the prompt."""
     return {code: render_prompt(template, name) for code, name in languages.items()}

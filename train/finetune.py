@@ -6,7 +6,7 @@ and so that several processes share each batch. A checkpoint counts only once a 
 (train.callbacks): a run killed while it writes one resumes from the one before. Dev loss is measured token by token
 (train.dev_evaluation). And adapters are written without times, paths or sets, so that equal weights are equal bytes.
 
-Which linears get an adapter is the recipe's `finetune.roles`. The paper does not say; `attn`, `mlp`, `audio.attn`,
+Which linears get an adapter is the recipe's `finetune.roles`. The paper names none; `attn`, `mlp`, `audio.attn`,
 `audio.mlp` and `projector` are what peft calls `all-linear`, the set that its documentation recommends, and leave the
 head alone, as peft does.
 

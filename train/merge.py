@@ -91,11 +91,11 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         with progress("merge", len(adapted), "weights") as tick:
             for name in sorted(adapted, key=lambda n: (checkpoint.located[n].path, checkpoint.located[n].offset)):
                 a, b = (tensors.get_tensor(part).float() for part in adapted[name])
-                place = checkpoint.located[name]
-                if (b.shape[0], a.shape[1]) != place.shape or a.shape[0] != b.shape[1]:
-                    what = f"{list(b.shape)} · {list(a.shape)} does not give {list(place.shape)}"
+                tensor = checkpoint.located[name]
+                if (b.shape[0], a.shape[1]) != tensor.shape or a.shape[0] != b.shape[1]:
+                    what = f"{list(b.shape)} · {list(a.shape)} does not give {list(tensor.shape)}"
                     raise UserError(f"{path}: {name}", what, "merge into the base of this adapter")
-                _add(copies[place.path], place, scale * (b @ a))
+                _add(copies[tensor.path], tensor, scale * (b @ a))
                 tick(1)
     _copy_companions(base, out)
 
@@ -117,14 +117,14 @@ def write_merge_report(tuned: Path, merged: Path) -> None:
     write_text(merged / REPORT, canonical_json(origin))
 
 
-def _add(path: Path, place: Located, delta: torch.Tensor) -> None:
-    """Add delta, float32 [out, in], to the weight that lies at a place of a file."""
-    dtype = DTYPES[place.dtype]
+def _add(path: Path, tensor: Located, delta: torch.Tensor) -> None:
+    """Add delta, float32 [out, in], to a weight in its file."""
+    dtype = DTYPES[tensor.dtype]
     with path.open("r+b") as file:
-        file.seek(place.offset)
+        file.seek(tensor.offset)
         weight = torch.frombuffer(bytearray(file.read(delta.numel() * dtype.itemsize)), dtype=dtype)
-        merged = (weight.reshape(place.shape).float() + delta).to(dtype)
-        file.seek(place.offset)
+        merged = (weight.reshape(tensor.shape).float() + delta).to(dtype)
+        file.seek(tensor.offset)
         file.write(merged.contiguous().view(torch.uint8).numpy().tobytes())
 
 

@@ -71,11 +71,11 @@ def bench_generation(
         batch: round(packed["tokens_per_second"][batch] / rate, 3) for batch, rate in plain["tokens_per_second"].items()
     }
     share = round(packed["bytes"] / plain["bytes"], 3) if packed["bytes"] and plain["bytes"] else None
-    met = {f"batch {batch}": ratios[str(batch)] >= bar for batch, bar in RATE_BARS.items() if batch in batches}
+    passed = {f"batch {batch}": ratios[str(batch)] >= bar for batch, bar in RATE_BARS.items() if batch in batches}
     if share is not None:
-        met["memory"] = share <= MEMORY_BAR
+        passed["memory"] = share <= MEMORY_BAR
     named = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
-    return {"device": named, **measured, "ratios": ratios, "memory_share": share, "met_bars": met}
+    return {"device": named, **measured, "ratios": ratios, "memory_share": share, "passed_bars": passed}
 
 
 def _plain(folder: Path, device: str) -> PreTrainedModel:

@@ -79,7 +79,7 @@ def _measure(layers: dict[str, nn.ModuleList], count: int, runs: int, generator:
     taken: dict[str, list[float]] = {name: [] for name in layers}
     for run in range(WARM_UP + runs):
         for name, parts in layers.items():
-            if name == "dequantized" and run >= 2 * WARM_UP:  # so slow that few runs tell
+            if name == "dequantized" and run >= 2 * WARM_UP:  # so slow that few runs suffice
                 continue
             started = time.perf_counter()
             for part, given in zip(parts, inputs, strict=True):

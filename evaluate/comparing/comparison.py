@@ -1,7 +1,7 @@
 """Compare two systems' outputs: identical lines, the similarity of the others, and the largest differences.
 
 Similarity is chrF with the second output as the reference of the first; it needs no reference translation, and does
-not say which output is better. Where both have the same segments, lines are compared. Where they segment the same
+not measure which output is better. Where both have the same segments, lines are compared. Where they segment the same
 recordings differently, lines have no counterpart (only references could align them, see
 `evaluate.scoring.resegmentation`): then each recording's whole text is compared.
 """
@@ -242,7 +242,7 @@ def notes(comparison: Comparison, a: str, b: str) -> list[str]:
     """Return the limits of a comparison of the outputs named a and b, a line each."""
     lines = []
     if comparison.unit == "recording":
-        lines.append("segmented differently: whole recordings are compared; lines could be only with references")
+        lines.append("segmented differently: whole recordings are compared; comparing lines takes references")
     for name, recordings in ((a, comparison.only_a), (b, comparison.only_b)):
         if recordings:
             lines.append(f"only in {name}, not compared: {_some(recordings)}")

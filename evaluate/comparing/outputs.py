@@ -149,7 +149,7 @@ def match(a: Sequence[NamedOutput], b: Sequence[NamedOutput]) -> list[tuple[str,
 
 
 def _could_be(one: NamedOutput, other: NamedOutput) -> bool:
-    """Say whether two outputs can be of one pair and of the same recordings."""
+    """Return whether two outputs can be of one pair and of the same recordings."""
     if one.pair and other.pair and one.pair != other.pair:
         return False
     if one.testset and other.testset:

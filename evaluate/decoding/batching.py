@@ -90,5 +90,5 @@ def in_parts(batch: Sequence[T], capacity: Capacity, work: Callable[[Sequence[T]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether an error means that a device or this machine has no memory left for a tensor."""
+    """Return whether an error means that a device or this machine has no memory left for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error)

@@ -143,7 +143,7 @@ def _journals(out: Path) -> list[Path]:
 
 
 def _read_journals(out: Path) -> dict[str, Hypothesis]:
-    """Return the hypotheses of all journals by segment; incomplete lines are cut off."""
+    """Return the hypotheses of all journals by segment; incomplete lines are removed."""
     return {name: hypothesis for path in _journals(out) for name, hypothesis in recover_journal(path).items()}
 
 

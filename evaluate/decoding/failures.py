@@ -5,7 +5,7 @@ below the thresholds. What is flagged is counted, and decoded again where the re
 
 Compression is that of zlib, as in Whisper (Radford et al. 2023, section 4.5): bytes of UTF-8 over bytes compressed.
 Whisper's 2.4 holds for German: ordinary prose of 200 characters reaches 1.3 in the median and 1.6 at most, a sentence
-three times over 2.6. Chinese says the same in fewer bytes, over which zlib's fixed cost weighs more: prose of 80
+three times over 2.6. Chinese writes the same in fewer bytes, over which zlib's fixed cost weighs more: prose of 80
 characters reaches 1.0 in the median and 1.4 at most, a sentence three times over only 2.2. So its threshold is 2.0.
 The threshold depends on the text and not on the pair: a model may generate another language.
 """
@@ -20,7 +20,7 @@ from submission.text.loops import repeated_part
 MOST_COMPRESSION = 2.4
 MOST_COMPRESSION_HAN = 2.0
 MOST_TOKENS_PER_SECOND = 25.0
-"""The fastest speakers say six words a second, which are some twelve tokens of Qwen's vocabulary in German; the
+"""The fastest speakers reach six words a second, which are some twelve tokens of Qwen's vocabulary in German; the
 miniature's, a two-hundredth as large, takes up to 23 for the hypotheses of its fastest voices."""
 SPARE_TOKENS = 5
 """Tokens that are always allowed: speech at the segment's edges, a full stop."""

@@ -6,7 +6,7 @@ A hypothesis of plain decoding fails by repetition, by more tokens than the audi
 
 A candidate is kept only if it has no failure. Of several, the one is kept that the plain model finds the likeliest:
 mean log-probability per token, teacher-forced on the whole segment, without the fallback's constraint. The plain
-hypothesis itself is compared by that score only where it is blank: there the score says how sure the model is that
+hypothesis itself is compared by that score only where it is blank: there the score measures how sure the model is that
 there is nothing to translate, and a text must be likelier than that. The score of a repetition means nothing, since
 each copy makes the next one likelier: any text without a failure is better. Without such a candidate the plain
 hypothesis is kept.

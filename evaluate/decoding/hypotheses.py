@@ -1,7 +1,7 @@
 """Read and write `hypotheses.jsonl`: one segment's translation a line, with flags for what looks wrong.
 
 While a test set is decoded the file is a journal: lines are in the order of decoding, each batch is synced to disk
-at once, and an incomplete last line of a killed run is cut off by the next run. When the last segment is decoded, the
+at once, and an incomplete last line of a killed run is removed by the next run. When the last segment is decoded, the
 file is rewritten in the order of the segments.
 
     {"flags": [], "segment": "talk1.wav/0003", "text": "Guten Tag."}

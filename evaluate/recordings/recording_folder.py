@@ -2,7 +2,7 @@
 
 Audio files are found at any depth; FILE_ORDER is optional. Segments have one of three sources:
 
-    GivenSegments     a YAML list in any dialect, unchanged, in its order within a recording
+    ListedSegments     a YAML list in any dialect, unchanged, in its order within a recording
     BundledSegments   the segments of a bundle's test set, for the same recordings
     ByMethod          a method of `submission.system.registry`, with a classifier where the method needs one
 
@@ -22,8 +22,8 @@ from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.report import combined_error
 from segment.segmentation import segment_with
+from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
 from submission.store.digests import sha256_file, tree_digest
@@ -50,7 +50,7 @@ class SegmentSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenSegments:
+class ListedSegments:
     """Segments that a YAML file lists."""
 
     path: Path
@@ -149,7 +149,7 @@ def how_to_segment(
     if yaml and method:
         raise UserError("--method", "contradicts --segments", "use one of them")
     if found := yaml or (None if method else given_file(audio)):
-        return GivenSegments(path=found, window_seconds=system.campaign.model.window_seconds)
+        return ListedSegments(path=found, window_seconds=system.campaign.model.window_seconds)
     options = system.recipe.segment
     return ByMethod(options=replace(options, method=method or options.method), classifier=classifier)
 

@@ -21,18 +21,18 @@ from evaluate.comparing.outputs import bundled_output
 from evaluate.recordings.recording_folder import (
     BundledSegments,
     ByMethod,
-    GivenSegments,
+    ListedSegments,
     SegmentSource,
     given_file,
     only,
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
 from segment.testset import TestSetFolder, read_folder
-from submission.bundle.checks.bundle_view import BundleView
-from submission.bundle.checks.location import chosen_campaign
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import NAME as MANIFEST
 from submission.bundle.manifest import SEGMENTER
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.location import chosen_campaign
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.store.store import library_versions
@@ -142,7 +142,7 @@ def choose_inputs(
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
     if found := segments or (None if known or resegment else given_file(audio)):
-        given = GivenSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
+        given = ListedSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
         return RerunInputs(folder=folder, segment_source=given, testset=known)
     if known and not resegment:
         path = bundle.folder / "segments" / f"{known}.yaml"

@@ -39,7 +39,7 @@ from evaluate.report.pages.folder_result import FolderResult
 from evaluate.report.pages.translation_page import PAGE, write_page
 from evaluate.scoring.references import References
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.report import coverage_lines
+from segment.segmentation_report import coverage_lines
 from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.runtime.loading import load_processor
@@ -262,7 +262,7 @@ def _locked_output(out: Path, run: dict[str, Any]) -> Iterator[None]:
 
 
 def _is_before_decoding(out: Path, path: Path) -> bool:
-    """Say whether a file may stem from a run that was killed before decoding."""
+    """Return whether a file may stem from a run that was killed before decoding."""
     first = path.relative_to(out).parts[0]
     if first == LOCK:
         return True

@@ -24,7 +24,7 @@ from evaluate.scoring.score import DECIMALS as SCORE_DECIMALS
 from evaluate.scoring.score import CometScores, ScoredLine, TestSetScores
 from evaluate.scoring.score_files import read_comet_scores, read_testset_scores
 from evaluate.scoring.significance import paired_bootstrap
-from segment.report import read_report
+from segment.segmentation_report import read_report
 from submission.model.codecs import Codec
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import Forecast, role_matches

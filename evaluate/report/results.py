@@ -162,7 +162,7 @@ def loss_score(value: float, standard_error: float) -> ReportedScore:
 
 
 def overlap(one: ReportedScore, two: ReportedScore) -> bool | None:
-    """Say whether two 95 % intervals overlap; None where one has none."""
+    """Return whether two 95 % intervals overlap; None where one has none."""
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return None
     return one.low <= two.high and two.low <= one.high

@@ -71,7 +71,7 @@ def _stem(recording: str) -> str:
 
 
 def _positions_match(references: References, places: Sequence[LinePosition]) -> bool:
-    """Say whether segments have the positions of the reference lines, which are as many."""
+    """Return whether segments have the positions of the reference lines, which are as many."""
     beside = references.path.with_name(SEGMENTS)
     if references.path.suffix != ".txt" or not beside.is_file():  # the positions of the lines are unknown
         return len(set(references.recordings)) == len(references.recordings)

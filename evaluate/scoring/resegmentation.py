@@ -2,7 +2,7 @@
 
 A system that finds its own segments does not break the recording where the reference does. The track scores it
 as Matusov et al. (2005, "Evaluating Machine Translation Output with Automatic Sentence Segmentation") do: all
-hypotheses of a recording are one stream of tokens, and the stream is cut where the edit distance to the
+hypotheses of a recording are one stream of tokens, and the stream is divided where the edit distance to the
 reference lines is least. German is a stream of words, Chinese one of characters (runs of Latin letters count
 as one). mweralign computes the boundaries. It receives numbers in place of tokens and returns only how many
 belong to each line, so that no content of a text (for mweralign `###` separates references, `</s>` ends a

@@ -53,7 +53,7 @@ def bench_entropy(codes: np.ndarray | None = None, *, runs: int = 5) -> dict[str
         "sample_over_stream": rate_bits(sample, fit_contexts(sample), rows=len(codes)) / (8 * size),
         "exceptions": header.exceptions / codes.size,
         "codes_per_second": rates,
-        "met": {
+        "passed_bars": {
             "rate": ratio <= MOST_RATE,
             "decode": rates["decode"] >= LEAST_DECODED,
             "encode": rates["encode"] >= LEAST_ENCODED,

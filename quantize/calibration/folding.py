@@ -53,7 +53,7 @@ class Folding:
     def read(cls, folder: Path, config: dict[str, Any], packed: Collection[str]) -> Folding:
         """Return the folding with the scales that a calibration wrote into this folder; UserError as above."""
         path = folder / SCALES
-        read_header(path)  # its error says what is wrong with a damaged file
+        read_header(path)  # raises an error for a damaged file
         return cls(load_file(path), config, packed, str(path))
 
     def fold(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ The model is built on the meta device, where tensors have shapes and no numbers.
 one, each over all batches, with weights that are read from the checkpoint for it and released after it. What lies
 around the layers (embeddings, convolutions, masks, rotary positions, the projector) is the library's own forward pass,
 run with stand-ins in the layers' places: those of the next stack record the call of each layer and stop the pass; those
-of a finished stack return its recorded outputs. Which stacks there are, and in which order, the family says.
+of a finished stack return its recorded outputs. The family gives the stacks and their order.
 
 In memory at any time: one layer, or what lies around the layers except the head; the hidden states of all batches in
 the compute dtype, on the CPU; and the masks of all batches.

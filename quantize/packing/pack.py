@@ -179,9 +179,9 @@ def read_tensor(located: Located, name: str) -> torch.Tensor:
         file.seek(located.offset)
         file.readinto(data)
     tensor = torch.frombuffer(data, dtype=torch_dtype(located.dtype)).view(located.shape)
-    strange = sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.view(-1).split(CACHE_ELEMENTS))
-    if strange:
-        what = f"{strange} numbers are not finite"
+    not_finite = sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.view(-1).split(CACHE_ELEMENTS))
+    if not_finite:
+        what = f"{not_finite} numbers are not finite"
         raise UserError(f"{located.path}: {name}", what, "the model is damaged: fetch or train it again")
     return tensor
 

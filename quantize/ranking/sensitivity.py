@@ -2,7 +2,7 @@
 
 The base is the system whose weights are stored by the recipe's rules, without any override. Against it, teacher-forced
 cross-entropy per target token over the whole dev set, of every pair, is taken with one layer after the other stored as
-the ranked override says; `quantize.ranking.sweep` does all of them in one run. Swapped weights are quantized from the
+the ranked override names; `quantize.ranking.sweep` does all of them in one run. Swapped weights are quantized from the
 checkpoint's own, as in the system that will be packed, not from those of the base.
 
 The base is packed by the code that packs systems, into a scratch folder below `out` that is removed at the end: what is

@@ -1,6 +1,6 @@
 """The frame classifier of SHAS: the probability that a frame of 20 ms lies inside an utterance.
 
-A wav2vec 2.0 encoder, cut off behind its first layers and without its final layer norm (the head normalises
+A wav2vec 2.0 encoder, truncated after its first layers and without its final layer norm (the head normalises
 again), then a pre-norm Transformer, a layer norm and one logit per frame (Tsiamas et al., Interspeech 2022).
 Parameter names below `head.` are those of the published checkpoints, those below `wav2vec2.` transformers'.
 

@@ -17,7 +17,7 @@ VAD_RATE_HZ = SAMPLE_RATE / CHUNK_SAMPLES
 
 def segment_by_classifier(probabilities: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
     """Return the segments of SHAS."""
-    assert probabilities.classifier is not None, "the registry says that this method needs the classifier"
+    assert probabilities.classifier is not None, "this method needs the classifier, as the registry has it"
     return split_probabilities(probabilities.classifier, probabilities.samples, options, pdac.FRAME_RATE_HZ)
 
 

@@ -3,7 +3,7 @@
     model/                  the packed model
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
-    description/<pair>.txt  what the evaluation server asks for
+    description/<pair>.txt  the fields that the evaluation server requires
     segmenter/              the segmentation classifier, where the recipe needs it
     campaign.json, recipe.json, scores.json
     manifest.json           every file with its size and SHA-256, and the stages and inputs behind them
@@ -26,8 +26,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from submission.bundle.checks.configuration import expected_tensors
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import Facts, derive_facts, description_fields, render_description
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
@@ -38,6 +36,8 @@ from submission.bundle.manifest import (
     build_manifest,
     write_manifest,
 )
+from submission.bundle.untrusted.configuration import expected_tensors
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.progress import progress
@@ -66,7 +66,7 @@ def bundle(
     """Put the bundle of a system at `out`, replacing the one that is there, and return `out`.
 
     model: folder of the packed model; hypotheses: (pair, test set) -> hypotheses.jsonl and segments: test set ->
-    segments.yaml, of which only those that the campaign asks for are taken; scores: scores.json; segmenter: folder
+    segments.yaml, of which only those that the campaign requires are taken; scores: scores.json; segmenter: folder
     of the segmentation classifier, None where the recipe needs none; artifacts: folder in the store -> the files
     that its record describes, by which everything copied from such a folder is checked; stages: stage -> key;
     inputs: name -> digest; provenance: library -> version, as the artifacts record them (versions of this machine

@@ -28,7 +28,7 @@ DATA_SETS = "Data sets"
 BASE_MODEL = "Base model"
 CONDITION = "Condition"
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
-"""What the evaluation server asks of every model."""
+"""Fields that the evaluation server requires of every model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def main() -> int:
     verb.add_argument(
         "--without-models",
         action="store_true",
-        help="leave out models/, which must have been trained otherwise",
+        help="write no models/, whose shipped files need not exist then",
     )
     return run(parser)
 

@@ -92,7 +92,7 @@ class Training:
             raise UserError(
                 "forge",
                 f"{self.recordings} recordings are fewer than a batch of {self.batch_size}",
-                "ask for more recordings",
+                "choose a larger number of recordings",
             )
 
     @property

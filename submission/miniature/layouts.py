@@ -34,7 +34,7 @@ def write_plain_corpus(folder: Path, recordings: Iterable[SyntheticRecording], *
 
 
 def write_acl_6060(folder: Path, split: str, talks: Sequence[SyntheticRecording]) -> None:
-    """Write one split (`dev` or `eval`) in the layout of ACL 60/60: talks, gold cuts, text and xml."""
+    """Write one split (`dev` or `eval`) in the layout of ACL 60/60: talks, gold segments, text and xml."""
     gold, text, xml = (folder / part for part in ("segmented_wavs/gold", "text/txt", "text/xml"))
     for part in (folder / "full_wavs", gold, text, xml):
         part.mkdir(parents=True)

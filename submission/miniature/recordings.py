@@ -35,7 +35,7 @@ Environment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def quiet(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return speech in a quiet room (noise 30 to 45 dB below it)."""
+    """Return speech with noise 30 to 45 dB below it."""
     return acoustics.add_noise(wave, rng.uniform(30, 45), rng)
 
 
@@ -46,7 +46,7 @@ def noisy(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def crowded(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return speech among people who talk, 10 to 18 dB below it."""
+    """Return speech with other voices in the background, 10 to 18 dB below it."""
     return acoustics.mix(wave, acoustics.babble(talkers(), len(wave), rng), rng.uniform(10, 18))
 
 
@@ -145,10 +145,10 @@ def record(session: Session, pool: SentencePool, seed: int, tick: Callable[[floa
     """
     rng = np.random.default_rng([seed, zlib.crc32(session.name.encode("utf-8"))])
     waves: list[np.ndarray] = []
-    said: list[Sentence] = []
+    sentences: list[Sentence] = []
     speakers = [_varied(name, session.speed, rng) for name in session.voices]
-    while len(said) < session.lines:
-        turn = len(said)
+    while len(sentences) < session.lines:
+        turn = len(sentences)
         sentence = pool.take(session.domains[turn % len(session.domains)], session.split)
         if len(sentence.source.split(" ")) > session.longest_words:
             continue
@@ -156,14 +156,14 @@ def record(session: Session, pool: SentencePool, seed: int, tick: Callable[[floa
         if len(wave) > LONGEST_SECONDS * SAMPLE_RATE:
             continue
         waves.append(wave)
-        said.append(sentence)
+        sentences.append(sentence)
         tick(1)
-    pauses = rng.uniform(*session.pauses_seconds, len(said) + 1)
+    pauses = rng.uniform(*session.pauses_seconds, len(sentences) + 1)
     wave, places = acoustics.concatenate(waves, [float(pause) for pause in pauses])
     recorded = acoustics.limit(acoustics.gain(session.environment(wave, rng), rng.uniform(-6, 0)))
     lines = tuple(
         PlacedSentence(sentence=sentence, start=start, end=end)
-        for sentence, (start, end) in zip(said, places, strict=True)
+        for sentence, (start, end) in zip(sentences, places, strict=True)
     )
     return SyntheticRecording(name=f"{session.name}.wav", samples=pcm(recorded), lines=lines)
 

@@ -95,7 +95,7 @@ def voice_named(name: str) -> Voice:
 def speak(text: str, voice: Voice) -> np.ndarray:
     """Return `text` as `voice` speaks it: float32 [samples], mono, 16 kHz, within ±1.
 
-    The result depends on text and voice alone. Silence at both ends is cut to 50 ms.
+    The result depends on text and voice alone. Silence at both ends is shortened to 50 ms.
     Raises ValueError for a text in which nothing can be spoken and RuntimeError where espeak-ng fails.
     """
     pieces, rate_hertz = _synthesise(text, voice)

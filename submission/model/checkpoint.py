@@ -93,7 +93,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Return what a model folder holds, having read its configuration and headers only.
 
     Raises UserError naming the tensors that are missing, left over, misshaped or of a dtype that no
-    checkpoint has, and the file that is missing, damaged or cut short.
+    checkpoint has, and the file that is missing, damaged or truncated.
     """
     if not folder.is_dir():
         raise UserError(str(folder), "no such folder", "name a model folder (config.json, model.safetensors, …)")
@@ -165,6 +165,6 @@ def weight_files(folder: Path) -> list[Path]:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(str(index), "has no weight_map of names to files", "fetch or make the file again") from error
-    if strange := sorted(str(n) for n in names if not isinstance(n, str) or Path(n).name != n):
-        raise UserError(str(index), f"names {strange[0]!r}, which is no file of this folder", "fetch it again")
+    if outside := sorted(str(n) for n in names if not isinstance(n, str) or Path(n).name != n):
+        raise UserError(str(index), f"names {outside[0]!r}, which is no file of this folder", "fetch it again")
     return [folder / name for name in sorted(names)]

@@ -213,7 +213,7 @@ def resolve_codecs(
     if not fits:
         return _overridden(base, specs, overrides, 0, ranking)
     if len(fits) > 1:
-        raise UserError("quantize.overrides", 'more than one says count = "fit"', "leave one of them to the limit")
+        raise UserError("quantize.overrides", 'more than one has count = "fit"', "leave one of them to the limit")
     if limit_bytes is None:
         raise UserError("quantize.overrides: count", '"fit" needs a size limit', "name the campaign or a number")
     for count in range(len(_layers(specs, fits[0].role)) + 1):
@@ -227,7 +227,7 @@ def resolve_codecs(
 
 
 def role_matches(role: str, prefix: str) -> bool:
-    """Say whether a role is the one, or among those, that a recipe names: `mlp.up` is among `mlp` and `linears`."""
+    """Return whether a role is the one, or among those, that a recipe names: `mlp.up` is among `mlp` and `linears`."""
     if prefix in (EVERY, LINEARS):
         return prefix == EVERY or role != "embedding"
     return role == prefix or role.startswith(f"{prefix}.")
@@ -270,7 +270,7 @@ def choose_layers(layers: list[int], override: Override, count: int, ranking: Se
         return set(override.layers)
     number = count if override.count == "fit" else int(override.count)
     if number > len(layers):
-        raise UserError(where, f"asks for {number} layers of {len(layers)}", f"write at most {len(layers)}")
+        raise UserError(where, f"{number} layers requested of {len(layers)}", f"write at most {len(layers)}")
     if override.layers == "sensitivity":
         if ranking is not None and sorted(ranking) != layers:
             raise UserError(where, f"the ranking is of other layers, {sorted(ranking)}", "rank this model's layers")

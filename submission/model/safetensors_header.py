@@ -136,7 +136,8 @@ def file_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
 def read_header(path: Path) -> SafetensorsHeader:
     """Return the header of a file, having read nothing else of it.
 
-    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or not as long as its header says.
+    Raises UserError for a file that is missing, no safetensors, of unknown dtypes, or of another length than its header
+    declares.
     """
     try:
         size = path.stat().st_size
@@ -152,7 +153,7 @@ def read_header(path: Path) -> SafetensorsHeader:
         where = str(path) if error.tensor is None else f"{path}: {error.tensor}"
         no_header = error.problem == "unreadable" and error.tensor is None
         what = f"has no safetensors header ({error.what})" if no_header else error.what
-        raise UserError(where, what, "the file is cut short or damaged: fetch or make it again") from error
+        raise UserError(where, what, "the file is truncated or damaged: fetch or make it again") from error
 
 
 def parse_header(data: bytes, file_size: int, limit: int = HEADER_LIMIT_BYTES) -> SafetensorsHeader:

@@ -1,7 +1,7 @@
 """Read recordings as float32 mono at 16 kHz, sliced by integer samples.
 
 soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Of several
-channels the first one counts, as in SHAS. Other rates are brought to 16 kHz by soxr at its best quality and sliced
+channels the first one counts, as in SHAS. Other rates are resampled to 16 kHz by soxr at its best quality and sliced
 afterwards: a slice has the same samples however it is requested. Files are decoded and resampled block by block, so
 that no more than the result is ever in memory.
 """
@@ -70,7 +70,7 @@ def _decode_by_soundfile(path: Path) -> np.ndarray:
     """Return the first channel, float32 [samples] at 16 kHz."""
 
     def first_channel(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        # Not file.blocks(): of a truncated file it returns as many frames as the header says.
+        # Not file.blocks(): of a truncated file it returns as many frames as the header declares.
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             yield np.ascontiguousarray(block[:, 0])
 
@@ -135,7 +135,7 @@ def duration_samples(path: Path) -> int:
 
 
 def seeks(path: Path) -> bool:
-    """Say whether `read_slice` reads only the slice; if not, it decodes the whole file and caches the last one."""
+    """Return whether `read_slice` reads only the slice; if not, it decodes the whole file and caches the last one."""
     _need_file(path)
     header = _exact_header(path)
     return header is not None and header.rate == SAMPLE_RATE

@@ -73,7 +73,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_journal(path: Path) -> list[Any]:
-    """Return the JSON value of each line of a file that is appended to; a last line that was cut off is removed."""
+    """Return the JSON value of each line of a file that is appended to; an incomplete last line is removed."""
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]

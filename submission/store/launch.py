@@ -66,7 +66,7 @@ def _refuse_unranked(environment: Mapping[str, str]) -> None:
             raise UserError(f"{name}={environment[name]}", "started by MPI, which sets no RANK and WORLD_SIZE", fix)
     # Its launcher for one process sets both of these where --num_processes is over 1, and starts one.
     if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment:
-        what = "asks for several processes and starts one, as it does with --cpu and where it sees fewer than two GPUs"
+        what = "starts one process instead of several, as it does with --cpu and where it sees fewer than two GPUs"
         raise UserError("accelerate launch", what, f"{fix}: both start them on processors too")
 
 

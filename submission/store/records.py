@@ -92,7 +92,7 @@ def begin_journal(journal: Path, time: float) -> None:
 
 
 def read_journal(journal: Path) -> tuple[list[StageUse], float | None]:
-    """Return every use in order, and the time at which the build began; a line that was cut off is left out."""
+    """Return every use in order, and the time at which the build began; an incomplete line is left out."""
     lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     names = {field.name for field in fields(StageUse)}
     begun = lines[0].get("begun") if lines else None

@@ -85,7 +85,7 @@ class Stage:
     """Every choice that the stage reads, as JSON values."""
     inputs: dict[str, Input]
     command: str = field(default="", compare=False)
-    """What a person types to build it."""
+    """The command line that builds it."""
 
     @property
     def id(self) -> str:

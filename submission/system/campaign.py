@@ -30,7 +30,7 @@ class Model:
     name: str
     """Name of its folder below `models/` in the data folder."""
     hub: str
-    """Where it is published; shown to people, never fetched from."""
+    """Where it is published; shown in texts, never fetched from."""
     architecture: str
     """The file of `submission/model/families/` that knows its tensors."""
     end_token: str

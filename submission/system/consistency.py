@@ -16,7 +16,8 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
     _check_corpus(campaign, recipe, f"recipe {recipe.name}")
     if recipe.segment.max_seconds > campaign.model.window_seconds:
         what = f"{recipe.segment.max_seconds} s is over the model's window of {campaign.model.window_seconds} s"
-        raise UserError(f"recipe {recipe.name}: segment.max_seconds", what, "write less, so that no speech is cut off")
+        fix = "write less, so that no speech is truncated"
+        raise UserError(f"recipe {recipe.name}: segment.max_seconds", what, fix)
     if campaign.model.architecture not in FAMILIES:
         fix = nearest(campaign.model.architecture, FAMILIES)
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)
@@ -30,7 +31,7 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
 def _check_corpus(campaign: Campaign, recipe: Recipe, where: str) -> None:
     if missing := {pair.target for pair in campaign.pairs} - recipe.corpus.utterances.keys():
         fix = "give a number per target language, 0 for all"
-        raise UserError(f"{where}: corpus.utterances", f"says nothing of {sorted(missing)}", fix)
+        raise UserError(f"{where}: corpus.utterances", f"has no entry for {sorted(missing)}", fix)
     for source in recipe.corpus.sources:
         if f"{source.part}/".startswith((f"{OPEN_FOLDER}/", "testsets/", "references/")):
             what = f"{source.part} holds what the system is tested on"

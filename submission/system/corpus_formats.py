@@ -34,7 +34,7 @@ class CorpusFormat:
 CORPUS_FORMATS: dict[str, CorpusFormat] = {
     "acl6060": CorpusFormat(
         read="train.corpora.formats.acl6060:read",
-        summary="one split of ACL 60/60, cut at its gold segments",
+        summary="one split of ACL 60/60, in its gold segments",
         holds=_GOLD,
         get=f"one split of ACL 60/60, {ACL_6060}",
         is_acl6060=True,

@@ -70,7 +70,7 @@ class Required:
 
 
 def needs_classifier(campaign: Campaign, recipe: Recipe) -> bool:
-    """Say whether a system segments recordings with the classifier."""
+    """Return whether a system segments recordings with the classifier."""
     free = any(testset.segmentation == "free" for testset in campaign.testsets)
     return free and recipe.segment.about.needs_classifier
 

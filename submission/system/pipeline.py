@@ -1,7 +1,7 @@
 """The steps of a build, in order: the command of each, the stages that it builds, and which systems have it.
 
 This table is the only list of steps. nox runs what `python -m submission steps` prints from it; the chain of stages
-asks it whether a system has a step; plan, summary and error messages take a stage's command from it.
+reads from it whether a system has a step; plan, summary and error messages take a stage's command from it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def step(name: str) -> BuildStep:
 
 
 def has_step(system: System, name: str) -> bool:
-    """Say whether a system has a step."""
+    """Return whether a system has a step."""
     return step(name).has(system)
 
 
@@ -135,7 +135,7 @@ def step_commands(
 
 
 def _is_new(each: BuildStep, system: System, done: set[frozenset[str]]) -> bool:
-    """Say whether a step of a system builds what no command before it builds, and note it."""
+    """Return whether a step of a system builds what no command before it builds, and note it."""
     if each.options:
         return True  # every system has a bundle of its own
     keys = frozenset([each.name, *(stage.key for stage in system.stages() if stage.name in each.stages)])

@@ -67,7 +67,7 @@ def _ranking(system: System, store: Store) -> list[int] | None:
 
 
 def plan_text(system: System, store: Store) -> str:
-    """Return the plan as a person reads it."""
+    """Return the plan as text."""
     lines = [f"{system.campaign.edition}, recipe {system.recipe.name}: {system.recipe.description}", ""]
     rows = plan_rows(system, store)
     width = max(len(row["stage"]) for row in rows)

@@ -104,7 +104,7 @@ class CorpusOptions:
     allow_fewer: bool = False
     """Whether a corpus that holds fewer utterances than requested is taken as it is."""
     languages: dict[str, str] = field(default_factory=dict)
-    """Names, as the prompt says them, of target languages that are trained though the campaign does not have them."""
+    """Names in the prompt of target languages that are trained though the campaign does not have them."""
     held_out_recordings: int = 0
     """How many recordings of ACL 60/60 dev are kept from training where the rest of it is trained on."""
 
@@ -133,7 +133,7 @@ class CorpusOptions:
             total = self.utterances[language]
             _require(
                 not total or given <= total,
-                f"{where}: the corpora give {given}, corpus.utterances asks for {total} in all; raise that number",
+                f"{where}: the corpora give {given}, corpus.utterances requests {total} in all; raise that number",
             )
 
     def trained_languages(self, campaign_languages: dict[str, str]) -> dict[str, str]:
@@ -287,7 +287,7 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOptions:
-    """How recordings without given segments are cut; the defaults of SHAS."""
+    """How recordings without given segments are segmented; the defaults of SHAS."""
 
     method: SegmentationName
     """`shas+vad` adds the speech that a voice-activity detector finds besides; `vad` and `fixed` are baselines. `gold`

@@ -1,6 +1,6 @@
 """Recipes as TOML files in `submission/recipes/`, or anywhere.
 
-A recipe may extend another (`extends = "primary"`) and may say what differs on one campaign in a table
+A recipe may extend another (`extends = "primary"`) and may hold what differs on one campaign in a table
 `[campaign.<name>]` that mirrors the whole: `[campaign.miniature.finetune]`. The order of precedence is, from
 weakest: the extended recipe, its table for the campaign, this recipe, this recipe's table for the campaign.
 
@@ -24,7 +24,7 @@ LIST = "systems"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Location:
     """Where a recipe stands: in a file, or in the list of a file."""
 
     path: Path
@@ -44,26 +44,26 @@ def read_recipe(name: str, campaign: str) -> Recipe:
     The tables of the file for other campaigns are checked too, so that a mistake never waits for the day of
     the real run. Raises UserError naming file, key, what was expected and the nearest valid name.
     """
-    place = _find(name)
-    if not place.item and (listed := _items(place.path)):
+    location = _find(name)
+    if not location.item and (listed := _items(location.path)):
         what = f"is a list of {len(listed)} recipes"
-        raise UserError(str(place), what, f"name one, {place.path.stem}:{next(iter(listed))}")
-    return _checked(place, campaign)
+        raise UserError(str(location), what, f"name one, {location.path.stem}:{next(iter(listed))}")
+    return _checked(location, campaign)
 
 
 def read_recipes(name: str, campaign: str) -> list[Recipe]:
     """Return every recipe of a list (`ablation`), or the one that is named; UserError as `read_recipe`."""
-    place = _find(name)
-    listed = [] if place.item else [_Place(place.path, item) for item in _items(place.path)]
-    return [_checked(each, campaign) for each in listed or [place]]
+    location = _find(name)
+    listed = [] if location.item else [_Location(location.path, item) for item in _items(location.path)]
+    return [_checked(each, campaign) for each in listed or [location]]
 
 
-def _find(name: str) -> _Place:
+def _find(name: str) -> _Location:
     file, _, item = name.partition(":")
-    place = _Place(locate(file, FOLDER, "recipe"), item)
-    if item and item not in (listed := _items(place.path)):
-        raise UserError(f"recipe {name}", f"{place.path.name} has no system {item!r}", nearest(item, listed))
-    return place
+    location = _Location(locate(file, FOLDER, "recipe"), item)
+    if item and item not in (listed := _items(location.path)):
+        raise UserError(f"recipe {name}", f"{location.path.name} has no system {item!r}", nearest(item, listed))
+    return location
 
 
 def _items(path: Path) -> dict[str, dict[str, Any]]:
@@ -78,64 +78,64 @@ def _items(path: Path) -> dict[str, dict[str, Any]]:
     return items
 
 
-def _checked(place: _Place, campaign: str) -> Recipe:
+def _checked(location: _Location, campaign: str) -> Recipe:
     campaigns = {campaign, *(p.stem for p in CAMPAIGNS.glob("*.toml"))}
-    for other in sorted(_overlays(place, _table(place))):
+    for other in sorted(_overlays(location, _table(location))):
         if other not in campaigns:
-            raise UserError(f"{place}: campaign.{other}", "unknown campaign", nearest(other, campaigns))
-        _parsed(place, other)
-    return _parsed(place, campaign)
+            raise UserError(f"{location}: campaign.{other}", "unknown campaign", nearest(other, campaigns))
+        _parsed(location, other)
+    return _parsed(location, campaign)
 
 
-def _parsed(place: _Place, campaign: str) -> Recipe:
-    table = _resolved(place, campaign, ())
-    table.setdefault("name", place.name)
-    return parse(Recipe, table, f"{place} (campaign {campaign})")
+def _parsed(location: _Location, campaign: str) -> Recipe:
+    table = _resolved(location, campaign, ())
+    table.setdefault("name", location.name)
+    return parse(Recipe, table, f"{location} (campaign {campaign})")
 
 
-def _table(place: _Place) -> dict[str, Any]:
-    """Return what stands at a place, with nothing that it extends; an item without `extends` takes the file's."""
-    table = read_toml(place.path)
+def _table(location: _Location) -> dict[str, Any]:
+    """Return what a location holds, with nothing that it extends; an item without `extends` takes the file's."""
+    table = read_toml(location.path)
     table.pop(LIST, None)
-    if not place.item:
+    if not location.item:
         return table
-    item = _items(place.path)[place.item]
+    item = _items(location.path)[location.item]
     return item if "extends" in item else table | item
 
 
-def _resolved(place: _Place, campaign: str, seen: tuple[_Place, ...]) -> dict[str, Any]:
+def _resolved(location: _Location, campaign: str, seen: tuple[_Location, ...]) -> dict[str, Any]:
     """Return a recipe's table with what it extends and, for a campaign, the campaign's tables laid in."""
-    place = _Place(place.path.resolve(), place.item)
-    if place in seen:
-        circle = " -> ".join(p.name for p in (*seen, place))
-        raise UserError(f"{place}: extends", f"goes in a circle: {circle}", "let one of them extend nothing")
-    table = _table(place)
-    overlays = _overlays(place, table)
+    location = _Location(location.path.resolve(), location.item)
+    if location in seen:
+        circle = " -> ".join(p.name for p in (*seen, location))
+        raise UserError(f"{location}: extends", f"forms a cycle: {circle}", "let one of them extend nothing")
+    table = _table(location)
+    overlays = _overlays(location, table)
     table.pop("campaign", None)
-    base = _extended(place, table.pop("extends", None), campaign, (*seen, place))
+    base = _extended(location, table.pop("extends", None), campaign, (*seen, location))
     base.pop("name", None)
     return merged(merged(base, table), overlays.get(campaign, {}))
 
 
-def _extended(place: _Place, parent: Any, campaign: str, seen: tuple[_Place, ...]) -> dict[str, Any]:
+def _extended(location: _Location, parent: Any, campaign: str, seen: tuple[_Location, ...]) -> dict[str, Any]:
     """Return the table of what a recipe extends: another of its list, a file beside it, or a shipped one."""
     if parent is None:
         return {}
     if not isinstance(parent, str):
         what = f"expected a text, got {parent!r}"
-        raise UserError(f"{place}: extends", what, 'write e.g. extends = "primary"')
-    if place.item and parent in _items(place.path):
-        return _resolved(_Place(place.path, parent), campaign, seen)
-    beside = place.path.parent / f"{parent}.toml"
-    own = beside.resolve() == place.path.resolve() and place.path.parent.resolve() != FOLDER
-    found = _Place(beside) if beside.is_file() and not own else _find(parent)
+        raise UserError(f"{location}: extends", what, 'write e.g. extends = "primary"')
+    if location.item and parent in _items(location.path):
+        return _resolved(_Location(location.path, parent), campaign, seen)
+    beside = location.path.parent / f"{parent}.toml"
+    own = beside.resolve() == location.path.resolve() and location.path.parent.resolve() != FOLDER
+    found = _Location(beside) if beside.is_file() and not own else _find(parent)
     return _resolved(found, campaign, seen)
 
 
-def _overlays(place: _Place, table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return campaign -> what differs there, as the `campaign` table of a recipe says."""
+def _overlays(location: _Location, table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return campaign -> what differs there, as in the `campaign` table of a recipe."""
     overlays = table.get("campaign", {})
     if not isinstance(overlays, dict) or not all(isinstance(o, dict) for o in overlays.values()):
         what = "expected tables by campaign"
-        raise UserError(f"{place}: campaign", what, "write e.g. [campaign.miniature.finetune]")
+        raise UserError(f"{location}: campaign", what, "write e.g. [campaign.miniature.finetune]")
     return overlays

@@ -16,7 +16,7 @@ class RegistryEntry:
     """One choice of a registry."""
 
     function: str
-    """`module:attribute`; empty where another module does the work, as the entry's other fields say."""
+    """`module:attribute`; empty where another module does the work, as the entry's other fields state."""
 
     def load(self) -> Any:
         """Import and return the function."""

@@ -1,4 +1,4 @@
-"""Strict TOML into frozen dataclasses: every key known, every type right, or an error that says what to write."""
+"""Strict TOML into frozen dataclasses: every key known, every type right, or an error that names what to write."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _spell(value: Any) -> str:
 
 
 def _name(hint: Any) -> str:
-    """Name a type as a person writing TOML thinks of it."""
+    """Name a type in the terms of TOML."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(repr(a) for a in arguments)
@@ -168,7 +168,7 @@ def _convert(hint: Any, value: Any, file: str, path: str) -> Any:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Say whether a TOML value is of the type at its outermost level."""
+    """Return whether a TOML value is of the type at its outermost level."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return any(value == a and type(value) is type(a) for a in arguments)

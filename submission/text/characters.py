@@ -37,5 +37,5 @@ def character_name(character: str) -> str:
 
 
 def is_han(character: str) -> bool:
-    """Say whether a character is a Chinese one, of the unified block or its extension A."""
+    """Return whether a character is a Chinese one, of the unified block or its extension A."""
     return "\u3400" <= character <= "\u9fff"

@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from submission.model.codecs.entropy.contexts import fit_contexts
+from submission.model.codecs.entropy.stream import encode, stream_bytes
+
+SHAPE = (90, 70)
+"""Of the codes of `codes_and_stream`."""
+
 
 def spread_codes(rows: int, columns: int, *, octaves: float = 1.5, spread: float = 0.5, seed: int = 0) -> np.ndarray:
     """Return int32 codes, Student's t with 5 degrees of freedom times a scale per row and per column."""
@@ -12,6 +18,14 @@ def spread_codes(rows: int, columns: int, *, octaves: float = 1.5, spread: float
     row, column = (generator.normal(0, spread, n) for n in (rows, columns))
     values = generator.standard_t(5, (rows, columns)) * 2.0 ** (octaves + row[:, None] + column)
     return np.rint(values).astype(np.int32)
+
+
+def codes_and_stream() -> tuple[np.ndarray, bytes]:
+    """Return codes with exceptions near and far, and their stream with ten bytes of padding."""
+    codes = spread_codes(*SHAPE)
+    codes[3, 5], codes[60, 69], codes[89, 0] = 100, -5000, 2**31 - 1
+    contexts = fit_contexts(codes)
+    return codes, encode(codes, contexts, stream_bytes(codes, contexts) + 10).tobytes()
 
 
 @st.composite

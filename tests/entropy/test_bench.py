@@ -9,4 +9,4 @@ def test_the_bench_reports_rates_speeds_and_bars_of_the_codes_that_it_is_given()
     assert 1 < record["stream_over_entropy"] < 1.05
     assert record["estimate_over_stream"] < 1.001 and record["sample_over_stream"] < 1.2
     assert set(record["codes_per_second"]) == {"fit", "encode", "decode", "check"}
-    assert set(record["met"]) == {"rate", "decode", "encode"}
+    assert set(record["passed_bars"]) == {"rate", "decode", "encode"}

@@ -95,7 +95,7 @@ def test_a_sum_of_classes_has_the_nearest_context_and_its_shift():
     assert replace(contexts, shifts=shifts).sum_contexts()[[0, 80 + 32, 254]].tolist() == [0, 35, CONTEXTS - 1]
 
 
-def test_contexts_that_no_stream_can_say_are_refused():
+def test_contexts_that_no_stream_can_store_are_refused():
     contexts = fit_contexts(spread_codes(20, 30))
     with pytest.raises(ValueError, match="row_classes: one is above 127"):
         replace(contexts, row_classes=contexts.row_classes + np.uint8(100))

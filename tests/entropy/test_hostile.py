@@ -12,21 +12,12 @@ from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
 from submission.model.codecs.entropy.layout import HEADER, HEADER_BYTES, Grid, check_header, check_payload, checksum
 from submission.model.codecs.entropy.stream import decode, encode, stream_bytes
-from tests.entropy.cases import spread_codes
+from tests.entropy.cases import SHAPE, codes_and_stream, spread_codes
 
-SHAPE = (90, 70)
 PARTS = r"^(stream|header|density|classes|index|payload|exceptions|padding):"
 
 
-def whole() -> tuple[np.ndarray, bytes]:
-    """Codes with exceptions near and far, and their stream with ten bytes of padding."""
-    codes = spread_codes(*SHAPE)
-    codes[3, 5], codes[60, 69], codes[89, 0] = 100, -5000, 2**31 - 1
-    contexts = fit_contexts(codes)
-    return codes, encode(codes, contexts, stream_bytes(codes, contexts) + 10).tobytes()
-
-
-CODES, STREAM = whole()
+CODES, STREAM = codes_and_stream()
 HEAD = check_header(STREAM, *SHAPE, len(STREAM))
 GRID = Grid(rows=SHAPE[0], columns=SHAPE[1])
 

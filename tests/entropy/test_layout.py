@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submission.model.codecs.entropy.layout import BLOCK_ROWS, LANES, Grid, fixed_bytes
-from tests.entropy.test_hostile import SHAPE, STREAM
+from tests.entropy.cases import SHAPE, codes_and_stream
 
 BARE = """
 import sys
@@ -22,10 +22,10 @@ print(header.exceptions, header.used_bytes, layout.fixed_bytes({rows}, {columns}
 
 
 def test_sizes_and_header_are_checked_on_a_bare_python():
-    code = BARE.format(rows=SHAPE[0], columns=SHAPE[1])
-    done = subprocess.run([sys.executable, "-c", code], input=STREAM, capture_output=True, check=True)
+    code, (_, stream) = BARE.format(rows=SHAPE[0], columns=SHAPE[1]), codes_and_stream()
+    done = subprocess.run([sys.executable, "-c", code], input=stream, capture_output=True, check=True)
     exceptions, used, fixed = map(int, done.stdout.split())
-    assert exceptions >= 3 and used == len(STREAM) - 10 and fixed == fixed_bytes(*SHAPE)
+    assert exceptions >= 3 and used == len(stream) - 10 and fixed == fixed_bytes(*SHAPE)
 
 
 @given(st.integers(1, 30_000), st.integers(1, 30_000))

@@ -28,7 +28,7 @@ from tests.evaluate.support import CAMPAIGN
 from tests.evaluate.support import RECIPE as SEVEN_SECONDS
 
 RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5")
-"""Segments short enough that the recordings are cut into several."""
+"""Segments short enough that every recording has several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def test_generation_is_measured_on_any_device(random_model):
     record = bench_generation(random_model, "cpu", batches=(1, 3), prompt_tokens=8, new_tokens=6, runs=1)
     for name in ("plain", "packed"):
         assert all(rate > 0 for rate in record[name]["tokens_per_second"].values())
-    assert record["memory_share"] is None and list(record["met_bars"]) == ["batch 1"]
+    assert record["memory_share"] is None and list(record["passed_bars"]) == ["batch 1"]
     assert "batch  3" in generation_text(record)
 
 

@@ -82,7 +82,7 @@ def test_lines_that_comet_cannot_score_are_refused_by_number(lines, message):
         segment_scores(None, lines, "here")
 
 
-def test_its_figures_stand_with_the_others_and_each_test_set_says_why_it_has_none():
+def test_its_scores_join_the_others_and_each_test_set_without_one_has_a_reason():
     bleu = [{"pair": "en-de", "testset": name, "metric": "BLEU"} for name in ("ACL", "TALKS")]
     testsets = [{"pair": "en-de", "testset": name, "comet": "not computed"} for name in ("ACL", "TALKS")]
     plain = {"comet": {}, "scores": bleu, "testsets": testsets}

@@ -145,7 +145,7 @@ def test_a_test_set_that_the_pair_lacks_is_refused_with_what_it_has(arguments, c
 
 
 @pytest.mark.parametrize(("missing", "command"), [("quantize", "quantize pack"), ("segment:TALKS", "segment run")])
-def test_an_earlier_stage_that_is_not_built_is_told_before_anything_is_begun(
+def test_an_earlier_stage_that_is_not_built_is_reported_before_anything_is_built(
     arguments, tmp_path, capsys, missing, command
 ):
     own = [*arguments, f"--store={tmp_path}"]

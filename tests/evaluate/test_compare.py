@@ -1,4 +1,4 @@
-"""Whatever outputs lie about: what belongs together is found, compared and shown."""
+"""Comparing outputs of bundles, runs and files: matching ones are found, compared and shown."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_run_meets_the_output_of_its_pair_and_recordings_on_either_side(tmp_pa
         assert (status, rows(said)) == (0, [["en-de/TALKS", "3/3"]])
 
 
-def test_outputs_that_do_not_know_their_pair_are_asked_for_it(tmp_path, capsys):
+def test_outputs_without_a_pair_need_one_on_the_command_line(tmp_path, capsys):
     bundle, decoded = make_bundle(tmp_path / "one"), make_run(tmp_path / "run", GERMAN)
     status, _, error = command(capsys, decoded, bundle)
     assert status == 2
@@ -102,7 +102,7 @@ def test_outputs_that_do_not_know_their_pair_are_asked_for_it(tmp_path, capsys):
     assert (status, rows(said)) == (0, [["en-zh/TALKS", "1/3"]])
 
 
-def test_text_files_take_their_segments_from_where_they_are_told(tmp_path, capsys):
+def test_text_files_take_their_segments_from_the_named_file(tmp_path, capsys):
     bundle = make_bundle(tmp_path / "one")
     write_lines(tmp_path / "theirs.txt", GERMAN)
     (tmp_path / "their.yaml").write_text(
@@ -120,7 +120,7 @@ def test_text_files_take_their_segments_from_where_they_are_told(tmp_path, capsy
     assert "has 4 lines and " in error and "give their segments with --segments" in error
 
 
-def test_runs_that_cut_differently_are_compared_by_recording_and_told_so(tmp_path, capsys):
+def test_runs_with_other_segments_are_compared_by_recording_and_marked(tmp_path, capsys):
     whole = [Segment(recording="b.wav", start=0, end=48_000)]
     one, two = make_run(tmp_path / "one", GERMAN), make_run(tmp_path / "two", ["Guten Tag. Ja."], whole)
     status, said, _ = command(capsys, one, two)
@@ -140,7 +140,7 @@ def test_runs_that_cut_differently_are_compared_by_recording_and_told_so(tmp_pat
         (("bundle", "run", "--pair", "en-fr"), "one side has no such output"),
     ],
 )
-def test_what_cannot_be_compared_is_said_by_name(tmp_path, monkeypatch, capsys, sides, message):
+def test_outputs_that_cannot_be_compared_are_refused_by_name(tmp_path, monkeypatch, capsys, sides, message):
     monkeypatch.chdir(tmp_path)
     make_bundle(tmp_path / "bundle")
     make_run(tmp_path / "run", GERMAN)
@@ -187,7 +187,7 @@ def test_both_are_scored_as_the_scorer_scores_and_the_difference_has_an_interval
     assert [line.split()[0] for line in said.splitlines() if line.startswith("  ")][:3] == ["A", "BLEU", "chrF"]
 
 
-def test_an_output_that_is_cut_otherwise_is_cut_anew_along_the_references(tmp_path, capsys):
+def test_an_output_with_other_segments_is_resegmented_along_the_references(tmp_path, capsys):
     a = make_run(tmp_path / "a", BETTER, pair="en-de")
     halves = [Segment(recording="b.wav", start=n * 24_000, end=(n + 1) * 24_000) for n in range(2)]
     b = make_run(tmp_path / "b", ["Guten Tag zusammen. Ja,", "das stimmt. Auf Wiedersehen."], halves, pair="en-de")
@@ -218,7 +218,7 @@ def test_each_output_may_have_its_recordings_in_another_order(tmp_path, capsys):
     assert figures == [(figure.value, figure.value) for figure in expected]
 
 
-def test_as_many_lines_of_other_lengths_are_cut_anew_too(tmp_path, capsys):
+def test_as_many_lines_of_other_lengths_are_resegmented_too(tmp_path, capsys):
     others = [Segment(recording="b.wav", start=s, end=e) for s, e in ((0, 1_000), (1_000, 2_000), (2_000, 48_000))]
     b = make_run(tmp_path / "b", ["Guten", "Tag", "zusammen. Ja, das stimmt. Auf Wiedersehen."], others, pair="en-de")
     a = make_run(tmp_path / "a", BETTER, pair="en-de")

@@ -1,4 +1,4 @@
-"""Two outputs side by side: what answers what, and how different it is."""
+"""Two outputs compared: which lines correspond, and how different they are."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_recordings_that_are_cut_differently_are_compared_whole():
     assert (result.unit, result.compared, result.identical) == ("recording", 2, 1)
     assert [(str(d.place), d.a, d.b) for d in result.worst] == [("a.wav", "你好 世界", "你好")]
     assert notes(result, "A", "B") == [
-        "segmented differently: whole recordings are compared; lines could be only with references"
+        "segmented differently: whole recordings are compared; comparing lines takes references"
     ]
 
 
@@ -87,7 +87,7 @@ def test_blanks_between_segments_make_no_recording_differ():
     assert compare(pairing).identical == 1
 
 
-def test_recordings_of_one_side_alone_are_told_and_not_compared():
+def test_recordings_of_one_side_alone_are_listed_and_not_compared():
     result = compare(pair_up(output("x", "y", "z"), output("x", "y", places=segment_positions(TALKS[:2]))))
     assert (result.compared, result.only_a, result.only_b) == (2, ("a.wav",), ())
     assert notes(result, "A", "B") == ["only in A, not compared: a.wav"]

@@ -1,4 +1,4 @@
-"""Decoding: one hypothesis a segment, whatever the batch, whatever was killed."""
+"""Decoding: one hypothesis a segment, the same in any batch and after a killed run."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_each_token_of_a_batch_is_as_likely_as_alone(tiny, segments, recordings)
     answers = given.sequences[:, inputs["input_ids"].shape[1] :]
     batched = torch.stack(given.logits, dim=1).log_softmax(-1).gather(-1, answers[..., None])[..., 0]
     for waveform, answer, scores in zip(waveforms, answers, batched, strict=True):
-        asked = encode(processor, extract_features(processor, waveform), PROMPT)
-        ids = torch.cat([asked.input_ids, answer])
-        whole = Example(audio=asked.audio, input_ids=ids, prompt_tokens=asked.prompt_tokens)
+        example = encode(processor, extract_features(processor, waveform), PROMPT)
+        ids = torch.cat([example.input_ids, answer])
+        whole = Example(audio=example.audio, input_ids=ids, prompt_tokens=example.prompt_tokens)
         batch = collate([whole], processor.tokenizer.pad_token_id, "right", labels=False)
         with torch.inference_mode():
-            logits = model(**batch).logits[0, asked.prompt_tokens - 1 : -1]
+            logits = model(**batch).logits[0, example.prompt_tokens - 1 : -1]
         alone = logits.log_softmax(-1).gather(-1, answer[:, None])[:, 0]
         assert torch.allclose(scores, alone, atol=2e-4)
 
@@ -189,7 +189,7 @@ def test_an_unknown_end_token_is_refused(tiny, segments, recordings, tmp_path):
         decode(*tiny, segments, recordings, PROMPT, OPTIONS, tmp_path / "h", end_token="<|stop|>")
 
 
-def test_the_work_of_several_processes_is_gone_on_with_by_one(tiny, segments, recordings, tmp_path, undisturbed):
+def test_one_process_resumes_the_work_of_several(tiny, segments, recordings, tmp_path, undisturbed):
     out, lines = tmp_path / "h", undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
     batches = [[lines[i] for i in batch] for batch in form_batches(segments, OPTIONS)]
     assert len(batches) == 4
@@ -223,9 +223,7 @@ with process_group():
 """
 
 
-def test_two_processes_give_the_file_of_one_whether_they_begin_or_go_on(
-    checkpoint, segments, recordings, tmp_path, undisturbed
-):
+def test_two_processes_give_the_file_of_one_fresh_or_resumed(checkpoint, segments, recordings, tmp_path, undisturbed):
     lines = undisturbed.read_text(encoding="utf-8").splitlines(keepends=True)
     batches = [[lines[i] for i in batch] for batch in form_batches(segments, OPTIONS)]
     begun, resumed = tmp_path / "begun", tmp_path / "resumed"

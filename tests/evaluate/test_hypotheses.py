@@ -1,4 +1,4 @@
-"""Hypotheses: one plain line each, whatever the model says and whoever was killed."""
+"""Hypotheses: one plain line each for any output of the model, complete after a killed run."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_journal_torn_anywhere_keeps_its_whole_lines_and_loses_the_rest(tmp_pa
     assert path.read_bytes() == b"".join(lines[n] for n in whole)
 
 
-def test_a_spoilt_line_ends_what_is_trusted(tmp_path):
+def test_a_damaged_line_ends_what_is_resumed(tmp_path):
     lines = [to_line(make_hypothesis(f"a.wav/{n:04d}", "x")) for n in range(3)]
     (tmp_path / "h").write_text(f"{lines[0]}\x00\x00\n{lines[2]}", encoding="utf-8")
     assert list(recover_journal(tmp_path / "h")) == ["a.wav/0000"]

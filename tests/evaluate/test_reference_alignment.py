@@ -1,4 +1,4 @@
-"""References brought to an output: names, order, and whether lines answer lines."""
+"""Reference alignment: names, order, and whether the lines of an output correspond to those of its references."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_of_two_files_with_one_stem_the_one_that_is_named_is_meant(tmp_path):
         align_references(replace(fit, recordings=("a", "a")), both, "here")
 
 
-def test_xml_with_several_lines_of_a_recording_does_not_say_where_they_lie(tmp_path):
+def test_xml_with_several_lines_of_a_recording_gives_no_positions(tmp_path):
     (tmp_path / "en-de.xml").write_text(XML.replace("{third}", "3"), encoding="utf-8")
     references = references_of(tmp_path, "en-de")
     counted = [(recording, 0.0, 1.0) for recording in references.recordings]

@@ -1,4 +1,4 @@
-"""The command: what it says it will do, what it builds once and finds afterwards, what stops it."""
+"""The command: what it plans, what it builds once and finds afterwards, what stops it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from evaluate.__main__ import make_parser
 from evaluate.scoring.comet import Comet
-from segment.report import Coverage, make_report, write_report
+from segment.segmentation_report import Coverage, make_report, write_report
 from submission.cli import open_systems, run
 from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
@@ -90,9 +90,9 @@ def pretend_to_pack(checkpoint: Path, out: Path) -> None:
 def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, capsys):
     only = ["--only", "systems"]
     assert run(make_parser(), ["report", *arguments, *only, "--plan"]) == 0
-    told = capsys.readouterr()
-    assert told.err == "report: 2 systems, 10 stages, 10 to build (4 decode, 2 loss, 4 score)\n"
-    assert told.out == "" and not (tmp_path / "out").exists()
+    captured = capsys.readouterr()
+    assert captured.err == "report: 2 systems, 10 stages, 10 to build (4 decode, 2 loss, 4 score)\n"
+    assert captured.out == "" and not (tmp_path / "out").exists()
 
     assert run(make_parser(), ["report", *arguments, *only]) == 0
     done = capsys.readouterr()
@@ -128,8 +128,8 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
     for name in COMET_FILES:
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).touch()
-    asked = [option for option in arguments if not option.startswith("--out")]
-    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 2
+    arguments_of_comet = [option for option in arguments if not option.startswith("--out")]
+    assert run(make_parser(), ["comet", *arguments_of_comet, f"--comet={model}"]) == 2
     assert "is not built" in capsys.readouterr().err
     assert run(make_parser(), ["report", *arguments, "--only=systems"]) == 0
     assert "COMET" not in (tmp_path / "out/report.md").read_text(encoding="utf-8").split("| ")[1]
@@ -143,10 +143,10 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
 
     monkeypatch.setattr("evaluate.scoring.comet.load", load)
     monkeypatch.setattr("evaluate.scoring.comet_stage.segment_scores", lambda comet, lines, where: [0.6] * len(lines))
-    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0
+    assert run(make_parser(), ["comet", *arguments_of_comet, f"--comet={model}"]) == 0
     assert "comet: system 2 of 2, two: 2 scored test sets" in capsys.readouterr().err
     assert loaded == [model]
-    assert run(make_parser(), ["comet", *asked, f"--comet={model}"]) == 0  # found
+    assert run(make_parser(), ["comet", *arguments_of_comet, f"--comet={model}"]) == 0  # found
     assert loaded == [model]
 
     assert run(make_parser(), ["report", *arguments, "--only=systems", f"--comet={model}"]) == 0

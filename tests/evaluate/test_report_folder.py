@@ -49,7 +49,7 @@ def renamed(folder: FolderResult, name: str) -> dict[str, Any]:
     }
 
 
-def test_counts_add_up_and_what_is_left_out_is_said(tmp_path):
+def test_counts_add_up_and_what_is_left_out_is_listed(tmp_path):
     folder = folder_result()
     page = written(tmp_path, folder)
     blank = sum(not hypothesis.text for hypothesis in folder.hypotheses)

@@ -1,4 +1,4 @@
-"""The tables: who stands where, what is marked, what the sentences say, and that nothing is blank."""
+"""The tables: rows and their order, marks, captions, and that no cell is blank."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_segmentation_counts_dropped_speech_and_shows_given_segments_once():
     assert "shas drops 10.0% of the speech, 20.0 BLEU; shas+vad drops 0.0% of the speech, 21.0 BLEU" in table.caption
 
 
-def test_gold_segments_are_what_the_methods_are_held_against_and_not_the_best_of_them():
+def test_gold_segments_are_the_baseline_and_never_marked_as_the_best():
     gold = replace(results().segmentations[0], name="gold", outcomes=upload("x", "x", 90.0).outcomes)
     table = segmentation_table(results(segmentations=(*results().segmentations, gold)))
     assert best(table, 0, "en-de BLEU") == ["shas+vad"]
 
 
-def test_gold_segments_that_are_not_there_are_told():
+def test_missing_gold_segments_are_reported():
     gold = replace(results().segmentations[0], name="gold", segmentation_results=(), outcomes=())
     table = segmentation_table(results(segmentations=(results().segmentations[0], gold)))
     assert set(shown(table)["gold"].values()) == {"not computed"} and "gold" not in table.caption
@@ -137,7 +137,7 @@ def test_a_list_that_chooses_no_layers_and_calibrates_nothing_has_one_table():
     assert "10 " not in table_text(table) and "0.000" in table_text(table)
 
 
-def test_a_stranger_s_words_mean_nothing_in_markdown():
+def test_untrusted_text_has_no_effect_in_markdown():
     tables = tables_of(results())
     text = markdown(results(), tables, [("x.svg", "A picture", "It shows.")])
     (line,) = [line for line in text.splitlines() if line.startswith("| bf16")]

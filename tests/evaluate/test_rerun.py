@@ -39,7 +39,7 @@ def refuse(event, args):
 
 sys.addaudithook(refuse)
 """
-"""Python tells an audit hook of every socket that is made, and of every look-up of a name."""
+"""Python calls an audit hook for every socket that is made, and for every look-up of a name."""
 
 
 def guarded(tmp_path: Path, *command: str) -> tuple[subprocess.CompletedProcess, str]:
@@ -67,9 +67,9 @@ def command(arguments: list[str], capsys) -> tuple[int, str, str]:
     return status, said.out, said.err
 
 
-def test_without_a_network_a_bundle_gives_the_lines_that_it_ships_and_hears_and_cuts_anew(bundled, tmp_path):
+def test_without_a_network_a_bundle_gives_its_shipped_lines_and_can_be_resegmented(bundled, tmp_path):
     out, common = tmp_path / "out", [*bundled.arguments(), "--audio", str(bundled.audio / "talks")]
-    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "anew"), "--resegment"]]
+    runs = [[*common, "--out", str(out)], [*common, "--out", str(tmp_path / "resegmented"), "--resegment"]]
     code = (
         "import json, sys; from evaluate.__main__ import make_parser; from submission.cli import run\n"
         "sys.exit(max(run(make_parser(), arguments) for arguments in json.loads(sys.argv[1])))"
@@ -145,7 +145,7 @@ def test_given_segments_that_differ_are_compared_recording_by_recording(bundled,
     assert "and 1 more, which differ less" in said
 
 
-def test_segmented_anew_the_recipe_cuts_what_the_bundle_holds_segments_of(bundled, tmp_path, capsys):
+def test_resegment_uses_the_recipe_where_the_bundle_has_segments(bundled, tmp_path, capsys):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(tmp_path / "out")]
     status, said, _ = command([*arguments, "--resegment"], capsys)
     assert status == 0
@@ -153,7 +153,7 @@ def test_segmented_anew_the_recipe_cuts_what_the_bundle_holds_segments_of(bundle
     assert "identical 0/2 recordings" in said
 
 
-def test_several_test_sets_in_one_folder_are_asked_about_and_one_is_taken(bundled, tmp_path, capsys):
+def test_several_test_sets_in_one_folder_need_a_choice(bundled, tmp_path, capsys):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio), "--out", str(tmp_path / "out")]
     status, _, error = command(arguments, capsys)
     assert status == 2
@@ -183,7 +183,7 @@ def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bund
         (["--campaign", "iwslt27"], "campaign 'iwslt27': unknown name"),
     ],
 )
-def test_what_cannot_be_done_is_said_by_name_before_anything_is_decoded(bundled, tmp_path, capsys, options, message):
+def test_impossible_requests_are_refused_by_name_before_decoding(bundled, tmp_path, capsys, options, message):
     arguments = [*bundled.arguments(), "--audio", str(bundled.audio / "talks"), "--out", str(tmp_path / "out")]
     status, _, error = command([*arguments, *options], capsys)
     assert status == 2
@@ -198,7 +198,7 @@ def test_outputs_never_land_in_the_bundle_or_among_the_recordings(bundled, capsy
         assert not out.exists()
 
 
-def test_another_recording_under_a_known_name_is_told_apart_by_its_length(bundled, tmp_path, capsys):
+def test_another_recording_under_a_known_name_is_recognised_by_its_length(bundled, tmp_path, capsys):
     audio = Path(shutil.copytree(bundled.audio / "talks", tmp_path / "audio"))
     soundfile.write(audio / "a" / "a.wav", np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
     arguments = [*bundled.arguments(), "--audio", str(audio), "--out", str(tmp_path / "out")]
@@ -247,6 +247,6 @@ def test_a_method_that_classifies_takes_the_bundles_classifier_and_asks_for_segm
     inputs = choose_inputs(bundle, bundled.audio / "talks", None, None, True)
     assert isinstance(inputs.segment_source, ByMethod)
     assert inputs.segment_source.about()["classifier"] == tree_digest(bundle.folder / SEGMENTER)
-    segments, report = inputs.segment_source(inputs.folder, ProbabilityCache(folder=tmp_path / "heard"))
+    segments, report = inputs.segment_source(inputs.folder, ProbabilityCache(folder=tmp_path / "probabilities"))
     assert report["method"] == "shas"
     assert all(isinstance(segment, Segment) for segment in segments)

@@ -1,4 +1,4 @@
-"""Resegmentation: nothing of a text is lost, and the cuts are mweralign's."""
+"""Resegmentation: nothing of a text is lost, and the boundaries are those of mweralign."""
 
 from __future__ import annotations
 

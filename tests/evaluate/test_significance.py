@@ -1,4 +1,4 @@
-"""Paired tests: sacrebleu's own figures, and what any test of two systems must say."""
+"""Paired tests: sacrebleu's own figures, and properties that any test of two systems has."""
 
 from __future__ import annotations
 

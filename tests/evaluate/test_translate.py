@@ -1,4 +1,4 @@
-"""Anybody's folder of recordings: understood in every dialect, translated line by line, and gone on with."""
+"""Translation of a folder of recordings: lists of segments in every dialect, one line a segment, resumed runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_given_segments_of_any_dialect_become_one_line_each_in_the_order_of_the_
     assert f"segments: 3, 3.5 s, given in {tmp_path / 'any.yaml'}" in said
     assert read_segments(out / "segments.yaml") == GIVEN
     lines = (out / "en-de.txt").read_bytes().decode("utf-8").split("\n")
-    assert (lines[0], lines[3:]) == ("", [""])  # too short to be heard: a blank line
+    assert (lines[0], lines[3:]) == ("", [""])  # too short to have speech: a blank line
     assert any(lines)
     assert lines[:3] == [hypothesis.text for hypothesis in read_hypotheses(out / "hypotheses.jsonl")]
     report = json.loads((out / "translation_report.json").read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def test_recordings_without_speech_leave_an_empty_file_and_are_named(bundled, tm
     assert read_segments(out / "segments.yaml") == []
 
 
-def test_a_killed_run_goes_on_and_leaves_the_bytes_of_an_undisturbed_one(bundled, audio, tmp_path, capsys):
+def test_a_killed_run_resumes_and_writes_the_bytes_of_an_undisturbed_one(bundled, audio, tmp_path, capsys):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert command(arguments(bundled, audio, whole), capsys)[0] == 0
     shutil.copytree(whole, torn)
@@ -206,7 +206,7 @@ def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*words, *arguments], capture_output=True, text=True, env=environment, timeout=300, cwd=ROOT)
 
 
-def test_two_launched_processes_leave_what_one_leaves_whether_they_begin_or_go_on(bundled, audio, tmp_path, capsys):
+def test_two_launched_processes_write_the_files_of_one_fresh_or_resumed(bundled, audio, tmp_path, capsys):
     alone, started, resumed = tmp_path / "alone", tmp_path / "begun", tmp_path / "resumed"
     assert command(arguments(bundled, audio, alone), capsys)[0] == 0
     shutil.copytree(alone, resumed)
@@ -236,7 +236,7 @@ def test_two_launched_processes_read_compressed_recordings_each_for_itself(bundl
     assert describe_files(together) == describe_files(alone) and not (together / "samples7").exists()
 
 
-def test_a_strangers_folder_is_never_taken_for_what_a_run_left(bundled, audio, tmp_path, capsys):
+def test_an_unrelated_folder_is_never_taken_for_that_of_a_killed_run(bundled, audio, tmp_path, capsys):
     for name in ("samples/mine.wav", "samples_of_my_thesis/x.txt", "segments.yaml"):
         out = tmp_path / name.replace("/", "-")
         (out / name).parent.mkdir(parents=True)
@@ -307,7 +307,7 @@ def make_references(folder: Path, lines: list[str], segments: list[Segment] = GI
     return folder
 
 
-def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path, capsys):
+def test_a_folder_with_references_is_scored_and_drawn(bundled, audio, tmp_path, capsys):
     (audio / "segments.yaml").write_text(YAML, encoding="utf-8")
     plain, out = tmp_path / "plain", tmp_path / "out"
     assert command(arguments(bundled, audio, plain), capsys)[0] == 0
@@ -315,9 +315,9 @@ def test_a_strangers_folder_comes_out_scored_and_drawn(bundled, audio, tmp_path,
     lines = ["Hallo.", said[1], "Etwas <b>ganz</b> anderes."]
     references = make_references(tmp_path / "references", lines)
     options = ["--references", str(references)]
-    status, told, _ = command([*arguments(bundled, audio, out), *options], capsys)
+    status, printed, _ = command([*arguments(bundled, audio, out), *options], capsys)
     assert status == 0
-    assert "3 reference lines, line by line" in told and "report.html beside it" in told
+    assert "3 reference lines, line by line" in printed and "report.html beside it" in printed
     scores = {score["metric"]: score for score in json.loads((out / "translation_report.json").read_text())["scores"]}
     expected = {figure.metric: round(figure.value, 4) for figure in corpus_scores(said, lines, "de")}
     assert {metric: score["value"] for metric, score in scores.items()} == expected
@@ -346,19 +346,19 @@ def test_a_silent_folder_is_scored_and_references_of_what_is_not_there_are_left_
         '<doc docid="quiet">\n<seg id="1">Wo ist es?</seg></doc><doc docid="gone"><seg id="1">Ja.</seg></doc>'
     )
     out, options = tmp_path / "out", ["--method", "vad", "--references", str(tmp_path / "references")]
-    status, told, _ = command([*arguments(bundled, tmp_path / "audio", out), *options], capsys)
-    assert status == 0 and "decoded: nothing, there are no segments" in told
-    assert "missing: 1 recordings with references are not in the folder: gone" in told
-    assert "BLEU: 0.00 (0.00 to 0.00), 1 reference lines" in told
+    status, printed, _ = command([*arguments(bundled, tmp_path / "audio", out), *options], capsys)
+    assert status == 0 and "decoded: nothing, there are no segments" in printed
+    assert "missing: 1 recordings with references are not in the folder: gone" in printed
+    assert "BLEU: 0.00 (0.00 to 0.00), 1 reference lines" in printed
     lines = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["recording"], line["hypothesis"]) for line in lines] == [("quiet.wav", "")]
 
 
-def test_segments_of_ones_own_are_cut_anew_along_the_references(bundled, audio, tmp_path, capsys):
+def test_own_segments_are_resegmented_along_the_references(bundled, audio, tmp_path, capsys):
     references = make_references(tmp_path / "references", ["Eins.", "Zwei.", "Drei."])
     options = ["--method", "fixed", "--references", str(references)]
-    status, told, _ = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
-    assert status == 0 and "3 reference lines, resegmented along them" in told
+    status, printed, _ = command([*arguments(bundled, audio, tmp_path / "out"), *options], capsys)
+    assert status == 0 and "3 reference lines, resegmented along them" in printed
 
 
 @pytest.mark.parametrize(

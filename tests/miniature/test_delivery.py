@@ -50,7 +50,7 @@ def test_the_same_arguments_give_the_same_bytes(data, shipped, tmp_path):
     assert tree_digest(tmp_path) == tree_digest(data)
 
 
-def test_another_seed_says_something_else():
+def test_another_seed_gives_other_sentences():
     first, second = (SentencePool(seed).take("talks", "heldout") for seed in (1, 2))
     assert first.source != second.source
 

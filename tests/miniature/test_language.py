@@ -345,13 +345,13 @@ def test_spoken_english_has_neither_digits_nor_abbreviations(source, said):
     assert english.spoken(source) == said
 
 
-def test_times_of_day_are_told_as_each_language_tells_them():
-    told = {hour.en: (hour.de, hour.zh) for hour in closed.hours()}
-    assert told["at half past seven"] == ("um halb acht", "七点半")
-    assert told["at quarter to one"] == ("um Viertel vor eins", "十二点三刻")
-    assert told["at two o'clock"] == ("um zwei Uhr", "两点")
-    assert told["at one o'clock"] == ("um ein Uhr", "一点")
-    assert told["at twenty to twelve"] == ("um zwanzig vor zwölf", "十一点四十分")
+def test_times_of_day_have_the_form_of_each_language():
+    texts = {hour.en: (hour.de, hour.zh) for hour in closed.hours()}
+    assert texts["at half past seven"] == ("um halb acht", "七点半")
+    assert texts["at quarter to one"] == ("um Viertel vor eins", "十二点三刻")
+    assert texts["at two o'clock"] == ("um zwei Uhr", "两点")
+    assert texts["at one o'clock"] == ("um ein Uhr", "一点")
+    assert texts["at twenty to twelve"] == ("um zwanzig vor zwölf", "十一点四十分")
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,8 @@ def test_speakers_sound_different() -> None:
 
 def test_names_are_unique_and_heldout_accents_are_new_to_training() -> None:
     assert len({voice.name for voice in VOICES}) == len(VOICES)
-    heard = {voice.accent for voice in voices("train")}
-    assert sum(voice.accent not in heard for voice in voices("heldout")) >= 4
+    trained = {voice.accent for voice in voices("train")}
+    assert sum(voice.accent not in trained for voice in voices("heldout")) >= 4
     assert {voice.espeak_name for voice in voices("train")}.isdisjoint(voice.espeak_name for voice in voices("heldout"))
 
 

@@ -25,8 +25,8 @@ KILLS_PER_STEP = 4
 def printed_steps(place: Path) -> dict[str, list[str]]:
     """Return step (`train corpus`) -> its command, as `submission steps` prints them for a build in a folder."""
     words = ["--recipe", str(RECIPE), "--store", str(place / "store"), "--dist", str(place / "dist")]
-    asked = [sys.executable, "-m", "submission", "steps", *words]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    arguments = [sys.executable, "-m", "submission", "steps", *words]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     commands = [shlex.split(line)[1:] for line in done.stdout.splitlines()]
     return {" ".join(words[1:3]): [sys.executable, *words] for words in commands}
 

@@ -1,4 +1,4 @@
-"""A stage whose source changes raises its revision, or somebody has looked and said that its output stays."""
+"""A stage whose source changes raises its revision, or the golden file acknowledges that its output stays."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """dev.jsonl and, below the same folder, the recording that it cuts."""
+    """dev.jsonl and, below the same folder, the recording of its utterances."""
     folder = tmp_path_factory.mktemp("data")
     write_corpus(folder / "dev.jsonl", DEV)
     (folder / "dev").mkdir()

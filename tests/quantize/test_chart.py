@@ -40,7 +40,7 @@ def test_the_chart_says_what_is_drawn_in_which_unit(tmp_path):
     assert "chosen" not in text and ORANGE.lower() not in text
 
 
-def test_chosen_layers_are_told_by_their_colour_and_the_legend(tmp_path):
+def test_chosen_layers_have_their_own_colour_and_a_legend(tmp_path):
     text = svg(tmp_path, 8, (2, 5, 6))
     assert "chosen for affine3g128: 3 of 8 layers" in text and ">not chosen<" in text
     # One fill a bar and one in the legend.

@@ -15,8 +15,8 @@ from transformers import Qwen2AudioForConditionalGeneration
 
 from quantize.packing.pack import pack_checkpoint
 from submission.bundle.checks import weights as checks
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.description import derive_facts
+from submission.bundle.untrusted.bundle_view import BundleView
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import packed_config, read_checkpoint

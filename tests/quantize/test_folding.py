@@ -198,7 +198,7 @@ def test_a_file_that_is_cut_short_is_refused(base, tmp_path):
     write_scales(tmp_path, draw_scales(base, powers_of_two=False))
     path = tmp_path / SCALES
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         Folding.read(tmp_path, read_config(base), packed=())
 
 

@@ -83,7 +83,7 @@ def test_lower_limits_solve_again_what_went_too_far_and_leave_the_rest():
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_the_row_of_a_number_that_is_not_finite_is_told(number):
+def test_the_row_of_a_number_that_is_not_finite_is_returned(number):
     weights = drawn(4, 64, 0.02)
     assert run(weights, 64, 15, (ITERATIONS, ITERATIONS))["bad"] == -1
     weights[2, 63] = number

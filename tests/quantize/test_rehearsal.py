@@ -93,7 +93,7 @@ def test_no_group_of_a_tensor_is_like_another(made):
     assert len(torch.unique(head, dim=0)) == len(head)
 
 
-def test_a_tensor_longer_than_the_block_goes_on_with_its_beginning():
+def test_a_tensor_longer_than_the_block_repeats_the_block():
     block = draw_block()
     spec = next(spec for spec in tensors(REAL) if spec.name.endswith("layers.0.mlp.up_proj.weight"))
     pieces = list(rehearsal.weights(spec, block))
@@ -106,7 +106,7 @@ def test_making_a_checkpoint_again_gives_the_same_bytes(made, tmp_path):
     assert tree_digest(tmp_path) == tree_digest(made)
 
 
-def test_a_killed_making_goes_on_with_the_shards_that_are_whole(made, tmp_path):
+def test_a_killed_run_resumes_with_the_shards_that_are_complete(made, tmp_path):
     shards = plan_shards(SMALL, SHARD_BYTES)
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     (copy / shards[1].name).unlink()
@@ -158,7 +158,7 @@ def test_a_rehearsal_packs_in_a_process_of_its_own_and_can_keep_its_work(tmp_pat
     assert read_checkpoint(tmp_path / "packed").codecs and not read_checkpoint(tmp_path / "checkpoint").codecs
 
 
-def test_a_rehearsal_goes_on_with_what_a_killed_one_left_and_leaves_nothing(tmp_path):
+def test_a_rehearsal_resumes_a_killed_one_and_removes_its_files(tmp_path):
     out = tmp_path / "out"
     made = make_checkpoint(out / "checkpoint", SMALL)
     (out / rehearsal.MARK).touch()

@@ -31,20 +31,13 @@ from submission.runtime.prompt import render_prompt
 from submission.store.digests import tree_digest
 from submission.system.recipe import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
+from tests.quantize.support import END, PROMPTS, RANKED_RULES, ranked_options
 
 TEXTS = {
     "de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus", "der alte Hund und die Katze", "ja"],
     "zh": ["狗在睡觉", "猫看见狗", "一座房子", "一只老狗和一只猫", "是"],
 }
-PROMPTS = {f"en-{code}": render_prompt(PROMPT, name) for code, name in (("de", "German"), ("zh", "Chinese"))}
-END = "<|im_end|>"
 SHAPE = dataclasses.replace(SMALL, name="four layers", layers=4, audio_layers=3)
-RULES = {"linears": Affine(bits=4, group_size=128), "embedding": Affine(bits=2, group_size=128)}
-
-
-def options(role: str = "mlp", bits: int = 2, **changes) -> QuantizeOptions:
-    override = Override(role=role, layers="sensitivity", count=1, codec=Affine(bits=bits, group_size=128))
-    return QuantizeOptions(**{"solver": "hqq", "codecs": RULES, "overrides": (override,), **changes})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +49,7 @@ class Ground:
     def analyse(self, out: Path, chosen: QuantizeOptions | None = None, **changes) -> dict:
         out.mkdir(exist_ok=True)
         arguments = {"prompts": PROMPTS, "end_token": END, "dtype": "float32", "device": "cpu", "batch_size": 4}
-        analyse(self.base, self.corpus, self.data, out, options=chosen or options(), **(arguments | changes))
+        analyse(self.base, self.corpus, self.data, out, options=chosen or ranked_options(), **(arguments | changes))
         return json.loads((out / "ranking.json").read_text(encoding="utf-8"))
 
     def examples(self, processor) -> list:
@@ -99,9 +92,9 @@ def ranking(ground, tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize("role", ["mlp", "attn.v", "audio.mlp"])
-@pytest.mark.parametrize("rules", [RULES, {}], ids=["packed", "plain"])
+@pytest.mark.parametrize("rules", [RANKED_RULES, {}], ids=["packed", "plain"])
 def test_one_sweep_gives_what_running_every_model_gives(ground, tmp_path, role, rules):
-    chosen = options(role, codecs=rules)
+    chosen = ranked_options(role, codecs=rules)
     model, processor = load_model(pack_base(ground.base, tmp_path, chosen), "float32")
     swaps = encode_swaps(ground.base, model, swapped_codecs(read_config(ground.base), chosen), chosen.solver)
     examples, pad = ground.examples(processor), processor.tokenizer.pad_token_id
@@ -129,7 +122,7 @@ def naive_sums(model, batch) -> torch.Tensor:
     "config",
     [
         LlamaConfig(num_key_value_heads=2),
-        Gemma2Config(sliding_window=4, head_dim=16),  # asks its layers whether they see the whole sequence
+        Gemma2Config(sliding_window=4, head_dim=16),  # reads from its layers whether they see the whole sequence
     ],
     ids=["llama", "gemma2"],
 )
@@ -164,12 +157,12 @@ def test_a_sweep_knows_no_architecture(config):
 
 
 def test_each_change_is_that_of_the_system_with_this_override(ground, ranking, tmp_path):
-    chosen, losses = options(), {}
+    chosen, losses = ranked_options(), {}
     for layer in (None, 0, 3):
         overrides = [] if layer is None else [Override(role="mlp", layers=(layer,), codec=chosen.ranked.codec)]
         folder = tmp_path / f"{layer}"
         folder.mkdir()
-        codecs = resolve_codecs(read_config(ground.base), RULES, overrides)
+        codecs = resolve_codecs(read_config(ground.base), RANKED_RULES, overrides)
         pack_checkpoint(ground.base, folder, codecs, solver="hqq")
         model, processor = load_model(folder, "float32")
         german = ground.examples(processor)[::2]
@@ -195,7 +188,7 @@ def test_the_artifact_says_what_was_measured(ranking):
 
 
 def test_only_the_ranking_and_its_pictures_stay(ground, tmp_path):
-    ground.analyse(tmp_path / "out", options(bits=3))
+    ground.analyse(tmp_path / "out", ranked_options(bits=3))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"ranking.json", "sensitivity.svg", "sensitivity.png"}
 
@@ -257,9 +250,9 @@ def test_two_processes_give_the_bytes_of_one(ground, tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "from quantize.ranking.sensitivity import analyse\n"
-        "from tests.quantize.test_sensitivity import END, PROMPTS, options\n"
+        "from tests.quantize.support import END, PROMPTS, ranked_options\n"
         f"ground = [Path(part) for part in {[str(p) for p in (ground.base, ground.corpus, ground.data)]}]\n"
-        f"analyse(*ground, Path({str(tmp_path / 'two')!r}), options=options(), prompts=PROMPTS, end_token=END,"
+        f"analyse(*ground, Path({str(tmp_path / 'two')!r}), options=ranked_options(), prompts=PROMPTS, end_token=END,"
         " dtype='float32', device='cpu')\n",
         encoding="utf-8",
     )
@@ -276,9 +269,9 @@ def test_two_processes_give_the_bytes_of_one(ground, tmp_path):
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (options("lm_head"), "'lm_head' is in no layer"),
-        (options("norm"), "'norm' is never packed"),
-        (options(bits=4), "'mlp' is stored as affine4g128 already"),
+        (ranked_options("lm_head"), "'lm_head' is in no layer"),
+        (ranked_options("norm"), "'norm' is never packed"),
+        (ranked_options(bits=4), "'mlp' is stored as affine4g128 already"),
     ],
 )
 def test_an_override_that_cannot_be_ranked_is_refused_by_name(ground, tmp_path, chosen, said):

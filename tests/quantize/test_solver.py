@@ -92,7 +92,7 @@ def test_codes_are_those_of_the_hqq_library_up_to_ties(kind, bits, rows, group_s
 
 
 @pytest.mark.parametrize("bits", [3, 4])
-def test_the_zero_point_starts_rounded_at_4_bits_if_asked_for(bits):
+def test_the_zero_point_starts_rounded_at_4_bits_if_requested(bits):
     weight = gaussian(128, 1024)
     ours = solve("hqq-rounded-zero", weight, bits, 64)
     theirs = quantize_with_library(weight, bits, 64, round_zero=bits == 4)

@@ -17,24 +17,17 @@ from quantize.solvers.hqq import solve_hqq
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
-from submission.model.codecs import Affine, Codec
 from submission.model.codecs import affine as affine_module
 from submission.model.families import read_config, tensors
 from submission.model.forecast import companion_files, forecast, resolve_codecs
 from submission.store.digests import tree_digest
-from submission.system.recipe import Override
+from tests.quantize.support import OVERRIDES, RULES, affine, codecs_of
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 NORM = "language_model.model.norm.weight"
 
 
-def affine(bits: int, group_size: int) -> Codec:
-    return Affine(bits=bits, group_size=group_size)
-
-
 SOLVE_FOR = bind_solver("hqq")
-RULES = {"*": affine(4, 64), "embedding": affine(2, 128), "audio.mlp": affine(8, 96)}
-OVERRIDES = (Override(role="mlp", layers="last", count=1, codec=affine(3, 64)),)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +38,6 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(base, tmp_path) -> Path:
     return Path(shutil.copytree(base, tmp_path / "copy"))
-
-
-def codecs_of(folder: Path) -> dict[str, Codec]:
-    return resolve_codecs(read_config(folder), RULES, OVERRIDES)
 
 
 def pack(folder: Path, out: Path) -> dict:
@@ -211,7 +200,7 @@ def killing_solver(monkeypatch, after: int) -> list[str]:
     return calls
 
 
-def test_a_killed_run_goes_on_after_the_last_weight_that_is_on_the_disk(base, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_after_the_last_weight_that_is_on_the_disk(base, tmp_path, monkeypatch):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     whole.mkdir()
     torn.mkdir()
@@ -221,7 +210,7 @@ def test_a_killed_run_goes_on_after_the_last_weight_that_is_on_the_disk(base, tm
         with pytest.raises(Killed):
             pack_system(base, torn, codecs_of(base), "hqq")
     with (torn / JOURNAL).open("a") as journal:
-        journal.write('["language_model.lm_h')  # a line that the kill cut off
+        journal.write('["language_model.lm_h')  # an incomplete line
     with monkeypatch.context() as patch:
         calls = killing_solver(patch, -1)
         pack_system(base, torn, codecs_of(base), "hqq")
@@ -248,16 +237,18 @@ def test_a_process_that_is_killed_in_packing_loses_only_the_weight_it_was_at(bas
     child = f"""
 import os, signal
 from pathlib import Path
-from tests.quantize import test_stream as here
+from quantize.packing.pack import pack_system
 from quantize.solvers import hqq
+from tests.quantize.support import codecs_of
+solve_hqq = hqq.solve_hqq
 def dying(weight, bits, group_size, left=[5]):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return here.solve_hqq(weight, bits, group_size)
+    return solve_hqq(weight, bits, group_size)
 hqq.solve_hqq = dying
 base = Path({str(base)!r})
-here.pack_system(base, Path({str(torn)!r}), here.codecs_of(base), "hqq")
+pack_system(base, Path({str(torn)!r}), codecs_of(base), "hqq")
 """
     died = subprocess.run([sys.executable, "-c", child], cwd=Path(__file__).parents[2], check=False)
     assert died.returncode == -signal.SIGKILL

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,33 +9,15 @@ import pytest
 from submission.errors import UserError
 from submission.store.launch import Launch, launched
 from submission.store.store import Stage, Store
-
-TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--standalone")
-ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--main_process_port=0")
-
-
-def launch(
-    program: str, folder: Path, *arguments: Path, launcher: Sequence[str] = TORCHRUN
-) -> subprocess.CompletedProcess[str]:
-    """Run a program in two processes; launcher: a module and its options."""
-    (folder / "program.py").write_text(program, encoding="utf-8")
-    words = [sys.executable, "-m", *launcher, str(folder / "program.py"), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
-
+from tests.support.launching import ACCELERATE, launch
 
 BUILT = """
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from submission.errors import UserError
-from submission.store.launch import Launch, launched
-from submission.store.store import Stage, Store
 from submission.store.launch import obtain_together
+from submission.store.store import Stage, Store
 
 def make(out):
     raise AssertionError("built again")
@@ -78,7 +56,7 @@ def test_processes_that_mpi_started_are_refused(monkeypatch: pytest.MonkeyPatch,
 def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = launch(BUILT, tmp_path, tmp_path, tmp_path, launcher=(*ACCELERATE, *options))
     assert done.returncode != 0
-    assert "accelerate launch: asks for several processes and starts one" in done.stderr
+    assert "accelerate launch: starts one process instead of several" in done.stderr
     alone = ("accelerate.commands.launch", "--num_processes=1", *options)
     program = "from submission.store.launch import launched\nassert launched().processes == 1"
     assert launch(program, tmp_path, launcher=alone).returncode == 0

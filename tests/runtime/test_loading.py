@@ -193,7 +193,7 @@ def test_a_malformed_packed_model_is_refused_by_its_tensor(copy, edit, said, sto
 def test_a_truncated_file_is_refused(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         load_model(copy, "float32")
 
 
@@ -280,7 +280,7 @@ def test_a_configuration_as_on_the_hub_is_filled_in_once(copy, tmp_path):
     assert read_config(tmp_path / "once")["dtype"] == "bfloat16"
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="maps are told by Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux lists the maps")
 def test_the_file_of_a_packed_model_is_mapped_into_memory(packed):
     model = stock_model(packed, dtype=torch.bfloat16)
     maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(packed) in line]
@@ -338,7 +338,7 @@ def test_a_truncated_shard_is_refused(copy, stock):
     shard = split(copy)[1]
     shard.write_bytes(shard.read_bytes()[:-10])
     said = refused(copy, stock)
-    assert shard.name in said and "cut short" in said
+    assert shard.name in said and "truncated" in said
 
 
 @both_ways

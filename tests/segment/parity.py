@@ -75,7 +75,7 @@ def import_published(clone: Path, width: int):
 
 
 def published_side(clone: Path, work: Path) -> None:
-    """Do what work/tasks.json asks; write probabilities and segments into work."""
+    """Run the tasks of work/tasks.json; write probabilities and segments into work."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Detectors of loudness, so that a test can say where speech is by writing it into the samples."""
+"""Detectors of loudness, so that a test places speech by writing it into the samples."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_a_head_that_does_not_fit_the_encoder_is_refused(changed, keep, message,
     assert not (tmp_path / "out").exists()
 
 
-def test_an_encoder_that_is_not_there_is_asked_for(tmp_path):
+def test_a_missing_encoder_is_named_in_the_error(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "shas.pt", "x")
     with pytest.raises(UserError, match="--wav2vec2 DIR"):
         convert(checkpoint, str(tmp_path / "nowhere"), tmp_path / "out")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +13,13 @@ import pytest
 
 from segment.methods.method import Method
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from segment.report import read_report
 from segment.segmentation import SEGMENTS, segment_testset
+from segment.segmentation_report import read_report
 from submission.system import registry
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import read_segments
 from tests.segment.support import RATE, loudness_detectors
-from tests.support.extending import import_source, titled_blocks
+from tests.support.extending import ROOT, import_source, titled_blocks
 
 PAGE = titled_blocks("segmenter.md")
 FILE = "segment/methods/pauses.py"
@@ -50,3 +54,19 @@ def test_any_length_and_any_probabilities_give_segments_within_the_limits(method
     segments = method(probabilities, OPTIONS)
     assert segments[0][0] == 0 and segments[-1][1] == samples
     assert all(0 < end - start <= 7 * RATE for start, end in segments)
+
+
+def test_the_recipe_of_the_page_is_planned_with_the_line_in_the_registry(tmp_path):
+    for package in ("submission", "segment"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / FILE).write_text(PAGE[FILE], encoding="utf-8")
+    path = tmp_path / "submission/system/registry.py"
+    opening = "SEGMENTATION_METHODS: dict[str, SegmentationMethod] = {\n"
+    text = path.read_text(encoding="utf-8")
+    assert opening in text
+    path.write_text(text.replace(opening, opening + PAGE["the line"]), encoding="utf-8")
+    (tmp_path / "pauses.toml").write_text(PAGE["recipe"], encoding="utf-8")
+    words = ("submission", "plan", "--json", "--recipe", "pauses.toml", "--store", "store")
+    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "segment:ACL" in {row["stage"] for row in json.loads(done.stdout)}

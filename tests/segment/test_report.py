@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segment.report import REPORT, Coverage, coverage_lines, make_report, read_report, write_report
+from segment.segmentation_report import REPORT, Coverage, coverage_lines, make_report, read_report, write_report
 from submission.errors import UserError
 
 RATE = 16_000

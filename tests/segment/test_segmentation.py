@@ -13,8 +13,8 @@ from segment.methods.divide_and_conquer import split_probabilities
 from segment.methods.fixed import cut_evenly
 from segment.methods.pdac import FRAME_RATE_HZ
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from segment.report import coverage_lines, read_report
 from segment.segmentation import segment_testset, write_given_segmentation
+from segment.segmentation_report import coverage_lines, read_report
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
 from submission.system.registry import SEGMENTATION_METHODS

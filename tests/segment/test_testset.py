@@ -115,7 +115,7 @@ def test_the_order_within_a_recording_is_kept_and_overlaps_are_counted(tmp_path)
     assert result.overlaps == 1
 
 
-def test_a_segment_that_rounding_brought_past_the_end_is_cut_there(tmp_path):
+def test_a_segment_rounded_past_the_end_is_shortened_to_it(tmp_path):
     make(tmp_path, "a\n", "a.wav")
     result = given(tmp_path, "- {wav: a, offset: 8.0, duration: 2.01}", seconds=10)
     assert result.segments[0].end == 10 * RATE and result.cut_at_end == 1
@@ -200,7 +200,7 @@ def test_two_files_of_one_name_in_two_forms_are_refused(tmp_path):
         read_testset(tmp_path)
 
 
-def test_the_segments_file_is_found_or_asked_for(tmp_path):
+def test_the_segments_file_is_found_or_named_in_the_error(tmp_path):
     make(tmp_path, "a\n", "a.wav")
     with pytest.raises(UserError, match="the folder has none"):
         find_segments_file(tmp_path)

@@ -201,7 +201,7 @@ def test_a_bundle_cannot_choose_the_campaign_that_it_is_checked_against(good, na
         verify(good)
 
 
-def test_what_cannot_be_checked_is_said_and_not_found_clean(tmp_path):
+def test_what_cannot_be_checked_is_reported_and_does_not_pass(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         verify(tmp_path / "nothing")
     with pytest.raises(UserError, match="name the campaign to check against with --campaign"):

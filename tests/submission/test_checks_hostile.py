@@ -1,4 +1,4 @@
-"""Bundles from someone who wants the checker to fail: it answers, in time, in memory, and without an exception."""
+"""Hostile bundles: the checker ends in bounded time and memory, with findings and without an exception."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_fit_changes_nothing_where_the_model_fits_already():
         ({"atn": FOUR64}, (), None, "quantize.codecs.atn: the model has no role 'atn'; did you mean 'attn'"),
         ({"norm": FOUR64}, (), None, "'norm' is never packed"),
         (SYSTEM_8, (mlps((3, 4)),), None, "the model has no layer 4; number them 0 to 3"),
-        (SYSTEM_8, (mlps("first", 5),), None, "asks for 5 layers of 4"),
+        (SYSTEM_8, (mlps("first", 5),), None, "5 layers requested of 4"),
         (SYSTEM_8, (mlps("first", "fit"),), None, '"fit" needs a size limit'),
         (SYSTEM_8, (mlps("first", "fit"),), 1 << 29, "the limit is 536,870,912"),
         (SYSTEM_8, (mlps("first", "fit"), mlps("last", "fit")), 4 << 30, "more than one"),

@@ -1,4 +1,4 @@
-"""What `plan` and `begin` say, and that they refuse before any work."""
+"""What `plan` and `begin` print, and that they refuse before any work."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_plan_lists_every_stage_with_its_state(tmp_path):
     assert "Packed model, expected:" in done.stdout
 
 
-def test_plan_as_json_names_the_command_of_each_stage_as_it_was_asked_for(tmp_path):
+def test_plan_as_json_names_the_command_of_each_stage_with_the_given_arguments(tmp_path):
     rows = json.loads(submission(tmp_path, "plan", "--json").stdout)
     merge = next(row for row in rows if row["stage"] == "merge")
     assert (

@@ -1,4 +1,4 @@
-"""README and CI say the same two commands."""
+"""README and CI have the same two commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_link_in_the_readme_leads_somewhere(path):
     assert (ROOT / path).exists()
 
 
-def test_every_room_in_the_readme_is_there():
+def test_every_folder_in_the_readme_exists():
     block = README.split("## Where each step lives")[1]
     for name in re.findall(r"^    (\S+)  ", block, re.MULTILINE):
         assert (ROOT / name).exists(), name

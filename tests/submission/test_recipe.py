@@ -145,7 +145,7 @@ def test_layers_by_method_need_a_count(tmp_path):
     assert "quantize.overrides[0]" in message and "needs a count" in message
 
 
-def test_segments_longer_than_the_encoder_hears_are_refused(tmp_path):
+def test_segments_longer_than_the_encoder_window_are_refused(tmp_path):
     assert "9" in refused(tmp_path, "max_seconds = 4.8", "max_seconds = 9")
 
 

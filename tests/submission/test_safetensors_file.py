@@ -71,7 +71,7 @@ def test_the_header_equals_the_librarys_for_every_dtype(tmp_path):
 def test_a_file_cut_short_is_refused(tmp_path):
     path = write(tmp_path / "x.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         read_header(path)
 
 

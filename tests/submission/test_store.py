@@ -117,7 +117,7 @@ def test_failing_stage_leaves_no_artifact(tmp_path):
 
     def fail(folder: Path) -> None:
         write_one(folder)
-        raise UserError("here", "broken", "mend it")
+        raise UserError("here", "broken", "fix it")
 
     with pytest.raises(UserError):
         store.obtain(stage(), fail)

@@ -1,4 +1,4 @@
-"""The summary of a build: what a person reads, line by line."""
+"""The summary of a build: its text, line by line."""
 
 from __future__ import annotations
 

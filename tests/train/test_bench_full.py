@@ -54,7 +54,7 @@ def test_full_size_adapters_are_those_of_the_recipe() -> None:
     assert sizes[True] == 64 * (32 * (text + audio) + 1280 + 4096)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says where there is none")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its error where there is no GPU")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(make_parser(), ["bench", "--full-size"]) != 0
     assert "no GPU here" in capsys.readouterr().err

@@ -76,12 +76,14 @@ def test_another_seed_draws_another_sample(data: Path) -> None:
     assert (data / "one/train.jsonl").read_bytes() != (data / "two/train.jsonl").read_bytes()
 
 
-def test_a_corpus_with_fewer_utterances_than_asked_is_refused(data: Path) -> None:
-    with pytest.raises(UserError, match="zh: holds 20 usable utterances, the recipe asks for 21"):
+def test_a_corpus_with_fewer_utterances_than_requested_is_refused(data: Path) -> None:
+    with pytest.raises(UserError, match="zh: holds 20 usable utterances, the recipe requests 21"):
         build(data, options(zh=21))
 
 
-def test_fewer_than_asked_are_taken_where_the_recipe_allows_it(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_than_requested_are_taken_where_the_recipe_allows_it(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = build(data, options(zh=21, fewer=True))
     assert report["train"]["languages"]["zh"]["utterances"] == 20
     assert "zh: 20 utterances, 0.01 h, fewer than the 21 requested" in capsys.readouterr().err
@@ -105,7 +107,7 @@ def test_a_corpus_gives_the_number_that_its_source_states(data: Path) -> None:
         assert languages["zh"]["utterances"] == 9
     assert (data / "more/train.jsonl").read_bytes() == (data / "talks/train.jsonl").read_bytes()
     greedy = Source(name="more", format="plain", utterances={"de": 21})
-    with pytest.raises(UserError, match="de of more: holds 20 usable utterances, the recipe asks for 21"):
+    with pytest.raises(UserError, match="de of more: holds 20 usable utterances, the recipe requests 21"):
         build(data, CorpusOptions(sources=(talks, greedy), utterances={"de": 25, "zh": 0}, seed=1))
 
 

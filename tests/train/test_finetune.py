@@ -98,7 +98,7 @@ def test_features_from_data_workers_and_decoded_speeches_are_the_kept_ones(
     assert tree_digest(tmp_path) == tree_digest(finished)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     inputs: FinetuningInputs, finished: Path, tmp_path: Path
 ) -> None:
     places = [str(place) for place in (inputs.base, inputs.corpus, inputs.data, tmp_path)]

@@ -1,7 +1,7 @@
 """A model shared by two processes, each holding half of every weight, against one process that holds it all.
 
-accelerate has FSDP for GPUs alone. torch has it for processors too, so the program tells accelerate that its two gloo
-processes are such as it has FSDP for; all else, torch's sharding included, is what runs on GPUs.
+accelerate has FSDP for GPUs alone. torch has it for processors too, so the program declares
+its two gloo processes to accelerate as a kind that has FSDP; all else, torch's sharding included, is what runs on GPUs.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pytest
 from safetensors.torch import load_file
 
 from submission.errors import UserError
-from tests.runtime.test_launch import launch
+from tests.support.launching import launch
 from tests.train.finetuning_inputs import TASK, FinetuningInputs, logged, options
 from train.callbacks import COMPLETE
 from train.finetune import finetune
 from train.sharding import check_sharded, check_sharding
 
-ASKED = {
+REQUESTED = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
@@ -74,13 +74,13 @@ if __name__ == "__main__":  # and not in a data worker
 
 
 @pytest.mark.slow
-def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
+def test_a_killed_sharded_run_resumes_and_has_the_loss_curve_of_one_process(
     inputs: FinetuningInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "single").mkdir()
     choices = options(dropout=0.0, batch_size=6, bleu_utterances=2, keep="best")
     finetune(inputs.base, inputs.corpus, inputs.data, TASK, choices, tmp_path / "single")
-    for name, value in ASKED.items():
+    for name, value in REQUESTED.items():
         monkeypatch.setenv(name, value)
     places = (inputs.base, inputs.corpus, inputs.data, tmp_path / "store")
     killed = launch(PROGRAM, tmp_path, *places, Path("kill"))
@@ -110,19 +110,19 @@ def test_a_sharded_run_is_killed_goes_on_and_has_the_course_of_one_process(
         ({"FSDP_STATE_DICT_TYPE": ""}, "requests nothing.*set fsdp_state_dict_type to FULL"),
     ],
 )
-def test_an_fsdp_that_would_not_save_adapters_whole_is_refused(change: dict[str, str], message: str) -> None:
-    check_sharding(ASKED)
+def test_fsdp_that_would_not_save_whole_adapters_is_refused(change: dict[str, str], message: str) -> None:
+    check_sharding(REQUESTED)
     with pytest.raises(UserError, match=message):
-        check_sharding(ASKED | change)
-    check_sharding(ASKED | change | {"ACCELERATE_USE_FSDP": "false"})
+        check_sharding(REQUESTED | change)
+    check_sharding(REQUESTED | change | {"ACCELERATE_USE_FSDP": "false"})
 
 
-def test_an_fsdp_that_accelerate_does_not_do_is_refused(
+def test_fsdp_that_accelerate_does_not_activate_is_refused(
     inputs: FinetuningInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in ASKED.items():
+    for name, value in REQUESTED.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="asks for FSDP and does not do it: it sees no GPU"):
+    with pytest.raises(UserError, match="FSDP was requested and is not active: there is no GPU"):
         finetune(inputs.base, inputs.corpus, inputs.data, TASK, options(), tmp_path)
-    check_sharded(ASKED, True)
+    check_sharded(REQUESTED, True)
     check_sharded({}, False)

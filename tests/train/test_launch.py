@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.runtime.test_launch import ACCELERATE, launch
+from tests.support.launching import ACCELERATE, launch
 from tests.train.finetuning_inputs import TASK, FinetuningInputs, logged, options
 from train.batches import plan_batches, share
 from train.finetune import finetune

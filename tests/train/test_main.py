@@ -1,4 +1,4 @@
-"""The verbs, as a person types them, on a data folder of noise."""
+"""The verbs as typed on a command line, on a data folder of noise."""
 
 from __future__ import annotations
 
@@ -97,5 +97,5 @@ def test_a_bench_that_times_nothing_is_refused(
 
 
 def test_the_fewest_steps_of_a_bench_leave_one_to_time() -> None:
-    asked = make_parser().parse_args(["bench", "--steps", str(WARM_UP_STEPS + 1), "--turns", "1"])
-    assert (asked.steps, asked.turns) == (WARM_UP_STEPS + 1, 1)
+    options = make_parser().parse_args(["bench", "--steps", str(WARM_UP_STEPS + 1), "--turns", "1"])
+    assert (options.steps, options.turns) == (WARM_UP_STEPS + 1, 1)

@@ -1,4 +1,4 @@
-"""What recipes may say of corpora and fine-tuning, and what of it cannot be meant."""
+"""Options of corpora and fine-tuning in recipes: what is accepted, and which contradictions are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def corpus(*sources: Source, **utterances: int) -> CorpusOptions:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ((Source(name="a", format="plain", utterances={"de": 11}), TALKS), "the corpora give 11.*asks for 10"),
+        ((Source(name="a", format="plain", utterances={"de": 11}), TALKS), "the corpora give 11.*requests 10"),
         ((Source(name="a", format="plain", utterances={"zh": 1}), TALKS), "utterances.zh: not in corpus.utterances"),
         ((Source(name="a", format="plain", utterances={"de": 0}), TALKS), "utterances.de: 0 is not positive"),
         ((TALKS, TALKS), "repeats a name"),

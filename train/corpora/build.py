@@ -52,7 +52,7 @@ def check(
             if not found or (found < requested and not options.allow_fewer):
                 raise UserError(
                     f"{what}, target language {language}{name}",
-                    f"holds {found} usable utterances, the recipe asks for {requested or 'all, at least one'}",
+                    f"holds {found} usable utterances, the recipe requests {requested or 'all, at least one'}",
                     "lower the number in the recipe (0 takes all there are), add a corpus, or write "
                     "corpus.allow_fewer = true",
                 )
@@ -65,7 +65,7 @@ def _hours(utterances: Sequence[Utterance]) -> float:
 def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
     """Return counts, hours and what was left out, for corpus_report.json.
 
-    The paper's numbers stand beside ours where the recipe asks for as many utterances of a language as the paper had.
+    The paper's numbers stand beside ours where the recipe requests as many utterances of a language as the paper had.
     """
     languages = {}
     for language, utterances in result.taken.items():
@@ -151,7 +151,7 @@ def build_corpus(
     """Write train.jsonl, dev.jsonl (all of ACL 60/60 dev) and corpus_report.json into `out`; return the report.
 
     languages: target languages that are trained; dev_languages: those that ACL 60/60 dev is read in. Raises UserError
-    for folders that are not of their layout, for corpora that hold fewer utterances than the recipe asks for, and
+    for folders that are not of their layout, for corpora that hold fewer utterances than the recipe requests, and
     where more than options.max_skipped_share cannot be used.
     """
     held_out = held_out_recordings(data, sorted(dev_languages), options)

@@ -25,6 +25,6 @@ TABLE_3 = {
     "pl": PaperSample(15_000, 35.39),
     "pt": PaperSample(15_000, 35.51),
 }
-"""Target language -> its sample. The paper does not say which part came from which corpus. Languages that only CoVoST 2
+"""Target language -> its sample. Which part is of which corpus is not published. Languages that only CoVoST 2
 has stand at about 35,000 utterances of 5.36 s, those that only Europarl-ST has at 15,000 of about 8.5 s, and German,
 which both have, at 50,000 of 6.29 s: the sum of the two."""

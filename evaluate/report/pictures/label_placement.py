@@ -78,7 +78,7 @@ def _pixels(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[flo
 
 
 def _is_far(place: Offset) -> bool:
-    """Say whether a label there gets a line to its point."""
+    """Return whether a label there gets a line to its point."""
     return max(abs(place[0]), abs(place[1])) >= FAR
 
 

@@ -22,7 +22,6 @@ from submission.bundle.checks import (
     upload_set,
     weights,
 )
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import (
     Check,
     Checked,
@@ -34,8 +33,9 @@ from submission.bundle.checks.finding import (
     sorted_findings,
     verdict,
 )
-from submission.bundle.checks.location import chosen_campaign, require_bundle_folder
 from submission.bundle.checks.report import report
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.location import chosen_campaign, require_bundle_folder
 
 __all__ = [
     "CHECKS",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.finding import Fault
+from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
 
 
 def larger_than_base(view: BundleView) -> Iterator[Fault]:

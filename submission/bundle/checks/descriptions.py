@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 MOST_BYTES = 64 << 10
@@ -24,7 +24,7 @@ def missing_description(view: BundleView) -> Iterator[Fault]:
 
 
 def missing_field(view: BundleView) -> Iterator[Fault]:
-    """Write the field: the evaluation server asks for name, exact size, parameters, techniques and data sets."""
+    """Write the field: the evaluation server requires name, exact size, parameters, techniques and data sets."""
     for pair, fields in _descriptions(view):
         for label in MANDATORY:
             if not fields.get(label):

@@ -6,11 +6,11 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_ENTRIES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.folder import MOST_ENTRIES
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 # What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.
@@ -156,7 +156,7 @@ def misplaced(view: BundleView) -> Iterator[Fault]:
         folder, _, name = path.rpartition("/")
         known = (
             path in TOP_FILES
-            or folder in {"segments", "description"}  # SET02 says which names belong there
+            or folder in {"segments", "description"}  # SET02 reports other names there
             or is_pair(folder)
             or (folder == SEGMENTER and name in SEGMENTER_FILES)
             or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))
@@ -178,5 +178,5 @@ def suffix_of(path: str) -> str:
 
 
 def is_pair(folder: str) -> bool:
-    """Say whether a folder's name has the form of a language pair, `en-de`."""
+    """Return whether a folder's name has the form of a language pair, `en-de`."""
     return re.fullmatch(r"[a-z]{2,3}-[a-z]{2,3}", folder) is not None

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
     NAME,
@@ -17,6 +15,8 @@ from submission.bundle.manifest import (
     is_file_entry,
     schema_faults,
 )
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.sizes import GB, GIB, size_text
 from submission.store.digests import canonical_json
 from submission.text.characters import printable
@@ -49,7 +49,7 @@ def unlisted_file(view: BundleView) -> Iterator[Fault]:
 
 
 def wrong_size(view: BundleView) -> Iterator[Fault]:
-    """Copy the bundle again: the file was cut short or changed after the manifest was written."""
+    """Copy the bundle again: the file was truncated or changed after the manifest was written."""
     for path, listed in view.manifest_files.items():
         if path in view.files and is_file_entry(listed) and listed["bytes"] != view.files[path].size_bytes:
             size = view.files[path].size_bytes
@@ -72,7 +72,7 @@ def leaving_path(view: BundleView) -> Iterator[Fault]:
 
 
 def _leaves(path: str) -> bool:
-    """Say whether a path could mean something outside the folder on some system."""
+    """Return whether a path could mean something outside the folder on some system."""
     return not path or "\\" in path or ":" in path or "\0" in path or any(p in {"", ".", ".."} for p in path.split("/"))
 
 

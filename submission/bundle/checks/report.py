@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Finding, findings_text
-from submission.bundle.checks.location import chosen_campaign
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import read_output
 from submission.bundle.manifest import SEGMENTER
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.location import chosen_campaign
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.sizes import size_text
 from submission.text.characters import printable
@@ -81,7 +81,7 @@ def _outputs(view: BundleView) -> str:
 
 
 def _line_counts(view: BundleView) -> Iterator[int]:
-    """Yield the number of lines of every output that the campaign asks for and that can be read."""
+    """Yield the number of lines of every output that the campaign requires and that can be read."""
     for path in view.outputs:
         try:
             data = read_output(view, path)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.texts import is_blank, lines_of, read_output, segment_count
 from submission.bundle.manifest import SCORES_FILE
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 # Metric -> range of its values, in percent. TER counts edits against the reference's length, and loops make many;

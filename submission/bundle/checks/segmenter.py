@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.headers import read_header
 from submission.bundle.checks.remote_code import remote_references
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.folder import MOST_JSON_BYTES
+from submission.bundle.untrusted.strict_json import Unreadable
+from submission.bundle.untrusted.tensor_header import read_header
 from submission.model.safetensors_header import BadHeader
 from submission.system.data_folder import needs_classifier
 from submission.text.characters import printable

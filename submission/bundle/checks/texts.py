@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.files import is_pair
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.text.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BREAKS, character_name, printable
 from submission.text.loops import repeated_part

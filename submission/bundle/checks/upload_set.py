@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from submission.bundle.checks.bundle_view import BundleView
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 

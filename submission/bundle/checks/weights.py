@@ -1,15 +1,15 @@
-"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and is what its configuration says."""
+"""Checks CFG and WEI of the model folder: it can be loaded, holds data only, and matches its configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
+from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.safetensors_header import BadHeader, Problem, SafetensorsHeader
 from submission.text.characters import printable
 
@@ -133,9 +133,9 @@ def bad_index(view: BundleView) -> Iterator[Fault]:
         wrong = sorted(name for name in table.keys() | held.keys() if table.get(name) != held.get(name))
         for name in wrong[:MOST_SHOWN]:
             place = printable(repr(table.get(name))[:80])
-            yield printable(path), f"'{printable(name)}': the index says {place}, it lies in {held.get(name)!r}"
+            yield printable(path), f"'{printable(name)}': the index has {place}, it lies in {held.get(name)!r}"
         if len(wrong) > MOST_SHOWN:
-            yield printable(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index says"
+            yield printable(path), f"{len(wrong) - MOST_SHOWN} more tensors do not lie where the index has them"
 
 
 def wrong_tensors(view: BundleView) -> Iterator[Fault]:

@@ -66,7 +66,7 @@ def unpack_codes(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
 
 def padding_is_zero(packed: torch.Tensor, bits: int, columns: int) -> bool:
-    """Say whether the bits behind the last code of every row are zero."""
+    """Return whether the bits behind the last code of every row are zero."""
     used = columns * bits % 8
     return not used or not bool((packed[:, -1] >> used).any())
 

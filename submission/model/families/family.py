@@ -1,4 +1,4 @@
-"""The interface of a model family's shapes: what the rest of the program may ask, by arithmetic on a configuration."""
+"""The interface of a model family's shapes, all of them computed from a configuration alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Read one split of ACL 60/60 (`acl_6060/dev` or `acl_6060/eval`), a gold segment per utterance.
 
 `segmented_wavs/gold/sent_N.wav` is line N of `text/txt/ACL.6060.<split>.en-xx.<language>.txt` and `<seg id="N">` of
-the xml, counted through the whole split. The gold wavs are exact cuts and no time stamps are published, so an
-utterance is a whole gold wav. Only the xml says which talk it belongs to, and its talks are not in alphabetical
+the xml, counted through the whole split. The gold wavs are exact excerpts and no time stamps are published, so an
+utterance is a whole gold wav. Only the xml states which talk it belongs to, and its talks are not in alphabetical
 order (the first of dev is 268): sorting by document id would assign segments to the wrong talks.
 
 The xml's text is used where there is no txt.

@@ -3,9 +3,9 @@
     full_wavs/2022.acl-long.110.wav   one file a talk, named as the talk is in the xml
     segmented_wavs/gold, text         as in train.corpora.formats.acl6060, with the same utterances under the same ids
 
-No time stamps are published, but the gold wavs are exact cuts of the full ones, so an utterance's position is where all
-its samples are found. Each cut is searched for after the one before, so that a cut of silence, which matches in many
-places, stays in order; only a cut that is not found there is searched for from the beginning.
+No time stamps are published, but the gold wavs are exact excerpts of the full ones, so an utterance's position is where
+all its samples are found. Each excerpt is searched for after the one before, so that an excerpt of silence, which
+matches in many places, stays in order; only one that is not found there is searched for from the beginning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Talk:
         self._samples = read_audio(path).tobytes()
 
     def find(self, cut: np.ndarray, begin: int) -> int | None:
-        """Return the first sample from `begin` on where all of a cut, float32 [samples], is found; None if nowhere."""
+        """Return the first sample from `begin` on where an excerpt, float32 [samples], is found; None if nowhere."""
         sought, width = cut.tobytes(), cut.itemsize
         at = self._samples.find(sought, begin * width)
         while at % width and at >= 0:  # between two samples
@@ -44,7 +44,7 @@ class _Talk:
 
 
 def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance]:
-    """Yield every gold segment as a stretch of its talk; UserError for a gold wav that is no cut of its talk."""
+    """Yield every gold segment as a stretch of its talk; UserError for a gold wav that is no part of its talk."""
     talk, end = None, 0
     for candidate in acl6060.read(folder, languages):
         if talk is None or talk.path.name != candidate.recording:

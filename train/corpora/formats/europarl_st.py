@@ -41,7 +41,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _stretch(line: str) -> _Stretch | None:
-    """Return what a line of segments.lst says, or None where it names no stretch of a speech."""
+    """Return the stretch that a line of segments.lst names, or None where it names no stretch of a speech."""
     fields = line.split()
     if len(fields) != 3 or "/" in fields[0] or fields[0].startswith("."):
         return None

@@ -173,7 +173,7 @@ def _decode_row_checked(words, place, states, row_class, classes, centres, table
 
 @njit(nogil=True, error_model="numpy")
 def add_codes(codes, column_sums):
-    """Add codes, brought to ±127, to the sums (int64) of their columns."""
+    """Add codes, clipped to ±127, to the sums (int64) of their columns."""
     rows, columns = codes.shape
     for i in range(rows):
         for j in range(columns):

@@ -34,7 +34,7 @@ class Decoded:
     """Codes of a weight, or of a slice of it."""
 
     codes: np.ndarray
-    """int8 [rows, columns]; a code beyond ±127 is brought to ±127 here."""
+    """int8 [rows, columns]; a code beyond ±127 is clipped to ±127 here."""
     positions: np.ndarray
     """int64, row-major and ascending: where codes are beyond ±127."""
     remainders: np.ndarray

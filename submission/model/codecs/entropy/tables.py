@@ -38,7 +38,7 @@ EDGES = (*range(0, 4 * EDGE_UNIT, EDGE_UNIT // 8), 16384, 19484, 23170, 27554, 3
 ROOTS = (32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097)
 """2 ** (i / 8) in units of 2 ** -15, rounded."""
 MASS_UNIT = 256
-"""Fractions of a bin's mass that are told apart."""
+"""Fractions of a bin's mass that are distinguished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

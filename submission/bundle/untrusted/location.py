@@ -6,9 +6,9 @@ import itertools
 import os
 from pathlib import Path
 
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_ENTRIES, Folder
 from submission.bundle.manifest import CAMPAIGN_FILE, NAME
+from submission.bundle.untrusted.folder import MOST_ENTRIES, Folder
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.system.campaign import FOLDER, Campaign, read_campaign
 from submission.text.characters import printable

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from submission.bundle.checks.strict_json import Unreadable, parse_json
+from submission.bundle.untrusted.strict_json import Unreadable, parse_json
 from submission.text.characters import printable
 
 Kind = Literal["file", "folder", "link", "other"]
@@ -109,8 +109,9 @@ class Folder:
             raise Unreadable(_reason(error)) from None
 
     def hole_bytes(self, path: str) -> int:
-        """Return how many bytes of a file are holes; 0 where the system cannot say, a part of them where there are
-        more than MOST_HOLES.
+        """Return how many bytes of a file are holes.
+
+        0 where the system cannot say; a part of them where there are more than MOST_HOLES.
         """
         if not hasattr(os, "SEEK_HOLE"):
             return 0

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from submission.bundle.checks.configuration import expected_tensors
-from submission.bundle.checks.headers import read_header
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import MOST_JSON_BYTES, Folder
 from submission.bundle.description import Facts, derive_facts, parameter_count
 from submission.bundle.manifest import NAME, RECIPE_FILE
+from submission.bundle.untrusted.configuration import expected_tensors
+from submission.bundle.untrusted.folder import MOST_JSON_BYTES, Folder
+from submission.bundle.untrusted.strict_json import Unreadable
+from submission.bundle.untrusted.tensor_header import read_header
 from submission.errors import UserError
 from submission.model.families import FAMILIES, read_config, shipped_config
 from submission.model.safetensors_header import BadHeader, SafetensorsHeader
@@ -136,7 +136,7 @@ class BundleView(Folder):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """Path of every output that the campaign asks for -> its test set."""
+        """Path of every output that the campaign requires -> its test set."""
         return {f"{pair.name}/{name}.txt": name for pair in self.campaign.pairs for name in pair.testsets}
 
     @cached_property

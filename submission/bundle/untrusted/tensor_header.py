@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from submission.bundle.checks.strict_json import Unreadable
-from submission.bundle.checks.untrusted_folder import Folder
+from submission.bundle.untrusted.folder import Folder
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.safetensors_header import LENGTH_BYTES, BadHeader, SafetensorsHeader, parse_header
 
 

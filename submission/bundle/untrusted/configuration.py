@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from submission.bundle.checks.strict_json import Unreadable
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import stored_dtype, tensors

@@ -1,0 +1,1 @@
+"""Reading an untrusted bundle: bounded, without following links, and without running anything."""
