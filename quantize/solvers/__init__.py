@@ -1,0 +1,1 @@
+"""Solvers: which codes and scales stand for a weight."""
