@@ -213,7 +213,9 @@ def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quant
     return Quantized(weights=decoded, size_bytes=model.size_at(constant), notes=notes)
 
 
-def calibrate(model: Any, weights: list[ObservedWeight], tokens: torch.Tensor, folder: Path, counts: tuple[int, int]):
+def calibrate(
+    model: Any, weights: list[ObservedWeight], tokens: torch.Tensor, folder: Path, counts: tuple[int, int]
+) -> None:
     """Fill a folder with the moments of all weights; counts: sequences for inputs and for gradients."""
     if (folder / "done").exists():
         return
