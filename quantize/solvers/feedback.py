@@ -117,9 +117,15 @@ def equal_rate_importance(weight: torch.Tensor, factor: InputFactor) -> torch.Te
 
     For models without a backward pass. The unit of the constant is then the weight's root mean square.
     """
-    power = float(weight.double().square().mean())
+    power = float(mean_squares(weight).mean())
     shape = float(factor.diagonal.log().mean().exp())
     return torch.full((weight.shape[0],), 1 / (power * shape**2) if power > 0 else 1.0, dtype=torch.float64)
+
+
+def mean_squares(weight: torch.Tensor) -> torch.Tensor:
+    """Return the mean square of each row of a weight, float64 [rows], with a chunk of rows in float32 at a time."""
+    chunks = weight.split(max(1, CHUNK_ELEMENTS // max(weight.shape[1], 1)))
+    return torch.cat([rows.float().square().mean(dim=1, dtype=torch.float64) for rows in chunks])
 
 
 def scales(factor: InputFactor, importance: torch.Tensor, constant: float) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -142,7 +148,7 @@ def scales(factor: InputFactor, importance: torch.Tensor, constant: float) -> tu
 def solve_feedback(
     weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None, constant: float
 ) -> FeedbackSolution:
-    """Return codes and scales of a weight, float [rows, columns], at a constant c (square root of nats).
+    """Return codes and scales of a weight, float [rows, columns] on the CPU, at a constant c (square root of nats).
 
     importance: [rows], the second moment of the gradient at the outputs; floored here. None: one rate for every tensor
     where the factor has feedback, one step c for every weight where it has none. The same arguments give the same codes

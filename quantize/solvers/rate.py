@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from quantize.solvers.feedback import InputFactor, resolved_importance, solve_resolved
+from quantize.solvers.feedback import CHUNK_ELEMENTS, InputFactor, mean_squares, resolved_importance, solve_resolved
 
 CONTEXTS = 64
 """Quarter octaves of the codes' root mean square; the first stands for 2 ** -7."""
@@ -72,12 +72,16 @@ def _fill_histogram(codes, row_class, column_class, histogram):
 
 def code_classes(codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return classes of rows and of columns of codes [rows, columns]: eighths of an octave of a rank-one fit, int64."""
-    square = codes.float().square_()
-    row = square.mean(dim=1) + 1e-3
-    column = torch.mv(square.t(), 1 / row) / max(len(codes), 1) + 1e-4
-    row = torch.mv(square, 1 / column) / max(codes.shape[1], 1) + 1e-4
+    chunks = codes.split(max(1, CHUNK_ELEMENTS // max(codes.shape[1], 1)))
+    row = mean_squares(codes) + 1e-3
+    column = torch.zeros(codes.shape[1], dtype=torch.float64)
+    for chunk, inverse in zip(chunks, (1 / row).split(len(chunks[0])), strict=True):
+        column += torch.mv(chunk.float().square_().t(), inverse.float())
+    column = column / max(len(codes), 1) + 1e-4
+    weights = (1 / (column * codes.shape[1])).float()
+    row = torch.cat([torch.mv(chunk.float().square_(), weights) for chunk in chunks]).double() + 1e-4
     # log2 of the square counts twice: times 4 gives eighths of an octave of the root.
-    return tuple((side.double().log2() * 4).round().to(torch.int64).numpy() for side in (row, column))
+    return tuple((side.log2() * 4).round().to(torch.int64).numpy() for side in (row, column))
 
 
 def code_histogram(codes: torch.Tensor) -> tuple[np.ndarray, int]:
@@ -126,8 +130,7 @@ def expected_log2_constant(
 
 def _row_octaves(weight: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
     """Return by how much the rows of a weight differ in rate, float64 [rows]: log2(rms * sqrt(importance))."""
-    power = weight.float().square().mean(dim=1, dtype=torch.float64)
-    return (power.clamp_min(1e-300).log2() + importance.clamp_min(1e-300).log2()) / 2
+    return (mean_squares(weight).clamp_min(1e-300).log2() + importance.clamp_min(1e-300).log2()) / 2
 
 
 def sample_rows(octaves: torch.Tensor, *, count: int = SAMPLED_ROWS) -> torch.Tensor:

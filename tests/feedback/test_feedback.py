@@ -19,7 +19,7 @@ from quantize.solvers.feedback import (
     solve_feedback,
 )
 from quantize.solvers.fitting import fit_constant
-from quantize.solvers.rate import pooled_size_bytes
+from quantize.solvers.rate import estimate_rate, pooled_size_bytes
 
 
 def random_moment(columns: int, seed: int = 0, rank: int | None = None) -> torch.Tensor:
@@ -83,6 +83,15 @@ def test_the_same_arguments_give_the_same_codes():
     weight, moment, importance = random_problem(300, 130)
     first, second = (solve_feedback(weight, factorize(moment, 130), importance, 0.05) for _ in range(2))
     assert torch.equal(first.codes, second.codes) and torch.equal(first.column_scale, second.column_scale)
+
+
+def test_the_weight_and_the_moments_are_left_as_they_were():
+    weight, moment, importance = random_problem(20, 30)
+    before = weight.clone(), moment.clone(), importance.clone()
+    for rows in (importance, None):
+        solve_feedback(weight, factorize(moment, 30), rows, 0.05)
+    estimate_rate(weight, factorize(moment, 30), importance, 0.0, octaves=(0.0, 1.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, (weight, moment, importance), strict=True))
 
 
 def test_stored_scales_give_steps_of_the_closed_form():
