@@ -132,7 +132,7 @@ class Entropy(Codec):
         dtype: torch.dtype,
         rows: slice | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the weight, or some of its rows, in dtype: code × row_scale × column_scale in float32, rounded once."""
+        """Return the weight or some rows, in dtype: code × row_scale × column_scale in float32, rounded once."""
         import torch
 
         stream, device = _opened(parts, shape), parts["stream"].device
