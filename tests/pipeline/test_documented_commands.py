@@ -21,6 +21,7 @@ SESSION = re.compile(r"nox -s ([^\n`|&;#]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PASSED_ON = {
     "bench": None,
+    "bench_lm": "quantize.bench.language_model",
     "build_contrastive": "submission steps",
     "build_primary": "submission steps",
     "rehearse": "quantize rehearse",

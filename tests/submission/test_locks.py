@@ -16,6 +16,7 @@ ENVIRONMENTS = {
     "lint": ("lint",),
     "types": ("types",),
     "docs": ("docs",),
+    "lm": ("lm",),
 }
 
 
