@@ -41,8 +41,8 @@ from quantize.calibration.moments import (
     read_importance,
     read_second_moment,
 )
-from quantize.solver import solve
 from quantize.solvers.allocation import allocate
+from quantize.solvers.bound import bind_solver
 from quantize.solvers.feedback import (
     FeedbackSolution,
     InputFactor,
@@ -60,8 +60,8 @@ from quantize.solvers.rate import (
     histogram_bits,
     side_bits,
 )
-from submission.codecs.affine import Affine
 from submission.errors import UserError
+from submission.model.codecs.affine import Affine
 
 GROUP_SIZE = 128
 THREE_BIT_LAYERS = 4
@@ -108,10 +108,10 @@ class Quantized:
 def affine_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, int]:
     """Return a weight as hqq's codes stand for it, float32, and its bytes."""
     codec = Affine(bits=bits, group_size=GROUP_SIZE)
-    parts = codec.encode(weight, lambda values, width, group: solve("hqq", values, width, group))
+    parts = codec.encode(weight, bind_solver("hqq")("weight", codec))
     sizes = codec.parts(tuple(weight.shape)).values()
     size = sum(PART_BYTES[dtype] * int(np.prod(shape)) for dtype, shape in sizes)
-    return codec.decode(parts, weight.shape[1], torch.float32), size
+    return codec.decode(parts, tuple(weight.shape), torch.float32), size
 
 
 def quantize_paper(problem: Problem) -> Quantized:
