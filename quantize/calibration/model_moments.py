@@ -71,7 +71,7 @@ class MomentsFolder:
         self._folder = folder
         report = json.loads((folder / MOMENTS).read_text(encoding="utf-8"))
         self.inputs: dict[str, str] = report["inputs"]
-        """Weight name -> key of the second moment of its inputs; weights that share one lie side by side."""
+        """Weight name -> key of the second moment of its inputs."""
         self.fisher: bool = report["fisher"]
         """Whether importances are the Fisher information; otherwise constants have no unit."""
 
@@ -166,7 +166,7 @@ def observed_weights(model: PreTrainedModel, checkpoint: Checkpoint) -> list[Obs
         target: group.targets[0] for group in family.smoothing_groups(checkpoint.config) for target in group.targets
     }
     kinds = {"embedding": "embedding", "lm_head": "head"}
-    found = [
+    return [
         ObservedWeight(
             name=spec.name,
             module=model.get_submodule(family.module_name(spec.name).removesuffix(".weight")),
@@ -176,8 +176,6 @@ def observed_weights(model: PreTrainedModel, checkpoint: Checkpoint) -> list[Obs
         for spec in tensors(checkpoint.config)
         if spec.packable
     ]
-    order = {weight.input_key: place for place, weight in reversed(list(enumerate(found)))}
-    return sorted(found, key=lambda weight: order[weight.input_key])
 
 
 def run_of(model: PreTrainedModel, checkpoint: Checkpoint) -> Run:

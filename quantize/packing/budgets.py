@@ -102,13 +102,13 @@ def _weighed(
     checkpoint: Checkpoint, names: list[str], moments: MomentsFolder | None, *, label: str
 ) -> Iterator[Weighed]:
     """Yield weights with what their errors are weighed by; those that share an input follow each other."""
-    order = {name: place for place, name in enumerate(moments.inputs)} if moments else {}
+    keys = moments.inputs if moments else {}
     previous: tuple[str, InputFactor] | None = None
     with progress(label, len(names), "weights") as tick:
-        for name in sorted(names, key=lambda name: (order.get(name, 0), name)):
+        for name in sorted(names, key=lambda name: (keys.get(name, name), name)):
             weight = read_tensor(checkpoint.located[name], name).float()
             found = None if moments is None else moments.read(name)
-            key = name if moments is None else moments.inputs[name]
+            key = keys.get(name, name)
             if previous is None or previous[0] != key:
                 previous = key, factorize(None if found is None else found.second_moment, weight.shape[1])
             yield name, weight, previous[1], None if found is None else found.importance
