@@ -24,6 +24,7 @@ from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.codecs import Codec
 from submission.model.families import tensors
 from submission.model.forecast import add_up, allotted, companion_files
+from submission.model.safetensors_header import tensor_bytes
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
 
@@ -48,12 +49,13 @@ def allot(
     )
     weights = sum(math.prod(shape) for shape in shapes.values())
     curves = rate_curves(checkpoint, list(shapes), moments, bits=8 * sum(equal.values()) / weights)
+    beside = {name: _bytes_beside(codecs[name].allotted(equal[name]), shape) for name, shape in shapes.items()}
     found: Allocation | None = None
 
     def shares(stream_bytes: int) -> Mapping[str, int]:
         nonlocal found
-        found = allocate(curves, stream_bytes)
-        return found.budget_bytes
+        found = allocate(curves, stream_bytes + sum(beside.values()))
+        return {name: budget - beside[name] for name, budget in found.budget_bytes.items()}
 
     budgets = fit_budgets(checkpoint.config, codecs, target_bytes, shares, other_bytes=other_bytes)
     assert found is not None, "budgets are shared out at least once"
@@ -65,11 +67,16 @@ def allot(
         "target_bytes": target_bytes,
         "total_bytes": used,
         "weights": weights,
-        "bits_per_weight": float(f"{8 * sum(budgets.values()) / weights:.6g}"),
+        "bits_per_weight": float(f"{8 * (sum(budgets.values()) + sum(beside.values())) / weights:.6g}"),
         "predicted_increase": float(f"{predicted_increase(found.constant, weights):.6g}") if fisher else None,
     }
     write_text(out / BUDGETS, canonical_json(report))
     return report
+
+
+def _bytes_beside(codec: Codec, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a weight's parts that its budget does not cover: scales, for instance."""
+    return sum(tensor_bytes(*part) for part in codec.parts(shape).values()) - (codec.budget_bytes or 0)
 
 
 def predicted_increase(constant: float, weights: int) -> float:
