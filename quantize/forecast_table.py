@@ -12,9 +12,7 @@ from submission.system.system import System
 from submission.text_table import aligned
 
 NO_TOKENIZER = "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."
-PROVISIONAL = (
-    "The total is the target's. Until `allocate` has run, all weights with a budget have equal bits here."
-)
+PROVISIONAL = "The total is the target's. Until `allocate` has run, all weights with a budget have equal bits here."
 MOST_STEPS = 16
 """Further steps that a table shows."""
 

@@ -129,9 +129,11 @@ def _moments(inputs: Mapping[str, Path]) -> MomentsFolder | None:
 
 
 def side_data(inputs: Mapping[str, Path]) -> SideData:
-    """Return weight name -> what solvers take besides it: its moments, None where nothing was measured."""
+    """Return weight name -> what solvers take besides it: its moments, empty where nothing was measured."""
+    from quantize.solvers.feedback import Moments
+
     folder = _moments(inputs)
-    return lambda name: {"moments": folder and folder.read(name)}
+    return lambda name: {"moments": Moments() if folder is None else folder.read(name)}
 
 
 def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Codec]:

@@ -7,6 +7,7 @@ pass more, of the backward kind, measures gradients. A killed run resumes: files
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -21,7 +22,6 @@ from quantize.calibration.awq import choose_utterances
 from quantize.calibration.moments import (
     ObservedWeight,
     Run,
-    WeightMoments,
     collect_gradient_moments,
     collect_input_moments,
     input_path,
@@ -32,7 +32,7 @@ from quantize.calibration.moments import (
     write_importance,
 )
 from quantize.packing.pack import read_tensor
-from quantize.solvers.feedback import equal_rate_importance, factorize
+from quantize.solvers.feedback import Moments, equal_rate_importance, factorize
 from submission.errors import UserError
 from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.families import family_of, tensors
@@ -75,14 +75,14 @@ class MomentsFolder:
         self.fisher: bool = report["fisher"]
         """Whether importances are the Fisher information; otherwise constants have no unit."""
 
-    def read(self, name: str) -> WeightMoments:
+    def read(self, name: str) -> Moments:
         """Return the moments of a weight; UserError for one that was not measured."""
         if name not in self.inputs:
             raise UserError(str(self._folder), f"has no moments of {name}", "calibrate again")
         key = self.inputs[name]
         stored = input_path(self._folder, key).is_file()  # an embedding has none without gradients
-        return WeightMoments(
-            second_moment=read_second_moment(self._folder, key) if stored else None,
+        return Moments(
+            second_moment=functools.partial(read_second_moment, self._folder, key) if stored else None,
             importance=read_importance(self._folder, name),
         )
 

@@ -54,16 +54,6 @@ class Run:
     all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightMoments:
-    """What error feedback weighs the errors of one weight by."""
-
-    second_moment: torch.Tensor | None
-    """float32 [columns, columns]; None for the identity."""
-    importance: torch.Tensor | None
-    """float32 [rows], not floored; None where rows count alike."""
-
-
 class InputMoments:
     """Sums of x x^T over positions, by input key; float32, a product for each batch, in the batches' order."""
 

@@ -16,7 +16,7 @@ import torch
 from quantize.calibration.model_moments import MomentsFolder
 from quantize.packing.pack import read_tensor
 from quantize.solvers.allocation import Allocation, allocate
-from quantize.solvers.feedback import InputFactor, factorize
+from quantize.solvers.feedback import InputFactor, Moments, factorize
 from quantize.solvers.rate import RateCurve, estimate_rate, expected_log2_constant
 from submission.errors import UserError
 from submission.model.budgets import BUDGETS, budgeted_shapes, equal_rate_shares, fit_budgets, least_budget
@@ -114,9 +114,9 @@ def _weighed(
     with progress(label, len(names), "weights") as tick:
         for name in sorted(names, key=lambda name: (keys.get(name, name), name)):
             weight = read_tensor(checkpoint.located[name], name).float()
-            found = None if moments is None else moments.read(name)
+            found = Moments() if moments is None else moments.read(name)
             key = keys.get(name, name)
             if previous is None or previous[0] != key:
-                previous = key, factorize(None if found is None else found.second_moment, weight.shape[1])
-            yield name, weight, previous[1], None if found is None else found.importance
+                previous = key, factorize(found.read_second_moment(), weight.shape[1])
+            yield name, weight, previous[1], found.importance
             tick(1)

@@ -19,6 +19,7 @@ column, float16, rounded before codes are chosen, so that what is stored is what
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,19 @@ class InputFactor:
     """float64 [columns], l_jj > 0."""
     feedback: torch.Tensor | None
     """float32 [columns, columns], L with each column divided by its l_jj; None where H is diagonal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """What a calibration measured of one weight [rows, columns]; both None: nothing, the weight alone is known."""
+
+    second_moment: torch.Tensor | Callable[[], torch.Tensor] | None = None
+    """Float [columns, columns] of the inputs, or a function that reads it: it may take 485 MB."""
+    importance: torch.Tensor | None = None
+    """Float [rows]: second moment of the gradient at the outputs."""
+
+    def read_second_moment(self) -> torch.Tensor | None:
+        return self.second_moment() if callable(self.second_moment) else self.second_moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

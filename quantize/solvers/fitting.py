@@ -6,9 +6,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from quantize.solvers.feedback import FeedbackSolution, InputFactor, resolved_importance, solve_resolved
+from quantize.solvers.als import solve_als
+from quantize.solvers.feedback import (
+    FeedbackSolution,
+    InputFactor,
+    Moments,
+    factorize,
+    resolved_importance,
+    solve_resolved,
+)
+from quantize.solvers.rate import estimate_rate, expected_log2_constant
+from submission.model.codecs.affine import AffineSolution
 
 TOLERANCE = 5e-4
 """Part of the budget that may be left unused."""
@@ -16,6 +27,10 @@ NARROWEST_OCTAVES = 2.0**-12
 """Distance of a fitting from a failing constant at which the search ends."""
 MOST_OCTAVES = 40.0
 """Distance from the start at which a budget counts as impossible."""
+START_ROWS = 128
+"""Rows from which a search's start is estimated; weights of less than twice as many are solved as they are."""
+START_OCTAVES = (-1.0, 0.0, 1.0)
+"""Constants, relative to the expected one, at which these rows are solved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +83,7 @@ def fit_constant(
         position = _next_position(position + (wanted - size) / slope, position, fails, fits, halve=turn % 4 == 3)
     if fits < math.inf:
         return 2.0**fits
-    raise ValueError(f"no constant gives {budget_bytes} bytes: {size} bytes at {2.0**position:g}")
+    raise ValueError(f"no constant gives {budget_bytes} bytes: {size} bytes at {2.0**position:g}; allot more bytes")
 
 
 def _next_position(proposed: float, last: float, fails: float, fits: float, *, halve: bool) -> float:
@@ -111,3 +126,37 @@ def solve_within(
     fit_constant(size_at, budget_bytes, start, slope_bytes=weight.numel() / 8, tolerance=tolerance)
     assert best is not None, "a search ends with a size that fits"
     return FittedSolution(solution=best.solution, constant=best.constant, size_bytes=best.size_bytes, solves=solves)
+
+
+def solve_entropy(
+    weight: torch.Tensor, size_of: Callable[[torch.Tensor], int], budget_bytes: int, moments: Moments
+) -> FeedbackSolution:
+    """Return codes and scales whose stream fits in budget_bytes: the interface `entropy` of the solver `feedback`.
+
+    moments: of this weight. Without a second moment nothing is fed back and columns count alike; without importance
+    rows count alike. The search begins where a sample of rows, solved at three constants, says that the budget is met.
+    """
+    weight = weight.cpu()
+    factor, importance = factorize(moments.read_second_moment(), weight.shape[1]), moments.importance
+    bits = 8 * budget_bytes / max(weight.numel(), 1)
+    expected = expected_log2_constant(weight, factor, importance, bits)
+    start = _sampled_start(weight, factor, importance, expected, budget_bytes)
+    found = solve_within(weight, factor, importance, lambda codes, *_: size_of(codes), budget_bytes, 2.0**start)
+    return found.solution
+
+
+def _sampled_start(
+    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None, expected: float, budget_bytes: int
+) -> float:
+    """Return log2 of the constant at which a sample of rows says that the stream has about budget_bytes."""
+    if len(weight) <= 2 * START_ROWS:
+        return expected
+    curve = estimate_rate(weight, factor, importance, expected, octaves=START_OCTAVES, sampled_rows=START_ROWS)
+    constants, sizes = curve.log2_constants, curve.size_bytes
+    stream = [size - 2 * sum(weight.shape) for size in sizes]  # the scales are stored beside the stream
+    return float(np.interp(-budget_bytes, [-size for size in stream], constants))
+
+
+def solve_affine(weight: torch.Tensor, bits: int, group_size: int, moments: Moments) -> AffineSolution:
+    """Return the least-squares solution; moments are not used: the weights that stay affine are small."""
+    return solve_als(weight, bits, group_size)

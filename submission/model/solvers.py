@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
@@ -24,6 +24,8 @@ class Solver:
 
     technique: str
     """What a model's description calls it, `HQQ`."""
+    techniques: Mapping[str, str] = field(default_factory=dict)
+    """The same for an interface that it serves in another way."""
     functions: Mapping[str, str]
     """Interface of a codec -> "module:attribute" of the function that serves it."""
     side_data: tuple[str, ...] = ()
@@ -49,6 +51,15 @@ SOLVERS: dict[str, Solver] = {
         technique="HQQ (hqq library)", functions={"affine": "quantize.solvers.hqq_library:solve_hqq_library"}
     ),
     "als": Solver(technique="Least-squares", functions={"affine": "quantize.solvers.als:solve_als"}),
+    "feedback": Solver(
+        technique="Error-feedback (steps by reverse water-filling)",
+        techniques={"affine": "Least-squares"},
+        functions={
+            "entropy": "quantize.solvers.fitting:solve_entropy",
+            "affine": "quantize.solvers.fitting:solve_affine",
+        },
+        side_data=("moments",),
+    ),
 }
 """Solvers by the name that a recipe gives."""
 
@@ -74,4 +85,5 @@ def refuse_unserved(solver: str, codecs: Iterable[tuple[str, Codec]]) -> None:
 def technique_of(codec: Codec, solver: str) -> str:
     """Return how a model's description names what a codec stores, found by the named solver."""
     serving = codec.interface is not None and SOLVERS[solver].serves(codec)
-    return codec.technique(SOLVERS[solver].technique if serving else None)
+    found = SOLVERS[solver]
+    return codec.technique(found.techniques.get(codec.interface or "", found.technique) if serving else None)

@@ -8,6 +8,8 @@ A kernel needs its codes in an order of its own, which torch does not document a
 the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
 is not used on that machine. Prepacked codes can be read back: they are kept in that order alone, and long inputs, for
 which a kernel is slower than a plain product, are multiplied with the weight that is dequantized from there.
+
+Weights whose codec offers 8-bit codes with scales of rows and columns are kept as these (`int8_kernels.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.affine import Affine
+from submission.runtime.int8_kernels import PrepackedCodes
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
@@ -39,7 +42,7 @@ CACHE_ELEMENTS = 1 << 19
 
 
 class Kernel(Protocol):
-    """A product with 4-bit codes. All of them are stateless: what they need is in a `Prepacked` weight."""
+    """A product with 4-bit codes. All of them are stateless: what they need is in a `PrepackedGroups`."""
 
     device: str
     """Type of device that it runs on."""
@@ -130,8 +133,32 @@ class TileLayout:
         return nibbles.view(-1, prepacked.shape[1] * 2, self.rows)
 
 
-class Prepacked:
+class Prepacked(Protocol):
+    """A weight [rows, columns] as it is kept for inference."""
+
+    replaced: tuple[str, ...]
+    """Parts that are kept here alone."""
+    looks_up_rows: bool
+    """Whether `dequantize` takes row numbers."""
+
+    @property
+    def parts(self) -> Mapping[str, Tensor]:
+        """What the codec stores, by suffix."""
+
+    def supports(self, inputs: Tensor) -> bool:
+        """Return whether `multiply` is to be used for these inputs [..., columns]."""
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Return [..., rows]."""
+
+    def dequantize(self, dtype: torch.dtype, rows: slice | Tensor) -> Tensor:
+        """Return some rows of the weight in dtype."""
+
+
+class PrepackedGroups:
     """A weight [rows, columns] whose codes are in a kernel's order."""
+
+    looks_up_rows = False
 
     def __init__(
         self, kernel: Kernel, layout: TileLayout, codec: GroupedCodes, parts: Mapping[str, Tensor], columns: int
@@ -140,6 +167,7 @@ class Prepacked:
         codes = parts[codec.codes_part]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
+        self.replaced = (codec.codes_part,)
         self.others = {name: part for name, part in parts.items() if name != codec.codes_part}
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
@@ -198,11 +226,24 @@ class Prepacked:
         return self.codec.pack(codes.view(-1, self.shape[1]))
 
 
-def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
-    """Return a weight prepacked for its device's kernel, or None where no kernel supports it.
+def prepack(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Prepacked | None:
+    """Return a weight as it is kept for inference in dtype, or None where it stays as it is stored.
 
     4-bit codes are prepacked in place.
     """
+    if dtype == KERNEL_DTYPE and (groups := _prepack_groups(codec, parts, shape[1])) is not None:
+        return groups
+    return prepack_scaled(codec, parts, shape)
+
+
+def prepack_scaled(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> PrepackedCodes | None:
+    """Return a weight decoded to 8-bit codes; None for a codec that has no such codes. For any dtype."""
+    scaled = codec.scaled_codes(parts, shape)
+    return None if scaled is None else PrepackedCodes(scaled, dict(parts))
+
+
+def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> PrepackedGroups | None:
+    """Return a weight prepacked for its device's 4-bit kernel, or None where no kernel supports it."""
     grouped = codec.grouped_codes()
     if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
         return None
@@ -211,7 +252,7 @@ def prepack(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacke
     layout = proved_layout(kernel, codes.device) if kernel is not None else None
     if kernel is None or layout is None or not layout.fits((len(codes), columns)):
         return None
-    return Prepacked(kernel, layout, grouped, parts, columns)
+    return PrepackedGroups(kernel, layout, grouped, parts, columns)
 
 
 @functools.cache
@@ -256,5 +297,5 @@ def _is_right(kernel: Kernel, layout: TileLayout, device: torch.device) -> bool:
     parts = {name: part.to(device) for name, part in parts.items()}
     inputs = torch.randn(5, columns, generator=generator).to(device, KERNEL_DTYPE)
     expected = F.linear(inputs.float(), codec.decode(parts, (rows, columns), torch.float32))
-    outputs = Prepacked(kernel, layout, codec, parts, columns).multiply(inputs).float()
+    outputs = PrepackedGroups(kernel, layout, codec, parts, columns).multiply(inputs).float()
     return bool((outputs - expected).norm() < 0.02 * expected.norm())

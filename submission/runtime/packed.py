@@ -1,7 +1,8 @@
 """Layers whose weights stay codes in memory and are decoded while they are used.
 
 A linear is dequantized whole (the head in row blocks) for each call; an embedding decodes the rows that are looked up.
-Only the codec knows what the parts of a weight hold. Nothing is cached: packing is there to save memory.
+Only the codec knows what the parts of a weight hold. Nothing is cached: packing is there to save memory. But a stream
+that has to be decoded in whole blocks is kept as 8-bit codes once the model is prepared for inference.
 `prepack_linears` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
 """
 
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from submission.errors import UserError
 from submission.model.codecs import Codec
 from submission.model.codecs.dtypes import torch_dtype
-from submission.runtime.kernels import KERNEL_DTYPE, Prepacked, prepack
+from submission.runtime.kernels import KERNEL_DTYPE, Prepacked, prepack, prepack_scaled
 
 LINEAR_ELEMENTS = 1 << 26
 """Weights that a linear holds dequantized at a time: 128 MiB in bfloat16. Only an LM head has more."""
@@ -42,7 +44,7 @@ class PackedTensor(nn.Module):
     def parts(self) -> dict[str, torch.Tensor]:
         """What is stored, by suffix."""
         if self.prepacked is not None:
-            return self.prepacked.parts
+            return dict(self.prepacked.parts)
         return {name: part for name, part in self._buffers.items() if part is not None}
 
     @property
@@ -51,7 +53,7 @@ class PackedTensor(nn.Module):
 
     def dequantize(self, dtype: torch.dtype, rows: slice | torch.Tensor | None = None) -> torch.Tensor:
         """Return the weight in dtype, or some of its rows: a slice, or int64 [n] of row numbers."""
-        if self.prepacked is not None and not isinstance(rows, torch.Tensor):
+        if self.prepacked is not None and (self.prepacked.looks_up_rows or not isinstance(rows, torch.Tensor)):
             return self.prepacked.dequantize(dtype, slice(None) if rows is None else rows)
         return self.codec.decode(self.parts, self.shape, dtype, rows)
 
@@ -66,12 +68,23 @@ class PackedTensor(nn.Module):
             yield rows, self.prepacked.dequantize(dtype, rows)
 
     def prepack(self) -> bool:
-        """Order the codes for the device's kernel; return whether there is one. Casts and moves undo it."""
-        if self.prepacked is None and self.dtype == KERNEL_DTYPE:
-            self.prepacked = prepack(self.codec, self.parts, self.shape[1])
-            if self.prepacked is not None:
-                self._buffers[self.prepacked.codec.codes_part] = None
-        return self.prepacked is not None
+        """Keep the codes as products and lookups take them; return whether products do. Casts and moves undo it.
+
+        In float32 codes of a stream are decoded once, and products are of dequantized weights.
+        """
+        if self.prepacked is None:
+            self._keep(prepack(self.codec, self.parts, self.shape, self.dtype))
+        return self.prepacked is not None and self.dtype == KERNEL_DTYPE
+
+    def prepack_rows(self) -> None:
+        """Decode a stream once, for rows to be looked up; what else a codec stores stays as it is."""
+        if self.prepacked is None:
+            self._keep(prepack_scaled(self.codec, self.parts, self.shape))
+
+    def _keep(self, prepacked: Prepacked | None) -> None:
+        self.prepacked = prepacked
+        for name in prepacked.replaced if prepacked is not None else ():
+            self._buffers[name] = None
 
     def _restore(self) -> None:
         """Undo `prepack`."""
@@ -143,10 +156,21 @@ def prepack_linears(model: nn.Module) -> int:
     """Prepack every linear that a kernel of its device supports, once; return how many these are.
 
     Afterwards short inputs in bfloat16 are multiplied with the codes themselves. Call it right before inference, on the
-    device of inference. 4-bit codes are prepacked in place; narrower ones are replaced by a 4-bit copy.
+    device of inference. 4-bit codes are prepacked in place; narrower ones are replaced by a 4-bit copy. Streams of
+    linears and embeddings are decoded to 8-bit codes, which are kept beside them. Raises UserError, naming the weight,
+    for a stream that cannot be decoded.
     """
-    linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
-    return sum(linear.weight.prepack() for linear in linears)
+    count = 0
+    for name, module in model.named_modules():
+        try:
+            if isinstance(module, PackedLinear):
+                count += module.weight.prepack()
+            elif isinstance(module, PackedEmbedding):
+                module.weight.prepack_rows()
+        except ValueError as error:
+            part, _, what = str(error).partition(": ")
+            raise UserError(f"packed model: {name}.weight.{part}", what, "fetch or pack the model again") from error
+    return count
 
 
 def plain_bytes(model: nn.Module) -> int:

@@ -136,7 +136,9 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
         yield calibrate
         inputs["calibrate"] = calibrate.artifact
     if has_step(system, "allocate"):
-        allocate = make_stage("allocate", system.arguments, {**packed, "target_bytes": target_bytes(system)}, dict(inputs))
+        allocate = make_stage(
+            "allocate", system.arguments, {**packed, "target_bytes": target_bytes(system)}, dict(inputs)
+        )
         yield allocate
         inputs["allocate"] = allocate.artifact
     yield make_stage("quantize", system.arguments, packed, inputs)

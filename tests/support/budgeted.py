@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from quantize.solvers.feedback import factorize
+from quantize.solvers.feedback import Moments, factorize
 from quantize.solvers.fitting import solve_within
 from submission.model.codecs import CODECS
 from submission.model.codecs.codec import Codec, Parts
@@ -70,11 +70,11 @@ def compressed(codes: torch.Tensor) -> bytes:
     return zlib.compress(np.stack([words & 255, words >> 8]).astype(np.uint8).tobytes(), 9)
 
 
-def solve_budgeted(weight: torch.Tensor, size_of: Any, budget_bytes: int, *, moments: Any) -> Any:
-    """Return the solution whose compressed codes fit, weighed by the moments of the weight where there are any."""
-    factor = factorize(None if moments is None else moments.second_moment, weight.shape[1])
-    importance = None if moments is None else moments.importance
-    return solve_within(weight.float(), factor, importance, size_of, budget_bytes, 0.01, tolerance=0.01).solution
+def solve_budgeted(weight: torch.Tensor, size_of: Any, budget_bytes: int, *, moments: Moments) -> Any:
+    """Return the solution whose compressed codes fit, weighed by the moments of the weight."""
+    factor = factorize(moments.read_second_moment(), weight.shape[1])
+    found = solve_within(weight.float(), factor, moments.importance, size_of, budget_bytes, 0.01, tolerance=0.01)
+    return found.solution
 
 
 def register_budgeted(monkeypatch: pytest.MonkeyPatch) -> None:

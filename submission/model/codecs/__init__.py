@@ -11,10 +11,12 @@ from typing import Any
 from submission.errors import UserError
 from submission.model.codecs.affine import Affine
 from submission.model.codecs.codec import Codec, Parts
+from submission.model.codecs.entropy.codec import Entropy
 from submission.system.schema import nearest, parse
 
 CODECS: dict[str, type[Codec]] = {
     "affine": Affine,
+    "entropy": Entropy,
 }
 """Codecs by the `kind` that recipes and configurations give."""
 

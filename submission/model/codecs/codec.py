@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
@@ -38,6 +38,52 @@ class GroupedCodes(Protocol):
 
     def scale_and_zero(self, parts: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Return both as float32 [rows, groups]; `codes_part` is not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledCodes:
+    """A decoded weight as `(codes + remainders) * row_scale * column_scale`, as 8-bit kernels compute with it."""
+
+    codes: torch.Tensor
+    """int8 [rows, columns], within ±127."""
+    row_scale: torch.Tensor
+    """float16 [rows]."""
+    column_scale: torch.Tensor
+    """float16 [columns]."""
+    positions: torch.Tensor
+    """int64, row * columns + column, ascending: the few codes that do not fit in 8 bits."""
+    remainders: torch.Tensor
+    """int64: what is to be added to the codes there."""
+
+    def dequantize(self, dtype: torch.dtype, rows: slice | torch.Tensor) -> torch.Tensor:
+        """Return some rows of the weight in dtype: a slice, or int64 [n] of row numbers; float32, rounded once."""
+        import torch
+
+        codes, row_scale = self.codes[rows], self.row_scale[rows].float()
+        step = row_scale.unsqueeze(1) * self.column_scale.float()  # exact: 11 bits times 11 bits
+        exact = codes.float()
+        place, column, remainders = self.remainders_of(rows)
+        if place.numel():
+            exact.index_put_((place, column), remainders.to(exact.dtype), accumulate=True)
+        return step.mul_(exact).to(dtype)
+
+    def remainders_of(self, rows: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return of the remainders in some rows their places among these rows, their columns, and themselves."""
+        import torch
+
+        count, columns = self.codes.shape
+        if isinstance(rows, slice):
+            begin, end, _ = rows.indices(count)
+            limits = torch.tensor([begin * columns, max(begin, end) * columns], device=self.positions.device)
+            first, last = torch.searchsorted(self.positions, limits).tolist()
+            here = self.positions[first:last]
+            return here // columns - begin, here % columns, self.remainders[first:last]
+        first = torch.searchsorted(self.positions, rows * columns)
+        counts = torch.searchsorted(self.positions, (rows + 1) * columns) - first
+        place = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
+        offset = torch.arange(len(place), device=rows.device) - (counts.cumsum(0) - counts)[place]
+        found = first[place] + offset
+        return place, self.positions[found] % columns, self.remainders[found]
 
 
 class Codec(ABC):
@@ -131,6 +177,20 @@ class Codec(ABC):
     def grouped_codes(self) -> GroupedCodes | None:
         """Return what integer kernels need in order to compute with the parts; None where none of them can."""
         return None
+
+    def scaled_codes(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> ScaledCodes | None:
+        """Return the weight as 8-bit codes with scales of rows and columns; None where it is no such product.
+
+        For a codec whose `decode` is slow: loading for inference computes it once and keeps it in memory.
+        """
+        return None
+
+    def check_stored(self, read: Callable[[str], bytes], shape: tuple[int, ...]) -> None:
+        """Raise ValueError as `check` does, for what can be told of the stored bytes on a bare Python.
+
+        read: suffix of a part -> its bytes, at the dtypes and shapes of `parts(shape)`. Nothing by default: whatever
+        bytes stand there decode to some weight.
+        """
 
     @property
     def takes_budget(self) -> bool:

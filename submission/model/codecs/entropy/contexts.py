@@ -135,7 +135,7 @@ def normal_density() -> tuple[int, ...]:
 
 
 def fit_contexts(codes: np.ndarray) -> Contexts:
-    """Return classes and density of codes, int32 [rows, columns]."""
+    """Return classes and density of codes, int16 or int32 [rows, columns] in row-major order."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import add_codes, add_sizes

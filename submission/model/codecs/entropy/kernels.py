@@ -47,7 +47,7 @@ def _residual(code, centre, reach):
 def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, words):
     """Write the words of one block of a weight to the end of `words` and return the place of the first.
 
-    codes: int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
+    codes: int16 or int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
     exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
     contexts. centres: int64 [all columns]. table: uint32 [contexts, 256], for residual k at k + 128 the frequency, and
     the first slot times 65536; beyond the reach those of 0. words: uint16 [Block.most_words].

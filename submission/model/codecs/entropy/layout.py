@@ -43,6 +43,10 @@ LANES = 32
 STATE_WORDS = 2
 """Words of 16 bits in a lane's state."""
 CLASS_LISTS = 4
+MOST_NUMBER_BITS = 9
+"""Bits of a class at the width 7: one more 1 at most, a 0, and 7 low bits. A list's width is the best."""
+MOST_SHIFTS = 255
+"""Sums of two classes 0 … 127."""
 HIGHEST_SIZE = (1 << 32) - 1
 CONTINUED = bytes(range(128, 256))
 """Bytes of a variable-length integer that others follow."""
@@ -141,6 +145,13 @@ class Grid:
         return least_bytes(self.rows + 2 * self.columns + 1, CLASS_LISTS)
 
 
+    @property
+    def most_class_bytes(self) -> int:
+        """The most bytes of classes, so that what reads them is bounded."""
+        numbers = self.rows + 2 * self.columns + MOST_SHIFTS
+        return least_bytes(MOST_NUMBER_BITS * numbers, CLASS_LISTS)
+
+
 def fixed_bytes(rows: int, columns: int) -> int:
     """Return the fewest bytes that a stream of this shape has.
 
@@ -226,6 +237,8 @@ def check_header(stream: bytes, rows: int, columns: int, size: int) -> Header:
     index = struct.unpack_from(f"<{2 * grid.count}I", stream, HEADER_BYTES)
     ends, checksums = index[: grid.count], index[grid.count :]
     _check_index(grid, ends)
+    if class_bytes > grid.most_class_bytes:
+        raise ValueError(f"classes: {class_bytes} bytes, at most {grid.most_class_bytes}; {_BROKEN}")
     payload = grid.classes_start + class_bytes
     used = (start := payload + 2 * ends[-1]) + exception_bytes
     if used > size:

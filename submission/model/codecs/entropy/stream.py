@@ -99,6 +99,38 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes + coded * rows / sample.shape[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedStream:
+    """A stream whose header is checked and whose exceptions are read, for slices to be decoded one after the other."""
+
+    data: bytes
+    header: layout.Header
+    contexts: Contexts
+    exceptions: Exceptions
+
+    def decode(self, *, rows: range | None = None, columns: range | None = None, workers: int = 1) -> Decoded:
+        """Return the codes of a slice, as the function `decode` does."""
+        import numpy as np
+
+        grid = self.header.grid
+        rows, columns = _inside(rows, grid.rows, "rows"), _inside(columns, grid.columns, "columns")
+        codes = np.empty((len(rows), len(columns)), np.int8)
+        decode_one = _block_decoder(self.data, self.header, self.contexts, codes, rows, columns)
+        _map(decode_one, grid.covering(rows, columns), workers)
+        return _with_exceptions(codes, self.exceptions, self.contexts.centres, rows, columns)
+
+
+def open_stream(stream: np.ndarray | bytes, shape: tuple[int, int]) -> OpenedStream:
+    """Return what a stream holds beside its blocks, checked; ValueError as of `decode`."""
+    import numpy as np
+
+    data = stream if isinstance(stream, bytes) else np.ascontiguousarray(stream, np.uint8).tobytes()
+    header = check_header(data, *shape, len(data))
+    section = data[header.exceptions_start : header.used_bytes]
+    exceptions = unpack_exceptions(section, header.exceptions, shape[0] * shape[1])
+    return OpenedStream(data=data, header=header, contexts=_contexts(header), exceptions=exceptions)
+
+
 def decode(
     stream: np.ndarray | bytes,
     shape: tuple[int, int],
@@ -113,22 +145,11 @@ def decode(
     whole, beginning with the part at fault. Damage is refused by checksums. Where these were altered as well, bytes
     are decoded to other codes if all words are used up and every lane ends in its first state, and refused if not.
     """
-    import numpy as np
-
-    data = stream if isinstance(stream, bytes) else np.ascontiguousarray(stream, np.uint8).tobytes()
-    header = check_header(data, *shape, len(data))
-    rows, columns = _inside(rows, shape[0], "rows"), _inside(columns, shape[1], "columns")
-    section = data[header.exceptions_start : header.used_bytes]
-    exceptions = unpack_exceptions(section, header.exceptions, shape[0] * shape[1])
-    codes = np.empty((len(rows), len(columns)), np.int8)
-    contexts = _contexts(header)
-    decode_one = _block_decoder(data, header, contexts, codes, rows, columns)
-    _map(decode_one, header.grid.covering(rows, columns), workers)
-    return _with_exceptions(codes, exceptions, contexts.centres, rows, columns)
+    return open_stream(stream, shape).decode(rows=rows, columns=columns, workers=workers)
 
 
 def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
-    """Return codes as int32 in row-major order; ValueError where they do not fit in or do not match the contexts."""
+    """Return codes in row-major order, as int16 where they are that or less and as int32 else; ValueError where they do not fit in or do not match the contexts."""
     import numpy as np
 
     if codes.ndim != 2 or not codes.size or codes.dtype.kind not in "iu":
@@ -139,7 +160,7 @@ def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
         limits = np.iinfo(np.int32)
         if int(codes.min()) < limits.min or int(codes.max()) > limits.max:
             raise ValueError("codes: one is beyond int32; use a larger step")
-    return np.ascontiguousarray(codes, np.int32)
+    return np.ascontiguousarray(codes, np.int16 if codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 else np.int32)
 
 
 def _grid(codes: np.ndarray) -> Grid:
@@ -163,7 +184,7 @@ def _index(blocks: list[bytes]) -> bytes:
 
 
 def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], bytes]:
-    """Return a function that makes a block's words, as bytes, of codes that are int32 in row-major order."""
+    """Return a function that makes a block's words, as bytes, of codes in row-major order."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import encode_block

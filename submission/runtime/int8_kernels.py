@@ -1,0 +1,113 @@
+"""Multiply activations with 8-bit codes that have a scale per row and a scale per column.
+
+With weight = (code + remainder) * row scale * column scale, the column scale is multiplied into the activations and the
+row scale into the outputs, so the product itself is one of activations and integers. torch's kernel for it is used
+where it runs and passes a proof, on a CPU in bfloat16; its own scales would be rounded to bfloat16, so they are ones.
+Elsewhere, and for long inputs, blocks of codes are converted to the dtype of the activations, which is exact, and
+multiplied as any matrix is. Codes beyond ±127 are few: what is missing of them is added in float32.
+
+What is rounded to bfloat16: activations times column scale, sums, outputs. Weights are not.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from submission.model.codecs.codec import ScaledCodes
+
+KERNEL_DTYPE = torch.bfloat16
+MOST_ROWS = 192
+"""Rows of activations up to which the kernel is used: at 128 it takes half the time of a plain product in bfloat16 on a
+core with AVX-512; with matrix units (AMX) longer inputs are the plain product's."""
+CONVERTED_ELEMENTS = 1 << 22
+"""Codes that are converted at a time: 8 MiB in bfloat16."""
+
+
+class PrepackedCodes:
+    """A weight [rows, columns] that is decoded to 8-bit codes; its stored parts stay beside it."""
+
+    replaced: tuple[str, ...] = ()
+    """Parts that are not kept as they are stored."""
+    looks_up_rows = True
+    """Whether single rows are dequantized from here."""
+
+    def __init__(self, weight: ScaledCodes, parts: dict[str, Tensor]) -> None:
+        self.weight = weight
+        self.parts = parts
+        self.row_scale, self.column_scale = weight.row_scale.float(), weight.column_scale.float()
+        columns = weight.codes.shape[1]
+        self.remainder_rows = weight.positions // columns
+        self.remainder_columns = weight.positions % columns
+        self.remainders = weight.remainders.float().unsqueeze(1)
+
+    def supports(self, inputs: Tensor) -> bool:
+        """Return whether `multiply` takes these inputs [..., columns]; in float32 weights are dequantized exactly."""
+        return inputs.dtype == KERNEL_DTYPE and not (inputs.requires_grad and torch.is_grad_enabled())
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Return [..., rows]."""
+        rows, columns = self.weight.codes.shape
+        scaled = inputs.reshape(-1, columns).float() * self.column_scale
+        narrow = scaled.to(KERNEL_DTYPE)
+        if len(narrow) <= MOST_ROWS and passes_proof(narrow.device):
+            outputs = _kernel(narrow, self.weight.codes).float()
+        else:
+            outputs = _converted(narrow, self.weight.codes)
+        if self.remainders.numel():
+            added = scaled.t()[self.remainder_columns] * self.remainders  # [remainders, n]
+            outputs = outputs.t().contiguous().index_add_(0, self.remainder_rows, added).t()
+        return (outputs * self.row_scale).to(KERNEL_DTYPE).view(*inputs.shape[:-1], rows)
+
+    def dequantize(self, dtype: torch.dtype, rows: slice | Tensor) -> Tensor:
+        """Return some rows of the weight in dtype, exactly as its codec decodes them."""
+        if not isinstance(rows, slice) or dtype.itemsize > 4:
+            return self.weight.dequantize(dtype, rows)
+        begin, end, _ = rows.indices(len(self.weight.codes))
+        step = max(1, CONVERTED_ELEMENTS // self.weight.codes.shape[1])
+        if end - begin <= step:
+            return self.weight.dequantize(dtype, rows)
+        out = torch.empty((end - begin, self.weight.codes.shape[1]), dtype=dtype, device=self.weight.codes.device)
+        for start in range(begin, end, step):
+            stop = min(start + step, end)
+            out[start - begin : stop - begin] = self.weight.dequantize(dtype, slice(start, stop))
+        return out
+
+
+def _kernel(inputs: Tensor, codes: Tensor) -> Tensor:
+    """Return bfloat16 [n, rows]: the product of inputs, bfloat16 [n, columns], and codes, int8 [rows, columns]."""
+    ones = torch.ones(len(codes), dtype=inputs.dtype, device=inputs.device)
+    return torch.ops.aten._weight_int8pack_mm(inputs, codes, ones)
+
+
+def _converted(inputs: Tensor, codes: Tensor) -> Tensor:
+    """Return the same as float32, by plain products with blocks of codes in the inputs' dtype."""
+    step = max(1, CONVERTED_ELEMENTS // codes.shape[1])
+    blocks = [F.linear(inputs, part.to(inputs.dtype)).float() for part in codes.split(step)]
+    return torch.cat(blocks, dim=1)
+
+
+@functools.cache
+def passes_proof(device: torch.device) -> bool:
+    """Return whether torch's 8-bit kernel runs on a device and computes the product of random codes.
+
+    Only on a CPU: other devices' kernels take scales or layouts of their own.
+    """
+    if device.type != "cpu":
+        return False
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((96, 256), (33, 70)):  # whole vectors and tiles, and neither
+        codes = torch.randint(-127, 128, (rows, columns), generator=generator).to(torch.int8)
+        for count in (1, 5, 40):
+            inputs = torch.randn(count, columns, generator=generator).to(KERNEL_DTYPE)
+            expected = inputs.double() @ codes.double().t()
+            try:
+                outputs = _kernel(inputs, codes).double()
+            except RuntimeError:  # what torch raises for a kernel that it was built without
+                return False
+            if not bool((outputs - expected).norm() < 0.004 * expected.norm()):
+                return False
+    return True
