@@ -6,6 +6,7 @@ digits of the budgets. They are shared out again with what the first attempt lea
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +39,7 @@ def budgeted_shapes(config: dict[str, Any], codecs: Mapping[str, Codec]) -> dict
     return {s.name: s.shape for s in tensors(config) if s.name in codecs and codecs[s.name].takes_budget}
 
 
+@functools.lru_cache(maxsize=4096)
 def least_budget(codec: Codec, shape: tuple[int, ...]) -> int:
     """Return the smallest budget that a codec accepts for a weight of this shape."""
 
