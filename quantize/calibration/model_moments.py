@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from quantize.solvers.feedback import Moments, equal_rate_importance, factorize
 from submission.errors import UserError
 from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.families import family_of, tensors
+from submission.model.moments_size import input_keys, moments_size
 from submission.progress import progress
 from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.families import runtime_of
@@ -51,8 +51,6 @@ MOMENTS = "moments.json"
 BATCH_SIZE = 4
 GROUP_BYTES = 4 << 30
 """Second moments that are held at a time."""
-MODEL_FACTOR = 1.25
-"""Memory for the model and its activations, as a multiple of its weights in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +139,7 @@ def calibrate(
 
 def check_memory(checkpoint: Checkpoint, device: str) -> None:
     """Raise UserError where the model in float32 with its activations does not fit in the device's free memory."""
-    parameters = sum(math.prod(spec.shape) for spec in tensors(checkpoint.config))
-    needed, free = int(4 * MODEL_FACTOR * parameters), free_bytes(device)
+    needed, free = moments_size(checkpoint.config).memory_bytes, free_bytes(device)
     if needed > free:
         what = f"measuring moments takes {needed / 2**30:.1f} GiB for the model, {device} has {free / 2**30:.1f} free"
         fix = "run this step on a machine or GPU with more memory, or leave quantize.moments out (data-free)"
@@ -162,15 +159,13 @@ def free_bytes(device: str) -> int:
 def observed_weights(model: PreTrainedModel, checkpoint: Checkpoint) -> list[ObservedWeight]:
     """Return every weight that can be packed, by its name on the hub; those that read one input share its key."""
     family = family_of(checkpoint.config)
-    shared = {
-        target: group.targets[0] for group in family.smoothing_groups(checkpoint.config) for target in group.targets
-    }
+    keys = input_keys(checkpoint.config)
     kinds = {"embedding": "embedding", "lm_head": "head"}
     return [
         ObservedWeight(
             name=spec.name,
             module=model.get_submodule(family.module_name(spec.name).removesuffix(".weight")),
-            input_key=shared.get(spec.name, spec.name).removesuffix(".weight"),
+            input_key=keys[spec.name],
             kind=kinds.get(spec.role, "linear"),  # type: ignore[arg-type]
         )
         for spec in tensors(checkpoint.config)

@@ -10,8 +10,9 @@ from submission.errors import UserError
 from submission.model.budgets import provisional_forecast, read_budgets
 from submission.model.families import read_config
 from submission.model.forecast import Forecast, forecast
+from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
-from submission.model.sizes import against_limit
+from submission.model.sizes import GIB, against_limit, in_unit
 from submission.store.store import Store
 from submission.system.model_size import base_model, companion_bytes, target_bytes
 from submission.system.pipeline import has_step
@@ -87,7 +88,20 @@ def plan_text(system: System, store: Store) -> str:
     if not system.campaign.made_here:
         names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
         lines += ["", f"Uploaded as: {names}"]
-    return "\n".join(lines + _size_lines(system, store)) + "\n"
+    return "\n".join(lines + _size_lines(system, store) + _moments_lines(system)) + "\n"
+
+
+def _moments_lines(system: System) -> list[str]:
+    """Return what measuring second moments takes, as lines, where the system does so."""
+    known = base_model(system)
+    if not has_step(system, "calibrate") or known is None:
+        return []
+    size = moments_size(known[0])
+    memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+    return [
+        "",
+        f"calibrate holds the whole model in float32: about {memory} GiB of memory or of a GPU, {disk} of disk.",
+    ]
 
 
 def _size_lines(system: System, store: Store) -> list[str]:
