@@ -23,6 +23,8 @@ KERNEL_DTYPE = torch.bfloat16
 MOST_ROWS = 192
 """Rows of activations up to which the kernel is used: at 128 it takes half the time of a plain product in bfloat16 on a
 core with AVX-512; with matrix units (AMX) longer inputs are the plain product's."""
+COLUMN_MULTIPLE = 32
+"""What columns have to be a multiple of for the kernel: of others it reads beyond the end, without a check."""
 CONVERTED_ELEMENTS = 1 << 22
 """Codes that are converted at a time: 8 MiB in bfloat16."""
 
@@ -53,7 +55,7 @@ class PrepackedCodes:
         rows, columns = self.weight.codes.shape
         scaled = inputs.reshape(-1, columns).float() * self.column_scale
         narrow = scaled.to(KERNEL_DTYPE)
-        if len(narrow) <= MOST_ROWS and passes_proof(narrow.device):
+        if len(narrow) <= MOST_ROWS and columns % COLUMN_MULTIPLE == 0 and passes_proof(narrow.device):
             outputs = _kernel(narrow, self.weight.codes).float()
         else:
             outputs = _converted(narrow, self.weight.codes)
@@ -99,7 +101,7 @@ def passes_proof(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     generator = torch.Generator().manual_seed(0)
-    for rows, columns in ((96, 256), (33, 70)):  # whole vectors and tiles, and neither
+    for rows, columns in ((96, 256), (33, 96)):  # rows that fill tiles, and not
         codes = torch.randint(-127, 128, (rows, columns), generator=generator).to(torch.int8)
         for count in (1, 5, 40):
             inputs = torch.randn(count, columns, generator=generator).to(KERNEL_DTYPE)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from submission.bundle.checks.configuration import expected_tensors
+from submission.model.codecs.entropy.codec import Entropy
+from submission.model.safetensors_header import file_bytes, header_bytes
 from submission.model.sizes import size_text
 from submission.store.digests import canonical_json, sha256_file
 
@@ -105,6 +108,18 @@ def punch(bundle: Path) -> None:
     with (bundle / WEIGHTS).open("wb") as file:
         file.write(data[: 8 + int.from_bytes(data[:8], "little")])
         file.truncate(len(data))
+
+
+def stream_of_nothing(bundle: Path) -> None:
+    """Let a weight be a stream by its configuration, and be any bytes."""
+    config = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
+    section, codec = config["quantization_config"], Entropy(budget_bytes=60_000)
+    section["codecs"][codec.name] = codec.to_dict()
+    section["weights"]["language_model.model.layers.0.mlp.up_proj"] = codec.name
+    (bundle / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    stored = expected_tensors(config)
+    head = header_bytes(stored)
+    (bundle / WEIGHTS).write_bytes(head + b"Z" * (file_bytes(stored) - len(head)))
 
 
 def deep_folder(bundle: Path) -> None:

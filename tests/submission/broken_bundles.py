@@ -32,6 +32,7 @@ from tests.submission.breaking import (
     shift,
     sized,
     spell_twice,
+    stream_of_nothing,
     swap_offsets,
     write,
 )
@@ -237,4 +238,5 @@ CASES = (
     case("WEI05", "no weights", remove(WEIGHTS)),
     case("WEI06", "tensor renamed", header(lambda table: table.update(other=table.pop("audio_tower.conv1.weight")))),
     case("WEI06", "another shape", header(lambda table: first(table)["shape"].append(1))),
+    case("WEI07", "stream that is none", stream_of_nothing, "DES03", "MAN07"),
 )

@@ -122,6 +122,7 @@ CHECKS = (
     _error("WEI04", "index missing, or naming the wrong files", weights.bad_index),
     _error("WEI05", "no weights in the bundle", weights.no_weights),
     _error("WEI06", "tensors other than the configuration implies", weights.wrong_tensors),
+    _error("WEI07", "packed weight that cannot be decoded", weights.undecodable_weight),
 )
 """Every check of one bundle, sorted by its code."""
 

@@ -147,6 +147,21 @@ class Folder:
             raise Unreadable(f"has {entry.size_bytes:,} bytes, more than the {limit:,} that a file of its kind needs")
         return b"".join(self.chunks(path))
 
+    def read_range(self, path: str, begin: int, end: int) -> bytes:
+        """Return the bytes of a regular file from begin to end; Unreadable where it does not have them."""
+        try:
+            descriptor = os.open(self.path / path, _OPEN_FLAGS)
+            with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise Unreadable("is not a regular file")
+                file.seek(begin)
+                data = file.read(end - begin)
+        except (OSError, ValueError) as error:
+            raise Unreadable(_reason(error)) from None
+        if len(data) != end - begin:
+            raise Unreadable("is shorter than it was")
+        return data
+
     def head(self, path: str) -> bytes:
         """Return the first bytes of a file, HEAD_BYTES at most."""
         return next(self.chunks(path, HEAD_BYTES), b"")

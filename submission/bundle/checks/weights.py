@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from submission.bundle.checks.bundle_view import CONFIG, BundleView
 from submission.bundle.checks.files import suffix_of
@@ -10,6 +11,8 @@ from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
 from submission.bundle.checks.strict_json import Unreadable
 from submission.bundle.checks.untrusted_folder import MOST_TEXT_BYTES
+from submission.model.checkpoint import parse_quantization
+from submission.model.families import tensors
 from submission.model.safetensors_header import BadHeader, Problem, SafetensorsHeader
 from submission.text.characters import printable
 
@@ -149,6 +152,41 @@ def wrong_tensors(view: BundleView) -> Iterator[Fault]:
         yield "model", f"'{printable(name)}': expected {_spell(expected.get(name))}, got {_spell(held.get(name))}"
     if len(wrong) > MOST_SHOWN:
         yield "model", f"{len(wrong) - MOST_SHOWN} more tensors are not as the configuration implies"
+
+
+def undecodable_weight(view: BundleView) -> Iterator[Fault]:
+    """Pack the model again with `quantize`, or copy it again; what is stored of this weight cannot be decoded."""
+    if not isinstance(view.config, dict) or not view.headers or any(True for _ in wrong_tensors(view)):
+        return  # CFG01, WEI05 or WEI06 say so
+    if isinstance(view.expected_tensors, Unreadable) or len(_good_headers(view)) < len(view.headers):
+        return  # CFG01, or WEI01 to WEI03
+    wrong = 0
+    for name, fault in _stored_faults(view, view.config):
+        wrong += 1
+        if wrong <= MOST_SHOWN:
+            yield "model", f"'{printable(name)}': {printable(fault, 200)}"
+    if wrong > MOST_SHOWN:
+        yield "model", f"{wrong - MOST_SHOWN} more weights cannot be decoded"
+
+
+def _stored_faults(view: BundleView, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the weights whose codec finds fault with what is stored of them, and which."""
+    places = {name: (path, header) for path, header in _good_headers(view) for name in header.tensors}
+    codecs = parse_quantization(config["quantization_config"])
+    for spec in tensors(config):
+        codec = codecs.get(spec.name)
+        if codec is None:
+            continue
+
+        def read(suffix: str, weight: str = spec.name) -> bytes:
+            path, header = places[f"{weight}.{suffix}"]
+            info = header.tensors[f"{weight}.{suffix}"]
+            return view.read_range(path, header.data_offset + info.begin, header.data_offset + info.end)
+
+        try:
+            codec.check_stored(read, spec.shape)
+        except (ValueError, Unreadable) as error:
+            yield spec.name, str(error).split(";")[0]
 
 
 def _spell(tensor: tuple[str, tuple[int, ...]] | None) -> str:

@@ -111,6 +111,12 @@ class Grid:
         return -(-self.columns // self.block_columns)
 
     @property
+    def lanes(self) -> int:
+        """Lanes of all blocks, at once for any shape that a file may claim."""
+        last = self.columns - (self.across - 1) * self.block_columns
+        return -(-self.rows // self.block_rows) * (LANES * (self.across - 1) + min(LANES, last))
+
+    @property
     def count(self) -> int:
         """Number of blocks."""
         return self.across * -(-self.rows // self.block_rows)
@@ -158,8 +164,7 @@ def fixed_bytes(rows: int, columns: int) -> int:
     That is header, index, states, and one bit for every class and centre.
     """
     grid = Grid(rows=rows, columns=columns)
-    states = 2 * STATE_WORDS * sum(block.lanes for block in grid.blocks())
-    return grid.classes_start + grid.least_class_bytes + states
+    return grid.classes_start + grid.least_class_bytes + 2 * STATE_WORDS * grid.lanes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,10 +93,9 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     section, _ = _exceptions_section(sample, contexts)
     coded = float((count_contexts(sample, contexts) * tables(contexts.density).cost()).sum()) + 8 * len(section)
     grid = Grid(rows=rows, columns=sample.shape[1])
-    lanes = sum(block.lanes for block in grid.blocks())
     classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
     coded += len(list_bits(_lists(contexts)[0]))
-    return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * lanes + classes + coded * rows / sample.shape[0]
+    return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes + coded * rows / sample.shape[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
