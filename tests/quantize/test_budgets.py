@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from quantize import stages
 from quantize.calibration.model_moments import MOMENTS, MomentsFolder, check_memory
 from quantize.calibration.moments import write_importance, write_second_moment
+from submission.bundle.description import derive_facts
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.budgets import (
@@ -22,11 +24,13 @@ from submission.model.budgets import (
     provisional_forecast,
     read_budgets,
 )
-from submission.model.checkpoint import read_checkpoint
+from submission.model.checkpoint import packed_config, read_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import read_config, tensors
 from submission.model.forecast import add_up, allotted, companion_files, forecast, resolve_codecs
 from submission.store.digests import canonical_json
+from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
 from tests.support.budgeted import Budgeted, register_budgeted
 
 RULES = {"linears": Budgeted(), "embedding": Budgeted(), "audio": Affine(bits=8, group_size=64)}
@@ -147,3 +151,22 @@ def test_a_weight_without_moments_is_named(base, tmp_path):
     write_moments(base, tmp_path / "moments")
     with pytest.raises(UserError, match=r"has no moments of nothing\.weight; calibrate again"):
         MomentsFolder(tmp_path / "moments").read("nothing.weight")
+
+
+def test_the_description_names_what_moments_were_calibrated_on(base):
+    campaign, recipe = read_campaign("miniature"), read_recipe("frontier", "miniature")
+    config = read_config(base)
+    codecs = resolve_codecs(config, recipe.quantize.codecs)
+    budgets = dict.fromkeys(budgeted_shapes(config, codecs), 100_000)
+    facts = derive_facts(packed_config(config, allotted(codecs, budgets)), 1, campaign, recipe)
+    (line,) = [line for line in facts.techniques if "second moments" in line]
+    assert line == (
+        "quantization errors weighed by second moments, calibrated on training data: 256 utterances, source and target "
+        "(en-de, en-zh), gradients on 32 of them"
+    )
+    moments = dataclasses.replace(recipe.quantize.moments, source="dev", utterances=0, fisher=False)
+    recipe = dataclasses.replace(recipe, quantize=dataclasses.replace(recipe.quantize, moments=moments))
+    facts = derive_facts(packed_config(config, allotted(codecs, budgets)), 1, campaign, recipe)
+    assert any(
+        "on ACL 60/60 dev: all utterances, source and target (en-de, en-zh)" in line for line in facts.techniques
+    )
