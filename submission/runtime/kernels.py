@@ -167,7 +167,7 @@ class PrepackedGroups:
         codes = parts[codec.codes_part]
         self.kernel, self.layout, self.codec = kernel, layout, codec
         self.shape = torch.Size((len(codes), columns))
-        self.replaced = (codec.codes_part,)
+        self.replaced: tuple[str, ...] = (codec.codes_part,)
         self.others = {name: part for name, part in parts.items() if name != codec.codes_part}
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
@@ -198,8 +198,9 @@ class PrepackedGroups:
         outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
         return outputs.view(*inputs.shape[:-1], self.shape[0])
 
-    def dequantize(self, dtype: torch.dtype, rows: slice = slice(None)) -> Tensor:
+    def dequantize(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return the weight in dtype, or a slice of its rows: the very numbers that its codec decodes."""
+        assert isinstance(rows, slice), "single rows are not looked up from here"
         begin, end, _ = rows.indices(self.shape[0])
         tile, size = self.layout.rows, self.codec.group_size
         first, last = begin // tile * tile, -(-end // tile) * tile

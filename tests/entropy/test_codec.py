@@ -152,7 +152,9 @@ def test_names_differ_by_budget_and_its_words_do_not():
     assert parse_codec(first.to_dict(), "x") == first and parse_codec({"kind": "entropy"}, "x") == Entropy()
     words = technique_of(first, "feedback")
     assert words == technique_of(second, "feedback")
-    assert words.startswith("Error-feedback (steps by reverse water-filling) quantization to entropy-coded integer codes")
+    assert words.startswith(
+        "Error-feedback (steps by reverse water-filling) quantization to entropy-coded integer codes"
+    )
     assert technique_of(Affine(bits=4, group_size=64), "feedback").startswith("Least-squares quantization to 4 bits")
 
 

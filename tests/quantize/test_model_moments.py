@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import wave
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,6 +22,7 @@ from submission.runtime.loading import load_model
 from submission.runtime.loss import make_batch
 from submission.system.recipe import MomentsOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
+from tests.support.recordings import write_noise
 
 LANGUAGES = {"de": "German", "zh": "Chinese"}
 PROMPTS = {f"en-{code}": f"<|audio_bos|><|AUDIO|><|audio_eos|>{name}:" for code, name in LANGUAGES.items()}
@@ -64,11 +63,7 @@ def data(tmp_path_factory) -> Path:
     """dev.jsonl and, below the same folder, the recording that it cuts."""
     folder = tmp_path_factory.mktemp("data")
     write_corpus(folder / "dev.jsonl", corpus())
-    (folder / "dev").mkdir()
-    samples = np.random.default_rng(5).normal(0, 2000, 10 * 16_000).astype("<i2")
-    with wave.open(str(folder / "dev" / "talk.wav"), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
+    write_noise(folder / "dev" / "talk.wav", seconds=10)
     return folder
 
 

@@ -57,8 +57,6 @@ class ScaledCodes:
 
     def dequantize(self, dtype: torch.dtype, rows: slice | torch.Tensor) -> torch.Tensor:
         """Return some rows of the weight in dtype: a slice, or int64 [n] of row numbers; float32, rounded once."""
-        import torch
-
         codes, row_scale = self.codes[rows], self.row_scale[rows].float()
         step = row_scale.unsqueeze(1) * self.column_scale.float()  # exact: 11 bits times 11 bits
         exact = codes.float()
@@ -106,7 +104,8 @@ class Codec(ABC):
     """Name of the call that `encode` makes of a solver, a key of `Solver.functions`; None for a codec without one."""
 
     budget_bytes: int | None = None
-    """Bytes of all parts of one weight, where these are decided per weight; None otherwise and before that."""
+    """Bytes of what one weight takes, or of those of its parts that the codec says, where these are decided per weight;
+    None otherwise and before that."""
 
     @property
     @abstractmethod
@@ -188,9 +187,9 @@ class Codec(ABC):
     def check_stored(self, read: Callable[[str], bytes], shape: tuple[int, ...]) -> None:
         """Raise ValueError as `check` does, for what can be told of the stored bytes on a bare Python.
 
-        read: suffix of a part -> its bytes, at the dtypes and shapes of `parts(shape)`. Nothing by default: whatever
-        bytes stand there decode to some weight.
+        read: suffix of a part -> its bytes, at the dtypes and shapes of `parts(shape)`.
         """
+        return  # by default whatever bytes stand there decode to some weight
 
     @property
     def takes_budget(self) -> bool:
@@ -198,7 +197,7 @@ class Codec(ABC):
         return any(field.name == "budget_bytes" for field in dataclasses.fields(self))  # type: ignore[arg-type]
 
     def allotted(self, budget_bytes: int | None) -> Self:
-        """Return the codec with this budget for all parts of one weight; None takes the budget away."""
+        """Return the codec with this budget for one weight; None takes the budget away."""
         return dataclasses.replace(self, budget_bytes=budget_bytes) if self.takes_budget else self  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:

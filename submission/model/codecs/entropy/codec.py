@@ -71,7 +71,9 @@ class Entropy(Codec):
 
     def __post_init__(self) -> None:
         if self.budget_bytes is not None and self.budget_bytes < 1:
-            raise ValueError(f"budget_bytes: {self.budget_bytes} is not positive; leave it out, it is decided per weight")
+            raise ValueError(
+                f"budget_bytes: {self.budget_bytes} is not positive; leave it out, it is decided per weight"
+            )
 
     @property
     def name(self) -> str:
@@ -88,7 +90,9 @@ class Entropy(Codec):
         rows, columns = shape
         stream_bytes, least = self.budget_bytes or 0, fixed_bytes(rows, columns)
         if stream_bytes < least:
-            what = f"{stream_bytes} bytes do not hold a stream of {rows} × {columns} codes, which takes {least} at least"
+            what = (
+                f"{stream_bytes} bytes do not hold a stream of {rows} × {columns} codes, which takes {least} at least"
+            )
             raise ValueError(f"{what}; allot more bytes")
         return {"stream": ("U8", (stream_bytes,)), "row_scale": ("F16", (rows,)), "column_scale": ("F16", (columns,))}
 
@@ -136,8 +140,9 @@ class Entropy(Codec):
         for index in (rows // size).unique().tolist():
             wanted = (rows // size == index).nonzero().flatten()
             inside = rows[wanted]
-            block = range(int(inside.min()), int(inside.max()) + 1)
-            weights[wanted] = _scaled(stream, parts, block).dequantize(dtype, inside - block.start)
+            first, last = int(inside.min()), int(inside.max())
+            codes = _scaled(stream, parts, range(first, last + 1))
+            weights[wanted] = codes.dequantize(dtype, inside - first)
         return weights
 
     def blocks(
@@ -159,7 +164,7 @@ class Entropy(Codec):
             _check_scales(name, read(name))
         stream = read("stream")
         try:
-            check_payload(stream, check_header(stream, *shape, self.budget_bytes or 0))
+            check_payload(stream, check_header(stream, shape[0], shape[1], self.budget_bytes or 0))
         except ValueError as error:
             raise ValueError(f"stream: {error}") from error
 

@@ -150,7 +150,6 @@ class Grid:
         """The fewest bytes of classes."""
         return least_bytes(self.rows + 2 * self.columns + 1, CLASS_LISTS)
 
-
     @property
     def most_class_bytes(self) -> int:
         """The most bytes of classes, so that what reads them is bounded."""

@@ -95,7 +95,9 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     grid = Grid(rows=rows, columns=sample.shape[1])
     classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
     coded += len(list_bits(_lists(contexts)[0]))
-    return 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes + coded * rows / sample.shape[0]
+    return (
+        8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes + coded * rows / sample.shape[0]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ def decode(
 
 
 def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
-    """Return codes in row-major order, as int16 where they are that or less and as int32 else; ValueError where they do not fit in or do not match the contexts."""
+    """Return codes in row-major order, int16 or int32; ValueError where they do not fit in or match the contexts."""
     import numpy as np
 
     if codes.ndim != 2 or not codes.size or codes.dtype.kind not in "iu":
