@@ -251,7 +251,7 @@ def _groups(weights: Sequence[ObservedWeight], out: Path) -> Iterator[list[Obser
         if weight.kind == "embedding" or weight.input_key in seen or input_path(out, weight.input_key).is_file():
             continue
         seen.add(weight.input_key)
-        width = weight.module.weight.shape[1]
+        width = weight.columns
         if group and size + 4 * width**2 > GROUP_BYTES:
             yield group
             group, size = [], 0

@@ -42,6 +42,20 @@ class ObservedWeight:
     kind: Literal["linear", "embedding", "head"] = "linear"
     """An embedding is called with token numbers; the head puts out the logits."""
 
+    @property
+    def rows(self) -> int:
+        return self._shape[0]
+
+    @property
+    def columns(self) -> int:
+        return self._shape[1]
+
+    @property
+    def _shape(self) -> torch.Size:
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor), f"{self.name}: its module has no weight"
+        return weight.shape
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -86,7 +100,8 @@ def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: 
     """
     readers = {w.input_key: w for w in reversed(weights) if w.kind != "embedding"}
     heads = [w for w in weights if w.kind == "head"]
-    moments, spread, targets = InputMoments(), {}, 0
+    moments, targets = InputMoments(), 0
+    spread: dict[str, torch.Tensor] = {}
     current: dict[str, Any] = {}
 
     def see_input(weight: ObservedWeight) -> Callable[..., None]:
@@ -127,7 +142,7 @@ class _GradientSums:
             mask = self._run.positions(self.batch, weight, output.shape[:-1])
             if weight.kind == "embedding":
                 tokens = _real(args[0][..., None], mask).flatten().cpu()
-                read = torch.bincount(tokens, minlength=weight.module.weight.shape[0])
+                read = torch.bincount(tokens, minlength=weight.rows)
                 self.tokens[weight.name] = self.tokens.get(weight.name, 0) + read
             if not output.requires_grad:  # nothing before it is observed
                 output.requires_grad_()
