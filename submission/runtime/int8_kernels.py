@@ -21,8 +21,8 @@ from submission.model.codecs.codec import ScaledCodes
 
 KERNEL_DTYPE = torch.bfloat16
 MOST_ROWS = 512
-"""Rows of activations up to which the kernel is used: at 512 it takes .55 of the time of a plain product in bfloat16 on a
-core with AVX-512; with matrix units (AMX) longer inputs are the plain product's."""
+"""Rows of activations up to which the kernel is used: at 512 it takes .55 of the time of a plain product in bfloat16
+on a core with AVX-512. Where processors have matrix units (AMX), the plain product may win earlier: not measured."""
 COLUMN_MULTIPLE = 32
 """What columns have to be a multiple of for the kernel: of others it reads beyond the end, without a check."""
 CONVERTED_ELEMENTS = 1 << 22

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,11 @@ from submission.model.codecs.entropy.layout import Grid, fixed_bytes
 from submission.model.families import read_config
 from submission.model.safetensors_header import read_header
 from submission.model.solvers import technique_of
-from submission.runtime.packed import PackedEmbedding, PackedLinear, prepack_linears
+from submission.runtime.loading import load_for_inference
+from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
 from submission.runtime.quantizer import register
 from submission.system.campaign import read_campaign
+from submission.system.recipe_files import read_recipe
 from tests.entropy.support import EMBEDDING, UP, base_checkpoint, encoded, entropy_codecs, pack, random_weight
 
 ROOT = Path(__file__).parents[2]
@@ -292,6 +295,14 @@ def test_a_prepacked_model_computes_nearly_the_same(packed):
     assert (fast - exact).norm() < 0.05 * exact.norm()
 
 
+def test_a_small_model_in_float32_becomes_plain_layers_of_the_decoded_weights(packed, codecs):
+    model, _ = load_for_inference(packed, "float32")
+    assert not any(isinstance(module, PackedTensor) for module in model.modules())
+    parts, shape = load_file(packed / "model.safetensors"), tuple(model.get_input_embeddings().weight.shape)
+    found = {suffix: parts[f"{EMBEDDING}.{suffix}"] for suffix in ("stream", "row_scale", "column_scale")}
+    assert torch.equal(model.get_input_embeddings().weight, codecs[EMBEDDING].decode(found, shape, torch.float32))
+
+
 def test_a_stream_that_cannot_be_decoded_is_named_when_it_is_prepacked(packed, monkeypatch):
     model = load(packed, torch.bfloat16)
 
@@ -304,22 +315,10 @@ def test_a_stream_that_cannot_be_decoded_is_named_when_it_is_prepacked(packed, m
 
 
 def test_it_is_described_in_its_own_words_once_for_all_budgets(packed, codecs):
-    recipe = read_recipe_with_feedback()
+    recipe = read_recipe("primary", "miniature")
+    recipe = dataclasses.replace(recipe, quantize=dataclasses.replace(recipe.quantize, solver="feedback"))
     facts = derive_facts(read_config(packed), 1, read_campaign("miniature"), recipe)
     lines = [line for line in facts.techniques if "entropy-coded" in line]
     assert len({codec.name for codec in codecs.values() if codec.kind == "entropy"}) > 1 == len(lines)
     assert lines[0].startswith("Error-feedback (steps by reverse water-filling) quantization to entropy-coded")
     assert codecs[EMBEDDING].kind == "entropy" and "embedding" in lines[0]
-
-
-def read_recipe_with_feedback():
-    import dataclasses
-
-    from submission.system.recipe_files import read_recipe
-
-    recipe = read_recipe("primary", "miniature")
-    quantize = object.__new__(type(recipe.quantize))
-    for field in dataclasses.fields(recipe.quantize):
-        object.__setattr__(quantize, field.name, getattr(recipe.quantize, field.name))
-    object.__setattr__(quantize, "solver", "feedback")
-    return dataclasses.replace(recipe, quantize=quantize)

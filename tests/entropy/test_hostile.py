@@ -124,6 +124,7 @@ BROKEN = {
     "a class without end": (altered(GRID.classes_start + 9, b"\xff" * 40), "classes: a number is cut off or too large"),
     "a block of no words": (altered(HEADER_BYTES, bytes(4)), "index: the block at row 0, column 0 has 0 words"),
     "a block of too many": (altered(HEADER_BYTES, b"\xff" * 4), "index: the block at row 0, column 0"),
+    "more classes than fit": (altered(12, (600).to_bytes(4, "little")), "classes: 600 bytes, at most 551"),
     "exceptions past the end": (altered(20, b"\xff\xff\0\0"), "index: classes, payload and exceptions end at"),
     "more exceptions than codes": (altered(16, b"\xff\xff\0\0"), "exceptions: 65535 of 6300 codes"),
     "one exception less": (altered(16, (HEAD.exceptions - 1).to_bytes(4, "little")), "exceptions: .* do not hold"),
