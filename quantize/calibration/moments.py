@@ -278,4 +278,5 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _read(path: Path, name: str) -> torch.Tensor:
     with safe_open(path, "pt") as file:
-        return file.get_tensor(name)
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
