@@ -18,7 +18,6 @@ from submission.system.recipe import Source
 from submission.system.recipe_files import FOLDER as RECIPES
 from submission.system.recipe_files import read_recipe, read_recipes
 from submission.system.system import System
-from tests.support.budgeted import register_budgeted
 
 PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")
 EXTENDED = ("contrastive", "finetuned")
@@ -256,9 +255,9 @@ def test_mistakes_that_would_cost_the_upload_are_refused_at_once(tmp_path, old, 
 BUDGETED = """
 extends = "finetuned"
 [quantize]
-solver = "feedback-zlib"
+solver = "feedback"
 target = "limit"
-codecs.linears = { kind = "budgeted" }
+codecs.linears = { kind = "entropy" }
 moments = { pairs = ["en-de"], seed = 1 }
 """
 
@@ -269,10 +268,10 @@ moments = { pairs = ["en-de"], seed = 1 }
         ('target = "limit"\n', "", "quantize.target: missing, and codecs.linears takes a budget of bytes"),
         ('target = "limit"', 'target = "4 gigs"', "target: '4 gigs' is no size"),
         ('target = "limit"', 'target = "as secondary"', "target: 'as secondary' is no size"),
-        ('"budgeted"', '"affine", bits = 4, group_size = 128', "quantize"),
-        ('"feedback-zlib"', '"hqq"', "'hqq' finds no codes for budgeted"),
+        ('"entropy"', '"affine", bits = 4, group_size = 128', "quantize"),
+        ('"feedback"', '"hqq"', "'hqq' finds no codes for entropy"),
         ('["en-de"]', '["en-dd"]', "quantize.moments.pairs: the campaign has no pair 'en-dd'; did you mean 'en-de'"),
-        ("seed = 1", "seed = 1, utterances = 100", "utterances: 100 do not tell second moments; write at least 128"),
+        ("seed = 1", "seed = 1, utterances = 100", "100 do not determine second moments; write at least 128"),
         ("seed = 1", "seed = 1, gradient_utterances = 0", "gradient_utterances: 0 is not positive"),
         ("seed = 1", "seed = 1, gradient_utterances = 300", "gradient_utterances: 300 of 256 utterances"),
         ("seed = 1", 'seed = 1, source = "eval"', "expected 'train' or 'dev'"),
@@ -283,13 +282,12 @@ moments = { pairs = ["en-de"], seed = 1 }
         ),
         (
             "moments =",
-            'overrides = [{ role = "mlp", layers = "first", count = "fit", codec = { kind = "budgeted" } }]\nmoments =',
+            'overrides = [{ role = "mlp", layers = "first", count = "fit", codec = { kind = "entropy" } }]\nmoments =',
             "the target decides both",
         ),
     ],
 )
-def test_targets_moments_and_codecs_that_contradict_each_other_are_refused(tmp_path, monkeypatch, old, new, message):
-    register_budgeted(monkeypatch)
+def test_targets_moments_and_codecs_that_contradict_each_other_are_refused(tmp_path, old, new, message):
     assert old in BUDGETED
     (tmp_path / "mine.toml").write_text(BUDGETED.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError) as caught:
@@ -310,8 +308,7 @@ def test_moments_belong_to_solvers_that_read_them(tmp_path):
     [("limit", 1_752_000), ("1.5 MB", 1_500_000), ("1 MiB", 1 << 20), ("as primary", 1_741_208)],
 )
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_a_target_is_bytes_before_any_work(tmp_path, monkeypatch, target, expected, calibrated):
-    register_budgeted(monkeypatch)
+def test_a_target_is_bytes_before_any_work(tmp_path, target, expected, calibrated):
     text = BUDGETED.replace('"limit"', f'"{target}"')
     if not calibrated:
         text = "\n".join(line for line in text.splitlines() if not line.startswith("moments"))
