@@ -1,4 +1,4 @@
-"""`python -m quantize`: rank layers, calibrate AWQ, pack a system's model, and say before that what it will weigh."""
+"""`python -m quantize`: rank layers, calibrate, allot bytes, pack a system's model, and say before what it weighs."""
 
 from __future__ import annotations
 
@@ -57,6 +57,45 @@ def awq(args: argparse.Namespace) -> None:
         print(f"scales: {folder / 'scales.safetensors'}")
 
 
+def calibrate(args: argparse.Namespace) -> None:
+    """Build the stage calibrate of a system, or of every system of a list that has it: moments of weights.
+
+    They are what error feedback weighs errors by. The whole model is in memory in float32, on a GPU if there is one. Of
+    several launched processes the first one does the work.
+    """
+    from quantize import stages
+    from quantize.calibration.model_moments import MOMENTS
+    from quantize.forecast_table import moments_line
+    from submission.store.launch import launched
+
+    systems = _systems_with(args, "calibrate", "quantize.moments", "write a [quantize.moments] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("calibrate"), stages.calibrate, resume=True)
+        print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
+        print(f"moments: {folder}")
+
+
+def allocate(args: argparse.Namespace) -> None:
+    """Build the stage allocate of a system, or of every system of a list that has it: a budget of bytes per weight.
+
+    The model folder then meets the recipe's target. Of several launched processes the first one does the work.
+    """
+    from quantize import stages
+    from quantize.forecast_table import allocation_lines
+    from submission.model.budgets import BUDGETS
+    from submission.store.launch import launched
+
+    systems = _systems_with(args, "allocate", "quantize.target", "write a target, and a codec that takes budgets")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("allocate"), stages.allocate)
+        print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
+        print(f"budgets: {folder / BUDGETS}")
+
+
 def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> list[tuple[System, Store]]:
     """Return the systems that --recipe names and that have a step; UserError where none has it."""
     from submission.errors import UserError
@@ -73,8 +112,9 @@ def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> 
 def pack(args: argparse.Namespace) -> None:
     """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
 
-    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers and the
-    scales of AWQ where the recipe has them. Of several launched processes the first one does the work.
+    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers,
+    the scales of AWQ, moments and budgets where the recipe has them. Of several launched processes the first one does
+    the work.
     """
     from quantize import stages
     from submission.model.sizes import against_limit
@@ -160,6 +200,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("awq", help="calibrate activation-aware scales", description=awq.__doc__)
     add_system_arguments(verb)
     verb.set_defaults(verb=awq)
+
+    verb = verbs.add_parser("calibrate", help="measure moments of weights", description=calibrate.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=calibrate)
+
+    verb = verbs.add_parser("allocate", help="turn a target into budgets", description=allocate.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=allocate)
 
     verb = verbs.add_parser("pack", help="quantize and pack the merged checkpoint", description=pack.__doc__)
     add_system_arguments(verb)

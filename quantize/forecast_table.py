@@ -12,6 +12,7 @@ from submission.system.system import System
 from submission.text_table import aligned
 
 NO_TOKENIZER = "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."
+PROVISIONAL = "The total is the target's. Until `allocate` has run, all weights with a budget have equal bits here."
 MOST_STEPS = 16
 """Further steps that a table shows."""
 
@@ -36,6 +37,7 @@ def forecast_record(system: System, forecast: Forecast) -> dict[str, Any]:
         "other_bytes": forecast.other_bytes,
         "weights_bytes": forecast.weights_bytes,
         "total_bytes": forecast.total_bytes,
+        "provisional": forecast.provisional,
         "limit_bytes": system.campaign.size_limit_bytes,
         "parameters": forecast.parameters,
         "codecs": {name: codec.name for name, codec in forecast.codecs.items()},
@@ -68,6 +70,8 @@ def forecast_table(system: System, forecast: Forecast) -> str:
     lines = [aligned(rows, left=(0, 1))]
     if not forecast.other_bytes:
         lines.append(NO_TOKENIZER)
+    if forecast.provisional:
+        lines.append(PROVISIONAL)
     lines += ["", *against_limit(forecast.total_bytes, system.campaign.size_limit)]
     if steps := further_steps(forecast):
         lines += ["", "One step further would save", steps_table(steps[:MOST_STEPS])]
@@ -136,3 +140,26 @@ def awq_table(report: dict[str, Any]) -> str:
     used = f"{calibration['utterances']} utterances of {', '.join(calibration['pairs'])} ({read})"
     head = f"Relative squared error of outputs on {used}"
     return f"{head}\n{aligned(rows)}"
+
+
+def moments_line(report: dict[str, Any]) -> str:
+    """Return what moments were measured on, as moments.json holds it."""
+    gradients = f"gradients on {report['gradient_utterances']}" if report["fisher"] else "no gradients"
+    pairs, inputs = ", ".join(report["pairs"]), len(set(report["inputs"].values()))
+    what = f"{report['utterances']} utterances of {report['source']} ({pairs}), {gradients}"
+    return f"{len(report['inputs'])} weights with {inputs} different inputs, on {what}"
+
+
+def allocation_lines(report: dict[str, Any]) -> list[str]:
+    """Return what an allocation comes to, as budgets.json holds it."""
+    total, target = report["total_bytes"], report["target_bytes"]
+    lines = [
+        f"model folder: {total:,} bytes of {target:,}, {100 * total / target:.3f} %",
+        f"{len(report['budgets'])} weights with a budget: {report['bits_per_weight']:.3f} bits each, all parts counted",
+    ]
+    if report["predicted_increase"] is not None:
+        predicted = f"{report['predicted_increase']:.4f} nats per target token"
+        lines.append(
+            f"predicted increase of cross-entropy: {predicted}, to second order; measured, 1.5 to 2 times that"
+        )
+    return lines

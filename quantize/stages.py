@@ -1,4 +1,4 @@
-"""The stage functions of quantization: ranking layers, calibrating AWQ, packing."""
+"""The stage functions of quantization: ranking layers, calibrating, allotting bytes, packing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from submission.store.store import StageFunction
 
 if TYPE_CHECKING:
+    from quantize.calibration.model_moments import MomentsFolder
+    from quantize.solvers.bound import SideData
     from submission.model.codecs import Codec
     from submission.system.recipe import Override
 
@@ -65,6 +67,39 @@ def awq(options: Options, inputs: Inputs, out: Path) -> None:
     )
 
 
+def calibrate(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write second moments of inputs and importances of rows, of every weight that can be packed."""
+    import torch
+
+    from quantize.calibration.model_moments import calibrate as measure
+    from submission.system.recipe import MomentsOptions
+    from submission.system.schema import parse_options
+
+    measure(
+        inputs["merge"],
+        inputs["corpus"],
+        inputs["data"],
+        out,
+        options=parse_options(MomentsOptions, options["moments"]),
+        prompts=_prompts(options),
+        end_token=options["end_token"],
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
+def allocate(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write budgets.json: the bytes of every weight whose codec takes a budget, within the target."""
+    from quantize.packing.budgets import allot
+
+    allot(
+        inputs["merge"],
+        codecs_of(options, inputs),
+        out,
+        target_bytes=options["target_bytes"],
+        moments=_moments(inputs),
+    )
+
+
 def pack(options: Options, inputs: Inputs, out: Path) -> None:
     """Write model/ (the packed model), a report and a picture.
 
@@ -80,15 +115,33 @@ def pack(options: Options, inputs: Inputs, out: Path) -> None:
 
     checkpoint, codecs = inputs["merge"], codecs_of(options, inputs)
     folding = Folding.read(inputs["awq"], read_config(checkpoint), codecs) if "awq" in inputs else None
-    pack_system(checkpoint, out, codecs, options["solver"], folding)
+    pack_system(checkpoint, out, codecs, options["solver"], folding, side_data(inputs))
     ranked = parse_options(QuantizeOptions, options).ranked
     if ranked is not None:
         ranking = json.loads((inputs["sensitivity"] / RANKING).read_text(encoding="utf-8"))
         draw_ranking(ranking, out, layers_with(codecs, ranked, read_config(checkpoint)))
 
 
+def _moments(inputs: Mapping[str, Path]) -> MomentsFolder | None:
+    from quantize.calibration.model_moments import MomentsFolder
+
+    return MomentsFolder(inputs["calibrate"]) if "calibrate" in inputs else None
+
+
+def side_data(inputs: Mapping[str, Path]) -> SideData:
+    """Return weight name -> what solvers take besides it: its moments, empty where nothing was measured."""
+    from quantize.solvers.feedback import Moments
+
+    folder = _moments(inputs)
+    return lambda name: {"moments": Moments() if folder is None else folder.read(name)}
+
+
 def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Codec]:
-    """Return the codec of every weight that is packed, by name, from the options and inputs of packing or AWQ."""
+    """Return the codec of every weight that is packed, by name, from the options and inputs of packing or AWQ.
+
+    Codecs that take a budget have it where the inputs hold an allocation.
+    """
+    from submission.model.budgets import read_budgets
     from submission.model.families import read_config
     from submission.model.forecast import companion_files, resolve_codecs
     from submission.model.ranking import read_order
@@ -103,6 +156,7 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
         limit_bytes=options.get("limit"),
         other_bytes=sum(path.stat().st_size for path in companion_files(checkpoint)),
         ranking=read_order(inputs["sensitivity"]) if "sensitivity" in inputs else None,
+        budgets=read_budgets(inputs["allocate"]) if "allocate" in inputs else None,
     )
 
 
@@ -129,5 +183,11 @@ def _prompts(options: Mapping[str, Any]) -> dict[str, str]:
     return {pair: render_prompt(options["prompt"], language) for pair, language in options["languages"].items()}
 
 
-STAGES: dict[str, StageFunction] = {"sensitivity": sensitivity, "awq": awq, "quantize": pack}
+STAGES: dict[str, StageFunction] = {
+    "sensitivity": sensitivity,
+    "awq": awq,
+    "calibrate": calibrate,
+    "allocate": allocate,
+    "quantize": pack,
+}
 """Stage -> the function that builds it."""

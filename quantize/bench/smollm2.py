@@ -110,7 +110,7 @@ def run_of(model: nn.Module) -> Run:
     def logits(batch: torch.Tensor) -> torch.Tensor:
         return model(input_ids=batch, use_cache=False).logits.flatten(0, 1)
 
-    return Run(logits=logits, positions=lambda batch, weight: None)
+    return Run(logits=logits, positions=lambda batch, weight, shape: None)
 
 
 class Evaluation:

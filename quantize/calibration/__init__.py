@@ -1,1 +1,1 @@
-"""AWQ: activation statistics, scale search, and folding of channel scales."""
+"""Calibration: what a model's weights take in and how much their outputs matter; AWQ's scales of channels."""

@@ -38,7 +38,7 @@ from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, collate
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.system.recipe import AwqOptions
+from submission.system.recipe import AwqOptions, MomentsOptions
 from submission.text.corpus import Utterance, read_corpus
 
 SAMPLED_POSITIONS = 512
@@ -113,8 +113,12 @@ def calibrate(
     journal.unlink(missing_ok=True)
 
 
-def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, where: str) -> list[Utterance]:
+def choose_utterances(
+    utterances: Iterable[Utterance], options: AwqOptions | MomentsOptions, where: str, *, key: str = "quantize.awq"
+) -> list[Utterance]:
     """Return the utterances to calibrate on, in the corpus's order: each stretch of audio once.
+
+    key: where the options stand in a recipe.
 
     Each takes the translation of one of the pairs, in turn (of the next one that it has). A smaller number of
     utterances is part of a larger one. Raises UserError where a pair or that number is not there.
@@ -126,10 +130,10 @@ def choose_utterances(utterances: Iterable[Utterance], options: AwqOptions, wher
             places.setdefault((u.audio, u.start, u.end), {})[pair] = u
     for pair in options.pairs:
         if not any(pair in translations for translations in places.values()):
-            raise UserError(where, f"has no utterance of {pair}", "leave the pair out of quantize.awq.pairs")
+            raise UserError(where, f"has no utterance of {pair}", f"leave the pair out of {key}.pairs")
     if options.utterances > len(places):
         what = f"requests {options.utterances} utterances, {where} has {len(places)}"
-        raise UserError("quantize.awq.utterances", what, "write 0 for all there are")
+        raise UserError(f"{key}.utterances", what, "write 0 for all there are")
     order = list(range(len(places)))
     random.Random(f"{options.seed}").shuffle(order)
     drawn = sorted(order[: options.utterances or len(order)])

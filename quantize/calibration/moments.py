@@ -42,6 +42,22 @@ class ObservedWeight:
     kind: Literal["linear", "embedding", "head"] = "linear"
     """An embedding is called with token numbers; the head puts out the logits."""
 
+    @property
+    def rows(self) -> int:
+        """Outputs of the weight."""
+        return self._shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Inputs of the weight."""
+        return self._shape[1]
+
+    @property
+    def _shape(self) -> torch.Size:
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor), f"{self.name}: its module has no weight"
+        return weight.shape
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -49,8 +65,9 @@ class Run:
 
     logits: Callable[[Any], torch.Tensor]
     """Batch -> float [target tokens, vocabulary], with gradients where they are enabled."""
-    positions: Callable[[Any, ObservedWeight], torch.Tensor | None]
-    """Batch, weight -> bool, shaped as its inputs without their channels: which are no padding; None: all."""
+    positions: Callable[[Any, ObservedWeight, tuple[int, ...]], torch.Tensor | None]
+    """(batch, weight, shape of its inputs without their channels) -> bool of that shape: which are no padding; None:
+    all."""
 
 
 class InputMoments:
@@ -74,8 +91,7 @@ class InputMoments:
         """Write the means and forget the sums; count: what to divide by, the number of positions where it is None."""
         for key in sorted(self._sums):
             mean = self._sums.pop(key).div_(max(count or self._counts[key], 1))
-            _check_finite(mean, key)
-            _write(input_path(folder, key), {"second_moment": mean, "positions": torch.tensor(self._counts.pop(key))})
+            write_second_moment(folder, key, mean, self._counts.pop(key))
 
 
 def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: Iterable[Any], folder: Path) -> None:
@@ -86,12 +102,13 @@ def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: 
     """
     readers = {w.input_key: w for w in reversed(weights) if w.kind != "embedding"}
     heads = [w for w in weights if w.kind == "head"]
-    moments, spread, targets = InputMoments(), {}, 0
+    moments, targets = InputMoments(), 0
+    spread: dict[str, torch.Tensor] = {}
     current: dict[str, Any] = {}
 
     def see_input(weight: ObservedWeight) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            moments.add(weight.input_key, _real(args[0], run.positions(current["batch"], weight)))
+            moments.add(weight.input_key, _real(args[0], run.positions(current["batch"], weight, args[0].shape[:-1])))
 
         return hook
 
@@ -107,7 +124,7 @@ def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: 
                 spread[head.name] = spread.get(head.name, 0) + added
     moments.write(folder)
     for name, total in spread.items():
-        _write_importance(folder, name, mixed(total / max(targets, 1)), targets)
+        write_importance(folder, name, mixed(total / max(targets, 1)), targets)
 
 
 class _GradientSums:
@@ -124,10 +141,10 @@ class _GradientSums:
         """Return a forward hook for a weight's module."""
 
         def see_output(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            mask = self._run.positions(self.batch, weight)
+            mask = self._run.positions(self.batch, weight, output.shape[:-1])
             if weight.kind == "embedding":
                 tokens = _real(args[0][..., None], mask).flatten().cpu()
-                read = torch.bincount(tokens, minlength=weight.module.weight.shape[0])
+                read = torch.bincount(tokens, minlength=weight.rows)
                 self.tokens[weight.name] = self.tokens.get(weight.name, 0) + read
             if not output.requires_grad:  # nothing before it is observed
                 output.requires_grad_()
@@ -170,9 +187,9 @@ def collect_gradient_moments(
     for weight in observed:
         if weight.kind == "embedding":
             read = sums.tokens[weight.name] if token_counts is None else token_counts
-            _write_importance(folder, weight.name, mixed(read.double() / read.sum().clamp_min(1)), targets)
+            write_importance(folder, weight.name, mixed(read.double() / read.sum().clamp_min(1)), targets)
         elif weight.name in sums.squares:
-            _write_importance(folder, weight.name, sums.squares[weight.name] / max(targets, 1), targets)
+            write_importance(folder, weight.name, sums.squares[weight.name] / max(targets, 1), targets)
 
 
 def mixed(importance: torch.Tensor) -> torch.Tensor:
@@ -241,7 +258,14 @@ def _check_finite(values: torch.Tensor, where: str) -> None:
         raise ValueError(f"{where}: a moment is not finite; the model is damaged: train it again")
 
 
-def _write_importance(folder: Path, name: str, importance: torch.Tensor, targets: int) -> None:
+def write_second_moment(folder: Path, key: str, moment: torch.Tensor, positions: int) -> None:
+    """Write the second moment of an input, [columns, columns]; positions: the number that it is the mean over."""
+    _check_finite(moment, key)
+    _write(input_path(folder, key), {"second_moment": moment.float(), "positions": torch.tensor(positions)})
+
+
+def write_importance(folder: Path, name: str, importance: torch.Tensor, targets: int) -> None:
+    """Write the importance of a weight's rows; targets: the number of target tokens that it was measured on."""
     _check_finite(importance, name)
     _write(output_path(folder, name), {"importance": importance.float(), "targets": torch.tensor(targets)})
 
@@ -254,4 +278,5 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _read(path: Path, name: str) -> torch.Tensor:
     with safe_open(path, "pt") as file:
-        return file.get_tensor(name)
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor

@@ -66,15 +66,15 @@ def fit_constant(
     fails, fits = -math.inf, math.inf
     before: tuple[float, int] | None = None
     for turn in range(200):
-        size = size_at(2.0**position)
+        size = size_at(math.exp2(position))
         if budget_bytes * (1 - tolerance) <= size <= budget_bytes:
-            return 2.0**position
+            return math.exp2(position)
         if size <= budget_bytes:
             fits = min(fits, position)
         else:
             fails = max(fails, position)
         if fits - fails <= NARROWEST_OCTAVES:
-            return 2.0**fits
+            return math.exp2(fits)
         if abs(position - origin) > MOST_OCTAVES:
             break
         if before is not None and size != before[1] and position != before[0]:
@@ -82,8 +82,10 @@ def fit_constant(
         before = position, size
         position = _next_position(position + (wanted - size) / slope, position, fails, fits, halve=turn % 4 == 3)
     if fits < math.inf:
-        return 2.0**fits
-    raise ValueError(f"no constant gives {budget_bytes} bytes: {size} bytes at {2.0**position:g}; allot more bytes")
+        return math.exp2(fits)
+    raise ValueError(
+        f"no constant gives {budget_bytes} bytes: {size} bytes at {math.exp2(position):g}; allot more bytes"
+    )
 
 
 def _next_position(proposed: float, last: float, fails: float, fits: float, *, halve: bool) -> float:

@@ -53,7 +53,7 @@ class RateCurve:
 
 
 @njit(nogil=True, error_model="numpy")
-def _fill_histogram(codes, row_class, column_class, histogram):
+def _fill_histogram(codes: np.ndarray, row_class: np.ndarray, column_class: np.ndarray, histogram: np.ndarray) -> int:
     """Count codes, int16 [rows, columns], into int64 [contexts, symbols]; return how many are escapes."""
     rows, columns = codes.shape
     contexts, symbols = histogram.shape
@@ -81,7 +81,8 @@ def code_classes(codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     weights = (1 / (column * codes.shape[1])).float()
     row = torch.cat([torch.mv(chunk.float().square_(), weights) for chunk in chunks]).double() + 1e-4
     # log2 of the square counts twice: times 4 gives eighths of an octave of the root.
-    return tuple((side.log2() * 4).round().to(torch.int64).numpy() for side in (row, column))
+    row_class, column_class = ((side.log2() * 4).round().to(torch.int64).numpy() for side in (row, column))
+    return row_class, column_class
 
 
 def code_histogram(codes: torch.Tensor) -> tuple[np.ndarray, int]:
@@ -107,7 +108,7 @@ def pooled_size_bytes(codes: Sequence[torch.Tensor]) -> int:
     for tensor in codes:
         histogram, escapes = code_histogram(tensor)
         total += histogram
-        side += side_bits(tensor.shape, escapes)
+        side += side_bits((tensor.shape[0], tensor.shape[1]), escapes)
     return int(np.ceil((histogram_bits(total) + side + TABLE_BITS * np.count_nonzero(total)) / 8))
 
 

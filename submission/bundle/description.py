@@ -60,7 +60,13 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
     return Facts(
         size_bytes=size_bytes,
         parameters=_parameters(specs),
-        techniques=(*_quantization(config, specs, recipe), *_choice(recipe), *_scaling(recipe), _fine_tuning(recipe)),
+        techniques=(
+            *_quantization(config, specs, recipe),
+            *_choice(recipe),
+            *_scaling(recipe),
+            *_weighing(recipe),
+            _fine_tuning(recipe),
+        ),
         data_sets=_data_sets(recipe),
         names={pair.name: model_name(campaign, recipe, pair.name) for pair in campaign.pairs},
     )
@@ -108,6 +114,18 @@ def _scaling(recipe: Recipe) -> list[str]:
     size = f"{awq.utterances} utterances" if awq.utterances else "all utterances"
     read = "source and target" if awq.targets else "source"
     return [f"AWQ scales folded into the weights, calibrated on ACL 60/60 dev: {size}, {read} ({', '.join(awq.pairs)})"]
+
+
+def _weighing(recipe: Recipe) -> list[str]:
+    """Return what errors were weighed by, where second moments were measured."""
+    moments = recipe.quantize.moments
+    if moments is None:
+        return []
+    named = "training data" if moments.source == "train" else "ACL 60/60 dev"
+    size = f"{moments.utterances} utterances" if moments.utterances else "all utterances"
+    gradients = f", gradients on {moments.gradient_utterances} of them" if moments.fisher else ""
+    read = f"{size}, source and target ({', '.join(moments.pairs)}){gradients}"
+    return [f"quantization errors weighed by second moments, calibrated on {named}: {read}"]
 
 
 def _counts(specs: list[TensorSpec]) -> str:

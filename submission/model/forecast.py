@@ -72,6 +72,8 @@ class Forecast:
     """Of config.json."""
     other_bytes: int
     """Of everything else in the folder."""
+    provisional: bool = False
+    """Whether the budgets of its codecs are not allotted yet: the total is the target's, the roles' bytes are not."""
 
     @property
     def parameters(self) -> int:
@@ -102,17 +104,26 @@ def forecast(
     limit_bytes: int | None = None,
     other_bytes: int = 0,
     ranking: Sequence[int] | None = None,
+    budgets: Mapping[str, int] | None = None,
 ) -> Forecast:
     """Return the bytes of the model folder that these choices make of a checkpoint of this configuration.
 
     config: the checkpoint's config.json; rules: role or prefix of roles -> codec; other_bytes: what the folder
-    holds besides config.json and model.safetensors; ranking: as in `resolve_codecs`, which raises UserError.
+    holds besides config.json and model.safetensors; ranking, budgets: as in `resolve_codecs`, which raises UserError.
     """
-    codecs = resolve_codecs(config, rules, overrides, limit_bytes=limit_bytes, other_bytes=other_bytes, ranking=ranking)
-    return _add_up(config, tensors(config), codecs, other_bytes)
+    codecs = resolve_codecs(
+        config,
+        rules,
+        overrides,
+        limit_bytes=limit_bytes,
+        other_bytes=other_bytes,
+        ranking=ranking,
+        budgets=budgets,
+    )
+    return add_up(config, tensors(config), codecs, other_bytes)
 
 
-def _add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
+def add_up(config: dict[str, Any], specs: list[TensorSpec], codecs: dict[str, Codec], other_bytes: int) -> Forecast:
     """Return the forecast for codecs already resolved; specs: the tensors of this configuration."""
     dtype = stored_dtype(config)
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -172,7 +183,7 @@ def further_steps(current: Forecast) -> list[Step]:
         for change, smaller in codec.steps().items():
             for which, chosen in layers.items():
                 codecs = current.codecs | {spec.name: smaller for spec in chosen}
-                saved = current.total_bytes - _add_up(current.config, specs, codecs, current.other_bytes).total_bytes
+                saved = current.total_bytes - add_up(current.config, specs, codecs, current.other_bytes).total_bytes
                 if saved > 0:
                     steps.append(Step(role=family, layers=which, codec=codec.name, change=change, saved_bytes=saved))
     return sorted(steps, key=lambda step: -step.saved_bytes)
@@ -196,6 +207,7 @@ def resolve_codecs(
     limit_bytes: int | None = None,
     other_bytes: int = 0,
     ranking: Sequence[int] | None = None,
+    budgets: Mapping[str, int] | None = None,
 ) -> dict[str, Codec]:
     """Return the codec of every weight that is packed, by name; weights that no rule reaches are kept.
 
@@ -204,6 +216,7 @@ def resolve_codecs(
     ranking: every layer, the least sensitive first, for an override that chooses by sensitivity. Before the
     analysis the layers' own order serves for a forecast: alike layers weigh the same, and only the digits of offsets in
     the file's header can differ.
+    budgets: weight name -> bytes, for codecs that take a budget; without, those have none yet.
     Raises UserError for roles that the model lacks or never packs, layers that it lacks, and a limit out of
     reach.
     """
@@ -211,19 +224,24 @@ def resolve_codecs(
     base = _by_rules(specs, rules)
     fits = [override for override in overrides if override.count == "fit"]
     if not fits:
-        return _overridden(base, specs, overrides, 0, ranking)
+        return allotted(_overridden(base, specs, overrides, 0, ranking), budgets or {})
     if len(fits) > 1:
         raise UserError("quantize.overrides", 'more than one has count = "fit"', "leave one of them to the limit")
     if limit_bytes is None:
         raise UserError("quantize.overrides: count", '"fit" needs a size limit', "name the campaign or a number")
     for count in range(len(_layers(specs, fits[0].role)) + 1):
         codecs = _overridden(base, specs, overrides, count, ranking)
-        total = _add_up(config, specs, codecs, other_bytes).total_bytes
+        total = add_up(config, specs, codecs, other_bytes).total_bytes
         if total <= limit_bytes:
             return codecs
     smallest = f"{fits[0].codec.name} in all {count} layers"
     what = f"with {smallest} the model weighs {total:,} bytes, the limit is {limit_bytes:,}"
     raise UserError(f"quantize.overrides: {fits[0].role}", what, "choose smaller codecs elsewhere")
+
+
+def allotted(codecs: Mapping[str, Codec], budgets: Mapping[str, int]) -> dict[str, Codec]:
+    """Return codecs with their budgets, by the name of the weight; those without one stay as they are."""
+    return {name: codec.allotted(budgets[name]) if name in budgets else codec for name, codec in codecs.items()}
 
 
 def role_matches(role: str, prefix: str) -> bool:

@@ -82,7 +82,8 @@ class PrepackedCodes:
 def _kernel(inputs: Tensor, codes: Tensor) -> Tensor:
     """Return bfloat16 [n, rows]: the product of inputs, bfloat16 [n, columns], and codes, int8 [rows, columns]."""
     ones = torch.ones(len(codes), dtype=inputs.dtype, device=inputs.device)
-    return torch.ops.aten._weight_int8pack_mm(inputs, codes, ones)
+    product: Tensor = torch.ops.aten._weight_int8pack_mm(inputs, codes, ones)
+    return product
 
 
 def _converted(inputs: Tensor, codes: Tensor) -> Tensor:

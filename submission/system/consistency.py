@@ -5,9 +5,10 @@ from __future__ import annotations
 from submission.errors import UserError
 from submission.model.families import FAMILIES
 from submission.model.forecast import EVERY, LINEARS
+from submission.model.solvers import SOLVERS
 from submission.system.campaign import Campaign
 from submission.system.data_folder import OPEN_FOLDER
-from submission.system.recipe import Recipe
+from submission.system.recipe import QuantizeOptions, Recipe
 from submission.system.schema import nearest
 
 
@@ -22,10 +23,37 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
         fix = nearest(campaign.model.architecture, FAMILIES)
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)
     _check_roles(campaign, recipe, f"recipe {recipe.name}")
+    _check_budgets(recipe.quantize, f"recipe {recipe.name}: quantize")
     pairs = {pair.name for pair in campaign.pairs}
-    if recipe.quantize.awq is not None and (unknown := sorted(set(recipe.quantize.awq.pairs) - pairs)):
-        what = f"the campaign has no pair {unknown[0]!r}"
-        raise UserError(f"recipe {recipe.name}: quantize.awq.pairs", what, nearest(unknown[0], pairs))
+    for name, calibration in (("awq", recipe.quantize.awq), ("moments", recipe.quantize.moments)):
+        if calibration is not None and (unknown := sorted(set(calibration.pairs) - pairs)):
+            what = f"the campaign has no pair {unknown[0]!r}"
+            raise UserError(f"recipe {recipe.name}: quantize.{name}.pairs", what, nearest(unknown[0], pairs))
+
+
+def _check_budgets(quantize: QuantizeOptions, where: str) -> None:
+    """Raise UserError where target, moments and the codecs that take a budget contradict each other."""
+    budgeted = [f"codecs.{role}" for role, codec in quantize.codecs.items() if codec.takes_budget]
+    budgeted += [f"overrides: {override.role}" for override in quantize.overrides if override.codec.takes_budget]
+    if quantize.moments is not None and "moments" not in SOLVERS[quantize.solver].side_data:
+        what = f"solver {quantize.solver!r} does not read them"
+        readers = [name for name, solver in SOLVERS.items() if "moments" in solver.side_data]
+        raise UserError(f"{where}.moments", what, f"leave them out, or choose {' or '.join(readers) or 'another'}")
+    if not budgeted:
+        if quantize.target is not None:
+            what = "no codec takes a budget of bytes, so nothing depends on it"
+            raise UserError(f"{where}.target", what, "leave it out, or choose a codec with budgets (entropy)")
+        return
+    if quantize.target is None:
+        what = f"missing, and {budgeted[0]} takes a budget of bytes"
+        raise UserError(f"{where}.target", what, 'write target = "limit", or a size, "4 GB"')
+    if quantize.awq is not None:
+        what = f"its scales are searched for codecs of a fixed size, and {budgeted[0]} takes a budget of bytes"
+        raise UserError(f"{where}.awq", what, "leave awq out; moments do its work")
+    for override in quantize.overrides:
+        if override.count == "fit" or override.layers == "sensitivity":
+            what = f"layers of {override.role} are chosen by size or loss, and the target decides both"
+            raise UserError(f"{where}.overrides", what, "leave the override out, or list its layers")
 
 
 def _check_corpus(campaign: Campaign, recipe: Recipe, where: str) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 
 from submission.bundle.description import model_name
 from submission.errors import UserError
-from submission.model.families import read_config, shipped_config
-from submission.model.forecast import Forecast, companion_files, forecast
+from submission.model.budgets import provisional_forecast, read_budgets
+from submission.model.families import read_config
+from submission.model.forecast import Forecast, forecast
+from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
-from submission.model.sizes import against_limit
+from submission.model.sizes import GIB, against_limit, in_unit
 from submission.store.store import Store
-from submission.system.data_folder import SHIPPED
+from submission.system.model_size import base_model, companion_bytes, target_bytes
+from submission.system.pipeline import has_step
 from submission.system.system import System
 
 
@@ -34,28 +37,36 @@ def expected_model(system: System, store: Store, checkpoint: Path | None = None)
     Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
     checkpoint: another model's folder in place of the base model's.
     """
-    model = system.campaign.model.name
-    folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    known = base_model(system)
     if checkpoint is not None:
-        config, folder = read_config(checkpoint), checkpoint
-    elif folder is not None and (folder / "config.json").is_file():
-        config = read_config(folder)
-    else:
-        shipped = shipped_config(model)
-        if shipped is None:
-            return None
-        config, folder = shipped, None
+        known = read_config(checkpoint), companion_bytes(checkpoint)
+    if known is None:
+        return None
+    config, other_bytes = known
     if "quantization_config" in config:
         raise UserError(str(checkpoint), "is packed already", "name the checkpoint at full precision")
     quantize = system.recipe.quantize
+    target = target_bytes(system)
+    budgets = _budgets(system, store) if checkpoint is None else None
+    if target is not None and budgets is None:
+        return provisional_forecast(config, quantize.codecs, quantize.overrides, target, other_bytes=other_bytes)
     return forecast(
         config,
         quantize.codecs,
         quantize.overrides,
         limit_bytes=system.campaign.size_limit_bytes,
-        other_bytes=sum(path.stat().st_size for path in companion_files(folder)) if folder else 0,
+        other_bytes=other_bytes,
         ranking=_ranking(system, store) if checkpoint is None else None,
+        budgets=budgets,
     )
+
+
+def _budgets(system: System, store: Store) -> dict[str, int] | None:
+    """Return the budgets of weights, where the system has a target and they are allotted."""
+    if not has_step(system, "allocate"):
+        return None
+    stage = system.stage("allocate")
+    return read_budgets(store.folder(stage)) if store.record(stage) else None
 
 
 def _ranking(system: System, store: Store) -> list[int] | None:
@@ -77,7 +88,20 @@ def plan_text(system: System, store: Store) -> str:
     if not system.campaign.made_here:
         names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
         lines += ["", f"Uploaded as: {names}"]
-    return "\n".join(lines + _size_lines(system, store)) + "\n"
+    return "\n".join(lines + _size_lines(system, store) + _moments_lines(system)) + "\n"
+
+
+def _moments_lines(system: System) -> list[str]:
+    """Return what measuring second moments takes, as lines, where the system does so."""
+    known = base_model(system)
+    if not has_step(system, "calibrate") or known is None:
+        return []
+    size = moments_size(known[0])
+    memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+    return [
+        "",
+        f"calibrate holds the whole model in float32: about {memory} GiB of memory or of a GPU, {disk} of disk.",
+    ]
 
 
 def _size_lines(system: System, store: Store) -> list[str]:
@@ -87,6 +111,8 @@ def _size_lines(system: System, store: Store) -> list[str]:
         return []
     lines = ["", "Packed model, expected:"]
     lines += [f"  {line}" for line in against_limit(expected.total_bytes, system.campaign.size_limit)]
+    if expected.provisional:
+        lines.append("That is the target; the exact size is known once budgets are allotted.")
     if not expected.other_bytes:
         lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
     return lines

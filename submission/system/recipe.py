@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from submission.errors import UserError
 from submission.model.codecs import Codec, parse_codec
 from submission.model.solvers import parse_solver, refuse_unserved
+from submission.system.campaign import UNITS, size_bytes
 from submission.system.corpus_formats import CORPUS_FORMATS
 from submission.system.fallbacks import FALLBACKS
 from submission.system.registry import SEGMENTATION_METHODS, SegmentationMethod, SegmentationName
@@ -257,6 +258,56 @@ class AwqOptions:
         _require(self.exponents > 1, f"exponents: {self.exponents} leaves nothing to choose from; write e.g. 20")
 
 
+LEAST_MOMENT_UTTERANCES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentsOptions:
+    """Second moments of inputs and of gradients, by which error feedback weighs errors; the translation is read too."""
+
+    pairs: tuple[str, ...]
+    """Language pairs of the utterances: `en-de`."""
+    seed: int
+    """Which utterances, and which labels are drawn from the model for the gradients."""
+    source: Literal["train", "dev"] = "train"
+    """The corpus that they are drawn from: the training corpora, or ACL 60/60 dev."""
+    utterances: int = 256
+    """How many inputs are measured on; 0 takes all."""
+    gradient_utterances: int = 32
+    """How many of these gradients are measured on."""
+    fisher: bool = True
+    """Whether gradients are measured. Without, no backward pass is needed, and the divergence at the same bytes is
+    about twice as large."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.pairs), 'pairs: empty; write e.g. ["en-de"]')
+        enough = self.utterances >= LEAST_MOMENT_UTTERANCES or self.utterances == 0
+        least = f"at least {LEAST_MOMENT_UTTERANCES}, or 0 for all there are"
+        _require(enough, f"utterances: {self.utterances} do not determine second moments; write {least}")
+        _require(
+            self.gradient_utterances > 0,
+            f"gradient_utterances: {self.gradient_utterances} is not positive; write e.g. 32, or fisher = false",
+        )
+        _require(
+            not self.utterances or self.gradient_utterances <= self.utterances,
+            f"gradient_utterances: {self.gradient_utterances} of {self.utterances} utterances; write fewer",
+        )
+
+
+AS_PRIMARY, LIMIT = "as primary", "limit"
+
+
+def parse_target(text: str) -> int | None:
+    """Return the bytes of a target that is a size, None for `limit` and `as primary`; ValueError for anything else."""
+    if text in (AS_PRIMARY, LIMIT):
+        return None
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        choices = f"{LIMIT!r}, {AS_PRIMARY!r} or a size with its unit ({', '.join(UNITS)})"
+        raise ValueError(f"target: {text!r} is no size; write {choices}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeOptions:
     """How each weight is stored."""
@@ -268,11 +319,18 @@ class QuantizeOptions:
     reaches is kept as it is; without any rule nothing is packed."""
     overrides: tuple[Override, ...] = ()
     awq: AwqOptions | None = None
+    moments: MomentsOptions | None = None
+    """What codes are weighed by, for solvers that read it; without, they see the weights alone."""
+    target: str | None = None
+    """What the model folder may weigh, for codecs that take a budget of bytes: a size with its unit (`4 GB`), `limit`
+    (the campaign's) or `as primary` (what that recipe weighs on the same campaign)."""
 
     def __post_init__(self) -> None:
         named = [(f"codecs.{role}", codec) for role, codec in self.codecs.items()]
         named += [(f"overrides: {override.role}", override.codec) for override in self.overrides]
         refuse_unserved(self.solver, named)
+        if self.target is not None:
+            parse_target(self.target)
         by_sensitivity = sum(override.layers == "sensitivity" for override in self.overrides)
         _require(
             by_sensitivity <= 1,

@@ -9,6 +9,8 @@ REVISIONS = {
     "merge": 3,
     "sensitivity": 2,
     "awq": 2,
+    "calibrate": 1,
+    "allocate": 1,
     "quantize": 3,
     "segment": 3,
     "decode": 4,

@@ -4,6 +4,7 @@
       └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─┐
                                                             score ◄── score:<pair>/<NAME> ◄──────────┘
 
+Between merge and quantize, systems with a byte target have calibrate and allocate in place of sensitivity and awq.
 A stage's function receives exactly the options and inputs that stand here. A key covers a stage's options and its
 inputs' keys, so the plan of a whole system is known before any of it is built.
 """
@@ -26,6 +27,7 @@ from submission.system.data_folder import (
     reference_part,
     testset_part,
 )
+from submission.system.model_size import target_bytes
 from submission.system.pipeline import has_step, stage_command
 from submission.system.recipe import QuantizeOptions
 from submission.system.revisions import REVISIONS
@@ -105,7 +107,7 @@ def _utterance_audio(system: System) -> Input:
 
 
 def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage]:
-    """Yield sensitivity and awq where the system has them, then packing."""
+    """Yield sensitivity, awq, calibrate and allocate where the system has them, then packing."""
     quantize, inputs = system.recipe.quantize, {"merge": merge.artifact}
     utterances = {"corpus": corpus.artifact, "data": _utterance_audio(system)}
     prompts = {**_prompt(system.campaign), "languages": _pair_languages(system.campaign)}
@@ -127,6 +129,18 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
         )
         yield awq
         inputs["awq"] = awq.artifact
+    if has_step(system, "calibrate"):
+        assert quantize.moments is not None
+        options = {"moments": asdict(quantize.moments), **prompts}
+        calibrate = make_stage("calibrate", system.arguments, options, inputs | utterances)
+        yield calibrate
+        inputs["calibrate"] = calibrate.artifact
+    if has_step(system, "allocate"):
+        allocate = make_stage(
+            "allocate", system.arguments, {**packed, "target_bytes": target_bytes(system)}, dict(inputs)
+        )
+        yield allocate
+        inputs["allocate"] = allocate.artifact
     yield make_stage("quantize", system.arguments, packed, inputs)
 
 

@@ -51,7 +51,7 @@ def run_of(model):
         out = model(input_ids=batch["ids"], use_cache=False).logits
         return out[batch["mask"]]
 
-    return Run(logits=logits, positions=lambda batch, weight: batch["mask"])
+    return Run(logits=logits, positions=lambda batch, weight, shape: batch["mask"])
 
 
 def batches():

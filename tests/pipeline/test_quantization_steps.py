@@ -29,7 +29,10 @@ def test_an_unbuilt_step_is_named_with_its_command(arguments, capsys, verb, miss
     assert f"stage {missing}: is not built; run `python -m quantize {missing} " in error and "building" not in error
 
 
-@pytest.mark.parametrize(("verb", "recipe"), [("sensitivity", "ablation:8bit"), ("awq", "contrastive")])
+@pytest.mark.parametrize(
+    ("verb", "recipe"),
+    [("sensitivity", "ablation:8bit"), ("awq", "contrastive"), ("calibrate", "primary"), ("allocate", "primary")],
+)
 def test_a_step_that_the_system_lacks_is_refused(tmp_path, capsys, verb, recipe):
     assert run(make_parser(), [verb, f"--recipe={recipe}", f"--store={tmp_path}"]) == 2
     assert f"recipe {recipe} has no step {verb}" in capsys.readouterr().err
@@ -58,5 +61,7 @@ def test_verbs_that_take_lists_are_those_that_the_table_says():
     assert [step.command for step in STEPS if step.takes_lists] == [
         "quantize sensitivity",
         "quantize awq",
+        "quantize calibrate",
+        "quantize allocate",
         "quantize pack",
     ]

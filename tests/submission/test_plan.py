@@ -114,3 +114,11 @@ def test_store_that_cannot_be_one_is_an_error_in_one_line(tmp_path, verb):
     done = submission(tmp_path, verb)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "fix that and run the same command again" in done.stderr
+
+
+def test_plan_of_a_system_with_a_target_says_the_target_and_what_moments_take(tmp_path):
+    done = submission(tmp_path, "plan", "--campaign", "iwslt26", "--recipe", "frontier-3gb")
+    assert done.returncode == 0, done.stderr
+    assert "model folder: 3,000,000,000 bytes" in done.stdout and "That is the target" in done.stdout
+    assert "calibrate holds the whole model in float32: about 39.102 GiB of memory or of a GPU" in done.stdout
+    assert "calibrate" not in submission(tmp_path, "plan").stdout

@@ -19,8 +19,10 @@ def command(name: str) -> str:
     return match[1]
 
 
-def test_ci_runs_the_readmes_test_command_and_then_its_main_job():
-    assert CI.index(f"( {command('tests')} )") < CI.index(f"( {command('build')} )")
+def test_ci_runs_the_readmes_commands_with_the_tests_under_coverage():
+    tests = command("tests").replace("nox -s tests", "nox -s coverage")
+    assert CI.index(f"( {tests} )") < CI.index(f"( {command('build')} )")
+    assert "( .venv/bin/nox -s lint types docs )" in CI
     assert "set -euo pipefail" in CI
 
 

@@ -9,9 +9,11 @@ import pytest
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
+from submission.store.store import Store
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign, size_bytes
 from submission.system.data_folder import SHIPPED
+from submission.system.plan import expected_model
 from submission.system.recipe import Source
 from submission.system.recipe_files import FOLDER as RECIPES
 from submission.system.recipe_files import read_recipe, read_recipes
@@ -248,3 +250,74 @@ def test_own_recipe_may_have_the_name_of_the_shipped_one_that_it_extends(tmp_pat
 )
 def test_mistakes_that_would_cost_the_upload_are_refused_at_once(tmp_path, old, new, message):
     assert message in refused(tmp_path, old, new, "iwslt26")
+
+
+BUDGETED = """
+extends = "finetuned"
+[quantize]
+solver = "feedback"
+target = "limit"
+codecs.linears = { kind = "entropy" }
+moments = { pairs = ["en-de"], seed = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('target = "limit"\n', "", "quantize.target: missing, and codecs.linears takes a budget of bytes"),
+        ('target = "limit"', 'target = "4 gigs"', "target: '4 gigs' is no size"),
+        ('target = "limit"', 'target = "as secondary"', "target: 'as secondary' is no size"),
+        ('"entropy"', '"affine", bits = 4, group_size = 128', "quantize"),
+        ('"feedback"', '"hqq"', "'hqq' finds no codes for entropy"),
+        ('["en-de"]', '["en-dd"]', "quantize.moments.pairs: the campaign has no pair 'en-dd'; did you mean 'en-de'"),
+        ("seed = 1", "seed = 1, utterances = 100", "100 do not determine second moments; write at least 128"),
+        ("seed = 1", "seed = 1, gradient_utterances = 0", "gradient_utterances: 0 is not positive"),
+        ("seed = 1", "seed = 1, gradient_utterances = 300", "gradient_utterances: 300 of 256 utterances"),
+        ("seed = 1", 'seed = 1, source = "eval"', "expected 'train' or 'dev'"),
+        (
+            "moments =",
+            'awq = { pairs = ["en-de"], targets = false, utterances = 0, seed = 1 }\nmoments =',
+            "quantize.awq",
+        ),
+        (
+            "moments =",
+            'overrides = [{ role = "mlp", layers = "first", count = "fit", codec = { kind = "entropy" } }]\nmoments =',
+            "the target decides both",
+        ),
+    ],
+)
+def test_targets_moments_and_codecs_that_contradict_each_other_are_refused(tmp_path, old, new, message):
+    assert old in BUDGETED
+    (tmp_path / "mine.toml").write_text(BUDGETED.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        recipe = read_recipe(str(tmp_path / "mine.toml"), "miniature")
+        System(read_campaign("miniature"), recipe, None, tmp_path)
+    assert message in str(caught.value)
+
+
+def test_moments_belong_to_solvers_that_read_them(tmp_path):
+    text = 'extends = "finetuned"\n[quantize]\nmoments = { pairs = ["en-de"], seed = 1 }\n'
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"quantize.moments: solver 'hqq' does not read them"):
+        System(read_campaign("miniature"), read_recipe(str(tmp_path / "mine.toml"), "miniature"), None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("limit", 1_752_000), ("1.5 MB", 1_500_000), ("1 MiB", 1 << 20), ("as primary", 1_741_208)],
+)
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_target_is_bytes_before_any_work(tmp_path, target, expected, calibrated):
+    text = BUDGETED.replace('"limit"', f'"{target}"')
+    if not calibrated:
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("moments"))
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    recipe = read_recipe(str(tmp_path / "mine.toml"), "miniature")
+    system = System(read_campaign("miniature"), recipe, None, tmp_path)
+    assert system.stage("allocate").options["target_bytes"] == expected
+    names = [stage.name for stage in system.stages()]
+    assert ("calibrate" in names) == calibrated
+    assert set(system.stage("quantize").inputs) == {"merge", "allocate", *(["calibrate"] if calibrated else [])}
+    forecast = expected_model(system, Store(root=tmp_path / "store"))
+    assert forecast.provisional and expected - 256 < forecast.total_bytes <= expected

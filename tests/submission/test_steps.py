@@ -62,9 +62,15 @@ def test_every_command_of_the_table_is_a_verb_of_its_package():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "absent"), [("primary", []), ("contrastive", ["awq"]), ("finetuned", ["sensitivity", "awq"])]
+    ("recipe", "absent"),
+    [
+        ("primary", ["calibrate", "allocate"]),
+        ("contrastive", ["awq", "calibrate", "allocate"]),
+        ("finetuned", ["sensitivity", "awq", "calibrate", "allocate"]),
+        ("frontier", ["sensitivity", "awq"]),
+    ],
 )
-def test_sensitivity_and_awq_are_steps_of_the_systems_that_have_them(recipe, absent, tmp_path):
+def test_steps_of_quantization_are_those_of_the_systems_that_have_them(recipe, absent, tmp_path):
     system = System(read_campaign("miniature"), read_recipe(recipe, "miniature"), None, tmp_path)
     assert [each.name for each in STEPS if not each.has(system)] == absent
     assert names(printed("--recipe", recipe)) == [each.command for each in STEPS if each.name not in absent]
@@ -113,6 +119,7 @@ def test_the_systems_of_a_list_share_steps_and_a_command_that_takes_lists_stands
     assert commands == [
         f"python -m {each.command} {'--recipe ablation' if each.takes_lists else first}"
         for each in STEPS[: [each.name for each in STEPS].index("pack") + 1]
+        if any(each.has(system) for system in systems)
     ]
 
 

@@ -96,9 +96,8 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     grid = Grid(rows=rows, columns=sample.shape[1])
     classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
     coded += len(list_bits(_lists(contexts)[0]))
-    return (
-        8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes + coded * rows / sample.shape[0]
-    )
+    fixed = 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes
+    return float(fixed + coded * rows / len(sample))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""What a system's model is known to weigh before it is built: its configuration, its other files, its target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from submission.errors import UserError
+from submission.model.families import read_config, shipped_config
+from submission.model.forecast import companion_files, forecast
+from submission.system.data_folder import SHIPPED
+from submission.system.recipe import AS_PRIMARY, LIMIT, parse_target
+from submission.system.recipe_files import read_recipe
+
+if TYPE_CHECKING:
+    from submission.system.system import System
+
+WHERE = "quantize.target"
+PRIMARY = "primary"
+"""The recipe that `as primary` names."""
+
+
+def base_model(system: System) -> tuple[dict[str, Any], int] | None:
+    """Return the configuration of the base model and the bytes of its companion files; None where it is unknown.
+
+    Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
+    """
+    model = system.campaign.model.name
+    folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    if folder is not None and (folder / "config.json").is_file():
+        return read_config(folder), companion_bytes(folder)
+    shipped = shipped_config(model)
+    return None if shipped is None else (shipped, 0)
+
+
+def companion_bytes(folder: Path) -> int:
+    """Return the bytes of the files of a checkpoint that go into the packed model as they are."""
+    return sum(path.stat().st_size for path in companion_files(folder))
+
+
+def target_bytes(system: System) -> int | None:
+    """Return what the model folder may weigh by the recipe's target; None for a recipe without one.
+
+    Raises UserError where the target depends on a recipe or a model that cannot be read.
+    """
+    target = system.recipe.quantize.target
+    if target is None:
+        return None
+    if target == LIMIT:
+        return system.campaign.size_limit_bytes
+    if target == AS_PRIMARY:
+        return _primary_bytes(system)
+    return parse_target(target)
+
+
+def _primary_bytes(system: System) -> int:
+    """Return what the recipe `primary` weighs on the same campaign and base model."""
+    primary = read_recipe(PRIMARY, system.campaign.name).quantize
+    if primary.target is not None:
+        what = f"{AS_PRIMARY!r}, and the recipe {PRIMARY} has a target itself, {primary.target!r}"
+        raise UserError(WHERE, what, "write that target")
+    known = base_model(system)
+    if known is None:
+        what = f"{AS_PRIMARY!r}, and no configuration of {system.campaign.model.name} is here"
+        raise UserError(WHERE, what, "name the data folder with --data, or write a size")
+    config, other_bytes = known
+    limit = system.campaign.size_limit_bytes
+    return forecast(config, primary.codecs, primary.overrides, limit_bytes=limit, other_bytes=other_bytes).total_bytes
