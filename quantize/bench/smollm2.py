@@ -62,7 +62,7 @@ class Scores:
         }
 
 
-def load_smollm2() -> tuple[nn.Module, Any]:
+def load_smollm2() -> tuple[Any, Any]:
     """Return the model, float32, and its tokenizer; UserError where the package is not installed."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -92,7 +92,7 @@ def spread_sequences(tokens: torch.Tensor, count: int) -> torch.Tensor:
     return tokens[: there * TOKENS].view(there, TOKENS)[places]
 
 
-def observed_weights(model: nn.Module) -> list[ObservedWeight]:
+def observed_weights(model: Any) -> list[ObservedWeight]:
     """Return all weights that are quantized: embedding, linears by layer, head."""
     found = [ObservedWeight(name=EMBEDDING, module=model.model.embed_tokens, input_key="embedding", kind="embedding")]
     for number, layer in enumerate(model.model.layers):
@@ -104,11 +104,12 @@ def observed_weights(model: nn.Module) -> list[ObservedWeight]:
     return [*found, ObservedWeight(name=HEAD, module=model.lm_head, input_key="head", kind="head")]
 
 
-def run_of(model: nn.Module) -> Run:
+def run_of(model: Any) -> Run:
     """Return how the model is run on a batch, int64 [sequences, tokens] without padding."""
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
-        return model(input_ids=batch, use_cache=False).logits.flatten(0, 1)
+        found: torch.Tensor = model(input_ids=batch, use_cache=False).logits
+        return found.flatten(0, 1)
 
     return Run(logits=logits, positions=lambda batch, weight, shape: None)
 
@@ -117,7 +118,7 @@ class Evaluation:
     """The original's last hidden states on a text, against which models are scored."""
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module, sequences: torch.Tensor) -> None:
+    def __init__(self, model: Any, sequences: torch.Tensor) -> None:
         """model: the original, as it is; sequences: int64 [sequences, 512]."""
         self._model, self._sequences = model, sequences
         self._head = model.lm_head.weight.detach().clone()
@@ -125,9 +126,9 @@ class Evaluation:
             self._states = [self._hidden(ids, tick) for ids in sequences]
 
     def _hidden(self, ids: torch.Tensor, tick: Any) -> torch.Tensor:
-        states = self._model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0, :-1]
+        states: torch.Tensor = self._model.model(input_ids=ids[None], use_cache=False).last_hidden_state
         tick(1)
-        return states
+        return states[0, :-1]
 
     @torch.no_grad()
     def score(self, weights: Mapping[str, torch.Tensor]) -> Scores:
@@ -153,4 +154,4 @@ class Evaluation:
 
 def weight_tensors(weights: Sequence[ObservedWeight]) -> dict[str, torch.Tensor]:
     """Return the weights themselves by name, float32 [rows, columns]."""
-    return {weight.name: weight.module.weight.detach() for weight in weights}
+    return {weight.name: weight.module.get_parameter("weight").detach() for weight in weights}
