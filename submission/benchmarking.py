@@ -13,12 +13,12 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
+from submission.store.store import library_versions
 from submission.system.schema import nearest
 
 Benches = Mapping[str, Callable[[Path], dict[str, Any]]]
@@ -67,7 +67,7 @@ def bench_text(record: dict[str, Any]) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what a measurement depends on: processor, cores, memory, Python, libraries."""
+    """Return what a measurement depends on: processor, cores, memory, versions of Python and libraries."""
     names = {}
     cpu = Path("/proc/cpuinfo")
     if cpu.is_file():
@@ -78,8 +78,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
+        "versions": library_versions(),
     }
 
 

@@ -16,8 +16,8 @@ A segment is decoded again by itself, so that the result does not depend on whic
 
 from __future__ import annotations
 
-import importlib
 import math
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,8 +91,9 @@ def best_candidate(original: ScoredCandidate, tried: dict[str, ScoredCandidate])
 
 def resolve(name: str) -> Callable[[Translator, np.ndarray, Hypothesis], Generation | None]:
     """Return the function of a fallback, as the registry names it."""
-    module, _, function = FALLBACKS[name].function.partition(":")
-    return getattr(importlib.import_module(module), function)
+    function: Callable[[Translator, np.ndarray, Hypothesis], Generation | None]
+    function = pkgutil.resolve_name(FALLBACKS[name].function)
+    return function
 
 
 def flags_of(generation: Generation, seconds: float) -> list[str]:

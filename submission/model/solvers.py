@@ -6,7 +6,7 @@ functions live in `quantize` and are imported when they are used, so that recipe
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,7 @@ class Solver:
 
     def function(self, interface: str) -> Callable[..., Any]:
         """Return the function that serves an interface."""
-        module, _, attribute = self.functions[interface].partition(":")
-        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = pkgutil.resolve_name(self.functions[interface])
         return found
 
 

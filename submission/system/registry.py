@@ -6,7 +6,7 @@ its function by "module:attribute", which is imported when the function is calle
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,8 +20,7 @@ class RegistryEntry:
 
     def load(self) -> Any:
         """Import and return the function."""
-        module, _, attribute = self.function.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(self.function)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

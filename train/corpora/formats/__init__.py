@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +18,5 @@ Reader = Callable[[Path, Sequence[str]], Iterator[CorpusUtterance | Unparsed]]
 def reader_of(source: Source) -> Reader:
     """Return the reader of a source's format, with those options of the source that the format reads."""
     corpus_format = CORPUS_FORMATS[source.format]
-    module, _, function = corpus_format.read.partition(":")
-    read = getattr(importlib.import_module(module), function)
+    read = pkgutil.resolve_name(corpus_format.read)
     return functools.partial(read, **{name: getattr(source, name) for name in corpus_format.options})
