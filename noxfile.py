@@ -86,6 +86,12 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session(python=False, requires=["build_env"], default=False)
+def pareto(session: nox.Session) -> None:
+    """Make the report with the recipe frontier at given sizes: nox -s pareto -- --targets 2.5GB,3GB,3.5GB."""
+    run_steps(session, "--report", *session.posargs)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
 def ablate(session: nox.Session) -> None:
     """Run the session `report`: an alias for this release, which the next one drops."""
     session.log("ablate is called report now; this name goes with the next release")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from itertools import chain
@@ -33,9 +34,10 @@ def plan(args: argparse.Namespace) -> None:
 
 def steps(args: argparse.Namespace) -> None:
     """Print the commands that build a system, one a line and in order; of a list, what its systems share once."""
-    recipes = [args.recipe or "primary"]
+    also = [f"frontier@{target}" for target in args.targets.split(",")] if args.targets else []
+    recipes = [args.recipe or "primary", *also]
     if args.report:
-        recipes = [args.recipe or REPORT_SYSTEMS, *REPORTED[1:]]
+        recipes = [args.recipe or REPORT_SYSTEMS, *REPORTED[1:], *also]
     passed = {"--dist": args.dist, "--comet": args.comet}
     selections = [select(args, recipe) for recipe in recipes]
     commands = step_commands(
@@ -45,7 +47,8 @@ def steps(args: argparse.Namespace) -> None:
         options={name: str(value) for name, value in passed.items() if value is not None},
     )
     if args.report:
-        commands.append(f"python -m {REPORT_COMMAND} {selections[0].arguments}")
+        words = "".join(f" --also {shlex.quote(recipe)}" for recipe in also)
+        commands.append(f"python -m {REPORT_COMMAND} {selections[0].arguments}{words}")
     print(*commands, sep="\n")
 
 
@@ -235,6 +238,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         "--until", choices=names, default=names[-1], metavar="STEP", help=f"the last step: {', '.join(names)}"
     )
     parser.add_argument("--report", action="store_true", help="the commands that make the report, its models included")
+    targets = "sizes, 2.5GB,3GB: the recipe frontier at each of them, in addition"
+    parser.add_argument("--targets", default="", metavar="SIZES", help=targets)
 
 
 def _add_verb(verbs: Verbs, function: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:

@@ -33,7 +33,8 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="primary",
         metavar="R",
-        help="name in submission/recipes/, one of a list (ablation:bf16) or a TOML file (default: %(default)s)",
+        help="name in submission/recipes/, one of a list (ablation:bf16) or a TOML file; frontier@2.5GB: with that "
+        "target in bytes (default: %(default)s)",
     )
     group.add_argument(
         "--data",

@@ -6,10 +6,13 @@ weakest: the extended recipe, its table for the campaign, this recipe, this reci
 
 A file may also hold a list of recipes, `[[systems]]`, each with a name: `ablation` is all of them, `ablation:bf16` is
 one. What stands above the list is the same for every one of them; they extend each other by name.
+
+`frontier@2.5GB` is a recipe with another target in bytes: `quantize.target = "2.5 GB"`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +32,23 @@ class _Location:
 
     path: Path
     item: str = ""
+    target: str = ""
+    """The target in bytes that takes the place of the recipe's, `2.5 GB`; empty: the recipe's own."""
 
     @property
     def name(self) -> str:
-        return self.item or self.path.stem
+        suffix = f"-{self.target.replace(' ', '').lower()}" if self.target else ""
+        return (self.item or self.path.stem) + suffix
 
     def __str__(self) -> str:
-        return f"recipe {self.path.name}{f':{self.item}' if self.item else ''}"
+        item, target = f":{self.item}" if self.item else "", f"@{self.target}" if self.target else ""
+        return f"recipe {self.path.name}{item}{target}"
 
 
 def read_recipe(name: str, campaign: str) -> Recipe:
     """Return the recipe of a shipped name (`primary`), a TOML file, or one of a list (`ablation:bf16`).
+
+    Behind an `@`, a size takes the place of the recipe's target: `frontier@2.5GB`.
 
     The tables of the file for other campaigns are checked too, so that a mistake never waits for the day of
     the real run. Raises UserError naming file, key, what was expected and the nearest valid name.
@@ -55,15 +64,26 @@ def read_recipes(name: str, campaign: str) -> list[Recipe]:
     """Return every recipe of a list (`ablation`), or the one that is named; UserError as `read_recipe`."""
     location = _find(name)
     listed = [] if location.item else [_Location(location.path, item) for item in _items(location.path)]
+    if listed and location.target:
+        fix = f"name one, {location.path.stem}:{listed[0].item}@{location.target.replace(' ', '')}"
+        raise UserError(f"recipe {name}", "is a list, and a target is that of one system", fix)
     return [_checked(each, campaign) for each in listed or [location]]
 
 
 def _find(name: str) -> _Location:
-    file, _, item = name.partition(":")
-    location = _Location(locate(file, FOLDER, "recipe"), item)
+    base, target = _split_target(name)
+    file, _, item = base.partition(":")
+    location = _Location(locate(file, FOLDER, "recipe"), item, target)
     if item and item not in (listed := _items(location.path)):
         raise UserError(f"recipe {name}", f"{location.path.name} has no system {item!r}", nearest(item, listed))
     return location
+
+
+def _split_target(name: str) -> tuple[str, str]:
+    """Return the name of a recipe and the target behind its `@`, `2.5 GB`; the target is empty where there is none."""
+    base, _, size = name.rpartition("@")
+    number = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", size) if base else None
+    return (base, f"{number[1]} {number[2]}") if number else (name, "")
 
 
 def _items(path: Path) -> dict[str, dict[str, Any]]:
@@ -89,6 +109,10 @@ def _checked(location: _Location, campaign: str) -> Recipe:
 
 def _parsed(location: _Location, campaign: str) -> Recipe:
     table = _resolved(location, campaign, ())
+    if location.target:
+        table = merged(table, {"quantize": {"target": location.target}})
+        of = location.item or location.path.stem
+        table |= {"name": location.name, "description": f"The recipe {of} in {location.target}"}
     table.setdefault("name", location.name)
     return parse(Recipe, table, f"{location} (campaign {campaign})")
 
@@ -105,7 +129,7 @@ def _table(location: _Location) -> dict[str, Any]:
 
 def _resolved(location: _Location, campaign: str, seen: tuple[_Location, ...]) -> dict[str, Any]:
     """Return a recipe's table with what it extends and, for a campaign, the campaign's tables laid in."""
-    location = _Location(location.path.resolve(), location.item)
+    location = _Location(location.path.resolve(), location.item)  # a target is laid in last, by the caller
     if location in seen:
         circle = " -> ".join(p.name for p in (*seen, location))
         raise UserError(f"{location}: extends", f"forms a cycle: {circle}", "let one of them extend nothing")

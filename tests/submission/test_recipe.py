@@ -321,3 +321,28 @@ def test_a_target_is_bytes_before_any_work(tmp_path, target, expected, calibrate
     assert set(system.stage("quantize").inputs) == {"merge", "allocate", *(["calibrate"] if calibrated else [])}
     forecast = expected_model(system, Store(root=tmp_path / "store"))
     assert forecast.provisional and expected - 256 < forecast.total_bytes <= expected
+
+
+@pytest.mark.parametrize("size", ["1.4MB", "1.4 MB"])
+def test_a_target_behind_the_name_takes_the_place_of_the_recipes_own(size):
+    recipe, own = read_recipe(f"frontier@{size}", "miniature"), read_recipe("frontier", "miniature")
+    assert (recipe.name, recipe.quantize.target, own.quantize.target) == ("frontier-1.4mb", "1.4 MB", "as primary")
+    assert recipe.finetune == own.finetune and recipe.quantize.codecs == own.quantize.codecs
+    assert read_recipe(f"ablation:entropy@{size}", "miniature").quantize == recipe.quantize
+
+
+def test_a_target_behind_a_name_is_refused_where_it_means_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"frontier.toml@3 XB .*'3 XB' is no size"):
+        read_recipe("frontier@3XB", "miniature")
+    with pytest.raises(UserError, match=r"recipe ablation@3GB: is a list.*name one, ablation:bf16@3GB"):
+        read_recipes("ablation@3GB", "miniature")
+    with pytest.raises(UserError, match=r"primary-3gb: quantize.target: no codec takes a budget"):
+        System(read_campaign("miniature"), read_recipe("primary@3GB", "miniature"), None, tmp_path)
+
+
+def test_a_path_may_hold_the_sign_of_a_target(tmp_path):
+    folder = tmp_path / "me@work"
+    folder.mkdir()
+    (folder / "mine.toml").write_text('extends = "frontier"\n', encoding="utf-8")
+    assert read_recipe(str(folder / "mine.toml"), "miniature").quantize.target == "as primary"
+    assert read_recipe(f"{folder / 'mine.toml'}@1400kB", "miniature").quantize.target == "1400 kB"

@@ -155,3 +155,12 @@ def test_the_plan_names_the_command_of_every_stage(tmp_path):
     rows = json.loads(submission("plan", "--json", "--store", str(tmp_path)).stdout)
     commands = {row["stage"]: " ".join(row["command"].split()[2:4]) for row in rows}
     assert commands["sensitivity"] == "quantize sensitivity" and commands["awq"] == "quantize awq"
+
+
+def test_targets_are_steps_of_the_report_beside_the_other_systems():
+    commands = printed("--report", "--targets", "1000kB,1400kB")
+    plain = printed("--report")
+    assert commands[-1] == f"{plain[-1]} --also frontier@1000kB --also frontier@1400kB"
+    added = [command for command in commands[:-1] if command not in plain]
+    assert all("frontier@" in command for command in added)
+    assert {"allocate", "pack"} == {command.split()[3] for command in added}  # the rest is shared
