@@ -8,6 +8,7 @@ import torch
 
 from quantize.bench.solver import bench_solver
 from quantize.solvers.bound import bind_solver
+from quantize.solvers.feedback import Moments
 from quantize.solvers.hqq import solve_hqq
 from quantize.solvers.hqq_library import quantize_with_library, solve_hqq_library
 from quantize.solvers.hqq_torch import refit_pieces, solve_pieces
@@ -21,7 +22,8 @@ AFFINE_SOLVERS = [name for name, solver in SOLVERS.items() if "affine" in solver
 
 
 def solve(solver: str, weight: torch.Tensor, bits: int, group_size: int) -> AffineSolution:
-    return SOLVERS[solver].function("affine")(weight, bits, group_size)
+    side_data = {"moments": Moments()} if SOLVERS[solver].side_data else {}
+    return SOLVERS[solver].function("affine")(weight, bits, group_size, **side_data)
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -149,10 +151,12 @@ def test_rows_shorter_than_a_group_and_constant_rows_survive(bits):
 def test_a_solution_is_the_same_bytes_on_any_number_of_threads(solver):
     weight, before = gaussian(700, 1024), torch.get_num_threads()
     solutions = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        solutions.append(solve(solver, weight, 3, 128))
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            solutions.append(solve(solver, weight, 3, 128))
+    finally:
+        torch.set_num_threads(before)
     for other in solutions[1:]:
         assert all(torch.equal(getattr(solutions[0], name), getattr(other, name)) for name in PARTS)
 
