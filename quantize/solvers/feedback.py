@@ -110,12 +110,6 @@ def factorize(second_moment: torch.Tensor | None, columns: int, *, damping: floa
     return InputFactor(diagonal=diagonal, feedback=lower.float())
 
 
-def diagonal_factor(second_moment: torch.Tensor, *, damping: float = DAMPING) -> InputFactor:
-    """Return the factor of the diagonal of a second moment [columns, columns]: steps by column, nothing fed back."""
-    diagonal = second_moment.diagonal().double()
-    return InputFactor(diagonal=(diagonal + damping * diagonal.mean()).clamp_min(1e-300).sqrt(), feedback=None)
-
-
 def floored_importance(importance: torch.Tensor, rows: int) -> torch.Tensor:
     """Return the importance of rows, float64 [rows], none below 5 % of the mean; ones where all of it is zero."""
     if importance.shape != (rows,):

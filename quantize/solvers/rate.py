@@ -25,8 +25,6 @@ ESCAPE_BITS = 12
 """What a code beyond the symbols costs on top of its escape."""
 SCALE_BITS = 16 + 8
 """Side information of a row or a column: a float16 scale and its class."""
-TABLE_BITS = 12
-"""Side information of a symbol that occurs in a context: its frequency."""
 SAMPLED_ROWS = 256
 """Rows of a tensor that its rate is estimated from, spread over the rows' rates."""
 GRID_OCTAVES = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -100,16 +98,6 @@ def histogram_bits(histogram: np.ndarray) -> float:
     totals = np.maximum(histogram.sum(axis=1, keepdims=True), 1)
     bits = -np.log2(np.maximum(histogram / totals, 2.0**-14))
     return float((histogram * bits).sum())
-
-
-def pooled_size_bytes(codes: Sequence[torch.Tensor]) -> int:
-    """Return the estimated size of tensors' codes under tables that they share, with tables and side information."""
-    total, side = np.zeros((CONTEXTS, SYMBOLS), dtype=np.int64), 0
-    for tensor in codes:
-        histogram, escapes = code_histogram(tensor)
-        total += histogram
-        side += side_bits((tensor.shape[0], tensor.shape[1]), escapes)
-    return int(np.ceil((histogram_bits(total) + side + TABLE_BITS * np.count_nonzero(total)) / 8))
 
 
 def side_bits(shape: tuple[int, int], escapes: int) -> int:

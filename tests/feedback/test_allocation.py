@@ -16,12 +16,11 @@ from quantize.solvers.rate import (
     estimate_rate,
     expected_log2_constant,
     histogram_bits,
-    pooled_size_bytes,
     sample_rows,
     side_bits,
 )
 from submission.errors import UserError
-from tests.feedback.test_feedback import random_problem
+from tests.feedback.support import pooled_size_bytes, random_problem
 
 curves = st.lists(
     st.tuples(st.floats(-12, 3), st.integers(100, 10**7), st.floats(1, 8)).map(

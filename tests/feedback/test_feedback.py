@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from quantize.solvers.feedback import (
     CODE_LIMIT,
-    diagonal_factor,
     factorize,
     floored_importance,
     predicted_loss,
@@ -19,23 +18,8 @@ from quantize.solvers.feedback import (
     solve_feedback,
 )
 from quantize.solvers.fitting import fit_constant
-from quantize.solvers.rate import estimate_rate, pooled_size_bytes
-
-
-def random_moment(columns: int, seed: int = 0, rank: int | None = None) -> torch.Tensor:
-    """Return a second moment with correlated channels and an outlier, float32 [columns, columns]."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(rank or 2 * columns, columns, generator=generator)
-    mixing[:, columns // 2] *= 20
-    mixing += torch.randn(len(mixing), 1, generator=generator)
-    return mixing.t() @ mixing / len(mixing)
-
-
-def random_problem(rows: int, columns: int, seed: int = 0):
-    generator = torch.Generator().manual_seed(seed + 100)
-    weight = torch.randn(rows, columns, generator=generator) * 0.05
-    importance = torch.rand(rows, generator=generator).pow(4) + 1e-6
-    return weight, random_moment(columns, seed), importance
+from quantize.solvers.rate import estimate_rate
+from tests.feedback.support import diagonal_factor, pooled_size_bytes, random_moment, random_problem
 
 
 def reference_codes(weight, moment, importance, constant):
