@@ -94,3 +94,14 @@ def test_docstrings_help_and_messages_use_no_replaced_word(path):
 def test_every_module_begins_with_a_sentence_that_describes_it(path):
     first = (ast.get_docstring(tree_of(path)) or "").split("\n\n")[0]
     assert first and first.rstrip().endswith((".", ":"))
+
+
+def test_no_test_module_imports_another():
+    modules = sorted((ROOT / "tests").rglob("*.py"))
+    found = {
+        str(path.relative_to(ROOT)): node.module
+        for path in modules
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2].startswith("test_")
+    }
+    assert found == {}, "move what they share to a support module"
