@@ -186,10 +186,10 @@ def gold_wavs(folder: Path) -> list[Path]:
 
 def gold_segments(folder: Path) -> tuple[list[Segment], dict[str, Path]]:
     """Return the gold wavs of an ACL 60/60 folder as whole segments, in order, and the path of each recording."""
-    from submission.runtime.audio import duration_samples
+    from submission.runtime.audio import checked_length
 
     wavs = gold_wavs(folder)
-    segments = [Segment(recording=wav.name, start=0, end=duration_samples(wav)) for wav in wavs]
+    segments = [Segment(recording=wav.name, start=0, end=checked_length(wav)) for wav in wavs]
     return segments, {wav.name: wav for wav in wavs}
 
 
