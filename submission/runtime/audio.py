@@ -1,9 +1,9 @@
 """Read recordings as float32 mono at 16 kHz, sliced by integer samples.
 
-soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Several
-channels become one signal (`submission.runtime.channels`): their mean, or the one that is requested. Other rates are resampled to 16 kHz by soxr at its best quality and sliced
-afterwards: a slice has the same samples however it is requested. Files are decoded and resampled block by block, so
-that no more than the result is ever in memory.
+soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Several channels
+become one signal (`submission.runtime.channels`): their mean, or the one that is requested. Other rates are resampled
+to 16 kHz by soxr at its best quality and sliced afterwards: a slice has the same samples however it is requested. Files
+are decoded and resampled block by block, so that no more than the result is ever in memory.
 """
 
 from __future__ import annotations
