@@ -19,4 +19,5 @@ def as_mono(block: np.ndarray, channel: Channel) -> np.ndarray:
         return np.ascontiguousarray(block[:, channel])
     if block.shape[1] == 1:
         return np.ascontiguousarray(block[:, 0])
-    return block.mean(axis=1, dtype=np.float32)
+    mixed: np.ndarray = block.mean(axis=1, dtype=np.float32)
+    return mixed
