@@ -90,7 +90,7 @@ class PackedQuantizer(HfQuantizer):
             share_packed_weight(model, family.module_name(tied), family.module_name(stored))
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        model.save_pretrained = MethodType(save_packed, model)
+        model.save_pretrained = MethodType(save_packed, model)  # type: ignore[method-assign]  # of this instance
         for name, module in model.named_modules():
             if not isinstance(module, PackedTensor):
                 continue
@@ -104,11 +104,11 @@ class PackedQuantizer(HfQuantizer):
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
         """Serve `model.dequantize()`: the same weights as plain layers, which take more memory and are faster."""
         del model.save_pretrained  # the class's own again
-        if isinstance(dtype, str):  # what transformers leaves in the configuration when it saves a model
-            dtype = getattr(torch, dtype)
+        # A string is what transformers leaves in the configuration when it saves a model.
+        wanted: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         for name, layer in list(model.named_modules()):
             if isinstance(layer, (PackedLinear, PackedEmbedding)):
-                model.set_submodule(name, plain_layer(layer, dtype or layer.weight.dtype))
+                model.set_submodule(name, plain_layer(layer, wanted or layer.weight.dtype))
         return model
 
     def is_serializable(self) -> bool:
