@@ -11,7 +11,7 @@ REVISIONS = {
     "awq": 2,
     "calibrate": 1,
     "allocate": 1,
-    "quantize": 3,
+    "quantize": 4,
     "segment": 3,
     "decode": 4,
     "loss": 3,
