@@ -110,7 +110,9 @@ def _size_lines(system: System, store: Store) -> list[str]:
     if expected is None:
         return []
     lines = ["", "Packed model, expected:"]
-    lines += [f"  {line}" for line in against_limit(expected.total_bytes, system.campaign.size_limit)]
+    # Before budgets are allotted every weight has the same bits, which may miss the target by a few bytes.
+    total_bytes = target_bytes(system) if expected.provisional else None
+    lines += [f"  {line}" for line in against_limit(total_bytes or expected.total_bytes, system.campaign.size_limit)]
     if expected.provisional:
         lines.append("That is the target; the exact size is known once budgets are allotted.")
     if not expected.other_bytes:
