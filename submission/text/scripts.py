@@ -21,10 +21,13 @@ SCRIPTS: dict[str, frozenset[str]] = {
     "zh": frozenset({HAN}),
 }
 """Target language -> its scripts, where these are not the Latin one."""
-LATIN_LANGUAGES = frozenset("cs da de en es et fi fr hu id it lt lv nl no pl pt ro sk sl sv tr vi".split())
+LATIN_LANGUAGES = frozenset(
+    ("cs", "da", "de", "en", "es", "et", "fi", "fr", "hu", "id", "it", "lt", "lv", "nl", "no", "pl", "pt", "ro")
+    + ("sk", "sl", "sv", "tr", "vi")
+)
 
-FEWEST_LETTERS = 4
-"""A line with fewer letters of other scripts is no sign of another language: names and abbreviations."""
+FEWEST_LETTERS, FEWEST_OTHERS = 4, 2
+"""A line with fewer Latin letters, or letters of another foreign script, is no sign of another language: `OK`."""
 FOREIGN_SHARE = 0.8
 """From this share of its letters on, a line is written in another script."""
 
@@ -55,11 +58,12 @@ def foreign_script(counts: Counter[str], language: str) -> str:
 
     counts: script -> letters.
 
-    Names in Latin letters are common in every language, so the text must have FEWEST_LETTERS letters of other scripts
-    and these must be nearly all of its letters. A language of unknown scripts has no foreign ones.
+    Foreign names are common in every language, so nearly all letters must be of other scripts, and more than a few. A
+    language of unknown scripts has no foreign ones.
     """
     own = scripts_of(language)
     foreign = Counter({script: count for script, count in counts.items() if script not in own})
-    if not own or foreign.total() < max(FEWEST_LETTERS, FOREIGN_SHARE * counts.total()):
+    if not own or not foreign or foreign.total() < FOREIGN_SHARE * counts.total():
         return ""
-    return foreign.most_common(1)[0][0]
+    script = foreign.most_common(1)[0][0]
+    return script if foreign.total() >= (FEWEST_LETTERS if script == LATIN else FEWEST_OTHERS) else ""

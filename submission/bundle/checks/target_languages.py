@@ -24,7 +24,7 @@ MOST_NUMBERS = 5
 
 
 def other_script(view: BundleView) -> Iterator[Fault]:
-    """Decode the test set again with the prompt of its pair: the output is in another script than its target language's."""
+    """Decode the test set again with its pair's prompt: the output is in another script than the target language's."""
     swapped = {path for paths in _swapped(view) for path in paths}
     for path, (lines, foreign) in _foreign_lines(view).items():
         if path not in swapped and _mostly(lines, foreign):
@@ -103,7 +103,7 @@ def _foreign_lines(view: BundleView) -> dict[str, tuple[Lines, dict[int, str]]]:
 
 @lru_cache(maxsize=1)
 def _letters(view: BundleView) -> dict[str, Lines]:
-    """Return the lines with letters of every output that can be read, by path; counted once for all checks of a view."""
+    """Return the lines with letters of every output that can be read, by path; counted once for all checks."""
     outputs = {}
     for path in view.outputs:
         try:
