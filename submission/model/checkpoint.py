@@ -69,6 +69,11 @@ def packed_config(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str,
     return config | {"quantization_config": section, "transformers_weights": LOADED_BY}
 
 
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a packed model's configuration as the checkpoint has it that the model stands for."""
+    return {key: value for key, value in config.items() if key not in ("quantization_config", "transformers_weights")}
+
+
 def config_text(config: dict[str, Any]) -> str:
     """Return a configuration as `save_pretrained` writes it, so that a packed model saved again has the same bytes."""
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
