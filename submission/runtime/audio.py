@@ -1,9 +1,10 @@
 """Read recordings as float32 mono at 16 kHz, sliced by integer samples, by the same rules for every package.
 
 `checked_length` says whether a recording is usable and how long it is: decoded to its end, not shorter or other than
-codec or container state, finite, scaled to ±1. Of several channels the first one counts, as in SHAS. Other rates are
-resampled to 16 kHz by soxr at its best quality and sliced afterwards: a slice has the same samples however it is
-requested. Files are decoded and resampled block by block, so that no more than the result is ever in memory.
+codec or container state, finite, scaled to ±1. Several channels become one signal (`submission.runtime.channels`):
+their mean, or the one that is requested. Other rates are resampled to 16 kHz by soxr at its best quality and sliced
+afterwards: a slice has the same samples however it is requested. Files are decoded and resampled block by block, so
+that no more than the result is ever in memory.
 """
 
 from __future__ import annotations
@@ -20,38 +21,41 @@ import soxr
 
 from submission.errors import UserError
 from submission.runtime.audio_decoding import (
-    Block,
     check_bounds,
     decode_blocks,
     is_exact,
     open_container,
     plain_info,
     stated_seconds,
+    stream_channels,
 )
 from submission.runtime.audio_header import COPY_AGAIN, UnusableAudio, read_header
+from submission.runtime.channels import Channel, as_mono
 from submission.text.segments import SAMPLE_RATE
 
 PEAK_LIMIT = 4.0
 """Above this the samples are not scaled to ±1 (resampling a full-scale signal overshoots by far less)."""
 
 
-def read_audio(path: Path) -> np.ndarray:
-    """Return a recording's first channel, float32 [samples] at 16 kHz, full scale ±1.
+def read_audio(path: Path, channel: Channel = None) -> np.ndarray:
+    """Return a recording as one signal, float32 [samples] at 16 kHz, full scale ±1.
 
-    Raises UserError for a missing file and for one that is not usable (see `checked_length`).
+    channel: which one, by default the mean of all. Raises UserError for a missing file or channel and for a file that
+    is not usable (see `checked_length`).
     """
     joined = bytearray()  # grows in place: a list of blocks would be in memory twice when it is joined
-    for block in audio_blocks(path):
+    for block in audio_blocks(path, channel):
         joined += block.tobytes()
     return np.frombuffer(joined, np.float32)
 
 
-def audio_blocks(path: Path) -> Iterator[np.ndarray]:
+def audio_blocks(path: Path, channel: Channel = None) -> Iterator[np.ndarray]:
     """Yield a recording as `read_audio` returns it, float32 [some samples] at a time."""
     _need_file(path)
+    _need_channel(path, channel)
     position = 0
     for rate, blocks in itertools.groupby(decode_blocks(path), key=lambda block: block.rate):
-        for samples in _to_16_khz((_first_channel(block) for block in blocks), rate):
+        for samples in _to_16_khz((as_mono(block.samples, channel) for block in blocks), rate):
             _check_values(path, samples, position)
             position += len(samples)
             yield samples
@@ -74,15 +78,16 @@ def seeks(path: Path) -> bool:
     return _exact_frames(path) is not None
 
 
-def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
+def read_slice(path: Path, start: int, end: int | None = None, channel: Channel = None) -> np.ndarray:
     """Return samples [start, end) of a recording, float32 at 16 kHz; end=None means to its end.
 
-    Equals `read_audio(path)[start:end]`, but seeks where the file is at 16 kHz already.
+    Equals `read_audio(path, channel)[start:end]`, but seeks where the file is at 16 kHz already.
     Raises UserError when the slice does not lie within the recording.
     """
     _need_file(path)
+    _need_channel(path, channel)
     frames = _exact_frames(path)
-    samples = _whole(path) if frames is None else None
+    samples = _whole(path, channel) if frames is None else None
     length = len(samples) if samples is not None else frames or 0
     stop = length if end is None else end
     if not 0 <= start < stop <= length:
@@ -91,9 +96,16 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
             f"expected a slice within its {length} samples at 16 kHz, got start {start}, end {stop}",
             "check that the positions are samples at 16 kHz and belong to this recording",
         )
-    sliced = samples[start:stop].copy() if samples is not None else _sought(path, start, stop)
+    sliced = samples[start:stop].copy() if samples is not None else _sought(path, start, stop, channel)
     _check_values(path, sliced, start)
     return sliced
+
+
+def channel_count(path: Path) -> int:
+    """Return the number of a recording's channels; UserError for a missing file and for what is no audio."""
+    _need_file(path)
+    info = plain_info(path, read_header(path))
+    return int(info.channels) if info is not None else stream_channels(path)
 
 
 def rough_seconds(path: Path) -> float:
@@ -120,21 +132,28 @@ def _length_once(path: Path, size_bytes: int, modified_ns: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _decoded_once(path: Path, size_bytes: int, modified_ns: int) -> np.ndarray:
+def _decoded_once(path: Path, channel: Channel, size_bytes: int, modified_ns: int) -> np.ndarray:
     """Cache the last recording that had to be decoded whole, so that its slices do not decode it again."""
-    samples = read_audio(path)
+    samples = read_audio(path, channel)
     samples.flags.writeable = False
     return samples
 
 
-def _whole(path: Path) -> np.ndarray:
+def _whole(path: Path, channel: Channel) -> np.ndarray:
     stat = path.stat()
-    return _decoded_once(path, stat.st_size, stat.st_mtime_ns)
+    return _decoded_once(path, channel, stat.st_size, stat.st_mtime_ns)
 
 
 def _need_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(str(path), "no such audio file", "check the data folder and the file's name")
+
+
+def _need_channel(path: Path, channel: Channel) -> None:
+    count = 0 if channel is None else channel_count(path)
+    if channel is not None and not 0 <= channel < count:
+        what = f"has {count} channel{'s' if count != 1 else ''}, channel {channel} (from 0) is requested"
+        raise UserError(str(path), what, "check that the segments belong to this recording")
 
 
 def _exact_frames(path: Path) -> int | None:
@@ -150,10 +169,6 @@ def _exact_frames(path: Path) -> int | None:
         return None
     check_bounds(path, info.samplerate, info.frames / info.samplerate)
     return int(info.frames)
-
-
-def _first_channel(block: Block) -> np.ndarray:
-    return np.ascontiguousarray(block.samples[:, 0])
 
 
 def _check_values(path: Path, samples: np.ndarray, position: int) -> None:
@@ -193,14 +208,14 @@ def _resampled_length(frames: int, rate: int) -> int:
     return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
 
 
-def _sought(path: Path, start: int, stop: int) -> np.ndarray:
+def _sought(path: Path, start: int, stop: int, channel: Channel) -> np.ndarray:
     """Return a slice of a file in which seeking is exact."""
     try:
-        channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+        block, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         what = f"cannot be decoded from sample {start} to {stop} ({error})"
         raise UnusableAudio(str(path), what, COPY_AGAIN) from error
-    if len(channels) < stop - start:
-        what = f"holds {len(channels)} of the samples {start} to {stop} that its header promises"
+    if len(block) < stop - start:
+        what = f"holds {len(block)} of the samples {start} to {stop} that its header promises"
         raise UnusableAudio(str(path), what, COPY_AGAIN)
-    return np.ascontiguousarray(channels[:, 0])
+    return as_mono(block, channel)

@@ -8,6 +8,7 @@ file, so that a playlist called talk.m4a is no audio. Rate and stated length are
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -148,17 +149,14 @@ def stated_seconds(container: Any, header: AudioHeader, path: Path) -> float | N
     return header.stated_seconds
 
 
-def _by_av(path: Path, header: AudioHeader) -> Iterator[Block]:
-    """Yield the first audio stream, in blocks of BLOCK_FRAMES or the frames of one rate and layout."""
+@contextmanager
+def _opened(path: Path, header: AudioHeader) -> Iterator[Any]:
+    """Open a file with PyAV; UserError where it has no audio, or none that can be decoded."""
     try:
         with path.open("rb") as file, open_container(file) as container:
             if not container.streams.audio:
                 raise UnusableAudio(str(path), "has no audio stream", "replace or remove it")
-            stated = stated_seconds(container, header, path)
-            check_bounds(path, container.streams.audio[0].rate or 0, stated or 0.0)
-            counter = _Counter(path, header.kind, stated)
-            yield from _gathered(counter.frames(container))
-            counter.check()
+            yield container
     except (av.FFmpegError, ValueError, PermissionError) as error:
         cause = " ".join(str(error).split())
         if header.kind:
@@ -166,6 +164,22 @@ def _by_av(path: Path, header: AudioHeader) -> Iterator[Block]:
             raise UnusableAudio(str(path), what, COPY_AGAIN) from error
         what = f"is not audio that soundfile or PyAV can read ({cause})"
         raise UnusableAudio(str(path), what, "replace or remove it") from error
+
+
+def stream_channels(path: Path) -> int:
+    """Return the number of channels of a file that PyAV decodes."""
+    with _opened(path, read_header(path)) as container:
+        return int(container.streams.audio[0].channels)
+
+
+def _by_av(path: Path, header: AudioHeader) -> Iterator[Block]:
+    """Yield the first audio stream, in blocks of BLOCK_FRAMES or the frames of one rate and layout."""
+    with _opened(path, header) as container:
+        stated = stated_seconds(container, header, path)
+        check_bounds(path, container.streams.audio[0].rate or 0, stated or 0.0)
+        counter = _Counter(path, header.kind, stated)
+        yield from _gathered(counter.frames(container))
+        counter.check()
 
 
 class _Counter:
@@ -176,7 +190,7 @@ class _Counter:
         self._seconds = 0.0
         self._bad_seconds = 0.0
         self._cut_at_end = False
-        self._rate = 0
+        self._rate, self._channels = 0, 1
 
     def frames(self, container: Any) -> Iterator[Block]:
         """Yield the frames of the first audio stream; a packet that cannot be decoded is silence of its length."""
@@ -195,7 +209,7 @@ class _Counter:
                 yield block
 
     def _count(self, block: Block) -> None:
-        self._rate, self._cut_at_end = block.rate, False
+        self._rate, self._channels, self._cut_at_end = block.rate, block.samples.shape[1], False
         self._seconds += len(block.samples) / block.rate
         check_bounds(self._path, block.rate, self._seconds)
 
@@ -215,7 +229,7 @@ class _Counter:
             what = f"is damaged: it cannot be decoded at {self._seconds:.2f} s"
             raise UnusableAudio(str(self._path), what, COPY_AGAIN)
         if self._rate and seconds:
-            block = Block(np.zeros((round(seconds * self._rate), 1), np.float32), self._rate)
+            block = Block(np.zeros((round(seconds * self._rate), self._channels), np.float32), self._rate)
             self._count(block)
             yield block
         self._cut_at_end = True

@@ -11,7 +11,7 @@ REVISIONS = {
     "awq": 3,
     "calibrate": 2,
     "allocate": 1,
-    "quantize": 3,
+    "quantize": 4,
     "segment": 4,
     "decode": 5,
     "loss": 4,
