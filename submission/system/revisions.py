@@ -9,7 +9,7 @@ REVISIONS = {
     "merge": 3,
     "sensitivity": 2,
     "awq": 2,
-    "calibrate": 1,
+    "calibrate": 2,
     "allocate": 1,
     "quantize": 3,
     "segment": 3,
