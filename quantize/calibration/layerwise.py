@@ -63,7 +63,7 @@ class LayerCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class StackEntry:
     """What reaches the layers of a stack in one batch."""
 
     states: torch.Tensor
@@ -198,7 +198,7 @@ class LayerwiseModel:
         finished[stack] = states
 
     @contextmanager
-    def before(self, stack: str) -> Iterator[Callable[[Inputs, Inputs], Entry]]:
+    def before(self, stack: str) -> Iterator[Callable[[Inputs, Inputs], StackEntry]]:
         """Load what lies around the layers; yield (a batch's inputs, outputs by stack) -> what reaches the stack.
 
         Of every earlier stack the output is needed, on any device; gradients flow into it where they are enabled.
@@ -206,7 +206,7 @@ class LayerwiseModel:
         last = len(self._layers[stack]) - 1
         recorders = [_CallRecorder(last=number == last) for number in range(last + 1)]
 
-        def enter(inputs: Inputs, outputs: Inputs) -> Entry:
+        def enter(inputs: Inputs, outputs: Inputs) -> StackEntry:
             try:
                 run(inputs, outputs)
             except _Stop:
@@ -214,7 +214,7 @@ class LayerwiseModel:
                 for recorder in recorders:
                     recorder.states = recorder.call = None
                 assert states is not None
-                return Entry(states=states, calls=tuple(call for call in calls if call is not None))
+                return StackEntry(states=states, calls=tuple(call for call in calls if call is not None))
             raise AssertionError(f"the forward pass did not stop at the last layer of {stack}")
 
         with self._around(stack, recorders) as run:
