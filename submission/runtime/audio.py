@@ -109,7 +109,7 @@ def channel_count(path: Path) -> int:
 
 
 def rough_seconds(path: Path) -> float:
-    """Return about how long a recording is, by its header alone; 0 where that does not tell."""
+    """Return about how long a recording is, by its header alone; 0 where that does not say."""
     try:
         header = read_header(path)
         info = plain_info(path, header)

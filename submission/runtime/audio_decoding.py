@@ -46,7 +46,7 @@ DEMUXERS = (
     "wav,w64,aiff,au,caf,nistsphere,mp3,aac,ac3,eac3,amr,amrnb,amrwb,flac,ogg,matroska,mov,avi,flv,mpegts,mpeg,asf,wv"
 )
 RATES = range(2_000, 768_001)
-"""Rates in Hz that speech is recorded at, with room: a file of 1 Hz would become 16,000 times as long."""
+"""Rates in Hz that speech is recorded at, with a margin: a file of 1 Hz would become 16,000 times as long."""
 LONGEST_SECONDS = 6 * 3600
 BLOCK_FRAMES = 1 << 20
 """Frames that are decoded at a time."""
@@ -58,7 +58,7 @@ CONTINUED = frozenset({"mp3", "flac", "ogg"})
 """Formats that may be joined end to end: the header's length is that of the first part."""
 
 
-class Block(NamedTuple):
+class DecodedBlock(NamedTuple):
     """Samples in a row."""
 
     samples: np.ndarray
@@ -83,7 +83,7 @@ def is_exact(info: Any) -> bool:
     return info.subtype in PLAIN_BYTES
 
 
-def decode_blocks(path: Path) -> Iterator[Block]:
+def decode_blocks(path: Path) -> Iterator[DecodedBlock]:
     """Yield a whole recording; UserError where it is no audio, damaged, or of another length than it states."""
     header = read_header(path)
     info = plain_info(path, header)
@@ -116,14 +116,14 @@ def _check_frames(path: Path, info: Any, header: AudioHeader) -> None:
         raise UnusableAudio(str(path), what, REPAIR)
 
 
-def _by_soundfile(path: Path, frames: int) -> Iterator[Block]:
+def _by_soundfile(path: Path, frames: int) -> Iterator[DecodedBlock]:
     """Yield an uncompressed file, every frame that its header counts."""
     read = 0
     with soundfile.SoundFile(str(path)) as file:
         # Not file.blocks(): of a truncated file it returns as many frames as the header declares.
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             read += len(block)
-            yield Block(block, file.samplerate)
+            yield DecodedBlock(block, file.samplerate)
         if read < frames:
             what = f"holds {read / file.samplerate:.2f} s, its header declares {frames / file.samplerate:.2f} s"
             raise UnusableAudio(str(path), what, COPY_AGAIN)
@@ -172,7 +172,7 @@ def stream_channels(path: Path) -> int:
         return int(container.streams.audio[0].channels)
 
 
-def _by_av(path: Path, header: AudioHeader) -> Iterator[Block]:
+def _by_av(path: Path, header: AudioHeader) -> Iterator[DecodedBlock]:
     """Yield the first audio stream, in blocks of BLOCK_FRAMES or the frames of one rate and layout."""
     with _opened(path, header) as container:
         stated = stated_seconds(container, header, path)
@@ -192,7 +192,7 @@ class _Counter:
         self._cut_at_end = False
         self._rate, self._channels = 0, 1
 
-    def frames(self, container: Any) -> Iterator[Block]:
+    def frames(self, container: Any) -> Iterator[DecodedBlock]:
         """Yield the frames of the first audio stream; a packet that cannot be decoded is silence of its length."""
         stream = container.streams.audio[0]
         for packet in container.demux(stream):
@@ -204,11 +204,11 @@ class _Counter:
                 yield from self._undecodable(packet)
                 continue
             for frame in decoded:
-                block = Block(_as_float(frame), frame.sample_rate)
+                block = DecodedBlock(_as_float(frame), frame.sample_rate)
                 self._count(block)
                 yield block
 
-    def _count(self, block: Block) -> None:
+    def _count(self, block: DecodedBlock) -> None:
         self._rate, self._channels, self._cut_at_end = block.rate, block.samples.shape[1], False
         self._seconds += len(block.samples) / block.rate
         check_bounds(self._path, block.rate, self._seconds)
@@ -220,7 +220,7 @@ class _Counter:
             self.check()
             self._stated = self._seconds + seconds
 
-    def _undecodable(self, packet: Any) -> Iterator[Block]:
+    def _undecodable(self, packet: Any) -> Iterator[DecodedBlock]:
         if self._kind == "mp3" and not mp3_frame(bytes(packet)[:4]) and bytes(packet)[:3] != b"ID3":
             return  # a tag behind the last frame
         seconds = float((packet.duration or 0) * packet.time_base)
@@ -229,7 +229,7 @@ class _Counter:
             what = f"is damaged: it cannot be decoded at {self._seconds:.2f} s"
             raise UnusableAudio(str(self._path), what, COPY_AGAIN)
         if self._rate and seconds:
-            block = Block(np.zeros((round(seconds * self._rate), self._channels), np.float32), self._rate)
+            block = DecodedBlock(np.zeros((round(seconds * self._rate), self._channels), np.float32), self._rate)
             self._count(block)
             yield block
         self._cut_at_end = True
@@ -262,16 +262,16 @@ def _as_float(frame: Any) -> np.ndarray:
     return samples
 
 
-def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
+def _gathered(blocks: Iterator[DecodedBlock]) -> Iterator[DecodedBlock]:
     """Join short blocks of one rate and number of channels, so that what follows works on long ones."""
-    pending: list[Block] = []
+    pending: list[DecodedBlock] = []
     count = 0
     for block in blocks:
         same = not pending or (block.rate, block.samples.shape[1]) == (pending[0].rate, pending[0].samples.shape[1])
         if pending and (not same or count >= BLOCK_FRAMES):
-            yield Block(np.concatenate([b.samples for b in pending]), pending[0].rate)
+            yield DecodedBlock(np.concatenate([b.samples for b in pending]), pending[0].rate)
             pending, count = [], 0
         pending.append(block)
         count += len(block.samples)
     if pending:
-        yield Block(np.concatenate([b.samples for b in pending]), pending[0].rate)
+        yield DecodedBlock(np.concatenate([b.samples for b in pending]), pending[0].rate)
