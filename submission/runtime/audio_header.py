@@ -276,7 +276,7 @@ def _check_rest(file: BinaryIO, path: Path, layout: _Layout, data: tuple[int, in
     if end - reached > SLACK_BYTES:
         what = (
             f"its header counts {size:,} bytes of samples, and {end - start:,} are there: "
-            f"{end - reached:,} behind the counted end would not be heard"
+            f"{end - reached:,} behind the counted end would not be read"
         )
         raise UnusableAudio(str(path), what, REPAIR)
 

@@ -52,7 +52,7 @@ class SegSet:
 def read_mteval(path: Path, language: str = "") -> list[Seg]:
     """Return every segment of a file's one set, in order; blanks and line breaks in a text become one blank.
 
-    language: the code of the target language, by which one of several sets may be told. Raises UserError for a file
+    language: the code of the target language, by which one of several sets may be chosen. Raises UserError for a file
     that is not UTF-8, no XML, or holds a NUL or entities of its own; for several reference sets; for a document twice;
     and where the ids do not count 1, 2, 3, … through the set or through each document: one that is missing would shift
     all that follow.
