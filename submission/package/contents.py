@@ -1,6 +1,6 @@
 """What lies in a package beside its bundle: scripts, requirements, and the part of this program that translates.
 
-Everything follows from this program alone, and from the bundle's name: so a package from outside can be held against
+Everything follows from this program alone, and from the bundle's name: so a package from outside can be compared with
 it, byte for byte.
 """
 
