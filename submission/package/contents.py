@@ -54,10 +54,9 @@ def _project() -> dict[str, Any]:
 def _runtime_files() -> list[Path]:
     """Return the sources that translating needs and the data of their packages, sorted."""
     needed = needed_modules(ENTRY)
-    data = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in DATA_SUFFIXES]
-    return sorted(
-        [*(source_path(module) for module in needed), *(path for path in data if _package_of(path) in needed)]
-    )
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in DATA_SUFFIXES)
+    data = [path for path in found if _package_of(path) in needed]
+    return sorted([*(source_path(module) for module in needed), *data, *ROOT.glob(BASE)])
 
 
 def _package_of(path: Path) -> str:
