@@ -9,4 +9,5 @@ if [ ! -f "$venv/complete" ]; then
 fi
 # Nothing is read from the working folder or the user's own packages, nothing written into this one, nothing fetched.
 export PYTHONPATH="$here/runtime" PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONUTF8=1 HF_HUB_OFFLINE=1
+export MPLCONFIGDIR="$venv/matplotlib"
 exec "$venv/bin/python" -P -m evaluate.recordings.packaged --bundle "$here/bundle" "$@"

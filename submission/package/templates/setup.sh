@@ -52,5 +52,8 @@ printf 'setup.sh: %s, %s\n' "$("$venv/bin/python" --version)" "$venv"
 install --requirement "$here/requirements.txt" --no-deps --require-hashes
 # torch comes last, by its version: which file fits depends on the machine (CPU or CUDA), and so does its hash.
 install --requirement "$here/requirements-torch.txt"
+# Matplotlib's list of fonts is made once, here: a home to keep it in need not exist.
+MPLCONFIGDIR="$venv/matplotlib" "$venv/bin/python" -c 'import matplotlib.font_manager' ||
+    fail "the libraries do not run with $found; name another Python with PYTHON"
 : >"$venv/complete"
 printf 'setup.sh: done; translate with run.sh\n'
