@@ -65,6 +65,7 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
             *_choice(recipe),
             *_scaling(recipe),
             *_weighing(recipe),
+            *_recovery(recipe),
             _fine_tuning(recipe),
         ),
         data_sets=_data_sets(recipe),
@@ -126,6 +127,20 @@ def _weighing(recipe: Recipe) -> list[str]:
     gradients = f", gradients on {moments.gradient_utterances} of them" if moments.fisher else ""
     read = f"{size}, source and target ({', '.join(moments.pairs)}){gradients}"
     return [f"quantization errors weighed by second moments, calibrated on {named}: {read}"]
+
+
+def _recovery(recipe: Recipe) -> list[str]:
+    """Return what was tuned after packing and on what, where that was done."""
+    recovery = recipe.quantize.recovery
+    if recovery is None:
+        return []
+    size = f"{recovery.utterances} utterances" if recovery.utterances else "all utterances"
+    how = f"{recovery.steps} steps of {recovery.batch_size} utterances, learning rate {recovery.learning_rate:g}"
+    return [
+        "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
+        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and target "
+        f"({', '.join(recovery.pairs)})"
+    ]
 
 
 def _counts(specs: list[TensorSpec]) -> str:

@@ -12,6 +12,7 @@ REVISIONS = {
     "calibrate": 1,
     "allocate": 1,
     "quantize": 3,
+    "recover": 1,
     "segment": 3,
     "decode": 4,
     "loss": 3,
