@@ -166,6 +166,7 @@ def test_the_description_names_what_moments_were_calibrated_on_and_what_was_tune
     )
     recovered = read_recipe("ablation:entropy-2gb-recovered", "miniature")
     facts = derive_facts(packed_config(config, allotted(codecs, budgets)), 1, campaign, recovered)
+    assert facts.data_sets and all("second moments, recovery" in line for line in facts.data_sets)
     assert [line for line in facts.techniques if "tuned after" in line] == [
         "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
         "to the fine-tuned model: 150 steps of 16 utterances, learning rate 0.003; training data, 1024 utterances, an "
