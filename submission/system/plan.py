@@ -93,22 +93,25 @@ def plan_text(system: System, store: Store) -> str:
 
 
 def _memory_lines(system: System) -> list[str]:
-    """Return what the steps that hold the whole model take, as lines, where the system has them."""
+    """Return what calibration and recovery take, as lines, where the system has them."""
     known = base_model(system)
     if known is None:
         return []
-    lines, size = [], moments_size(known[0])
-    memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+    lines = []
     if has_step(system, "calibrate"):
-        lines.append(
-            f"calibrate holds the whole model in float32: about {memory} GiB of memory or of a GPU, {disk} of disk."
-        )
+        options, size = system.recipe.quantize.moments, moments_size(known[0])
+        assert options is not None, "a system that calibrates says on what"
+        traced = options.gradient_utterances if options.fisher else 0
+        counted = options.utterances or 1
+        activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
+        activations += "" if options.utterances else " an utterance"
+        lines += [
+            f"calibrate holds one layer at a time: at most {in_unit(size.memory_bytes, GIB)} GiB of memory or of a GPU.",
+            f"On disk {in_unit(size.disk_bytes, GIB)} GiB of moments, meanwhile at most {activations} of activations.",
+        ]
     if has_step(system, "recover"):
         memory = in_unit(recovery_bytes(known[0]), GIB)
-        lines.append(
-            f"recover runs the whole model in float32, then the packed one with gradients: about {memory} GiB of "
-            "memory or of a GPU."
-        )
+        lines.append(f"recover holds the whole model in float32: about {memory} GiB of memory or of a GPU.")
     return ["", *lines] if lines else []
 
 
