@@ -103,11 +103,12 @@ def _memory_lines(system: System) -> list[str]:
         assert options is not None, "a system that calibrates says on what"
         traced = options.gradient_utterances if options.fisher else 0
         counted = options.utterances or 1
+        memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
         activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
         activations += "" if options.utterances else " an utterance"
         lines += [
-            f"calibrate holds one layer at a time: at most {in_unit(size.memory_bytes, GIB)} GiB of memory or of a GPU.",
-            f"On disk {in_unit(size.disk_bytes, GIB)} GiB of moments, meanwhile at most {activations} of activations.",
+            f"calibrate holds one layer at a time: at most {memory} GiB of memory or of a GPU.",
+            f"On disk {disk} GiB of moments, meanwhile at most {activations} of activations.",
         ]
     if has_step(system, "recover"):
         memory = in_unit(recovery_bytes(known[0]), GIB)
