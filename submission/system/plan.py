@@ -71,7 +71,7 @@ def _budgets(system: System, store: Store) -> dict[str, int] | None:
 
 def _ranking(system: System, store: Store) -> list[int] | None:
     """Return the layers in the order of their sensitivity, where the system has it and it is built."""
-    if system.recipe.quantize.ranked is None:
+    if not has_step(system, "sensitivity"):
         return None
     stage = system.stage("sensitivity")
     return read_order(store.folder(stage)) if store.record(stage) else None
@@ -96,11 +96,16 @@ def _moments_lines(system: System) -> list[str]:
     known = base_model(system)
     if not has_step(system, "calibrate") or known is None:
         return []
-    size = moments_size(known[0])
-    memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+    options, size = system.recipe.quantize.moments, moments_size(known[0])
+    assert options is not None, "a system that calibrates says on what"
+    traced = options.gradient_utterances if options.fisher else 0
+    counted = options.utterances or 1
+    activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
+    activations += "" if options.utterances else " an utterance"
     return [
         "",
-        f"calibrate holds the whole model in float32: about {memory} GiB of memory or of a GPU, {disk} of disk.",
+        f"calibrate holds one layer at a time: at most {in_unit(size.memory_bytes, GIB)} GiB of memory or of a GPU.",
+        f"On disk {in_unit(size.disk_bytes, GIB)} GiB of moments, meanwhile at most {activations} of activations.",
     ]
 
 
@@ -115,6 +120,9 @@ def _size_lines(system: System, store: Store) -> list[str]:
     lines += [f"  {line}" for line in against_limit(total_bytes or expected.total_bytes, system.campaign.size_limit)]
     if expected.provisional:
         lines.append("That is the target; the exact size is known once budgets are allotted.")
+    if system.recipe.quantize.ranked and not system.ranks_layers:
+        ranked = system.recipe.quantize.ranked
+        lines.append(f"It meets the limit as it is: no {ranked.role} is stored as {ranked.codec.name}, none is ranked.")
     if not expected.other_bytes:
         lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
     return lines

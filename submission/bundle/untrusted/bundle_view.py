@@ -33,6 +33,8 @@ MOST_FAULTS = 100
 MOST_SEGMENTER_BYTES = 2 << 30
 """The published classifiers have 0.8 GB."""
 MOST_OTHER_BYTES = 64 << 20
+MOST_PARAMETERS = 20_000_000_000
+"""Of a base model that is not at hand, where the campaign has no limit of bytes either."""
 
 
 class BundleView(Folder):
@@ -194,10 +196,13 @@ class BundleView(Folder):
     def beyond_budget(self) -> set[str]:
         """Paths of the files that are condemned unread: beyond what the files of a bundle may have together.
 
-        The model may have as many bytes as the campaign's limit allows, the segmenter MOST_SEGMENTER_BYTES, all other
+        The model may have as many bytes as the campaign's limit or its base model allows, the segmenter MOST_SEGMENTER_BYTES, all other
         files MOST_OTHER_BYTES.
         """
-        left = {"model": self.campaign.size_limit_bytes, SEGMENTER: MOST_SEGMENTER_BYTES, "": MOST_OTHER_BYTES}
+        limit = self.campaign.size_limit_bytes
+        # Without a limit a model is still no larger than its base at four bytes a weight.
+        model = 4 * (self.base_parameters or MOST_PARAMETERS) + MOST_OTHER_BYTES if limit is None else limit
+        left = {"model": model, SEGMENTER: MOST_SEGMENTER_BYTES, "": MOST_OTHER_BYTES}
         beyond = set()
         for path, entry in self.files.items():
             part = path.partition("/")[0]
