@@ -196,8 +196,8 @@ class BundleView(Folder):
     def beyond_budget(self) -> set[str]:
         """Paths of the files that are condemned unread: beyond what the files of a bundle may have together.
 
-        The model may have as many bytes as the campaign's limit or its base model allows, the segmenter MOST_SEGMENTER_BYTES, all other
-        files MOST_OTHER_BYTES.
+        The model may have as many bytes as the campaign's limit or its base model allows, the segmenter
+        MOST_SEGMENTER_BYTES, all other files MOST_OTHER_BYTES.
         """
         limit = self.campaign.size_limit_bytes
         # Without a limit a model is still no larger than its base at four bytes a weight.
