@@ -26,6 +26,7 @@ from submission.errors import UserError
 from submission.model.families.json_shape import shown
 from submission.text.bounded_text import read_text
 from submission.text.characters import printable
+from submission.text.recording_names import AUDIO_SUFFIXES
 from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
@@ -33,10 +34,6 @@ SEGMENTS = "segments.yaml"
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of characters that a line of a file cannot hold: controls, line ends, bytes that are not UTF-8."""
 MOST_ORDER_BYTES = 1 << 20
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".aac", ".aif", ".aiff", ".wma"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm"),  # of a film, the first audio stream is read
-)
 ENTRY_KEYS = frozenset(
     {"wav", "offset", "duration", "rW", "uW", "speaker_id", "speaker", "channel", "text", "lang", "id"}
 )
