@@ -344,6 +344,7 @@ def test_it_is_described_in_its_own_words_once_for_all_budgets(packed, codecs):
     recipe = dataclasses.replace(recipe, quantize=dataclasses.replace(recipe.quantize, solver="feedback"))
     facts = derive_facts(read_config(packed), 1, read_campaign("miniature"), recipe)
     lines = [line for line in facts.techniques if "entropy-coded" in line]
-    assert len({codec.name for codec in codecs.values() if codec.kind == "entropy"}) > 1 == len(lines)
-    assert lines[0].startswith("Error-feedback (steps by reverse water-filling) quantization to entropy-coded")
-    assert codecs[EMBEDDING].kind == "entropy" and "embedding" in lines[0]
+    assert len({codec.name for codec in codecs.values() if codec.kind == "entropy"}) > 2 == len(lines)
+    said = "Error-feedback (steps by reverse water-filling) quantization to entropy-coded"
+    assert lines[0].startswith(f"{said} integer codes") and lines[1].startswith(f"{said} trellis-coded integers")
+    assert codecs[EMBEDDING].trellis and "embedding" in lines[1] and "embedding" not in lines[0]
