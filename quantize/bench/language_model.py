@@ -54,7 +54,9 @@ SCALE_BYTES = PART_BYTES["F16"]
 """Bytes of the scale of a row or a column."""
 LINEARS = "linears:"
 """Prefix of a row that leaves embedding and head at full precision and out of its bits."""
-METHODS = ("feedback", "diagonal", "equal-rate", "one-step")
+TRELLIS = "trellis"
+"""The method `feedback` with codes that follow a trellis."""
+METHODS = ("feedback", TRELLIS, "diagonal", "equal-rate", "one-step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ def _affine_model(found: Mapping[str, tuple[torch.Tensor, int]], chosen: list[st
 def moments_of(problem: Problem, name: str, method: str) -> Moments:
     """Return what a method knows of a weight.
 
-    method: `feedback`; `diagonal` moments alone; `equal-rate` without gradients; `one-step` without data.
+    method: `feedback`, `trellis`; `diagonal` moments alone; `equal-rate` without gradients; `one-step` without data.
     """
     if method == "one-step":
         return Moments()
@@ -149,27 +151,31 @@ def allocate_bytes(problem: Problem, method: str, target_bytes: int) -> Allocati
         moments = moments_of(problem, name, method)
         return factorize(moments.read_second_moment(), problem.weights[name].shape[1]), moments.importance
 
-    bits = target_bytes * 8 / problem.count()
-    expected = sum(expected_log2_constant(w, *known(n), bits) * w.numel() for n, w in problem.weights.items())
+    bits, trellis = target_bytes * 8 / problem.count(), method == TRELLIS
+    expected = 0.0
+    for name, weight in problem.weights.items():
+        expected += weight.numel() * expected_log2_constant(weight, *known(name), bits, trellis=trellis)
     center = expected / problem.count()
     curves = {}
     with progress("allocate", len(problem.weights), "weights") as tick:
         for name, weight in problem.weights.items():
-            curves[name] = estimate_rate(weight, *known(name), center)
+            curves[name] = estimate_rate(weight, *known(name), center, trellis=trellis)
             tick(1)
     return allocate(curves, target_bytes)
 
 
-def entropy_weight(weight: torch.Tensor, budget_bytes: int, moments: Moments) -> tuple[torch.Tensor, Header]:
+def entropy_weight(
+    weight: torch.Tensor, budget_bytes: int, moments: Moments, *, trellis: bool = False
+) -> tuple[torch.Tensor, Header]:
     """Return a weight as the parts stand for it that `entropy` stores in a budget, float32, and its stream's header.
 
     budget_bytes: of all parts, which have exactly as many.
     """
     shape = (weight.shape[0], weight.shape[1])
-    codec = Entropy(budget_bytes=budget_bytes - SCALE_BYTES * sum(shape))
+    codec = Entropy(trellis=trellis, budget_bytes=budget_bytes - SCALE_BYTES * sum(shape))
     parts = codec.encode(weight, functools.partial(solve_entropy, moments=moments))
     assert sum(part.numel() * part.element_size() for part in parts.values()) == budget_bytes
-    header = check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]))
+    header = check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]), trellis=trellis)
     return codec.decode(parts, shape, torch.float32), header
 
 
@@ -182,7 +188,8 @@ def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quant
     with progress("encode", len(problem.weights), "weights") as tick:
         for name, weight in problem.weights.items():
             budget = allocation.budget_bytes[name]
-            decoded[name], header = entropy_weight(weight, budget, moments_of(problem, name, method))
+            moments = moments_of(problem, name, method)
+            decoded[name], header = entropy_weight(weight, budget, moments, trellis=method == TRELLIS)
             padding += budget - SCALE_BYTES * sum(weight.shape) - header.used_bytes
             exceptions += header.exceptions
             predicted += predicted_loss(weight, decoded[name], problem.second_moment(name), problem.importance(name))

@@ -22,6 +22,7 @@ from submission.errors import UserError
 from submission.model.budgets import BUDGETS, budgeted_shapes, equal_rate_shares, fit_budgets, least_budget
 from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.codecs import Codec
+from submission.model.codecs.entropy.codec import Entropy
 from submission.model.families import tensors
 from submission.model.forecast import add_up, allotted, companion_files
 from submission.model.safetensors_header import tensor_bytes
@@ -48,7 +49,8 @@ def allot(
         checkpoint.config, codecs, target_bytes, equal_rate_shares(shapes, least), other_bytes=other_bytes
     )
     weights = sum(math.prod(shape) for shape in shapes.values())
-    curves = rate_curves(checkpoint, list(shapes), moments, bits=8 * sum(equal.values()) / weights)
+    budgeted = {name: codecs[name] for name in shapes}
+    curves = rate_curves(checkpoint, budgeted, moments, bits=8 * sum(equal.values()) / weights)
     beside = {name: _bytes_beside(codecs[name].allotted(equal[name]), shape) for name, shape in shapes.items()}
     found: Allocation | None = None
 
@@ -89,20 +91,26 @@ def predicted_increase(constant: float, weights: int) -> float:
 
 
 def rate_curves(
-    checkpoint: Checkpoint, names: list[str], moments: MomentsFolder | None, *, bits: float
+    checkpoint: Checkpoint, codecs: Mapping[str, Codec], moments: MomentsFolder | None, *, bits: float
 ) -> dict[str, RateCurve]:
-    """Return weight name -> its size against the constant; bits: what a weight has on average."""
+    """Return weight name -> its size against the constant; codecs: by that name; bits: what a weight has on average."""
+    names = list(codecs)
     expected, total = 0.0, 0
-    for _, weight, factor, importance in _weighed(checkpoint, names, moments, label="allocate: closed form"):
-        expected += weight.numel() * expected_log2_constant(weight, factor, importance, bits)
+    for name, weight, factor, importance in _weighed(checkpoint, names, moments, label="allocate: closed form"):
+        trellis = _has_trellis(codecs[name])
+        expected += weight.numel() * expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
         total += weight.numel()
     if not total:
         raise UserError("quantize.codecs", "no weight has a codec with a budget", "leave the target out")
     log2_constant = expected / total
     return {
-        name: estimate_rate(weight, factor, importance, log2_constant)
+        name: estimate_rate(weight, factor, importance, log2_constant, trellis=_has_trellis(codecs[name]))
         for name, weight, factor, importance in _weighed(checkpoint, names, moments, label="allocate: rates")
     }
+
+
+def _has_trellis(codec: Codec) -> bool:
+    return isinstance(codec, Entropy) and codec.trellis
 
 
 def _weighed(

@@ -15,17 +15,21 @@ entropy-coded, every square should cost the same at the optimum (reverse water-f
 
 with one constant c for all tensors of the model. Its factors are what is stored: a scale for each row and one for each
 column, float16, rounded before codes are chosen, so that what is stored is what is used.
+
+With a trellis the codes of a column are chosen together (`trellis_kernels.py`), and their errors fed back then. Steps
+are finer there by the factor at which the error is the same as without at a high rate: one constant serves both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from quantize.solvers.feedback_kernels import round_block
+from quantize.solvers.trellis_kernels import round_trellis
 
 DAMPING = 0.01
 """Part of the mean diagonal of H that is added to its diagonal."""
@@ -37,6 +41,12 @@ CHUNK_ELEMENTS = 1 << 25
 """Weights that are solved at a time, in whole rows: 128 MiB in each float32 array."""
 CODE_LIMIT = 32767
 """Largest magnitude of a code, int16."""
+TRELLIS_LIMIT = CODE_LIMIT - 7
+"""Largest magnitude of what codes of a trellis are chosen for: they may lie 4 beyond it, and count as at the limit."""
+TRELLIS_STEP = 0.566
+"""Step with a trellis over that without at the same error, at high rates: the root of 1 / 12 / .26."""
+LEAST_POWER = 1e-8
+"""Mean square of the codes of a row, in steps, below which none is taken to be."""
 _HALF_LEAST, _HALF_MOST = 2.0**-14, 65504.0
 """Range of normal float16 numbers."""
 
@@ -161,41 +171,55 @@ def scales(factor: InputFactor, importance: torch.Tensor, constant: float) -> tu
 
 
 def solve_feedback(
-    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None, constant: float
+    weight: torch.Tensor,
+    factor: InputFactor,
+    importance: torch.Tensor | None,
+    constant: float,
+    restarts: Sequence[int] = (),
 ) -> FeedbackSolution:
     """Return codes and scales of a weight, float [rows, columns] on the CPU, at a constant c (square root of nats).
 
     importance: [rows], the second moment of the gradient at the outputs; floored here. None: one rate for every tensor
-    where the factor has feedback, one step c for every weight where it has none. The same arguments give the same codes
-    on one machine and number of threads. Where a code would not fit in int16, its column's scale is doubled and the
+    where the factor has feedback, one step c for every weight where it has none. restarts: rows, ascending from 0, in
+    which the trellis of every column begins; empty: without a trellis. The same arguments give the same codes on one
+    machine and number of threads. Where a code would not fit in int16, its column's scale is doubled and the
     weight solved again. Raises ValueError for a weight that is not finite.
     """
-    return solve_resolved(weight, factor, resolved_importance(weight, factor, importance), constant)
+    return solve_resolved(weight, factor, resolved_importance(weight, factor, importance), constant, restarts)
 
 
 def solve_resolved(
-    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor, constant: float
+    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor, constant: float, restarts: Sequence[int] = ()
 ) -> FeedbackSolution:
     """Return what `solve_feedback` does for an importance that is taken as it is, float64 [rows], positive."""
     rows, columns = weight.shape
     if not torch.isfinite(weight).all():
         bad = int((~torch.isfinite(weight)).any(dim=1).int().argmax())
         raise ValueError(f"row {bad} holds a number that is not finite; fetch or train it again")
-    row_scale, column_scale, clamped = scales(factor, importance, constant)
+    row_scale, column_scale, clamped = scales(factor, importance, constant * (TRELLIS_STEP if restarts else 1))
     codes = torch.empty((rows, columns), dtype=torch.int16)
-    chunk = max(1, CHUNK_ELEMENTS // max(columns, 1))
+    chunk, limit = max(1, CHUNK_ELEMENTS // max(columns, 1)), TRELLIS_LIMIT if restarts else CODE_LIMIT
     start = 0
     while start < rows:
-        part = slice(start, start + chunk)
-        codes[part] = _solve_rows(weight[part], factor, row_scale[part], column_scale)
-        beyond = (codes[part].abs() >= CODE_LIMIT).any(dim=0)
+        end = _chunk_end(start, start + chunk, rows, restarts)
+        part, within = slice(start, end), [row - start for row in restarts if start <= row < end]
+        codes[part] = _solve_rows(weight[part], factor, row_scale[part], column_scale, within)
+        beyond = (codes[part].abs() >= limit).any(dim=0)
         room = column_scale.float() * 2 <= _HALF_MOST
         if (beyond & room).any():
             column_scale = torch.where(beyond & room, column_scale * 2, column_scale)
             start = 0
         else:
-            start += chunk
+            start = end
     return FeedbackSolution(codes=codes, row_scale=row_scale, column_scale=column_scale, clamped_scales=clamped)
+
+
+def _chunk_end(start: int, most: int, rows: int, restarts: Sequence[int]) -> int:
+    """Return where a chunk of rows ends: at `most`, or where a trellis begins again, the last time before that."""
+    if not restarts:
+        return min(most, rows)
+    ends = [row for row in (*restarts, rows) if row > start]
+    return max((row for row in ends if row <= most), default=ends[0])
 
 
 def resolved_importance(weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None) -> torch.Tensor:
@@ -208,9 +232,13 @@ def resolved_importance(weight: torch.Tensor, factor: InputFactor, importance: t
 
 
 def _solve_rows(
-    weight: torch.Tensor, factor: InputFactor, row_scale: torch.Tensor, column_scale: torch.Tensor
+    weight: torch.Tensor,
+    factor: InputFactor,
+    row_scale: torch.Tensor,
+    column_scale: torch.Tensor,
+    restarts: Sequence[int],
 ) -> torch.Tensor:
-    """Return the codes of some rows, int16 [rows, columns], transposed in memory."""
+    """Return the codes of some rows, int16 [rows, columns], transposed in memory; restarts: among these rows."""
     rows, columns = weight.shape
     weights = weight.detach().float().t().contiguous()
     errors = torch.empty_like(weights) if factor.feedback is not None else torch.empty((BLOCK_COLUMNS, rows))
@@ -218,6 +246,8 @@ def _solve_rows(
     per_row, per_column = row_scale.float().numpy(), column_scale.float().numpy()
     inverse_row, inverse_column = np.float32(1) / per_row, np.float32(1) / per_column
     nothing = np.empty((0, 0), dtype=np.float32)
+    power = _row_powers(weights, per_row, per_column) if restarts else None
+    stretches = np.array([*restarts, rows])
     for end in range(columns, 0, -BLOCK_COLUMNS):
         start = max(0, end - BLOCK_COLUMNS)
         block = slice(start, end)
@@ -226,20 +256,25 @@ def _solve_rows(
             within = factor.feedback[block, block].contiguous().numpy()
             if end < columns:
                 targets.addmm_(factor.feedback[end:, block].t(), errors[end:])
-        out = errors[block] if factor.feedback is not None else errors[: end - start]
-        round_block(
-            targets.numpy(),
-            weights[block].numpy(),
-            within,
-            per_column[block],
-            inverse_column[block],
-            per_row,
-            inverse_row,
-            np.float32(CODE_LIMIT),
-            codes[block],
-            out.numpy(),
-        )
+        out = (errors[block] if factor.feedback is not None else errors[: end - start]).numpy()
+        steps = per_column[block], inverse_column[block], per_row, inverse_row
+        known = targets.numpy(), weights[block].numpy(), within, *steps
+        if power is None:
+            round_block(*known, np.float32(CODE_LIMIT), codes[block], out)
+        else:
+            round_trellis(*known, power, np.float32(TRELLIS_LIMIT), stretches, codes[block], out)
     return torch.from_numpy(codes).t()
+
+
+def _row_powers(weights: torch.Tensor, row_scale: np.ndarray, column_scale: np.ndarray) -> np.ndarray:
+    """Return the mean square of each row in steps, float32 [rows], of weights [columns, rows] as they are."""
+    power = torch.zeros(weights.shape[1])
+    for block, scale in zip(
+        weights.split(BLOCK_COLUMNS), torch.from_numpy(column_scale).split(BLOCK_COLUMNS), strict=True
+    ):
+        power += (block / scale[:, None]).square_().sum(dim=0)
+    mean: np.ndarray = (power / (len(weights) * torch.from_numpy(row_scale).square())).clamp_min(LEAST_POWER).numpy()
+    return mean
 
 
 def predicted_loss(

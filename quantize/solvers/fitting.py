@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,12 +104,14 @@ def solve_within(
     budget_bytes: int,
     start: float,
     *,
+    restarts: Sequence[int] = (),
     tolerance: float = TOLERANCE,
 ) -> FittedSolution:
     """Return the solution of the smallest constant found whose stream fits in budget_bytes.
 
     size_of: codes int16 [rows, columns], row_scale float16 [rows], column_scale float16 [columns] -> bytes. start: the
-    constant that the allocation gives. Raises ValueError where no constant fits.
+    constant that the allocation gives. restarts: as `solve_feedback` takes them. Raises ValueError where no constant
+    fits.
     """
     resolved = resolved_importance(weight, factor, importance)
     solves = 0
@@ -117,7 +119,7 @@ def solve_within(
 
     def size_at(constant: float) -> int:
         nonlocal solves, best
-        solution = solve_resolved(weight, factor, resolved, constant)
+        solution = solve_resolved(weight, factor, resolved, constant, restarts)
         size = size_of(solution.codes, solution.row_scale, solution.column_scale)
         solves += 1
         if size <= budget_bytes and (best is None or constant < best.constant):
@@ -130,7 +132,12 @@ def solve_within(
 
 
 def solve_entropy(
-    weight: torch.Tensor, size_of: Callable[[torch.Tensor], int], budget_bytes: int, moments: Moments
+    weight: torch.Tensor,
+    size_of: Callable[[torch.Tensor], int],
+    budget_bytes: int,
+    restarts: Sequence[int] = (),
+    *,
+    moments: Moments,
 ) -> FeedbackSolution:
     """Return codes and scales whose stream fits in budget_bytes: the interface `entropy` of the solver `feedback`.
 
@@ -140,19 +147,30 @@ def solve_entropy(
     weight = weight.cpu()
     factor, importance = moments.read_factor(weight.shape[1]), moments.importance
     bits = 8 * budget_bytes / max(weight.numel(), 1)
-    expected = expected_log2_constant(weight, factor, importance, bits)
-    start = _sampled_start(weight, factor, importance, expected, budget_bytes)
-    found = solve_within(weight, factor, importance, lambda codes, *_: size_of(codes), budget_bytes, 2.0**start)
+    trellis = bool(restarts)
+    expected = expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
+    start = _sampled_start(weight, factor, importance, expected, budget_bytes, trellis=trellis)
+    found = solve_within(
+        weight, factor, importance, lambda codes, *_: size_of(codes), budget_bytes, 2.0**start, restarts=restarts
+    )
     return found.solution
 
 
 def _sampled_start(
-    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None, expected: float, budget_bytes: int
+    weight: torch.Tensor,
+    factor: InputFactor,
+    importance: torch.Tensor | None,
+    expected: float,
+    budget_bytes: int,
+    *,
+    trellis: bool,
 ) -> float:
     """Return log2 of the constant at which a sample of rows says that the stream has about budget_bytes."""
     if len(weight) <= 2 * START_ROWS:
         return expected
-    curve = estimate_rate(weight, factor, importance, expected, octaves=START_OCTAVES, sampled_rows=START_ROWS)
+    curve = estimate_rate(
+        weight, factor, importance, expected, trellis=trellis, octaves=START_OCTAVES, sampled_rows=START_ROWS
+    )
     constants, sizes = curve.log2_constants, curve.size_bytes
     stream = [size - 2 * sum(weight.shape) for size in sizes]  # the scales are stored beside the stream
     return float(np.interp(-budget_bytes, [-size for size in stream], constants))

@@ -19,7 +19,7 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS
-from submission.system.recipe import Recipe
+from submission.system.recipe import LIMIT, Recipe
 from submission.system.schema import locate, merged, nearest, parse, read_toml
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -48,7 +48,7 @@ class _Location:
 def read_recipe(name: str, campaign: str) -> Recipe:
     """Return the recipe of a shipped name (`primary`), a TOML file, or one of a list (`ablation:bf16`).
 
-    Behind an `@`, a size takes the place of the recipe's target: `frontier@2.5GB`.
+    Behind an `@`, a size or `limit` takes the place of the recipe's target: `frontier@2.5GB`, `frontier@limit`.
 
     The tables of the file for other campaigns are checked too, so that a mistake never waits for the day of
     the real run. Raises UserError naming file, key, what was expected and the nearest valid name.
@@ -80,8 +80,10 @@ def _find(name: str) -> _Location:
 
 
 def _split_target(name: str) -> tuple[str, str]:
-    """Return the name of a recipe and the target behind its `@`, `2.5 GB`; the target is empty where there is none."""
+    """Return the name of a recipe and the target behind its `@`, `2.5 GB` or `limit`; it is empty where there is none."""
     base, _, size = name.rpartition("@")
+    if base and size == LIMIT:
+        return base, LIMIT
     number = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", size) if base else None
     return (base, f"{number[1]} {number[2]}") if number else (name, "")
 
@@ -112,7 +114,8 @@ def _parsed(location: _Location, campaign: str) -> Recipe:
     if location.target:
         table = merged(table, {"quantize": {"target": location.target}})
         of = location.item or location.path.stem
-        table |= {"name": location.name, "description": f"The recipe {of} in {location.target}"}
+        size = "the campaign's limit" if location.target == LIMIT else location.target
+        table |= {"name": location.name, "description": f"The recipe {of} in {size}"}
     table.setdefault("name", location.name)
     return parse(Recipe, table, f"{location} (campaign {campaign})")
 

@@ -6,10 +6,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from submission.model.codecs.entropy.contexts import fit_contexts
+from submission.model.codecs.entropy.layout import RESTART_ROWS, Grid
 from submission.model.codecs.entropy.stream import encode, stream_bytes
 
 SHAPE = (90, 70)
 """Of the codes of `codes_and_stream`."""
+NEXT_STATES = ((0, 2), (5, 7), (1, 3), (4, 6), (2, 0), (7, 5), (3, 1), (6, 4))
+"""Of every state the one that follows after D0 or D1, and after D2 or D3."""
 
 
 def spread_codes(rows: int, columns: int, *, octaves: float = 1.5, spread: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -20,11 +23,25 @@ def spread_codes(rows: int, columns: int, *, octaves: float = 1.5, spread: float
     return np.rint(values).astype(np.int32)
 
 
-def codes_and_stream() -> tuple[np.ndarray, bytes]:
+def on_trellis(codes: np.ndarray) -> np.ndarray:
+    """Return int32 codes [rows, columns] that follow the trellis, each at most one from the given one."""
+    following, codes = np.array(NEXT_STATES), codes.astype(np.int64)
+    grid = Grid(rows=codes.shape[0], columns=codes.shape[1], trellis=True)
+    states = np.zeros(grid.columns, np.int64)
+    for row in range(grid.rows):
+        if row % grid.block_rows % RESTART_ROWS == 0:
+            states[:] = 0
+        codes[row] += (codes[row] - states) % 2 * np.where(codes[row] > 0, -1, 1)
+        states = following[states, codes[row] % 4 // 2]
+    return codes.astype(np.int32)
+
+
+def codes_and_stream(*, trellis: bool = False) -> tuple[np.ndarray, bytes]:
     """Return codes with exceptions near and far, and their stream with ten bytes of padding."""
     codes = spread_codes(*SHAPE)
     codes[3, 5], codes[60, 69], codes[89, 0] = 100, -5000, 2**31 - 1
-    contexts = fit_contexts(codes)
+    codes = on_trellis(codes) if trellis else codes
+    contexts = fit_contexts(codes, trellis=trellis)
     return codes, encode(codes, contexts, stream_bytes(codes, contexts) + 10).tobytes()
 
 

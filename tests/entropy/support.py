@@ -26,9 +26,12 @@ def base_checkpoint(folder: Path) -> Path:
 
 
 def entropy_codecs(base: Path, bits: float = BITS) -> dict[str, Codec]:
-    """Codecs of all weights: those of the decoder and the embedding entropy-coded, with a budget each."""
+    """Codecs of all weights: those of the decoder and the embedding entropy-coded, with a budget each.
+
+    The embedding follows a trellis.
+    """
     config = read_config(base)
-    rules = {"*": Affine(bits=4, group_size=64), "linears": Entropy(), "embedding": Entropy()}
+    rules = {"*": Affine(bits=4, group_size=64), "linears": Entropy(), "embedding": Entropy(trellis=True)}
     sizes = {spec.name: spec.shape for spec in tensors(config)}
     resolved = resolve_codecs(config, rules)
     return {
@@ -53,7 +56,9 @@ def random_weight(rows: int, columns: int, *, outliers: int = 5, seed: int = 0) 
     return weight
 
 
-def encoded(weight: torch.Tensor, bits: float = BITS, moments: Moments | None = None) -> tuple[Entropy, dict]:
+def encoded(
+    weight: torch.Tensor, bits: float = BITS, moments: Moments | None = None, *, trellis: bool = False
+) -> tuple[Entropy, dict]:
     """The codec with a budget of so many bits a weight, and the parts of a weight."""
-    codec = Entropy(budget_bytes=int(weight.numel() * bits / 8) + 1000)
+    codec = Entropy(trellis=trellis, budget_bytes=int(weight.numel() * bits / 8) + 1000)
     return codec, codec.encode(weight, functools.partial(solve_entropy, moments=moments or Moments()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
-from submission.model.codecs.entropy.layout import HEADER, HEADER_BYTES, Grid, check_header, check_payload, checksum
+from submission.model.codecs.entropy.layout import HEADER, Grid, check_header, check_payload, checksum
 from submission.model.codecs.entropy.stream import decode, encode, stream_bytes
 from tests.entropy.cases import SHAPE, codes_and_stream, spread_codes
 
@@ -30,7 +30,7 @@ def sealed(stream: bytes) -> bytes:
     """The stream with the checksums of what it holds, as far as its parts lie where the whole stream's do."""
     data = bytearray(stream)
     for index in range(GRID.count):
-        place = HEADER_BYTES + 4 * (GRID.count + index)
+        place = GRID.index_start + 4 * (GRID.count + index)
         data[place : place + 4] = zlib.crc32(data[HEAD.words(index)]).to_bytes(4, "little")
     check = checksum(bytes(data[: HEAD.payload_start]), bytes(data[HEAD.exceptions_start : HEAD.used_bytes]))
     data[HEADER.size - 4 : HEADER.size] = check.to_bytes(4, "little")
@@ -107,14 +107,73 @@ def test_a_truncated_stream_is_refused(size):
         decode(STREAM[:size], SHAPE)
 
 
+TRELLIS_CODES, TRELLIS_STREAM = codes_and_stream(trellis=True)
+TRELLIS_HEAD = check_header(TRELLIS_STREAM, *SHAPE, len(TRELLIS_STREAM), trellis=True)
+
+
+def resealed(stream: bytes) -> bytes:
+    """A stream with a trellis, changed in its payload or exceptions, with the checksums of what it holds."""
+    data, head = bytearray(stream), TRELLIS_HEAD
+    for index in range(head.grid.count):
+        place = head.grid.index_start + 4 * (head.grid.count + index)
+        data[place : place + 4] = zlib.crc32(data[head.words(index)]).to_bytes(4, "little")
+    check = checksum(bytes(data[: head.payload_start]), bytes(data[head.exceptions_start : head.used_bytes]))
+    data[HEADER.size - 4 : HEADER.size] = check.to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_a_stream_of_one_form_is_never_read_as_the_other(trellis):
+    _, stream = codes_and_stream(trellis=trellis)
+    magic = ("b'EC01', got b'ET01'", "b'ET01', got b'EC01'")[not trellis]
+    with pytest.raises(ValueError, match=f"^header: expected {magic}; its codes are stored in the other form"):
+        decode(stream, SHAPE, trellis=not trellis)
+    swapped = (b"EC01" if trellis else b"ET01") + stream[4:]
+    with pytest.raises(ValueError, match=PARTS):
+        decode(swapped, SHAPE, trellis=not trellis)
+
+
+def test_a_trellis_stream_that_this_file_begins_from_is_whole():
+    assert resealed(TRELLIS_STREAM) == TRELLIS_STREAM and TRELLIS_HEAD.exceptions >= 2
+    assert np.array_equal(decode(TRELLIS_STREAM, SHAPE, trellis=True).exact(), TRELLIS_CODES)
+
+
+@given(st.lists(st.integers(0, 8 * len(TRELLIS_STREAM) - 1), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=200)
+def test_flipped_bits_of_a_trellis_stream_are_refused_or_where_it_is_sealed_decode_to_some_codes(places, seal):
+    stream = bytearray(TRELLIS_STREAM)
+    for place in set(places):
+        stream[place // 8] ^= 1 << place % 8
+    try:
+        decoded = decode(resealed(bytes(stream)) if seal else bytes(stream), SHAPE, trellis=True)
+    except ValueError as error:
+        assert re.match(PARTS, str(error))
+        return
+    assert seal and decoded.exact().shape == SHAPE
+
+
+def test_an_exception_of_another_subset_than_its_place_is_refused():
+    section = TRELLIS_STREAM[TRELLIS_HEAD.exceptions_start : TRELLIS_HEAD.used_bytes]
+    found = unpack_exceptions(section, TRELLIS_HEAD.exceptions, TRELLIS_CODES.size)
+    for change in (1, 2, 3):
+        values = found.values.copy()
+        values[1] ^= change
+        changed = pack_exceptions(Exceptions(positions=found.positions, values=values))
+        assert len(changed) == len(section)
+        start, end = TRELLIS_HEAD.exceptions_start, TRELLIS_HEAD.used_bytes
+        stream = resealed(TRELLIS_STREAM[:start] + changed + TRELLIS_STREAM[end:])
+        with pytest.raises(ValueError, match="exceptions: one is a code that the payload holds"):
+            decode(stream, SHAPE, trellis=True)
+
+
 BROKEN = {
     "another magic": (altered(0, b"EC02"), "header: expected b'EC01', got b'EC02'"),
     "another shape": (altered(4, (91).to_bytes(4, "little")), "header: expected 90 × 70 codes, got 91 × 70"),
     "no density": (altered(HEADER.size, bytes(80)), "density: all of its bins are empty"),
     "a class too high": (altered(GRID.classes_start, b"\xff"), "classes: .* is not in 0 … 127"),
     "a class without end": (altered(GRID.classes_start + 9, b"\xff" * 40), "classes: a number is cut off or too large"),
-    "a block of no words": (altered(HEADER_BYTES, bytes(4)), "index: the block at row 0, column 0 has 0 words"),
-    "a block of too many": (altered(HEADER_BYTES, b"\xff" * 4), "index: the block at row 0, column 0"),
+    "a block of no words": (altered(GRID.index_start, bytes(4)), "index: the block at row 0, column 0 has 0 words"),
+    "a block of too many": (altered(GRID.index_start, b"\xff" * 4), "index: the block at row 0, column 0"),
     "more classes than fit": (altered(12, (600).to_bytes(4, "little")), "classes: 600 bytes, at most 551"),
     "exceptions past the end": (altered(20, b"\xff\xff\0\0"), "index: classes, payload and exceptions end at"),
     "more exceptions than codes": (altered(16, b"\xff\xff\0\0"), "exceptions: 65535 of 6300 codes"),
@@ -137,7 +196,7 @@ def test_an_index_that_descends_is_refused():
     codes = spread_codes(4100, 3)
     contexts = fit_contexts(codes)
     stream = bytearray(encode(codes, contexts, stream_bytes(codes, contexts)).tobytes())
-    stream[HEADER_BYTES + 4 : HEADER_BYTES + 8] = (100).to_bytes(4, "little")
+    stream[GRID.index_start + 4 : GRID.index_start + 8] = (100).to_bytes(4, "little")
     with pytest.raises(ValueError, match="index: the block at row 2050, column 0 has -"):
         check_header(bytes(stream), 4100, 3, len(stream))
 

@@ -16,9 +16,9 @@ SHAPE = (300, 160)
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def parts():
-    return encoded(random_weight(*SHAPE))
+@pytest.fixture(scope="module", params=[False, True], ids=["free", "trellis"])
+def parts(request):
+    return encoded(random_weight(*SHAPE), trellis=request.param)
 
 
 def layer_of(parts, dtype: torch.dtype = torch.bfloat16, bias: bool = False) -> PackedLinear:

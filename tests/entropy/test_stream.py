@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,57 +13,69 @@ from submission.model.codecs.entropy.contexts import CLASS_OFFSET, NO_SHIFT, Con
 from submission.model.codecs.entropy.layout import LANES, Grid, check_header, fixed_bytes
 from submission.model.codecs.entropy.stream import decode, encode, rate_bits, stream_bytes
 from submission.model.codecs.entropy.tables import CONTEXTS, tables
-from tests.entropy.cases import spread_codes, weights
+from tests.entropy.cases import NEXT_STATES, on_trellis, spread_codes, weights
 
 
-def slow_decode(stream: bytes, rows: int, columns: int) -> np.ndarray:
-    """The definition of the payload, a code at a time; exceptions are left as 0."""
-    grid, head = Grid(rows=rows, columns=columns), check_header(stream, rows, columns, len(stream))
-    frequency, ends = tables(head.density).frequency.tolist(), [0, *head.ends]
+def slow_decode(stream: bytes, rows: int, columns: int, trellis: bool) -> np.ndarray:
+    """The definition of the payload, a code at a time; exceptions are left as what is written for them."""
+    grid = Grid(rows=rows, columns=columns, trellis=trellis)
+    head = check_header(stream, rows, columns, len(stream), trellis=trellis)
+    ends = [0, *head.ends]
+    frequencies = [
+        tables(density, superset if trellis else None).frequency.tolist()
+        for superset, density in enumerate(head.densities)
+    ]
     lowest = min(head.classes.rows) + min(head.classes.columns)
     codes = np.zeros((rows, columns), np.int64)
     for block, start, end in zip(grid.blocks(), ends[:-1], ends[1:], strict=True):
         words = list(struct.unpack_from(f"<{end - start}H", stream, head.payload_start + 2 * start))
         states = [words.pop(0) | words.pop(0) << 16 for _ in range(block.lanes)]
         for first in range(block.column, block.column + block.columns, LANES):
+            machines = [0] * LANES
             for row in range(block.row, block.row + block.rows):
                 for column in range(first, min(first + LANES, block.column + block.columns)):
                     total = head.classes.rows[row] + head.classes.columns[column]
                     context = (
                         min(max(total - CLASS_OFFSET, 0), CONTEXTS - 1) + head.classes.shifts[total - lowest] - NO_SHIFT
                     )
-                    context = min(max(context, 0), CONTEXTS - 1)
+                    superset = machines[column - first] % 2
+                    frequency = frequencies[superset][min(max(context, 0), CONTEXTS - 1)]
                     state, symbol, below = states[column - first], 0, 0
-                    while below + frequency[context][symbol] <= state % 4096:
-                        below += frequency[context][symbol]
+                    while below + frequency[symbol] <= state % 4096:
+                        below += frequency[symbol]
                         symbol += 1
-                    state = frequency[context][symbol] * (state >> 12) + state % 4096 - below
+                    state = frequency[symbol] * (state >> 12) + state % 4096 - below
                     states[column - first] = state << 16 | words.pop(0) if state < 1 << 16 else state
                     codes[row, column] = symbol - 128 + head.classes.centres[column] - 64
+                    if trellis:
+                        codes[row, column] = 2 * codes[row, column] + superset
+                        machines[column - first] = NEXT_STATES[machines[column - first]][codes[row, column] % 4 // 2]
         assert states == [1 << 16] * block.lanes and not words
     return codes
 
 
-@given(weights())
-def test_any_codes_come_back_exactly_from_a_stream_of_the_bytes_that_were_forecast(codes):
-    contexts = fit_contexts(codes)
+@given(weights(), st.booleans())
+def test_any_codes_come_back_exactly_from_a_stream_of_the_bytes_that_were_forecast(codes, trellis):
+    codes = on_trellis(codes) if trellis else codes
+    contexts = fit_contexts(codes, trellis=trellis)
     size = stream_bytes(codes, contexts)
     stream = encode(codes, contexts, size)
     assert stream.dtype == np.uint8 and stream.shape == (size,)
-    assert size >= fixed_bytes(*codes.shape)
-    decoded = decode(stream, codes.shape)
+    assert size >= fixed_bytes(*codes.shape, trellis=trellis)
+    decoded = decode(stream, codes.shape, trellis=trellis)
     assert np.array_equal(decoded.exact(), codes)
     assert np.array_equal(decoded.codes, np.clip(codes, -127, 127))
-    assert (np.abs(codes).reshape(-1)[decoded.positions] > 127).all()
+    assert (np.abs(codes.astype(np.int64)).reshape(-1)[decoded.positions] > 127).all()
 
 
+@pytest.mark.parametrize("trellis", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300_001), (4097, 33), (4095, 65), (9000, 31), (300, 1700)])
-def test_blocks_at_the_edges_come_back_whatever_the_shape_and_the_number_of_threads(shape):
-    codes = spread_codes(*shape)
-    contexts = fit_contexts(codes)
+def test_blocks_at_the_edges_come_back_whatever_the_shape_and_the_number_of_threads(shape, trellis):
+    codes = on_trellis(spread_codes(*shape)) if trellis else spread_codes(*shape)
+    contexts = fit_contexts(codes, trellis=trellis)
     stream = encode(codes, contexts, stream_bytes(codes, contexts, workers=2), workers=3)
     assert np.array_equal(stream, encode(codes, contexts, stream.size))
-    assert np.array_equal(decode(stream, shape, workers=2).exact(), codes)
+    assert np.array_equal(decode(stream, shape, trellis=trellis, workers=2).exact(), codes)
 
 
 @pytest.mark.parametrize("value", [0, 1, -127, 127, 128, -(2**31), 2**31 - 1])
@@ -72,24 +85,32 @@ def test_a_weight_of_one_value_comes_back(value):
     assert np.array_equal(decode(encode(codes, contexts, 30_000), codes.shape).exact(), codes)
 
 
-@given(weights(most_rows=6, most_columns=70))
-@settings(max_examples=20)
-def test_a_stream_decodes_as_its_definition_says(codes):
-    contexts = fit_contexts(codes)
+@given(weights(most_rows=6, most_columns=70), st.booleans())
+@settings(max_examples=40)
+def test_a_stream_decodes_as_its_definition_says(codes, trellis):
+    codes = on_trellis(codes) if trellis else codes
+    contexts = fit_contexts(codes, trellis=trellis)
     stream = encode(codes, contexts, stream_bytes(codes, contexts)).tobytes()
-    plain, reach = slow_decode(stream, *codes.shape), tables(contexts.density).reach
+    plain = slow_decode(stream, *codes.shape, trellis)
+    if trellis:
+        held = (np.abs(plain) <= 127) & (plain == codes)
+        assert ((plain % 4 == codes % 4) | held).all()  # what is written for an exception leads to the same states
+        assert held.mean() > 0.5 or np.abs(codes.astype(np.int64)).max() > 127
+        return
+    reach = tables(contexts.densities[0]).reach
     rows, columns = (index.astype(int) for index in contexts.indexes())
     held = np.abs(codes - contexts.centres) <= reach[contexts.sum_contexts()[rows[:, None] + columns]]
     held &= np.abs(codes.astype(np.int64)) <= 127
     assert np.array_equal(plain, np.where(held, codes, contexts.centres))
 
 
-@given(weights(), st.data())
-def test_a_slice_has_the_codes_of_the_whole(codes, data):
+@given(weights(), st.booleans(), st.data())
+def test_a_slice_has_the_codes_of_the_whole(codes, trellis, data):
+    codes = on_trellis(codes) if trellis else codes
     rows, columns = (_slice(data, n) for n in codes.shape)
-    contexts = fit_contexts(codes)
+    contexts = fit_contexts(codes, trellis=trellis)
     stream = encode(codes, contexts, stream_bytes(codes, contexts))
-    part = decode(stream, codes.shape, rows=rows, columns=columns)
+    part = decode(stream, codes.shape, trellis=trellis, rows=rows, columns=columns)
     assert np.array_equal(part.exact(), codes[rows.start : rows.stop, columns.start : columns.stop])
 
 
@@ -176,16 +197,22 @@ def golden_case() -> tuple[np.ndarray, Contexts]:
         column_classes=(64 + np.arange(columns) % 7).astype(np.uint8),
         centres=np.arange(columns) % 5 - 2,
         shifts=np.array([64, 64, 65, 64, 63, 64, 64, 60, 64, 64, 64], np.uint8),
-        density=normal_density(),
+        densities=(normal_density(),),
     )
     return codes.reshape(rows, columns).astype(np.int32), contexts
 
 
-def test_the_format_is_pinned():
+@pytest.mark.parametrize("trellis", [False, True])
+def test_the_format_is_pinned(trellis):
     codes, contexts = golden_case()
+    if trellis:
+        codes, contexts = on_trellis(codes), replace(contexts, densities=2 * contexts.densities)
     stream = encode(codes, contexts, 220_000)
-    assert hashlib.sha256(stream.tobytes()).hexdigest() == GOLDEN
-    assert np.array_equal(decode(stream, codes.shape).exact(), codes)
+    assert hashlib.sha256(stream.tobytes()).hexdigest() == GOLDEN[trellis]
+    assert np.array_equal(decode(stream, codes.shape, trellis=trellis).exact(), codes)
 
 
-GOLDEN = "35611cebc56953896a3720c46793f1bc5cf5d2c474527e09f22166d4d721330a"
+GOLDEN = {
+    False: "35611cebc56953896a3720c46793f1bc5cf5d2c474527e09f22166d4d721330a",
+    True: "1b1d16e8ca9d031d73f20b9bddc737a0c13c19e2678134b0861b905dd8f39042",
+}

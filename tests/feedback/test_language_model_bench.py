@@ -82,7 +82,8 @@ def test_a_weight_is_what_its_stored_parts_stand_for(problem):
 
 
 def test_methods_know_as_much_as_their_names_say(problem):
-    full, diagonal, equal, nothing = (moments_of(problem, HEAD, method) for method in METHODS)
+    full, trellis, diagonal, equal, nothing = (moments_of(problem, HEAD, method) for method in METHODS)
+    assert torch.equal(trellis.read_second_moment(), full.read_second_moment())
     assert full.importance is not None and diagonal.importance is not None
     assert torch.equal(diagonal.read_second_moment(), full.read_second_moment().diagonal().diag())
     assert equal.importance is None and torch.equal(equal.read_second_moment(), full.read_second_moment())

@@ -38,7 +38,10 @@ LATE = {
     "submission/store/launch.py": {"torch", "accelerate"},
 }
 # Compiled loops are a file that nothing but functions imports.
-COMPILED = {"submission/model/codecs/entropy/kernels.py": {"numpy", "numba"}}
+COMPILED = {
+    "submission/model/codecs/entropy/kernels.py": {"numpy", "numba"},
+    "submission/model/codecs/entropy/trellis.py": {"numpy", "numba"},
+}
 COMPILED_MODULES = [path.removesuffix(".py").replace("/", ".") for path in COMPILED]
 
 

@@ -4,6 +4,9 @@ A weight [rows, columns] is stored in three parts: `stream`, uint8 [budget_bytes
 `row_scale`, float16 [rows], and `column_scale`, float16 [columns]. Arithmetic is float32: the product of the scales is
 exact, so that a weight is rounded once, and then once to the dtype of the model.
 
+With `trellis` the codes follow a trellis (`trellis.py`): a state machine says which of two sets of integers a code is
+from, so that steps are finer at the same bytes.
+
 Which steps make the stream fit in its budget is the solver's search: it is given a function that returns the bytes of a
 stream exactly. What is left is padded with zeros.
 """
@@ -16,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from submission.model.codecs.codec import Codec, Parts, ScaledCodes, TunableWeight
-from submission.model.codecs.entropy.layout import check_header, check_payload, fixed_bytes
+from submission.model.codecs.entropy.layout import Grid, check_header, check_payload, fixed_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,12 +52,13 @@ class EntropySolve(Protocol):
     """The interface `entropy` of a solver."""
 
     def __call__(
-        self, weight: torch.Tensor, size_of: Callable[[torch.Tensor], int], budget_bytes: int
+        self, weight: torch.Tensor, size_of: Callable[[torch.Tensor], int], budget_bytes: int, restarts: tuple[int, ...]
     ) -> EntropySolution:
         """Return a solution for weight, float [rows, columns], whose stream fits in budget_bytes, deterministically.
 
-        size_of: codes, int16 or int32 [rows, columns] -> the bytes of their stream. Raises ValueError, `what; fix`,
-        where no step fits, and for a number that is not finite.
+        size_of: codes, int16 or int32 [rows, columns] -> the bytes of their stream. restarts: rows, ascending from 0,
+        in which the trellis begins that the codes of every column follow; empty: codes are free. Raises ValueError,
+        `what; fix`, where no step fits, and for a number that is not finite.
         """
         ...
 
@@ -66,6 +70,8 @@ class Entropy(Codec):
     interface: ClassVar[str] = "entropy"
 
     kind: Literal["entropy"] = "entropy"
+    trellis: bool = False
+    """Whether codes follow a trellis: a fifth less error in the same bytes, for more time to solve and to decode."""
     budget_bytes: int | None = None
     """Bytes of the stream. The scales' bytes follow from the weight's shape."""
 
@@ -77,13 +83,15 @@ class Entropy(Codec):
 
     @property
     def name(self) -> str:
-        """`entropy-123456`, the budget in bytes; `entropy` before it is allotted."""
-        return self.kind if self.budget_bytes is None else f"{self.kind}-{self.budget_bytes}"
+        """`entropy-123456` or `entropy-trellis-123456`, the budget in bytes; without it before that is allotted."""
+        form = f"{self.kind}-trellis" if self.trellis else self.kind
+        return form if self.budget_bytes is None else f"{form}-{self.budget_bytes}"
 
     @property
     def summary(self) -> str:
         """What a description and a table call it."""
-        return "entropy-coded integer codes (range ANS), a float16 scale per row and per column"
+        form = "trellis-coded integers of 8 states" if self.trellis else "integer codes"
+        return f"entropy-coded {form} (range ANS), a float16 scale per row and per column"
 
     def technique(self, solver: str | None) -> str:
         """Return the description's words for codes that a solver of this name found."""
@@ -92,7 +100,7 @@ class Entropy(Codec):
     def parts(self, shape: tuple[int, ...]) -> Parts:
         """Return stream, row_scale and column_scale with dtype and shape; ValueError for a budget that is too small."""
         rows, columns = shape
-        stream_bytes, least = self.budget_bytes or 0, fixed_bytes(rows, columns)
+        stream_bytes, least = self.budget_bytes or 0, fixed_bytes(rows, columns, trellis=self.trellis)
         if stream_bytes < least:
             what = (
                 f"{stream_bytes} bytes do not hold a stream of {rows} × {columns} codes, which takes {least} at least"
@@ -115,11 +123,13 @@ class Entropy(Codec):
 
         def size_of(codes: torch.Tensor) -> int:
             array = _row_major(codes)
-            return stream_bytes(array, fit_contexts(array), workers=workers)
+            return stream_bytes(array, fit_contexts(array, trellis=self.trellis), workers=workers)
 
-        solution = solve(weight, size_of, budget)
+        grid = Grid(rows=weight.shape[0], columns=weight.shape[1], trellis=self.trellis)
+        solution = solve(weight, size_of, budget, grid.restarts)
         codes = _row_major(solution.codes)
-        stream = torch.from_numpy(encode(codes, fit_contexts(codes), budget, workers=workers))
+        contexts = fit_contexts(codes, trellis=self.trellis)
+        stream = torch.from_numpy(encode(codes, contexts, budget, workers=workers))
         parts = {"stream": stream, "row_scale": solution.row_scale.half(), "column_scale": solution.column_scale.half()}
         for name in SCALES:
             _check_scales(name, parts[name].numpy().astype("<f2").tobytes())
@@ -135,7 +145,7 @@ class Entropy(Codec):
         """Return the weight or some rows, in dtype: code × row_scale × column_scale in float32, rounded once."""
         import torch
 
-        stream, device = _opened(parts, shape), parts["stream"].device
+        stream, device = self._opened(parts, shape), parts["stream"].device
         if not isinstance(rows, torch.Tensor):
             begin, end, _ = slice(None).indices(shape[0]) if rows is None else rows.indices(shape[0])
             weights = torch.empty((max(0, end - begin), shape[1]), dtype=dtype, device=device)
@@ -156,11 +166,11 @@ class Entropy(Codec):
         self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype, elements: int
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the weight in blocks of rows; blocks of the stream are decoded once each."""
-        yield from _pieces(_opened(parts, shape), parts, range(shape[0]), dtype, elements)
+        yield from _pieces(self._opened(parts, shape), parts, range(shape[0]), dtype, elements)
 
     def scaled_codes(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> ScaledCodes:
         """Return all codes as int8 with their scales, and what is beyond int8 as a sparse remainder."""
-        return _scaled(_opened(parts, shape), parts, range(shape[0]))
+        return _scaled(self._opened(parts, shape), parts, range(shape[0]))
 
     def tunable(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> TunableWeight:
         """Return the weight as a function of the scales of its rows and columns."""
@@ -190,7 +200,16 @@ class Entropy(Codec):
             _check_scales(name, read(name))
         stream = read("stream")
         try:
-            check_payload(stream, check_header(stream, shape[0], shape[1], self.budget_bytes or 0))
+            size = self.budget_bytes or 0
+            check_payload(stream, check_header(stream, shape[0], shape[1], size, trellis=self.trellis))
+        except ValueError as error:
+            raise ValueError(f"stream: {error}") from error
+
+    def _opened(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> OpenedStream:
+        from submission.model.codecs.entropy.stream import open_stream
+
+        try:
+            return open_stream(parts["stream"].cpu().numpy(), (shape[0], shape[1]), trellis=self.trellis)
         except ValueError as error:
             raise ValueError(f"stream: {error}") from error
 
@@ -205,15 +224,6 @@ def _check_scales(name: str, data: bytes) -> None:
 def _row_major(codes: torch.Tensor) -> np.ndarray:
     """Return codes as an array that the coder reads without another copy."""
     return codes.cpu().contiguous().numpy()
-
-
-def _opened(parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> OpenedStream:
-    from submission.model.codecs.entropy.stream import open_stream
-
-    try:
-        return open_stream(parts["stream"].cpu().numpy(), (shape[0], shape[1]))
-    except ValueError as error:
-        raise ValueError(f"stream: {error}") from error
 
 
 def _pieces(

@@ -13,6 +13,10 @@ Where scales are no products (columns of an embedding that all rows share an off
 the sum of both classes less steeply than 2 ** (1 / 8). So the context of every sum is stored: the one that makes the
 codes of that sum shortest, as a shift against sum - CLASS_OFFSET.
 
+With a trellis the size of a code v is |v| // 2: in the superset of even numbers its index, and in that of odd numbers
+how many are nearer to 0. Both supersets share classes and shifts; the density of each is its own, since the path
+prefers even numbers where codes are small.
+
 Columns that do not lie around 0 are coded less their mean, rounded to a code: a real embedding's stream is 3.5 %
 shorter for it; for linears it changes nothing.
 
@@ -25,6 +29,7 @@ a density costs 80 bytes, and streams are within 0.1 % of tables that cost nothi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,6 +40,7 @@ from submission.model.codecs.entropy.tables import (
     EDGES,
     HIGHEST_CODE,
     UNIT_CONTEXT,
+    Tables,
     bounds,
     masses,
     tables,
@@ -48,6 +54,8 @@ CLASS_OFFSET = 80
 NO_SHIFT = 64
 CENTRE = 64
 """A stored number for a centre of 0."""
+TRELLIS_CENTRE = 60
+"""Largest centre with a trellis: the four codes around twice as much are within 127."""
 MOST_SHIFT = 16
 """Contexts by which the fit may shift a sum."""
 CLASS_ROUNDS = 3
@@ -74,9 +82,10 @@ class Contexts:
     shifts: np.ndarray
     """uint8, for every sum of both from the lowest to the highest: 64 and the shift of its context."""
     centres: np.ndarray
-    """int64 [columns], -64 … 63: what codes of a column are coded as differences from."""
-    density: tuple[int, ...]
-    """Mass of |code - centre| / scale in each of 40 bins, 0 … 65535."""
+    """int64 [columns], -64 … 63: what codes of a column, or with a trellis their indexes, are coded as differences
+    from."""
+    densities: tuple[tuple[int, ...], ...]
+    """Mass of |code - centre| / scale in each of 40 bins, 0 … 65535: one density, or one for each superset."""
 
     def __post_init__(self) -> None:
         for name in ("row_classes", "column_classes", "shifts"):
@@ -93,12 +102,34 @@ class Contexts:
         if self.shifts.size != sums:
             raise ValueError(f"shifts: {self.shifts.size} where classes have {sums} sums; give one for each")
 
+    @property
+    def trellis(self) -> bool:
+        """Whether the codes follow a trellis."""
+        return len(self.densities) == 2
+
+    def tables(self) -> list[Tables]:
+        """Return the tables of the density, or of each superset's."""
+        supersets = (0, 1) if self.trellis else (None,)
+        return [tables(density, superset) for density, superset in zip(self.densities, supersets, strict=True)]
+
+    def by_place(self, rows_of: Callable[[Tables], np.ndarray]) -> np.ndarray:
+        """Return rows of tables in the order of places: for every sum of classes that of each superset.
+
+        rows_of: a table -> [contexts, …].
+        """
+        import numpy as np
+
+        context = self.sum_contexts()
+        found = np.stack([rows_of(table)[context] for table in self.tables()], axis=1)
+        return np.ascontiguousarray(found.reshape(-1, *found.shape[2:]))
+
     def indexes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return uint64 rows and columns whose sums are places in `sum_contexts`: what compiled loops take."""
+        """Return uint64 rows and columns whose sums, plus the superset, are places: what compiled loops take."""
         import numpy as np
 
         rows, columns = self.row_classes.astype(np.uint64), self.column_classes.astype(np.uint64)
-        return rows - rows.min(), columns - columns.min()
+        supersets = np.uint64(len(self.densities))
+        return (rows - rows.min()) * supersets, (columns - columns.min()) * supersets
 
     def sum_contexts(self) -> np.ndarray:
         """Return int64: the context of every sum of a row and a column class, from the lowest sum to the highest."""
@@ -114,7 +145,7 @@ class Contexts:
 
 
 def unshifted_contexts(
-    row_classes: np.ndarray, column_classes: np.ndarray, centres: np.ndarray, density: tuple[int, ...]
+    row_classes: np.ndarray, column_classes: np.ndarray, centres: np.ndarray, densities: tuple[tuple[int, ...], ...]
 ) -> Contexts:
     """Return contexts that follow from the classes alone."""
     import numpy as np
@@ -122,7 +153,7 @@ def unshifted_contexts(
     sums = int(np.ptp(row_classes)) + int(np.ptp(column_classes)) + 1
     shifts = np.full(sums, NO_SHIFT, np.uint8)
     return Contexts(
-        row_classes=row_classes, column_classes=column_classes, centres=centres, shifts=shifts, density=density
+        row_classes=row_classes, column_classes=column_classes, centres=centres, shifts=shifts, densities=densities
     )
 
 
@@ -133,8 +164,8 @@ def normal_density() -> tuple[int, ...]:
     return tuple(round(m / max(mass) * HIGHEST_MASS) for m in mass)
 
 
-def fit_contexts(codes: np.ndarray) -> Contexts:
-    """Return classes and density of codes, int16 or int32 [rows, columns] in row-major order."""
+def fit_contexts(codes: np.ndarray, *, trellis: bool = False) -> Contexts:
+    """Return classes and densities of codes, int16 or int32 [rows, columns] in row-major order."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import add_codes, add_sizes
@@ -142,64 +173,74 @@ def fit_contexts(codes: np.ndarray) -> Contexts:
     rows, columns = codes.shape
     row_sums, column_sums = np.zeros(rows, np.int64), np.zeros(columns, np.int64)
     add_codes(codes, column_sums)
-    centres = np.clip(np.rint(column_sums / rows), -CENTRE, CENTRE - 1).astype(np.int64)
+    most = TRELLIS_CENTRE if trellis else CENTRE - 1
+    means = column_sums / (2 * rows if trellis else rows)
+    centres = np.clip(np.rint(means), -most, most).astype(np.int64)
     column_sums[:] = 0
-    add_sizes(codes, centres, row_sums, column_sums)
-    density = normal_density()
+    add_sizes(codes, centres, trellis, row_sums, column_sums)
+    densities = (normal_density(),) * (2 if trellis else 1)
     for _ in range(DENSITY_ROUNDS):
-        contexts = unshifted_contexts(*_classes(row_sums, column_sums, _mean_size(density)), centres, density)
+        contexts = unshifted_contexts(*_classes(row_sums, column_sums, _mean_size(densities)), centres, densities)
         by_sum = count_sums(codes, contexts)
-        density = fit_density(_by_context(by_sum, contexts), density)
+        densities = _fit_densities(by_sum, contexts)
     for _ in range(DENSITY_ROUNDS):
-        contexts = replace(contexts, shifts=_shifts(by_sum, contexts, density), density=density)
-        density = fit_density(_by_context(by_sum, contexts), density)
-    return replace(contexts, density=density)
+        contexts = replace(contexts, densities=densities)
+        contexts = replace(contexts, shifts=_shifts(by_sum, contexts))
+        densities = _fit_densities(by_sum, contexts)
+    return replace(contexts, densities=densities)
 
 
 def count_sums(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
-    """Return int64 [sums, 256]: how often residual k (at k + 128; exceptions at 0) has every sum of classes."""
+    """Return int64 [sums, supersets, 256]: how often residual k (at k + 128; exceptions at 0) has a sum of classes."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import count_codes
 
-    by_sum = np.zeros((contexts.shifts.size, 256), np.int64)
-    count_codes(codes, *contexts.indexes(), contexts.centres, by_sum)
-    return by_sum
+    supersets = len(contexts.densities)
+    by_place = np.zeros((contexts.shifts.size * supersets, 256), np.int64)
+    count_codes(codes, *contexts.indexes(), contexts.centres, contexts.trellis, by_place)
+    return by_place.reshape(-1, supersets, 256)
 
 
-def count_contexts(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
-    """Return int64 [contexts, 256]: how often residual k (at k + 128; exceptions at 0) is in every context."""
-    return _by_context(count_sums(codes, contexts), contexts)
+def coded_bits(codes: np.ndarray, contexts: Contexts) -> float:
+    """Return the bits of codes in a payload, by the tables of their contexts."""
+    by_sum = count_sums(codes, contexts).reshape(-1, 256)
+    return float((by_sum * contexts.by_place(lambda table: table.cost())).sum())
 
 
-def _by_context(by_sum: np.ndarray, contexts: Contexts) -> np.ndarray:
+def _fit_densities(by_sum: np.ndarray, contexts: Contexts) -> tuple[tuple[int, ...], ...]:
+    """Return the densities of highest likelihood of counts by sums, from those of the contexts on."""
     import numpy as np
 
-    counts = np.zeros((CONTEXTS, 256), np.int64)
+    counts = np.zeros((CONTEXTS, *by_sum.shape[1:]), np.int64)
     np.add.at(counts, contexts.sum_contexts(), by_sum)
-    return counts
+    return tuple(
+        fit_density(counts[:, superset], density, superset) for superset, density in enumerate(contexts.densities)
+    )
 
 
-def _shifts(by_sum: np.ndarray, contexts: Contexts, density: tuple[int, ...]) -> np.ndarray:
+def _shifts(by_sum: np.ndarray, contexts: Contexts) -> np.ndarray:
     """Return the shift of every sum to the context in which its codes take the fewest bits; none for no codes."""
     import numpy as np
 
-    found = tables(density)
-    bits = by_sum @ (found.cost() + EXCEPTION_BITS * (found.frequency == 0)).T  # [sums, contexts]
+    bits: np.ndarray = np.zeros((len(by_sum), CONTEXTS))
+    for superset, found in enumerate(contexts.tables()):
+        bits += by_sum[:, superset] @ (found.cost() + EXCEPTION_BITS * (found.frequency == 0)).T
     plain = contexts.unshifted()
     shifts = np.arange(CONTEXTS) - plain[:, None]
-    bits = bits + SHIFT_BITS * np.abs(shifts)
+    bits += SHIFT_BITS * np.abs(shifts)
     best = np.where(np.abs(shifts) <= MOST_SHIFT, bits, np.inf).argmin(axis=1)
-    return np.where(by_sum.any(axis=1), best - plain + NO_SHIFT, NO_SHIFT).astype(np.uint8)
+    return np.where(by_sum.any(axis=(1, 2)), best - plain + NO_SHIFT, NO_SHIFT).astype(np.uint8)
 
 
-def _mean_size(density: tuple[int, ...]) -> np.ndarray:
-    """Return float64 [contexts]: the mean of |code|, at most 127, in every context."""
+def _mean_size(densities: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Return float64 [contexts]: the mean size of a code, at most 127, in every context."""
     import numpy as np
 
-    mass, total = masses(density)
-    sizes = np.arange(HIGHEST_CODE + 1)
-    means: np.ndarray = (mass @ sizes + (total - mass.sum(axis=1)) * HIGHEST_CODE) / total
+    sizes, means = np.arange(HIGHEST_CODE + 1), np.zeros(CONTEXTS)
+    for superset, density in enumerate(densities):
+        mass, total = masses(density, superset)
+        means += (mass @ sizes + (total - mass.sum(axis=1)) * HIGHEST_CODE) / (total * len(densities))
     return means
 
 
@@ -224,8 +265,8 @@ def _nearest_classes(sums: np.ndarray, others: np.ndarray, mean_size: np.ndarray
     return np.searchsorted(np.sqrt(expected[:-1] * expected[1:]), sums).astype(np.uint8)
 
 
-def fit_density(counts: np.ndarray, density: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the density of highest likelihood of counts, [contexts, 256] as `count_contexts` has them.
+def fit_density(counts: np.ndarray, density: tuple[int, ...], superset: int = 0) -> tuple[int, ...]:
+    """Return the density of highest likelihood of counts [contexts, 256], of residual k at k + 128, exceptions at 0.
 
     Begins from a density; where the counts say nothing of a bin, its mass stays in proportion.
     """
@@ -233,9 +274,9 @@ def fit_density(counts: np.ndarray, density: tuple[int, ...]) -> tuple[int, ...]
 
     beyond = counts[:, :1]
     sizes = np.concatenate([counts[:, 128:], beyond], axis=1)
-    sizes[:, 1:-1] += counts[:, 127:0:-1]
+    sizes[:, 1 - superset : 128 - superset] += counts[:, 127:0:-1]
     used = np.flatnonzero(sizes.sum(axis=1))
-    overlap, seen = _overlaps()[used].reshape(-1, len(EDGES) - 1), sizes[used].reshape(-1)
+    overlap, seen = _overlaps(superset)[used].reshape(-1, len(EDGES) - 1), sizes[used].reshape(-1)
     overlap, seen = overlap[seen > 0], seen[seen > 0].astype(np.float64)
     mass = np.maximum(np.array(density, np.float64), 1e-3)
     for _ in range(DENSITY_STEPS):
@@ -247,11 +288,11 @@ def fit_density(counts: np.ndarray, density: tuple[int, ...]) -> tuple[int, ...]
     return tuple(int(m) for m in np.rint(mass * (HIGHEST_MASS / mass.max())))
 
 
-def _overlaps() -> np.ndarray:
-    """Return float64 [contexts, 129, bins]: the part of a bin that |code| k covers, and all codes beyond 127."""
+def _overlaps(superset: int) -> np.ndarray:
+    """Return float64 [contexts, 129, bins]: the part of a bin that codes of size k cover, and all beyond 127."""
     import numpy as np
 
     edges = np.array(EDGES, np.float64)
-    ends = np.concatenate([bounds(), np.full((CONTEXTS, 1), EDGES[-1])], axis=1).astype(np.float64)
+    ends = np.concatenate([bounds(superset), np.full((CONTEXTS, 1), EDGES[-1])], axis=1).astype(np.float64)
     within = np.clip((ends[..., None] - edges[:-1]) / np.diff(edges), 0, 1)
     return np.diff(within, axis=1, prepend=0)

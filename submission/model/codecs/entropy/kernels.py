@@ -1,5 +1,8 @@
 """The compiled loops of entropy coding: interleaved range-ANS, counts of codes, variable-length integers.
 
+With a trellis (`trellis.py`) what is coded of a code v is its index v >> 1, with the table of the superset v & 1. That
+bit is known from the codes above: a decoder carries a state machine for each lane, an encoder needs none.
+
 A state has 32 bits and is at least 2 ** 16 between codes; frequencies have 12 bits, words 16. One code of frequency f
 and first slot s takes the state x to `(x // f) << 12 | s + x % f`; where that would not fit, the low 16 bits of x are
 written before. So at most one word is read per code, and a decoder that checks once per row that a whole row's words
@@ -12,6 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+from submission.model.codecs.entropy.layout import RESTART_ROWS
+from submission.model.codecs.entropy.trellis import next_state
 
 OK = 0
 WORDS = 1
@@ -37,24 +43,27 @@ _ONE = np.uint64(1)
 
 
 @njit(nogil=True, error_model="numpy")
-def _residual(code, centre, reach):
-    """Return code - centre, or EXCEPTION where that is beyond the reach or the code itself is beyond 127."""
-    residual = np.int64(code) - centre
-    return residual if -reach <= residual <= reach and -127 <= code <= 127 else EXCEPTION
+def _residual(code, centre, superset, trellis, reach):
+    """Return index - centre, or EXCEPTION where its size is beyond the reach or the code itself is beyond 127."""
+    index = np.int64(code)
+    residual = (index >> 1 if trellis else index) - centre
+    return residual if -reach - superset <= residual <= reach and -127 <= code <= 127 else EXCEPTION
 
 
 @njit(nogil=True, error_model="numpy")
-def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, table, words):
+def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, trellis, table, words):
     """Write the words of one block of a weight to the end of `words` and return the place of the first.
 
-    codes: int16 or int32 [all rows, all columns]; less their column's centre they are written, and as 0 where they are
-    exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all columns], whose sums are
-    contexts. centres: int64 [all columns]. table: uint32 [contexts, 256], for residual k at k + 128 the frequency, and
-    the first slot times 65536; beyond the reach those of 0. words: uint16 [Block.most_words].
+    codes: int16 or int32 [all rows, all columns]; less their column's centre they are written, and as 0 (trellis: 0 or
+    1, as their parity is) where they are exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all
+    columns], whose sums, plus the superset, are places in the table. centres: int64 [all columns]. table: uint32
+    [places, 256], for residual k at k + 128 the frequency, and the first slot times 65536; beyond the reach those of
+    what is written instead. words: uint16 [Block.most_words].
     """
     lanes = min(columns, _LANES)
     states = np.full(_LANES, FIRST_STATE, np.uint32)
     place = words.size
+    bit = np.int64(1 if trellis else 0)
     first = ((columns - 1) // _LANES) * _LANES
     while first >= 0:
         width = min(_LANES, columns - first)
@@ -62,7 +71,7 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
         middle = centres[column + first : column + first + width]
         for i in range(row + rows - 1, row - 1, -1):
             line = codes[i, column + first : column + first + width]
-            place = _encode_row(line, row_classes[i], classes, middle, table, states, words, place)
+            place = _encode_row(line, row_classes[i], classes, middle, bit, table, states, words, place)
         first -= _LANES
     for lane in range(lanes - 1, -1, -1):
         place -= 2
@@ -72,15 +81,18 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
 
 
 @njit(nogil=True, error_model="numpy")
-def _encode_row(codes, row_class, classes, centres, table, states, words, place):
-    """Encode the codes of one row and as many lanes, the last first; return the place of the first word."""
+def _encode_row(codes, row_class, classes, centres, bit, table, states, words, place):
+    """Encode the codes of one row and as many lanes, the last first; return the place of the first word.
+
+    bit: 1 with a trellis, the width and the mask of what its state says of a code; 0 without.
+    """
     for lane in range(codes.size - 1, -1, -1):
-        context = row_class + classes[lane]
         code = np.int64(codes[lane])
-        symbol = np.uint64(code - centres[lane] + 128)
+        context = row_class + classes[lane] + np.uint64(code & bit)
+        symbol = np.uint64((code >> bit) - centres[lane] + 128)
         # As unsigned numbers, what is below a range is above it too.
         held = symbol - _ONE < np.uint64(255) and np.uint64(code + 127) < np.uint64(255)
-        entry = table[context, symbol if held else np.uint64(128)]
+        entry = table[context, symbol if held else np.uint64(128) | (symbol & np.uint64(bit))]
         frequency = np.uint32(entry & np.uint32(0xFFFF))
         state = states[lane]
         # Without a branch: the word is written in any case, and kept where the place moves on.
@@ -97,13 +109,14 @@ def _encode_row(codes, row_class, classes, centres, table, states, words, place)
 
 
 @njit(nogil=True, error_model="numpy")
-def decode_block(words, row_classes, column_classes, centres, table, out, row, rows, column, columns):
+def decode_block(words, row_classes, column_classes, centres, machines, table, out, row, rows, column, columns):
     """Fill one block of out with its codes; return OK or what is wrong with its words.
 
-    words: uint16, the block's and no others. row_classes: uint64 [rows], column_classes: uint64 [columns], whose sums
-    are contexts of the table; the caller has checked that. centres: int64 [columns], added to what is decoded. table:
-    uint32 [contexts, 4096], for every slot residual + 128, frequency times 256, slot minus the residual's first slot
-    times 2 ** 20. out: int8, of which the rectangle at row and column is filled.
+    words: uint16, the block's and no others. row_classes: uint64 [rows], column_classes: uint64 [columns], whose sums,
+    plus the superset, are places in the table; the caller has checked that. centres: int64 [columns], added to what is
+    decoded. machines: uint64 [32], the states of the trellis, overwritten; None without a trellis, for which other code
+    is compiled. table: uint32 [places, 4096], for every slot residual + 128, frequency times 256, slot minus the
+    residual's first slot times 2 ** 20. out: int8, of which the rectangle at row and column is filled.
     """
     lanes = min(columns, _LANES)
     states = np.empty(_LANES, np.uint32)
@@ -118,10 +131,14 @@ def decode_block(words, row_classes, column_classes, centres, table, out, row, r
         classes, middle = column_classes[first : first + width], centres[first : first + width]
         for i in range(rows):
             line = out[row + i, column + first : column + first + width]
+            if machines is not None and i % RESTART_ROWS == 0:
+                machines[:] = 0
             if end - place >= np.uint64(width):
-                place = _decode_row(words, place, states, row_classes[i], classes, middle, table, line)
+                place = _decode_row(words, place, states, row_classes[i], classes, middle, machines, table, line)
             else:
-                place = _decode_row_checked(words, place, states, row_classes[i], classes, middle, table, line)
+                place = _decode_row_checked(
+                    words, place, states, row_classes[i], classes, middle, machines, table, line
+                )
                 if place > end:
                     return WORDS
     if place != end:
@@ -133,11 +150,28 @@ def decode_block(words, row_classes, column_classes, centres, table, out, row, r
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _decode_row(words, place, states, row_class, classes, centres, table, out):
+def _code(symbol, centre, machines, lane):
+    """Return the code of a symbol, int8, and move the lane's state machine on."""
+    index = np.int64(symbol) - 128 + centre
+    if machines is None:
+        return np.int8(index)
+    state = machines[lane]
+    machines[lane] = next_state(state, np.uint64(index))
+    return np.int8(2 * index + np.int64(state & _ONE))
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _superset(machines, lane):
+    """Return the superset that a lane's next code is from; 0 without a trellis."""
+    return np.uint64(0) if machines is None else machines[lane] & _ONE
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _decode_row(words, place, states, row_class, classes, centres, machines, table, out):
     """Decode a row of which all words are there; return the place after them."""
     for lane in range(classes.size):
         state = states[lane]
-        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        entry = table[row_class + classes[lane] + _superset(machines, lane), np.uint64(state & _SLOT)]
         state = np.uint32(
             np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
             + np.uint32(entry >> _FREQUENCY)
@@ -146,17 +180,17 @@ def _decode_row(words, place, states, row_class, classes, centres, table, out):
         word = np.uint32(words[place])
         states[lane] = np.uint32(np.uint32(state << _WORD) | word) if below else state
         place += np.uint64(below)
-        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
+        out[lane] = _code(entry & _BYTE, centres[lane], machines, lane)
     return place
 
 
 @njit(nogil=True, error_model="numpy")
-def _decode_row_checked(words, place, states, row_class, classes, centres, table, out):
+def _decode_row_checked(words, place, states, row_class, classes, centres, machines, table, out):
     """Decode a row near the end of a block; return the place after its words, beyond the end where one is missing."""
     end = np.uint64(words.size)
     for lane in range(classes.size):
         state = states[lane]
-        entry = table[row_class + classes[lane], np.uint64(state & _SLOT)]
+        entry = table[row_class + classes[lane] + _superset(machines, lane), np.uint64(state & _SLOT)]
         state = np.uint32(
             np.uint32(np.uint32(entry >> np.uint32(8)) & _SLOT) * np.uint32(state >> _BITS)
             + np.uint32(entry >> _FREQUENCY)
@@ -167,7 +201,7 @@ def _decode_row_checked(words, place, states, row_class, classes, centres, table
             state = np.uint32(np.uint32(state << _WORD) | np.uint32(words[place]))
             place += _ONE
         states[lane] = state
-        out[lane] = np.int8(np.int64(entry & _BYTE) - 128 + centres[lane])
+        out[lane] = _code(entry & _BYTE, centres[lane], machines, lane)
     return place
 
 
@@ -181,31 +215,33 @@ def add_codes(codes, column_sums):
 
 
 @njit(nogil=True, error_model="numpy")
-def add_sizes(codes, centres, row_sums, column_sums):
-    """Add |code - its column's centre|, at most 127, to the sums (int64) of its row and its column."""
+def add_sizes(codes, centres, trellis, row_sums, column_sums):
+    """Add the size of code less its column's centre, at most 127, to the sums (int64) of its row and its column."""
     rows, columns = codes.shape
     for i in range(rows):
         total = np.int64(0)
         for j in range(columns):
-            size = min(abs(np.int64(codes[i, j]) - centres[j]), 127)
+            code = np.int64(codes[i, j])
+            size = min(abs(code - 2 * centres[j]) >> 1 if trellis else abs(code - centres[j]), 127)
             total += size
             column_sums[j] += size
         row_sums[i] += total
 
 
 @njit(nogil=True, error_model="numpy")
-def count_codes(codes, row_classes, column_classes, centres, counts):
-    """Count residuals by the sum of classes: int64 [sums, 256], residual k at k + 128, exceptions beyond 127 at 0."""
+def count_codes(codes, row_classes, column_classes, centres, trellis, counts):
+    """Count residuals by place: int64 [places, 256], residual k at k + 128, exceptions beyond 127 at 0."""
     rows, columns = codes.shape
     for i in range(rows):
         for j in range(columns):
-            residual = _residual(codes[i, j], centres[j], np.int64(127))
+            superset = np.int64(codes[i, j]) & 1 if trellis else np.int64(0)
+            residual = _residual(codes[i, j], centres[j], superset, trellis, np.int64(127) - superset)
             symbol = np.uint64(0 if residual == EXCEPTION else residual + 128)
-            counts[row_classes[i] + column_classes[j], symbol] += 1
+            counts[row_classes[i] + column_classes[j] + np.uint64(superset), symbol] += 1
 
 
 @njit(nogil=True, error_model="numpy")
-def find_exceptions(codes, row_classes, column_classes, centres, reach, positions, values):
+def find_exceptions(codes, row_classes, column_classes, centres, trellis, reach, positions, values):
     """Return how many codes the payload does not hold; fill positions (int64, row-major) and values (int32) of these.
 
     Where there are more than places in these arrays, the first are filled in.
@@ -214,7 +250,9 @@ def find_exceptions(codes, row_classes, column_classes, centres, reach, position
     found = 0
     for i in range(rows):
         for j in range(columns):
-            if _residual(codes[i, j], centres[j], reach[row_classes[i] + column_classes[j]]) == EXCEPTION:
+            superset = np.int64(codes[i, j]) & 1 if trellis else np.int64(0)
+            most = reach[row_classes[i] + column_classes[j] + np.uint64(superset)]
+            if _residual(codes[i, j], centres[j], superset, trellis, most) == EXCEPTION:
                 if found < positions.size:
                     positions[found] = np.int64(i) * columns + j
                     values[found] = codes[i, j]

@@ -3,7 +3,8 @@
 A stream holds the integer codes of one weight [rows, columns]; all numbers are little-endian:
 
     header      magic "EC01", rows, columns, bytes of classes, exceptions, bytes of exceptions, CRC-32 of all but
-                payload and padding (uint32 each), density (40 × uint16, `tables.py`)
+                payload and padding (uint32 each), density (40 × uint16, `tables.py`); with a trellis the magic is
+                "ET01", and there are two densities
     index       for every block its end in the payload, in 16-bit words; then for every block its CRC-32 (uint32)
     classes     of every row and every column, the centre of every column, a shift for every sum of both classes
                 (`classes.py`, `contexts.py`)
@@ -15,6 +16,10 @@ A block is at most 4096 rows; its columns are a multiple of 32, so many that it 
 lane is a column modulo 32. Why these numbers: a lane costs about 24 bits more than its codes' information, in every
 block; 32 of them in 2 ** 18 codes are 0.003 bits a code. 32 lanes are what AVX2 and AVX-512 decoders want, 2 ** 18
 codes take a core one to two milliseconds, and a weight of 4096 × 4096 has 64 blocks to share among cores.
+
+With a trellis (`trellis.py`) the payload holds a code's index in the superset that the state machine of its column is
+in. The machine begins at the state 0 in the first row of a block and in every 512th after it, so that blocks are
+decoded by themselves.
 
 Checksums find damage. The coder by itself sees only whether a block's words and last states come out, and an altered
 bit may stand for another code of the same frequency. They are no defence against intent: whoever alters a stream and
@@ -31,15 +36,18 @@ from dataclasses import dataclass
 from submission.model.codecs.entropy.classes import ListReader, least_bytes
 
 MAGIC = b"EC01"
+TRELLIS_MAGIC = b"ET01"
 HEADER = struct.Struct("<4s6I")
 DENSITY_BINS = 40
 """Bins of the density of |code| / scale that a tensor stores (`tables.py`)."""
 CHECKSUM_BYTES = 4
 """Bytes of the header's last field."""
-HEADER_BYTES = HEADER.size + 2 * DENSITY_BINS
 BLOCK_ROWS = 4096
 BLOCK_CODES = 1 << 18
 LANES = 32
+RESTART_ROWS = 512
+"""Rows of a block after which the state machines of a trellis begin again: the Viterbi algorithm then works in a core's
+cache. A path that has just begun is bound for three rows, which costs 0.1 % of the error."""
 STATE_WORDS = 2
 """Words of 16 bits in a lane's state."""
 CLASS_LISTS = 4
@@ -86,6 +94,8 @@ class Grid:
 
     rows: int
     columns: int
+    trellis: bool = False
+    """Whether codes follow a trellis."""
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns"):
@@ -141,9 +151,30 @@ class Grid:
         return [i * self.across + j for i in down for j in right]
 
     @property
+    def supersets(self) -> int:
+        """Number of supersets that codes are taken from, each with a density of its own."""
+        return 2 if self.trellis else 1
+
+    @property
+    def magic(self) -> bytes:
+        """What a stream begins with."""
+        return TRELLIS_MAGIC if self.trellis else MAGIC
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Rows in which the state machines begin, ascending; none without a trellis."""
+        tops = range(0, self.rows if self.trellis else 0, self.block_rows)
+        return tuple(row for top in tops for row in range(top, min(top + self.block_rows, self.rows), RESTART_ROWS))
+
+    @property
+    def index_start(self) -> int:
+        """Byte at which the index begins: after the header and its densities."""
+        return HEADER.size + 2 * DENSITY_BINS * self.supersets
+
+    @property
     def classes_start(self) -> int:
         """Byte at which the classes begin: after header and index."""
-        return HEADER_BYTES + 8 * self.count
+        return self.index_start + 8 * self.count
 
     @property
     def least_class_bytes(self) -> int:
@@ -157,12 +188,12 @@ class Grid:
         return least_bytes(MOST_NUMBER_BITS * numbers, CLASS_LISTS)
 
 
-def fixed_bytes(rows: int, columns: int) -> int:
+def fixed_bytes(rows: int, columns: int, *, trellis: bool = False) -> int:
     """Return the fewest bytes that a stream of this shape has.
 
     That is header, index, states, and one bit for every class and centre.
     """
-    grid = Grid(rows=rows, columns=columns)
+    grid = Grid(rows=rows, columns=columns, trellis=trellis)
     return grid.classes_start + grid.least_class_bytes + 2 * STATE_WORDS * grid.lanes
 
 
@@ -183,7 +214,8 @@ class Header:
     """What `check_header` found: where the parts of a stream lie."""
 
     grid: Grid
-    density: tuple[int, ...]
+    densities: tuple[tuple[int, ...], ...]
+    """One, or with a trellis one for each superset."""
     classes: Classes
     payload_start: int
     exceptions: int
@@ -222,23 +254,26 @@ def check_block(words: bytes, header: Header, index: int) -> None:
         raise ValueError(f"payload: the block at row {block.row}, column {block.column} is damaged; {_BROKEN}")
 
 
-def check_header(stream: bytes, rows: int, columns: int, size: int) -> Header:
+def check_header(stream: bytes, rows: int, columns: int, size: int, *, trellis: bool = False) -> Header:
     """Return the parts of a stream for a weight of this shape and `size` allotted bytes, or refuse it.
+
+    trellis: whether its codes are to follow a trellis; a stream of the other form is refused.
 
     Checked are header, index, classes, the exceptions' bounds and count, the padding, and the checksum of all these:
     all but the payload (`check_payload`). Raises ValueError that begins with the part at fault.
     """
-    grid = Grid(rows=rows, columns=columns)
+    grid = Grid(rows=rows, columns=columns, trellis=trellis)
     if len(stream) != size:
         raise ValueError(f"stream: {len(stream)} bytes where {size} are allotted; {_BROKEN}")
-    if size < fixed_bytes(rows, columns):
+    if size < fixed_bytes(rows, columns, trellis=trellis):
         raise ValueError(f"header: {size} bytes cannot hold a stream of {rows} × {columns} codes; {_BROKEN}")
     magic, *shape, class_bytes, exceptions, exception_bytes, expected = HEADER.unpack_from(stream)
-    if magic != MAGIC:
-        raise ValueError(f"header: expected {MAGIC!r}, got {magic!r}; this is no stream of entropy-coded codes")
+    if magic != grid.magic:
+        what = "this is no stream of entropy-coded codes" if magic not in (MAGIC, TRELLIS_MAGIC) else _OTHER_FORM
+        raise ValueError(f"header: expected {grid.magic!r}, got {magic!r}; {what}")
     if tuple(shape) != (rows, columns):
         raise ValueError(f"header: expected {rows} × {columns} codes, got {shape[0]} × {shape[1]}; {_BROKEN}")
-    index = struct.unpack_from(f"<{2 * grid.count}I", stream, HEADER_BYTES)
+    index = struct.unpack_from(f"<{2 * grid.count}I", stream, grid.index_start)
     ends, checksums = index[: grid.count], index[grid.count :]
     _check_index(grid, ends)
     if class_bytes > grid.most_class_bytes:
@@ -250,7 +285,7 @@ def check_header(stream: bytes, rows: int, columns: int, size: int) -> Header:
     _check_exceptions(bytes(stream[start:used]), exceptions, rows * columns)
     header = Header(
         grid=grid,
-        density=_read_density(stream),
+        densities=tuple(_read_density(stream, superset) for superset in range(grid.supersets)),
         classes=_read_classes(grid, bytes(stream[grid.classes_start : payload])),
         payload_start=payload,
         exceptions=exceptions,
@@ -266,9 +301,9 @@ def check_header(stream: bytes, rows: int, columns: int, size: int) -> Header:
     return header
 
 
-def _read_density(stream: bytes) -> tuple[int, ...]:
-    """Return the density; ValueError where it has no mass."""
-    density = struct.unpack_from(f"<{DENSITY_BINS}H", stream, HEADER.size)
+def _read_density(stream: bytes, superset: int) -> tuple[int, ...]:
+    """Return the density of a superset; ValueError where it has no mass."""
+    density = struct.unpack_from(f"<{DENSITY_BINS}H", stream, HEADER.size + 2 * DENSITY_BINS * superset)
     if not any(density):
         raise ValueError(f"density: all of its bins are empty; {_BROKEN}")
     return density
@@ -284,6 +319,7 @@ def _read_classes(grid: Grid, section: bytes) -> Classes:
 
 
 _BROKEN = "the file is damaged or belongs to another model"
+_OTHER_FORM = "its codes are stored in the other form, and `trellis` in the configuration says which"
 
 
 def _check_index(grid: Grid, ends: tuple[int, ...]) -> None:

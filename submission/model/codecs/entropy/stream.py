@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from submission.model.codecs.entropy import layout
 from submission.model.codecs.entropy.classes import list_bits, pack_lists
-from submission.model.codecs.entropy.contexts import CENTRE, Contexts, count_contexts
+from submission.model.codecs.entropy.contexts import CENTRE, Contexts, coded_bits
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
 from submission.model.codecs.entropy.layout import HEADER, Block, Grid, check_header
-from submission.model.codecs.entropy.tables import HIGHEST_CODE, tables
+from submission.model.codecs.entropy.tables import HIGHEST_CODE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,19 +52,22 @@ class Decoded:
 def encode(codes: np.ndarray, contexts: Contexts, budget_bytes: int, *, workers: int = 1) -> np.ndarray:
     """Return the stream, uint8 [budget_bytes], of codes, integers [rows, columns], padded with zeros.
 
-    Raises ValueError where the stream is longer than that.
+    Raises ValueError where the stream is longer than that, and where the contexts are of a trellis that codes do not
+    follow.
     """
     import numpy as np
 
     codes = _checked_codes(codes, contexts)
+    _check_path(codes, contexts)
     (section, count), classes = _exceptions_section(codes, contexts), _classes_section(contexts)
-    blocks = _map(_block_encoder(codes, contexts), _grid(codes).blocks(), workers)
-    used = _grid(codes).classes_start + len(classes) + sum(map(len, blocks)) + len(section)
+    grid = _grid(codes, contexts)
+    blocks = _map(_block_encoder(codes, contexts), grid.blocks(), workers)
+    used = grid.classes_start + len(classes) + sum(map(len, blocks)) + len(section)
     if used > budget_bytes:
         what = f"the stream of {codes.shape[0]} × {codes.shape[1]} codes has {used} bytes"
         raise ValueError(f"{what} where {budget_bytes} are allotted; use a larger step or a larger budget")
-    head = HEADER.pack(layout.MAGIC, *codes.shape, len(classes), count, len(section), 0)
-    head += np.array(contexts.density, "<u2").tobytes() + _index(blocks) + classes
+    head = HEADER.pack(grid.magic, *codes.shape, len(classes), count, len(section), 0)
+    head += np.array(contexts.densities, "<u2").tobytes() + _index(blocks) + classes
     check = layout.checksum(head, section).to_bytes(layout.CHECKSUM_BYTES, "little")
     parts = [head[: HEADER.size - len(check)], check, head[HEADER.size :], *blocks, section, bytes(budget_bytes - used)]
     return np.frombuffer(b"".join(parts), np.uint8).copy()
@@ -79,8 +82,9 @@ def stream_bytes(codes: np.ndarray, contexts: Contexts, *, workers: int = 1) -> 
     codes = _checked_codes(codes, contexts)
     section, _ = _exceptions_section(codes, contexts)
     encode_one = _block_encoder(codes, contexts)
-    sizes = _map(lambda block: len(encode_one(block)), _grid(codes).blocks(), workers)
-    total: int = _grid(codes).classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
+    grid = _grid(codes, contexts)
+    sizes = _map(lambda block: len(encode_one(block)), grid.blocks(), workers)
+    total: int = grid.classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
     return total
 
 
@@ -92,8 +96,8 @@ def rate_bits(sample: np.ndarray, contexts: Contexts, *, rows: int) -> float:
     """
     sample = _checked_codes(sample, contexts)
     section, _ = _exceptions_section(sample, contexts)
-    coded = float((count_contexts(sample, contexts) * tables(contexts.density).cost()).sum()) + 8 * len(section)
-    grid = Grid(rows=rows, columns=sample.shape[1])
+    coded = coded_bits(sample, contexts) + 8 * len(section)
+    grid = Grid(rows=rows, columns=sample.shape[1], trellis=contexts.trellis)
     classes = sum(len(list_bits(numbers)) for numbers in _lists(contexts)[1:])
     coded += len(list_bits(_lists(contexts)[0]))
     fixed = 8 * grid.classes_start + (STATE_BITS - SPARE_STATE_BITS) * grid.lanes + classes
@@ -118,15 +122,15 @@ class OpenedStream:
         codes = np.empty((len(rows), len(columns)), np.int8)
         decode_one = _block_decoder(self.data, self.header, self.contexts, codes, rows, columns)
         _map(decode_one, grid.covering(rows, columns), workers)
-        return _with_exceptions(codes, self.exceptions, self.contexts.centres, rows, columns)
+        return _with_exceptions(codes, self.exceptions, self.contexts, rows, columns)
 
 
-def open_stream(stream: np.ndarray | bytes, shape: tuple[int, int]) -> OpenedStream:
+def open_stream(stream: np.ndarray | bytes, shape: tuple[int, int], *, trellis: bool = False) -> OpenedStream:
     """Return what a stream holds beside its blocks, checked; ValueError as of `decode`."""
     import numpy as np
 
     data = stream if isinstance(stream, bytes) else np.ascontiguousarray(stream, np.uint8).tobytes()
-    header = check_header(data, *shape, len(data))
+    header = check_header(data, *shape, len(data), trellis=trellis)
     section = data[header.exceptions_start : header.used_bytes]
     exceptions = unpack_exceptions(section, header.exceptions, shape[0] * shape[1])
     return OpenedStream(data=data, header=header, contexts=_contexts(header), exceptions=exceptions)
@@ -136,6 +140,7 @@ def decode(
     stream: np.ndarray | bytes,
     shape: tuple[int, int],
     *,
+    trellis: bool = False,
     rows: range | None = None,
     columns: range | None = None,
     workers: int = 1,
@@ -146,7 +151,7 @@ def decode(
     whole, beginning with the part at fault. Damage is refused by checksums. Where these were altered as well, bytes
     are decoded to other codes if all words are used up and every lane ends in its first state, and refused if not.
     """
-    return open_stream(stream, shape).decode(rows=rows, columns=columns, workers=workers)
+    return open_stream(stream, shape, trellis=trellis).decode(rows=rows, columns=columns, workers=workers)
 
 
 def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
@@ -164,8 +169,21 @@ def _checked_codes(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
     return np.ascontiguousarray(codes, np.int16 if codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 else np.int32)
 
 
-def _grid(codes: np.ndarray) -> Grid:
-    return Grid(rows=codes.shape[0], columns=codes.shape[1])
+def _check_path(codes: np.ndarray, contexts: Contexts) -> None:
+    """Raise ValueError where contexts are of a trellis and codes do not follow it."""
+    import numpy as np
+
+    if not contexts.trellis:
+        return
+    from submission.model.codecs.entropy.trellis import first_stray
+
+    row = first_stray(codes, np.array(_grid(codes, contexts).restarts))
+    if row >= 0:
+        raise ValueError(f"codes: row {row} leaves the trellis; choose codes by a solver that follows it")
+
+
+def _grid(codes: np.ndarray, contexts: Contexts) -> Grid:
+    return Grid(rows=codes.shape[0], columns=codes.shape[1], trellis=contexts.trellis)
 
 
 def _map(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> list[Any]:
@@ -190,13 +208,13 @@ def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], b
 
     from submission.model.codecs.entropy.kernels import encode_block
 
-    context, found = contexts.sum_contexts(), tables(contexts.density)
-    table, indexes = found.coding()[context], contexts.indexes()
+    table, indexes = contexts.by_place(lambda found: found.coding()), contexts.indexes()
 
     def encode_one(block: Block) -> bytes:
         words = np.empty(block.most_words, np.uint16)
         place = (block.row, block.rows, block.column, block.columns)
-        return words[encode_block(codes, *place, *indexes, contexts.centres, table, words) :].astype("<u2").tobytes()
+        first = encode_block(codes, *place, *indexes, contexts.centres, contexts.trellis, table, words)
+        return words[first:].astype("<u2").tobytes()
 
     return encode_one
 
@@ -207,11 +225,13 @@ def _exceptions_section(codes: np.ndarray, contexts: Contexts) -> tuple[bytes, i
 
     from submission.model.codecs.entropy.kernels import find_exceptions
 
-    reach = tables(contexts.density).reach[contexts.sum_contexts()]
+    reach = contexts.by_place(lambda found: found.reach)
     places = codes.size // USUAL_EXCEPTIONS + 1
     while True:
         positions, values = np.empty(places, np.int64), np.empty(places, np.int32)
-        count = find_exceptions(codes, *contexts.indexes(), contexts.centres, reach, positions, values)
+        count = find_exceptions(
+            codes, *contexts.indexes(), contexts.centres, contexts.trellis, reach, positions, values
+        )
         if count <= places:
             return pack_exceptions(Exceptions(positions=positions[:count], values=values[:count])), count
         places = count
@@ -246,7 +266,7 @@ def _block_decoder(
     from submission.model.codecs.entropy.kernels import OK, decode_block
 
     row_indexes, column_indexes = contexts.indexes()
-    table = tables(header.density).decoding()[contexts.sum_contexts()]
+    table = contexts.by_place(lambda found: found.decoding())
 
     def decode_one(index: int) -> None:
         block, packed = header.grid.block(index), data[header.words(index)]
@@ -259,6 +279,7 @@ def _block_decoder(
             row_indexes[block.row : block.row + block.rows],
             column_indexes[block.column : block.column + block.columns],
             contexts.centres[block.column : block.column + block.columns],
+            np.zeros(layout.LANES, np.uint64) if contexts.trellis else None,
             table,
             target,
             *((top, block.rows, left, block.columns) if inside else (0, block.rows, 0, block.columns)),
@@ -287,20 +308,23 @@ def _contexts(header: layout.Header) -> Contexts:
         column_classes=columns,
         centres=centres.astype(np.int64) - CENTRE,
         shifts=shifts,
-        density=header.density,
+        densities=header.densities,
     )
 
 
 def _with_exceptions(
-    codes: np.ndarray, exceptions: Exceptions, centres: np.ndarray, rows: range, columns: range
+    codes: np.ndarray, exceptions: Exceptions, contexts: Contexts, rows: range, columns: range
 ) -> Decoded:
     """Return the codes of a slice with the exceptions in it."""
     import numpy as np
 
-    row, column = np.divmod(exceptions.positions, centres.size)
+    row, column = np.divmod(exceptions.positions, contexts.centres.size)
     here = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
     row, column, values = row[here] - rows.start, column[here] - columns.start, exceptions.values[here]
-    if (codes[row, column] != centres[columns.start + column]).any():
+    written = contexts.centres[columns.start + column]
+    if contexts.trellis:
+        written = 2 * (written + ((values >> 1) - written & 1)) + (values & 1)
+    if (codes[row, column] != written).any():
         raise ValueError("exceptions: one is a code that the payload holds; the file is damaged")
     capped = np.clip(values, -HIGHEST_CODE, HIGHEST_CODE).astype(np.int8)
     codes[row, column] = capped

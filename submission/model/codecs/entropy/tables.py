@@ -6,6 +6,10 @@ the density of |code| / scale in 40 bins, 16 bits each: 32 bins of 1/8 up to 4 s
 16. Within a bin the density is constant. So any shape of the tails costs 80 bytes, where a table for each context
 would cost kilobytes, and every machine computes the same frequencies, since nothing but integers is used.
 
+With a trellis there is a density for each superset (`trellis.py`). In the superset of even numbers index k stands for
+2 k, in that of odd numbers for 2 k + 1, so there k lies between the multiples k and k + 1 of a step of two, and -1 - k
+has the same size as k.
+
 A context's alphabet is -reach … reach, where reach is the last code that is likelier than 1 / (4096 × REACH_SLOTS):
 there a slot of its own costs all other codes about what the exceptions would cost. Every code in it has a slot at
 least; of the others it gets its probability's share.
@@ -48,18 +52,20 @@ class Tables:
     frequency: np.ndarray
     """uint16 [contexts, 256]: slots of code k at k + 128; 0 beyond the reach. A row's sum is 4096."""
     reach: np.ndarray
-    """int32 [contexts]: the highest code that has slots."""
+    """int32 [contexts]: the largest size of a code that has slots."""
+    parity: int
+    """1 where the code that is written for one beyond the reach has its parity: 0 or 1. 0: it is 0 for all."""
 
     def coding(self) -> np.ndarray:
         """Return uint32 [contexts, 256]: for code k at k + 128 its frequency, and its first slot times 65536.
 
-        Codes beyond the reach have those of 0, which is written for them.
+        Codes beyond the reach have those of the code that is written for them.
         """
         import numpy as np
 
         frequency = self.frequency.astype(np.uint32)
         entries = frequency | (np.cumsum(frequency, axis=1, dtype=np.uint32) - frequency) << np.uint32(16)
-        return np.where(frequency > 0, entries, entries[:, 128:129])
+        return np.where(frequency > 0, entries, entries[:, self._written()])
 
     def decoding(self) -> np.ndarray:
         """Return uint32 [contexts, 4096]: for every slot code + 128, frequency << 8, slot - first slot << 20."""
@@ -73,54 +79,68 @@ class Tables:
         return slots
 
     def cost(self) -> np.ndarray:
-        """Return float64 [contexts, 256]: bits that a code takes; beyond the reach those of code 0, written instead."""
+        """Return float64 [contexts, 256]: bits that a code takes; beyond the reach those of what is written instead."""
         import numpy as np
 
-        frequency = np.where(self.frequency > 0, self.frequency, self.frequency[:, 128:129])
+        frequency = np.where(self.frequency > 0, self.frequency, self.frequency[:, self._written()])
         return np.log2(SLOTS / frequency.astype(np.float64))
 
+    def _written(self) -> np.ndarray:
+        """Return int64 [256]: the symbol that is written for each that has no slots."""
+        import numpy as np
 
-def bounds() -> np.ndarray:
-    """Return int64 [contexts, 128]: where |code| k ends, at k + 1/2 steps, in units of 1/4096 of the scale."""
+        return 128 + (np.arange(256) & self.parity)
+
+
+def bounds(superset: int = 0) -> np.ndarray:
+    """Return int64 [contexts, 128]: where codes of size k end, in units of 1/4096 of the scale.
+
+    That is at k + 1/2 steps, and at k + 1 in the superset 1.
+    """
     import numpy as np
 
     context = np.arange(CONTEXTS)[:, None]
-    halves = 2 * np.arange(HIGHEST_CODE + 1)[None] + 1  # in half steps
+    halves = 2 * np.arange(HIGHEST_CODE + 1)[None] + 1 + superset  # in half steps
     # scale = root / 2 ** 15 * 2 ** (context // 8 - 4), so halves / 2 / scale * 4096 = halves * 2 ** 30 >> octave / root
     ends: np.ndarray = (halves << (30 - context // OCTAVE)) // np.array(ROOTS)[context % OCTAVE]
     return ends
 
 
-def masses(density: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """Return int64 [contexts, 128], the mass of |code| 0 … 127 in every context, and the mass of all codes together."""
+def masses(density: tuple[int, ...], superset: int = 0) -> tuple[np.ndarray, int]:
+    """Return int64 [contexts, 128], the mass of sizes 0 … 127 in every context, and the mass of all codes together."""
     import numpy as np
 
     edges = np.array(EDGES)
     bins = np.array(density, np.int64) * MASS_UNIT
     below = np.concatenate([[0], np.cumsum(bins)])
-    ends = np.minimum(bounds(), EDGES[-1])
+    ends = np.minimum(bounds(superset), EDGES[-1])
     place = np.minimum(np.searchsorted(edges, ends, side="right") - 1, DENSITY_BINS - 1)
     within = bins[place] * (ends - edges[place]) // (edges[place + 1] - edges[place])
     return np.diff(below[place] + within, axis=1, prepend=0), int(below[-1])
 
 
-@lru_cache(maxsize=4)
-def tables(density: tuple[int, ...]) -> Tables:
-    """Return the frequencies in every context of a density: 40 masses, of which one at least is not 0."""
+@lru_cache(maxsize=8)
+def tables(density: tuple[int, ...], superset: int | None = None) -> Tables:
+    """Return the frequencies in every context of a density: 40 masses, of which one at least is not 0.
+
+    superset: 0 or 1 with a trellis; None without.
+    """
     import numpy as np
 
-    mass, total = masses(density)
+    parity, superset = int(superset is not None), superset or 0
+    mass, total = masses(density, superset)
     frequency = np.zeros((CONTEXTS, 256), np.uint16)
     reach = np.empty(CONTEXTS, np.int32)
     for context in range(CONTEXTS):
-        # Twice the masses: |k| > 0 is shared by k and -k.
-        single = np.where(np.arange(HIGHEST_CODE + 1) > 0, mass[context], 2 * mass[context])
+        # Twice the masses: all sizes are shared by two codes, but in the superset 0 the size 0 is code 0 alone.
+        single = np.where(np.arange(HIGHEST_CODE + 1) + superset > 0, mass[context], 2 * mass[context])
         likely = np.flatnonzero(single * (SLOTS * REACH_SLOTS) >= 2 * total)
-        last = max(1, int(likely[-1]) if likely.size else 1)
-        both = np.concatenate([single[last:0:-1], single[: last + 1]])
-        frequency[context, 128 - last : 129 + last] = _shared(both, 2 * total)
+        last = min(max(1, int(likely[-1]) if likely.size else 1), HIGHEST_CODE - superset)
+        below = single[last::-1] if superset else single[last:0:-1]
+        both = np.concatenate([below, single[: last + 1]])
+        frequency[context, 128 - below.size : 129 + last] = _shared(both, 2 * total)
         reach[context] = last
-    return Tables(frequency=frequency, reach=reach)
+    return Tables(frequency=frequency, reach=reach, parity=parity)
 
 
 def _shared(mass: np.ndarray, total: int) -> np.ndarray:
