@@ -1,7 +1,7 @@
 """Forecast time, memory and disk of every step of a campaign on a device: operations and bytes, counted from shapes.
 
 A step's time is that of its operations at a share of the device's rate for bf16, of its bytes of weights at a share of
-the bandwidth of its memory, and of its files at the disk's rate, one after the other. Operations are those of the matrix
+the bandwidth of its memory, and of its files at the disk's rate, one after the other. Operations are those of matrix
 products, two for a multiplication and an addition, and of attention. The shares are assumptions until they are measured
 on a card; they are constants here, and so is what is assumed of the data. So the forecast tells minutes from hours and
 hours from days, and whether a card's memory suffices. It promises no more.

@@ -3,7 +3,7 @@
 Plain weights take four times the memory, and every product is the library's own. Codes take little more than the file
 and need the device's kernel, or every step decodes every weight again. So on a GPU with room for them, beside what
 decoding itself takes, weights are decoded once; without that room codes stay codes, and the kernel is used after its
-proof. On a processor codes are the faster form where there is a kernel; a small model becomes plain where there is none.
+proof. On a processor codes are the faster form where there is a kernel; a small model without one becomes plain.
 """
 
 from __future__ import annotations
@@ -43,15 +43,21 @@ def prepare_weights(model: PreTrainedModel, free: int | None) -> PreTrainedModel
         return model
     if has_room(plain, free):
         _tell(f"weights decoded once, {_gib(plain)} GiB beside {_gib(DECODING_BYTES)} for decoding", free)
-        return model.dequantize()
+        return _plain(model)
     prepacked = prepack_linears(model)
     if free is not None:
         kept = f"codes stay packed, since {_gib(plain)} GiB of plain weights leave too little for decoding"
         slow = "" if prepacked else "; no kernel passed its proof here, so that every step decodes them: expect it slow"
         _tell(f"{kept}{slow}", free)
     if not prepacked and plain <= SMALL_BYTES:
-        return model.dequantize()
+        return _plain(model)
     return model
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    decoded = model.dequantize()
+    assert isinstance(decoded, PreTrainedModel)
+    return decoded
 
 
 def _gib(size: int) -> str:
