@@ -162,6 +162,18 @@ def forecast(args: argparse.Namespace) -> None:
         print(forecast_table(*casts[0]))
 
 
+def unpack(args: argparse.Namespace) -> None:
+    """Write the plain checkpoint that a packed model stands for, so that any other tool can start from it.
+
+    Weights in the base model's dtype, bf16 as a rule, about 2 bytes a parameter; the same bytes on every machine.
+    """
+    from quantize.packing.unpack import unpack as write_checkpoint
+    from submission.model.sizes import size_text
+
+    size = write_checkpoint(args.folder, args.out)
+    print(f"checkpoint: {args.out}, {size_text(size)}")
+
+
 def rehearse(args: argparse.Namespace) -> int:
     """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and print times and sizes.
 
@@ -220,6 +232,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--json", action="store_true", help="print JSON in place of the table")
     verb.set_defaults(verb=forecast)
+
+    verb = verbs.add_parser("unpack", help="write a packed model as a plain checkpoint", description=unpack.__doc__)
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="a bundle, or the folder of a packed model")
+    verb.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
+    verb.set_defaults(verb=unpack)
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
     verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")

@@ -92,9 +92,10 @@ def steps_table(steps: Sequence[Step]) -> str:
 def systems_table(forecasts: Sequence[tuple[System, Forecast]]) -> str:
     """Return the sizes of several systems of one campaign, one a line, and which of them meet the limit."""
     campaign = forecasts[0][0].campaign
-    rows = [("system", "bytes", "GB", "GiB", f"meets {campaign.size_limit}", "bits per parameter", "what it is")]
+    heading = f"meets {campaign.size_limit}" if campaign.size_limit else "limit"
+    rows = [("system", "bytes", "GB", "GiB", heading, "bits per parameter", "what it is")]
     for system, forecast in forecasts:
-        meets = "yes" if forecast.total_bytes <= campaign.size_limit_bytes else "no"
+        meets = ("yes" if campaign.meets_limit(forecast.total_bytes) else "no") if campaign.size_limit else "none"
         bits = f"{8 * forecast.total_bytes / forecast.parameters:.2f}"
         units = _units(forecast.total_bytes, forecast)
         rows.append((system.recipe.name, *units, meets, bits, system.recipe.description))

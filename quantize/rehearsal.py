@@ -91,7 +91,7 @@ def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def rehearse_config(
-    out: Path, config: dict[str, Any], options: QuantizeOptions, limit_bytes: int, *, keep: bool
+    out: Path, config: dict[str, Any], options: QuantizeOptions, limit_bytes: int | None, *, keep: bool
 ) -> dict[str, Any]:
     """Return what making and packing a checkpoint of a configuration took, as `rehearse` does."""
     predicted = forecast(config, options.codecs, options.overrides, limit_bytes=limit_bytes)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from submission.errors import UserError
 from submission.store.store import StageFunction
 
 if TYPE_CHECKING:
@@ -149,8 +150,9 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
     from submission.system.schema import parse_options
 
     quantize, checkpoint = parse_options(QuantizeOptions, _rules(options)), inputs["merge"]
-    return resolve_codecs(
-        read_config(checkpoint),
+    config = read_config(checkpoint)
+    codecs = resolve_codecs(
+        config,
         quantize.codecs,
         quantize.overrides,
         limit_bytes=options.get("limit"),
@@ -158,6 +160,11 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
         ranking=read_order(inputs["sensitivity"]) if "sensitivity" in inputs else None,
         budgets=read_budgets(inputs["allocate"]) if "allocate" in inputs else None,
     )
+    if quantize.ranked and "sensitivity" not in inputs and (chosen := layers_with(codecs, quantize.ranked, config)):
+        what = f"{len(chosen)} layers are to be chosen by sensitivity, and none were ranked: the checkpoint's files"
+        fix = "name the data folder of the base model whose tokenizer the checkpoint has"
+        raise UserError(f"quantize.overrides: {quantize.ranked.role}", f"{what} weigh more than the base model's", fix)
+    return codecs
 
 
 def _rules(options: Mapping[str, Any]) -> dict[str, Any]:

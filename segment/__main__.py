@@ -190,7 +190,7 @@ def main() -> int:
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
     verb.add_argument(
         "--wav2vec2",
-        metavar="DIR",
+        metavar="WAV2VEC2",
         help="folder or hub name of the wav2vec 2.0 model (default: the one that the checkpoint names)",
     )
     verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
+from submission.processors import given_processors
 from submission.store.digests import canonical_json, write_text
 from submission.store.store import library_versions
 from submission.system.schema import nearest
@@ -75,7 +76,7 @@ def describe_machine() -> dict[str, Any]:
         names = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
     return {
         "processor": names.get("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": given_processors(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()}",
         "versions": library_versions(),

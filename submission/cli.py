@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from submission.errors import UserError
+from submission.processors import set_thread_defaults
 from submission.store.store import Store
 from submission.system.campaign import Campaign, read_campaign
 from submission.system.pipeline import Selection
@@ -120,9 +120,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     0 done, 1 done with findings, 2 could not be done; 130 interrupted.
     """
     args = parser.parse_args(argv)
-    # Read when torch is imported, which a verb does later. Idle threads that spin take the processors of those that
-    # work: on two cores beside other processes, decoding takes ten times as long (docs/log.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_thread_defaults()  # read when torch is imported, which a verb does later
     try:
         return args.verb(args) or 0
     except UserError as error:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,41 +24,76 @@ CHECKPOINTS = "checkpoints"
 BEST = "best-{step}"
 """Below checkpoints/: a copy of the adapter whose dev loss is the lowest so far."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MOST_LOST_SECONDS = 480.0
+"""A checkpoint is written at the first logged step this long after the last one, so that a kill costs at most ten
+minutes of work."""
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss")
 
 
 class TrainingCallback(TrainerCallback):
-    """Show progress, stop a run that diverges, mark complete checkpoints, and keep the best adapter."""
+    """Show progress, stop a run that diverges, save in time, mark complete checkpoints, and keep the best adapter."""
 
-    def __init__(self, folder: Path, tick: Callable[[float], None], barrier: Callable[[], None]) -> None:
-        """barrier: returns once every process has called it."""
+    def __init__(
+        self,
+        folder: Path,
+        tick: Callable[[float], None],
+        barrier: Callable[[], None],
+        broadcast: Callable[[bool], bool],
+    ) -> None:
+        """barrier: returns once every process has called it; broadcast: the first process's value, for all of them."""
         self.folder = folder
         self.tick = tick
         self.barrier = barrier
+        self.broadcast = broadcast
+        self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the time to the first checkpoint from here."""
+        self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Advance the progress line."""
+        """Advance the progress line, and ask for a checkpoint where the last one is too long ago.
+
+        Only at logged steps: a run that resumes elsewhere would log other means than an uninterrupted one.
+        """
         if state.is_world_process_zero:
             self.tick(1)
+        if state.global_step % args.logging_steps == 0:
+            late = self.broadcast(time.monotonic() - self.saved >= MOST_LOST_SECONDS)
+            control.should_save = control.should_save or late
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print what an evaluation found; UserError where the loss is not finite."""
+        """Print what was logged, and write it to log.jsonl; UserError where the loss is not finite."""
         logs: dict[str, float] = kwargs["logs"]
         if not math.isfinite(logs.get("loss", 0.0)):
             raise UserError(
                 f"finetune step {state.global_step}", f"the loss is {logs['loss']}", "lower finetune.learning_rate"
             )
-        if "eval_loss" in logs and state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        write_log(self.folder / "log.jsonl", state.log_history)
+        if "loss" in logs:
+            print(
+                f"finetune: step {state.global_step} of {state.max_steps}, loss {logs['loss']:.4f}, "
+                f"learning rate {logs['learning_rate']:.3g}",
+                file=sys.stderr,
+                flush=True,
+            )
+        if "eval_loss" in logs:
             bleu = [f"{name.removeprefix(BLEU)} {score:.1f}" for name, score in logs.items() if name.startswith(BLEU)]
             scores = f", BLEU {', '.join(bleu)}" if bleu else ""
-            print(f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}{scores}", file=sys.stderr)
+            print(
+                f"finetune: step {state.global_step}, dev loss {logs['eval_loss']:.4f}{scores}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark a checkpoint as complete once all of it is on disk, and keep the best adapter beside it."""
         self.barrier()  # every process writes the state of its random numbers
+        self.saved = time.monotonic()
         if not state.is_world_process_zero:
             return
-        write_log(self.folder / "log.jsonl", state.log_history)
         checkpoint = self.folder / CHECKPOINTS / f"checkpoint-{state.global_step}"
         for path in checkpoint.rglob("*"):
             if path.is_file():

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from submission.runtime.prompt import IGNORED, Example, collate, end_token_id
 from submission.text.languages import bleu_tokenizer
 from train.batches import PlannedBatches, Utterances, collate_targets
+from train.processes import first_shows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,11 +74,13 @@ class DevEvaluation:
                 multiprocessing_context="spawn" if self.workers else None,
             )
         sums = torch.zeros(2, dtype=torch.float64)
-        for (_, counts), batch in zip(rounds, self._loader, strict=True):
-            tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
-            total = float(summed_loss(batch))
-            if counts:
-                sums += torch.tensor([total, tokens], dtype=torch.float64)
+        with first_shows("finetune: dev loss", len(rounds), "batches") as tick:
+            for (_, counts), batch in zip(rounds, self._loader, strict=True):
+                tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
+                total = float(summed_loss(batch))
+                if counts:
+                    sums += torch.tensor([total, tokens], dtype=torch.float64)
+                tick(1)
         total, tokens = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
         return total / tokens
 
@@ -89,10 +92,13 @@ class DevEvaluation:
         """
         batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
         found: dict[int, str] = {}
-        for batch, counts in _rounds(batches, accelerator.process_index, accelerator.num_processes):
-            texts = self.translate(batch, model, synced)
-            if counts:
-                found |= zip(batch, texts, strict=True)
+        rounds = _rounds(batches, accelerator.process_index, accelerator.num_processes)
+        with first_shows("finetune: dev translations", len(rounds), "batches") as tick:
+            for batch, counts in rounds:
+                texts = self.translate(batch, model, synced)
+                if counts:
+                    found |= zip(batch, texts, strict=True)
+                tick(1)
         if accelerator.num_processes > 1:
             parts: list[dict[int, str]] = [{}] * accelerator.num_processes
             torch.distributed.all_gather_object(parts, found)

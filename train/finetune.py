@@ -23,8 +23,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from transformers.trainer_callback import PrinterCallback
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.families import read_config
-from submission.progress import progress
+from submission.processors import given_processors
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
@@ -61,6 +60,7 @@ from train.corpora.decoded_audio import DecodedAudio, Place
 from train.dev_evaluation import DevEvaluation
 from train.loss_curve import BLEU, write_plots, write_table
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
+from train.processes import first_decides, first_shows
 from train.sharding import check_sharded, check_sharding
 from train.utterance_table import UtteranceTable, distinct_places, shared_places, write_utterance_table
 
@@ -285,15 +285,10 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     trainer.args.eval_on_start = checkpoint is None
     if state.num_processes > 1:
         torch.manual_seed(options.seed + 1 + state.process_index)  # dropout of its own per process
-    with _shown("finetune", steps - done, "steps") as tick:
-        trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone))
+    with first_shows("finetune", steps - done, "steps") as tick:
+        trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone, first_decides))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _publish(trainer, base, corpus, options, out)
-
-
-def _shown(label: str, total: int, unit: str) -> AbstractContextManager[Callable[[float], None]]:
-    """Return `progress` in the first process, and a function that shows nothing in the others."""
-    return progress(label, total, unit) if PartialState().is_main_process else nullcontext(lambda amount: None)
 
 
 def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOptions, out: Path) -> LoraTrainer:
@@ -307,7 +302,7 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     processor = load_processor(base)
     end_token_id(processor, task.end_token)
     keep = len(distinct_places(train, dev)) * feature_bytes(dev[:1], processor) <= KEPT_FEATURES_BYTES
-    workers = 0 if keep else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // state.num_processes - 1))
+    workers = 0 if keep else min(MOST_WORKERS, max(1, given_processors() // state.num_processes - 1))
     make = functools.partial(
         Utterances,
         processor=processor,
@@ -318,7 +313,7 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     )
     train_examples, dev_examples = make(train), make(dev)
     if keep:
-        with _shown("finetune: audio features", len(train) + len(dev), "utterances") as tick:
+        with first_shows("finetune: audio features", len(train) + len(dev), "utterances") as tick:
             train_examples.extract_all(tick)
             dev_examples.extract_all(tick)
     batches = plan_batches(train.lengths.tolist(), options.batch_size, options.epochs, options.seed)
@@ -341,7 +336,7 @@ def _decoded(data: Path, out: Path, places: Sequence[Place]) -> DecodedAudio:
     """Return the reader of samples, with each recording decoded once that would be decoded for each of its places."""
     decoded, state = DecodedAudio(data, out / CHECKPOINTS / DECODED, places), PartialState()
     share = len(decoded.recordings()[state.process_index :: state.num_processes])
-    with _shown("finetune: decoding", share, "recordings") as tick:
+    with first_shows("finetune: decoding", share, "recordings") as tick:
         decoded.decode(state.process_index, state.num_processes, state.wait_for_everyone, tick)
     return decoded
 

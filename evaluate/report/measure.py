@@ -33,6 +33,7 @@ from submission.model.sizes import other_reading
 from submission.store.digests import files_below
 from submission.system.campaign import Campaign, Pair, size_bytes
 from submission.system.data_folder import OPEN_TESTSET
+from submission.system.pipeline import has_step
 from submission.system.plan import expected_model
 from submission.system.recipe import QuantizeOptions
 
@@ -51,7 +52,7 @@ def read_results(
     commands: dict[str, str],
 ) -> Results:
     """Return the results of a report; every stage of the plans must be built."""
-    other = other_reading(campaign.size_limit)
+    other = other_reading(campaign.size_limit) if campaign.size_limit else None
     limits = {limit: size_bytes(limit) for limit in (campaign.size_limit, other) if limit}
     ranked = next((plan for plan in systems if _is_ranked(plan)), None)
     layers, about = read_layers(ranked) if ranked else ((), {})
@@ -87,7 +88,7 @@ def read_system(plan: SystemPlan) -> SystemResult:
         name=system.recipe.name,
         description=system.recipe.description,
         size_bytes=size,
-        meets_limit=size <= system.campaign.size_limit_bytes,
+        meets_limit=system.campaign.meets_limit(size),
         parameters=_read(packed / "packing_report.json")["parameters"],
         layers=next((str(o.layers) for o in quantize.overrides if isinstance(o.layers, str)), ""),
         calibration=calibration(quantize),
@@ -205,8 +206,7 @@ def _segmentation(plan: SystemPlan, name: str) -> SegmentationResult:
 
 
 def _is_ranked(plan: SystemPlan) -> bool:
-    ranked = plan.system.recipe.quantize.ranked
-    return ranked is not None and plan.store.record(plan.system.stage("sensitivity")) is not None
+    return has_step(plan.system, "sensitivity") and plan.store.record(plan.system.stage("sensitivity")) is not None
 
 
 def read_layers(plan: SystemPlan) -> tuple[tuple[LayerSensitivity, ...], dict[str, Any]]:

@@ -82,10 +82,10 @@ def systems_table(results: Results) -> Table:
         figures = quality_cells(results, system, metrics, lambda pair, m: paper.system(system.name, pair, m))
         return Row(head=system.name, cells=(size, bits, *figures, Cell(text=system.description)))
 
-    kinds = (("Within the limit", True), ("Over the limit", False))
+    stated = f"the limit of {results.size_limit}"
+    kinds = ((f"Within {stated}", True), (f"Over {stated}", False)) if results.size_limit else (("All systems", True),)
     groups = [
-        Group(title=f"{title} of {results.size_limit}", rows=tuple(row(s) for s in systems if s.meets_limit == meets))
-        for title, meets in kinds
+        Group(title=title, rows=tuple(row(s) for s in systems if s.meets_limit == meets)) for title, meets in kinds
     ]
     return marked(
         Table(
@@ -113,6 +113,8 @@ def systems_table(results: Results) -> Table:
 def _systems_caption(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
     text = f"{len(within)} of {len(results.systems)} systems have at most {results.size_limit}."
+    if results.size_limit is None:
+        text = f"{len(within)} systems; the campaign states no size limit."
     for pair, language in results.pairs.items():
         scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
         if not scored:

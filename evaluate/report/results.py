@@ -132,8 +132,8 @@ class Results:
     edition: str
     miniature: bool
     """Whether this is the embedded campaign: scores of a tiny model on synthetic speech."""
-    size_limit: str
-    """With its unit, `4 GiB`."""
+    size_limit: str | None
+    """With its unit, `4 GiB`; None where the campaign states none."""
     limits: dict[str, int]
     """The limit, and its other reading (`4 GB` of `4 GiB`) -> bytes."""
     pairs: dict[str, str]

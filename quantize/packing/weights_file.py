@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,13 @@ class WeightsFile:
     def write(self, parts: Mapping[str, torch.Tensor]) -> None:
         """Write tensors, by their stored names, to their places."""
         for name, part in parts.items():
+            self.write_rows(name, [part])
+
+    def write_rows(self, name: str, blocks: Iterable[torch.Tensor]) -> None:
+        """Write one tensor, by its stored name, that comes in blocks of whole rows, in order."""
+        self.file.seek(self.begin[name])
+        for part in blocks:
             data = part.contiguous().view(-1).view(torch.uint8).numpy() if part.numel() else np.empty(0, dtype=np.uint8)
-            self.file.seek(self.begin[name])
             self.file.write(data.data)
 
     def note(self, name: str, entry: dict[str, Any]) -> None:

@@ -87,7 +87,9 @@ def read_wav2vec2(name: str) -> Wav2Vec2Model:
     Raises UserError where it cannot be read or lacks parameters, which would be random ones.
     """
     where = f"wav2vec 2.0 model {name}"
-    fix = f"download it (`hf download {name} --local-dir DIR`) and write --wav2vec2 DIR"
+    fix = f"download it (`hf download {name} --local-dir WAV2VEC2`) and write --wav2vec2 WAV2VEC2"
+    if _is_place(name):
+        fix = "name the folder of a wav2vec 2.0 model (config.json and its weights), or its hub name"
     try:
         pair: Any = Wav2Vec2Model.from_pretrained(  # the library's types know of a model alone
             name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
@@ -101,6 +103,11 @@ def read_wav2vec2(name: str) -> Wav2Vec2Model:
         kind = "has another shape of" if wrong[0] in mismatched else "lacks"
         raise UserError(where, f"{kind} {wrong[0]} ({len(wrong)} parameters missing or misshapen)", fix)
     return model
+
+
+def _is_place(name: str) -> bool:
+    """Return whether a name means a folder here: `owner/model` is a hub name unless such a folder is here."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def assemble(published: PublishedCheckpoint, encoder: Wav2Vec2Model, where: str) -> Classifier:

@@ -15,6 +15,7 @@ from typing import Any
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
+from submission.model.forecast import role_matches
 from submission.model.sizes import size_text
 from submission.model.solvers import technique_of
 from submission.system.campaign import Campaign
@@ -27,6 +28,8 @@ TECHNIQUES = "Compression techniques"
 DATA_SETS = "Data sets"
 BASE_MODEL = "Base model"
 CONDITION = "Condition"
+DEV_SET = "ACL 60/60 dev"
+"""The set that layers are ranked and scales calibrated on."""
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
 """Fields that the evaluation server requires of every model."""
 
@@ -62,12 +65,12 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
         parameters=_parameters(specs),
         techniques=(
             *_quantization(config, specs, recipe),
-            *_choice(recipe),
+            *_choice(config, specs, recipe),
             *_scaling(recipe),
             *_weighing(recipe),
             _fine_tuning(recipe),
         ),
-        data_sets=_data_sets(recipe),
+        data_sets=_data_sets(config, specs, recipe),
         names={pair.name: model_name(campaign, recipe, pair.name) for pair in campaign.pairs},
     )
 
@@ -97,13 +100,22 @@ def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Re
     return [*lines, f"kept in {stored_dtype(dict(config))}: {_counts(kept)} ({', '.join(roles)})"]
 
 
-def _choice(recipe: Recipe) -> list[str]:
-    """Return how layers were chosen, where that took data."""
+def _choice(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recipe) -> list[str]:
+    """Return how layers were chosen, where that took data and any were."""
     ranked = recipe.quantize.ranked
-    if ranked is None:
+    if ranked is None or not _ranked_layers(config, specs, recipe):
         return []
-    how = "by the change of cross-entropy on ACL 60/60 dev that each by itself makes"
+    how = f"by the change of cross-entropy on {DEV_SET} that each by itself makes"
     return [f"layers whose {ranked.role} is stored as {ranked.codec.name} chosen {how}"]
+
+
+def _ranked_layers(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recipe) -> bool:
+    """Return whether a ranking of layers decided about any weight of the packed model."""
+    ranked, codecs = recipe.quantize.ranked, parse_quantization(config["quantization_config"])
+    return ranked is not None and any(
+        role_matches(spec.role, ranked.role) and spec.name in codecs and codecs[spec.name].name == ranked.codec.name
+        for spec in specs
+    )
 
 
 def _scaling(recipe: Recipe) -> list[str]:
@@ -113,7 +125,7 @@ def _scaling(recipe: Recipe) -> list[str]:
         return []
     size = f"{awq.utterances} utterances" if awq.utterances else "all utterances"
     read = "source and target" if awq.targets else "source"
-    return [f"AWQ scales folded into the weights, calibrated on ACL 60/60 dev: {size}, {read} ({', '.join(awq.pairs)})"]
+    return [f"AWQ scales folded into the weights, calibrated on {DEV_SET}: {size}, {read} ({', '.join(awq.pairs)})"]
 
 
 def _weighing(recipe: Recipe) -> list[str]:
@@ -121,7 +133,7 @@ def _weighing(recipe: Recipe) -> list[str]:
     moments = recipe.quantize.moments
     if moments is None:
         return []
-    named = "training data" if moments.source == "train" else "ACL 60/60 dev"
+    named = "training data" if moments.source == "train" else DEV_SET
     size = f"{moments.utterances} utterances" if moments.utterances else "all utterances"
     gradients = f", gradients on {moments.gradient_utterances} of them" if moments.fisher else ""
     read = f"{size}, source and target ({', '.join(moments.pairs)}){gradients}"
@@ -177,8 +189,23 @@ def _fine_tuning(recipe: Recipe) -> str:
     )
 
 
-def _data_sets(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(sorted(source.name for source in recipe.corpus.sources))
+def _data_sets(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recipe) -> tuple[str, ...]:
+    """Return every data set that supported the compression, with what it was used for."""
+    uses = {source.name: ["training"] for source in sorted(recipe.corpus.sources, key=lambda source: source.name)}
+    measured = []
+    if _ranked_layers(config, specs, recipe):
+        measured.append("ranking of layers")
+    if recipe.quantize.awq is not None:
+        measured.append("calibration of AWQ")
+    moments = recipe.quantize.moments
+    if moments is not None and moments.source == "train":
+        for use in uses.values():
+            use.append("second moments")
+    elif moments is not None:
+        measured.append("second moments")
+    if measured:
+        uses[DEV_SET] = measured
+    return tuple(f"{name} ({', '.join(use)})" for name, use in uses.items())
 
 
 def description_fields(facts: Facts, campaign: Campaign, recipe: Recipe, pair: str) -> dict[str, tuple[str, ...]]:

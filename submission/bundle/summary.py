@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.bundle.checks.finding import Finding, verdict
+from submission.bundle.front import front_text
 from submission.model.sizes import GB, GIB
 from submission.store.digests import files_below
 from submission.store.records import StageUse
@@ -41,6 +42,7 @@ def summary(
         f"{campaign.edition}: {recipe.name} system",
         _sizes(size, campaign),
         _scores(scores),
+        "" if campaign.size_limit else front_text(bundle.parent, campaign.name),
         _stages(list(journal), seconds),
         _bundle(bundle, findings),
     ]
@@ -50,16 +52,13 @@ def summary(
 
 
 def _sizes(size: int, campaign: Campaign) -> str:
-    limit = campaign.size_limit_bytes
-    spare = limit - size
-    margin = "under" if spare >= 0 else "over"
-    rows = [
-        ("", "bytes", "GB", "GiB"),
-        ("packed model", *_units(size)),
-        (f"limit ({campaign.size_limit})", *_units(limit)),
-        (margin, *_units(abs(spare))),
-    ]
-    return f"Size (every file of the model folder counts): {margin} the limit\n{aligned(rows, indent=2)}"
+    rows = [("", "bytes", "GB", "GiB"), ("packed model", *_units(size))]
+    verdict = "the campaign states no limit"
+    if (limit := campaign.size_limit_bytes) is not None:
+        margin = "under" if size <= limit else "over"
+        verdict = f"{margin} the limit"
+        rows += [(f"limit ({campaign.size_limit})", *_units(limit)), (margin, *_units(abs(limit - size)))]
+    return f"Size (every file of the model folder counts): {verdict}\n{aligned(rows, indent=2)}"
 
 
 def _units(size: int) -> Row:

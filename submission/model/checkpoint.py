@@ -20,6 +20,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 METHOD = "packed"
 VERSION = 1
+LOADED_BY = "packed weights: run `import submission.runtime` before from_pretrained"
+"""What a packed model's `config.json` says under `transformers_weights`, where stock transformers expects the name of a
+weights file. Without our quantizer it only warns of an unknown `quant_method` and continues with random weights; with
+this entry it ends with an error that quotes it. The quantizer takes the entry away before the files are looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,12 @@ def packed_config(config: dict[str, Any], codecs: dict[str, Codec]) -> dict[str,
         "codecs": {codec.name: codec.to_dict() for codec in used},
         "weights": {name.removesuffix(".weight"): codec.name for name, codec in codecs.items()},
     }
-    return config | {"quantization_config": section}
+    return config | {"quantization_config": section, "transformers_weights": LOADED_BY}
+
+
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a packed model's configuration as the checkpoint has it that the model stands for."""
+    return {key: value for key, value in config.items() if key not in ("quantization_config", "transformers_weights")}
 
 
 def config_text(config: dict[str, Any]) -> str:

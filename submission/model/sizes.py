@@ -18,9 +18,15 @@ def in_unit(size: int, unit: int) -> str:
     return f"{size / unit:.{3 if size >= GB // 10 else 6}f}"
 
 
-def against_limit(size: int, limit: str) -> list[str]:
-    """Return lines that compare a size with a campaign's limit, `4 GiB`, and with its other reading, 4 GB."""
-    lines = [f"model folder: {size_text(size)}", f"limit {limit}: {_verdict(size, size_bytes(limit))}"]
+def against_limit(size: int, limit: str | None) -> list[str]:
+    """Return lines that compare a size with a campaign's limit, `4 GiB`, and with its other reading, 4 GB.
+
+    Without a limit there is the size alone.
+    """
+    lines = [f"model folder: {size_text(size)}"]
+    if limit is None:
+        return [*lines, "the campaign states no limit"]
+    lines.append(f"limit {limit}: {_verdict(size, size_bytes(limit))}")
     other = other_reading(limit)
     if other is not None:
         lines.append(f"read as {other}: {_verdict(size, size_bytes(other))}")

@@ -1,9 +1,9 @@
 """Read recordings as float32 mono at 16 kHz, sliced by integer samples.
 
-soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Of several
-channels the first one counts, as in SHAS. Other rates are resampled to 16 kHz by soxr at its best quality and sliced
-afterwards: a slice has the same samples however it is requested. Files are decoded and resampled block by block, so
-that no more than the result is ever in memory.
+soundfile reads what libsndfile knows (wav, flac, ogg, mp3); PyAV reads the rest (m4a, mp4, webm). Several channels
+become one signal (`submission.runtime.channels`): their mean, or the one that is requested. Other rates are resampled
+to 16 kHz by soxr at its best quality and sliced afterwards: a slice has the same samples however it is requested. Files
+are decoded and resampled block by block, so that no more than the result is ever in memory.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import soundfile
 import soxr
 
 from submission.errors import UserError
+from submission.runtime.channels import Channel, as_mono
 from submission.text.segments import SAMPLE_RATE
 
 EXACT_FORMATS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "RF64", "W64", "NIST")
@@ -66,37 +67,37 @@ def _exact_header(path: Path) -> _Header | None:
     return _Header(info.frames, info.samplerate) if info.format in EXACT_FORMATS else None
 
 
-def _decode_by_soundfile(path: Path) -> np.ndarray:
-    """Return the first channel, float32 [samples] at 16 kHz."""
+def _decode_by_soundfile(path: Path, channel: Channel) -> np.ndarray:
+    """Return a recording as one signal, float32 [samples] at 16 kHz."""
 
-    def first_channel(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    def mono(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         # Not file.blocks(): of a truncated file it returns as many frames as the header declares.
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            yield np.ascontiguousarray(block[:, 0])
+            yield as_mono(block, channel)
 
     with soundfile.SoundFile(str(path)) as file:
-        return _to_16_khz(first_channel(file), file.samplerate)
+        return _to_16_khz(mono(file), file.samplerate)
 
 
-def _decode_by_av(path: Path) -> np.ndarray:
-    """Return the first channel of the first audio stream, float32 [samples] at 16 kHz."""
+def _decode_by_av(path: Path, channel: Channel) -> np.ndarray:
+    """Return the first audio stream as one signal, float32 [samples] at 16 kHz."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)  # the sample format only
         frames = itertools.chain(container.decode(stream), [None])  # None: flushes the resampler
-        blocks = (np.ascontiguousarray(out.to_ndarray()[0]) for frame in frames for out in planar.resample(frame))
+        blocks = (as_mono(out.to_ndarray().T, channel) for frame in frames for out in planar.resample(frame))
         return _to_16_khz(blocks, stream.rate)
 
 
-def _decode(path: Path) -> np.ndarray:
-    """Return a whole recording, float32 [samples] at 16 kHz."""
+def _decode(path: Path, channel: Channel) -> np.ndarray:
+    """Return a whole recording as one signal, float32 [samples] at 16 kHz."""
     try:
-        return _decode_by_soundfile(path)
+        return _decode_by_soundfile(path, channel)
     except soundfile.SoundFileError:
         try:
-            return _decode_by_av(path)
+            return _decode_by_av(path, channel)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
                 str(path), f"is not audio that soundfile or PyAV can read ({error})", "replace or remove it"
@@ -104,9 +105,9 @@ def _decode(path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _decoded_once(path: Path, size_bytes: int, modified_ns: int) -> np.ndarray:
+def _decoded_once(path: Path, channel: Channel, size_bytes: int, modified_ns: int) -> np.ndarray:
     """Cache the last recording that had to be decoded whole, so that its slices do not decode it again."""
-    samples = _decode(path)
+    samples = _decode(path, channel)
     samples.flags.writeable = False
     return samples
 
@@ -116,13 +117,36 @@ def _need_file(path: Path) -> None:
         raise UserError(str(path), "no such audio file", "check the data folder and the file's name")
 
 
-def read_audio(path: Path) -> np.ndarray:
-    """Return a recording's first channel, float32 [samples] at 16 kHz, full scale ±1.
+def channel_count(path: Path) -> int:
+    """Return the number of a recording's channels; UserError for a missing file and for one that no decoder knows."""
+    _need_file(path)
+    try:
+        return int(soundfile.info(str(path)).channels)
+    except soundfile.SoundFileError:
+        try:
+            with av.open(str(path)) as container:
+                return container.streams.audio[0].channels if container.streams.audio else 0
+        except (av.FFmpegError, ValueError) as error:
+            what = f"is not audio that soundfile or PyAV can read ({error})"
+            raise UserError(str(path), what, "replace or remove it") from error
 
-    Raises UserError for a missing file and for one that no decoder knows.
+
+def _need_channel(path: Path, channel: Channel) -> None:
+    count = 0 if channel is None else channel_count(path)
+    if channel is not None and not 0 <= channel < count:
+        what = f"has {count} channel{'s' if count != 1 else ''}, channel {channel} (from 0) is requested"
+        raise UserError(str(path), what, "check that the segments belong to this recording")
+
+
+def read_audio(path: Path, channel: Channel = None) -> np.ndarray:
+    """Return a recording as one signal, float32 [samples] at 16 kHz, full scale ±1.
+
+    channel: which one, by default the mean of all. Raises UserError for a missing file or channel and for a file that
+    no decoder knows.
     """
     _need_file(path)
-    return _decode(path)
+    _need_channel(path, channel)
+    return _decode(path, channel)
 
 
 def duration_samples(path: Path) -> int:
@@ -131,7 +155,7 @@ def duration_samples(path: Path) -> int:
     header = _exact_header(path)
     if header is not None:
         return _resampled_length(header.frames, header.rate)
-    return len(_whole(path))
+    return len(_whole(path, None))
 
 
 def seeks(path: Path) -> bool:
@@ -141,23 +165,24 @@ def seeks(path: Path) -> bool:
     return header is not None and header.rate == SAMPLE_RATE
 
 
-def _whole(path: Path) -> np.ndarray:
+def _whole(path: Path, channel: Channel) -> np.ndarray:
     stat = path.stat()
-    return _decoded_once(path, stat.st_size, stat.st_mtime_ns)
+    return _decoded_once(path, channel, stat.st_size, stat.st_mtime_ns)
 
 
-def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
+def read_slice(path: Path, start: int, end: int | None = None, channel: Channel = None) -> np.ndarray:
     """Return samples [start, end) of a recording, float32 at 16 kHz; end=None means to its end.
 
-    Equals `read_audio(path)[start:end]`, but seeks where the file is at 16 kHz already.
+    Equals `read_audio(path, channel)[start:end]`, but seeks where the file is at 16 kHz already.
     Raises UserError when the slice does not lie within the recording.
     """
     _need_file(path)
+    _need_channel(path, channel)
     header = _exact_header(path)
     if header is not None and header.rate == SAMPLE_RATE:
         samples, length = None, header.frames
     else:
-        samples = _whole(path)
+        samples = _whole(path, channel)
         length = len(samples)
     stop = length if end is None else end
     if not 0 <= start < stop <= length:
@@ -169,11 +194,11 @@ def read_slice(path: Path, start: int, end: int | None = None) -> np.ndarray:
     if samples is not None:
         return samples[start:stop].copy()
     try:
-        channels, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+        block, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         what = f"cannot be decoded from sample {start} to {stop} ({error})"
         raise UserError(str(path), what, "it may be truncated or damaged: get it again") from error
-    if len(channels) < stop - start:
-        what = f"holds {len(channels)} of the samples {start} to {stop} that its header promises"
+    if len(block) < stop - start:
+        what = f"holds {len(block)} of the samples {start} to {stop} that its header promises"
         raise UserError(str(path), what, "it may be truncated or damaged: get it again")
-    return np.ascontiguousarray(channels[:, 0])
+    return as_mono(block, channel)

@@ -6,12 +6,14 @@ put packed layers into the empty model, and reads the file's tensors straight in
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import (
     AUTO_QUANTIZATION_CONFIG_MAPPING,
     register_quantization_config,
@@ -21,7 +23,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from submission.errors import UserError
-from submission.model.checkpoint import METHOD, parse_quantization, read_checkpoint
+from submission.model.checkpoint import LOADED_BY, METHOD, config_text, parse_quantization, read_checkpoint
 from submission.model.codecs import Codec
 from submission.model.families import FAMILIES
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
@@ -61,6 +63,13 @@ class PackedQuantizer(HfQuantizer):
             what = "quant_method 'packed' loads packed models and packs none"
             raise UserError("from_pretrained: quantization_config", what, "run `python -m quantize pack`")
 
+    def update_attn_implementation(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Take away the entry that keeps stock transformers from loading the weights without this quantizer."""
+        # No other hook sees the configuration before the weight files are looked up.
+        if getattr(config, "transformers_weights", None) == LOADED_BY:
+            del config.transformers_weights
+        return config
+
     def _process_model_before_weight_loading(
         self,
         model: PreTrainedModel,
@@ -81,6 +90,7 @@ class PackedQuantizer(HfQuantizer):
             share_packed_weight(model, family.module_name(tied), family.module_name(stored))
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        model.save_pretrained = MethodType(save_packed, model)  # type: ignore[method-assign]  # of this instance
         for name, module in model.named_modules():
             if not isinstance(module, PackedTensor):
                 continue
@@ -91,11 +101,14 @@ class PackedQuantizer(HfQuantizer):
                 raise UserError(f"packed model: {name}.{part}", what, "fetch or pack the model again") from error
         return model
 
-    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
         """Serve `model.dequantize()`: the same weights as plain layers, which take more memory and are faster."""
+        del model.save_pretrained  # the class's own again
+        # A string is what transformers leaves in the configuration when it saves a model.
+        wanted: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         for name, layer in list(model.named_modules()):
             if isinstance(layer, (PackedLinear, PackedEmbedding)):
-                model.set_submodule(name, plain_layer(layer, dtype or layer.weight.dtype))
+                model.set_submodule(name, plain_layer(layer, wanted or layer.weight.dtype))
         return model
 
     def is_serializable(self) -> bool:
@@ -106,6 +119,14 @@ class PackedQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """False: codes have no gradients."""
         return False
+
+
+def save_packed(model: PreTrainedModel, save_directory: str | Path, **options: Any) -> None:
+    """Save a loaded packed model as transformers does, and write the entry `transformers_weights`, which it drops."""
+    type(model).save_pretrained(model, save_directory, **options)
+    path = Path(save_directory) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(config_text(config | {"transformers_weights": LOADED_BY}), encoding="utf-8")
 
 
 def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
+from submission.processors import threads_text
 from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text
 from submission.store.records import (
     RECORD,
@@ -178,7 +179,7 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         remove_leftovers(partial)
-        print(f"{stage.id}: building", file=sys.stderr, flush=True)
+        print(f"{stage.id}: building with {threads_text()}", file=sys.stderr, flush=True)
         started = time.monotonic()
         make(partial)
         record = ArtifactRecord(

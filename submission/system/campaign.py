@@ -71,16 +71,17 @@ class Campaign:
     """What the model reads; `{target_language}` stands for the pair's."""
     naming: str
     """Model name on the evaluation server; `{team}`, `{pair}`, `{condition}`, `{kind}` are filled in."""
-    size_limit: str
-    """Largest model folder, with its unit; compared in bytes."""
     made_here: bool
     """Whether `python -m submission.miniature data` makes the data folder; otherwise `--data` names it."""
     model: Model
     pairs: tuple[Pair, ...]
     testsets: tuple[TestSet, ...]
+    size_limit: str | None = None
+    """Largest model folder, with its unit, compared in bytes; None where the organisers state none."""
 
     def __post_init__(self) -> None:
-        size_bytes(self.size_limit)
+        if self.size_limit is not None:
+            size_bytes(self.size_limit)
         for field, text in (("prompt", self.prompt), ("naming", self.naming)):
             expected = {"target_language"} if field == "prompt" else {"team", "pair", "condition", "kind"}
             got = set(re.findall(r"\{(\w*)\}", text))
@@ -98,9 +99,13 @@ class Campaign:
                 )
 
     @property
-    def size_limit_bytes(self) -> int:
-        """The size limit in bytes."""
-        return size_bytes(self.size_limit)
+    def size_limit_bytes(self) -> int | None:
+        """The size limit in bytes; None where there is none."""
+        return None if self.size_limit is None else size_bytes(self.size_limit)
+
+    def meets_limit(self, size: int) -> bool:
+        """Return whether a model folder of this many bytes may be entered."""
+        return self.size_limit_bytes is None or size <= self.size_limit_bytes
 
     def testset(self, name: str) -> TestSet:
         """Return the test set of a name; KeyError where there is none."""

@@ -8,7 +8,7 @@ from submission.model.forecast import EVERY, LINEARS
 from submission.model.solvers import SOLVERS
 from submission.system.campaign import Campaign
 from submission.system.data_folder import OPEN_FOLDER
-from submission.system.recipe import QuantizeOptions, Recipe
+from submission.system.recipe import LIMIT, QuantizeOptions, Recipe
 from submission.system.schema import nearest
 
 
@@ -24,11 +24,23 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
         raise UserError(f"campaign {campaign.name}: model.architecture", "unknown", fix)
     _check_roles(campaign, recipe, f"recipe {recipe.name}")
     _check_budgets(recipe.quantize, f"recipe {recipe.name}: quantize")
+    _check_limit(campaign, recipe.quantize, f"recipe {recipe.name}: quantize")
     pairs = {pair.name for pair in campaign.pairs}
     for name, calibration in (("awq", recipe.quantize.awq), ("moments", recipe.quantize.moments)):
         if calibration is not None and (unknown := sorted(set(calibration.pairs) - pairs)):
             what = f"the campaign has no pair {unknown[0]!r}"
             raise UserError(f"recipe {recipe.name}: quantize.{name}.pairs", what, nearest(unknown[0], pairs))
+
+
+def _check_limit(campaign: Campaign, quantize: QuantizeOptions, where: str) -> None:
+    """Raise UserError where a recipe is fitted to a limit that the campaign does not state."""
+    if campaign.size_limit is not None:
+        return
+    what = f"needs a size limit, and campaign {campaign.name} states none"
+    if any(override.count == "fit" for override in quantize.overrides):
+        raise UserError(f"{where}.overrides: count", f'"fit" {what}', "write a number of layers")
+    if quantize.target == LIMIT:
+        raise UserError(f"{where}.target", f"{LIMIT!r} {what}", "write a size, `3.5 GB`")
 
 
 def _check_budgets(quantize: QuantizeOptions, where: str) -> None:

@@ -38,6 +38,24 @@ def companion_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in companion_files(folder))
 
 
+def chooses_layers(system: System) -> bool:
+    """Return whether an override chooses layers by their sensitivity.
+
+    One with `count = "fit"` chooses none where the model meets the limit as it is: then there is nothing to rank. Where
+    the bytes of the base model's own files are not known yet, it may choose some.
+    """
+    quantize = system.recipe.quantize
+    if quantize.ranked is None or quantize.ranked.count != "fit":
+        return quantize.ranked is not None
+    known = base_model(system)
+    if known is None or not known[1]:
+        return True
+    config, other_bytes = known
+    rest = [override for override in quantize.overrides if override.count != "fit"]
+    expected = forecast(config, quantize.codecs, rest, other_bytes=other_bytes)
+    return not system.campaign.meets_limit(expected.total_bytes)
+
+
 def target_bytes(system: System) -> int | None:
     """Return what the model folder may weigh by the recipe's target; None for a recipe without one.
 
@@ -65,4 +83,7 @@ def _primary_bytes(system: System) -> int:
         raise UserError(WHERE, what, "name the data folder with --data, or write a size")
     config, other_bytes = known
     limit = system.campaign.size_limit_bytes
+    if limit is None and any(override.count == "fit" for override in primary.overrides):
+        what = f"{AS_PRIMARY!r}: {PRIMARY} is fitted to a limit, and campaign {system.campaign.name} states none"
+        raise UserError(WHERE, what, "write a size")
     return forecast(config, primary.codecs, primary.overrides, limit_bytes=limit, other_bytes=other_bytes).total_bytes

@@ -50,7 +50,7 @@ STEPS = (
         name="sensitivity",
         command="quantize sensitivity",
         stages=("sensitivity",),
-        has=lambda system: system.recipe.quantize.ranked is not None,
+        has=lambda system: system.ranks_layers,
         takes_lists=True,
     ),
     BuildStep(

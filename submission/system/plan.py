@@ -73,7 +73,7 @@ def _budgets(system: System, store: Store) -> dict[str, int] | None:
 
 def _ranking(system: System, store: Store) -> list[int] | None:
     """Return the layers in the order of their sensitivity, where the system has it and it is built."""
-    if system.recipe.quantize.ranked is None:
+    if not has_step(system, "sensitivity"):
         return None
     stage = system.stage("sensitivity")
     return read_order(store.folder(stage)) if store.record(stage) else None
@@ -129,9 +129,14 @@ def _size_lines(system: System, store: Store) -> list[str]:
     if expected is None:
         return []
     lines = ["", "Packed model, expected:"]
-    lines += [f"  {line}" for line in against_limit(expected.total_bytes, system.campaign.size_limit)]
+    # Before budgets are allotted every weight has the same bits, which may miss the target by a few bytes.
+    total_bytes = target_bytes(system) if expected.provisional else None
+    lines += [f"  {line}" for line in against_limit(total_bytes or expected.total_bytes, system.campaign.size_limit)]
     if expected.provisional:
         lines.append("That is the target; the exact size is known once budgets are allotted.")
+    if system.recipe.quantize.ranked and not system.ranks_layers:
+        ranked = system.recipe.quantize.ranked
+        lines.append(f"It meets the limit as it is: no {ranked.role} is stored as {ranked.codec.name}, none is ranked.")
     if not expected.other_bytes:
         lines.append("The tokenizer counts 0 bytes until the model's folder is there.")
     return lines

@@ -20,6 +20,7 @@ from submission.system.data_folder import (
     needs_classifier,
     required_parts,
 )
+from submission.system.model_size import chooses_layers
 from submission.system.recipe import Recipe
 
 
@@ -101,6 +102,11 @@ class System:
     def comet_digest(self, folder: Path) -> str:
         """Return the digest of a COMET checkpoint; UserError where the folder is none."""
         return comet_digest(folder, self._cache)
+
+    @cached_property
+    def ranks_layers(self) -> bool:
+        """Whether layers are chosen by a sensitivity analysis: not where the model fits without choosing any."""
+        return chooses_layers(self)
 
     # --- stages ---
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2AudioForConditionalGeneration
 
+from quantize.packing.unpack import unpack
 from quantize.solvers.feedback import Moments
 from quantize.solvers.fitting import solve_affine
 from submission.bundle.checks import weights as checks
@@ -280,6 +281,13 @@ def test_saving_it_gives_the_same_bytes_before_and_after_prepacking(packed, tmp_
         for file in ("model.safetensors", "config.json"):
             assert (tmp_path / name / file).read_bytes() == (packed / file).read_bytes()
         assert prepack_linears(model) > 0
+
+
+def test_unpacked_it_is_the_checkpoint_of_the_decoded_weights(packed, tmp_path):
+    unpack(packed, tmp_path / "plain")
+    expected = plain_model(packed, torch.bfloat16).state_dict()
+    found = load(tmp_path / "plain", torch.bfloat16).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_a_prepacked_model_computes_nearly_the_same(packed):

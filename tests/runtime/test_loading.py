@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +157,27 @@ def test_saving_a_packed_model_gives_the_same_weights_file(packed, tmp_path):
     processor.save_pretrained(tmp_path / "saved")
     again, _ = load_model(tmp_path / "saved", "float32")
     assert isinstance(again.lm_head, PackedLinear)
+
+
+def test_a_saved_model_says_again_what_loads_it(packed, tmp_path):
+    model, _ = load_model(packed, "bfloat16")
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved/config.json").read_bytes() == (packed / "config.json").read_bytes()
+    deepcopy(model).save_pretrained(tmp_path / "copied")
+    assert (tmp_path / "copied/config.json").read_bytes() == (packed / "config.json").read_bytes()
+    model.dequantize()
+    model.save_pretrained(tmp_path / "plain")
+    assert "transformers_weights" not in read_config(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("loader", ["AutoModel", "AutoModelForMultimodalLM", "Qwen2AudioForConditionalGeneration"])
+def test_without_the_runtime_stock_loading_fails_and_says_what_to_import(packed, tmp_path, loader):
+    code = f"import sys, transformers; transformers.{loader}.from_pretrained(sys.argv[1])"
+    # -I: neither the working folder nor PYTHONPATH, so that the repository is out of reach.
+    command = [sys.executable, "-I", "-c", code, str(packed)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode != 0
+    assert "run `import submission.runtime` before from_pretrained" in ended.stderr.splitlines()[-1]
 
 
 def test_a_plain_checkpoint_loads_too(base):

@@ -18,10 +18,9 @@ SECONDS = 3
 
 
 def tone(rate: int = RATE, channels: int = 1) -> np.ndarray:
-    """Return float64 [samples, channels]; the first channel is a tone, the others silent."""
-    samples = np.zeros((SECONDS * rate, channels))
-    samples[:, 0] = 0.3 * np.sin(2 * np.pi * 440 * np.arange(SECONDS * rate) / rate)
-    return samples
+    """Return float64 [samples, channels], the same tone in every channel."""
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(SECONDS * rate) / rate)
+    return np.repeat(wave[:, np.newaxis], channels, axis=1)
 
 
 def write_m4a(path: Path) -> None:

@@ -121,8 +121,17 @@ def test_a_head_that_does_not_fit_the_encoder_is_refused(changed, keep, message,
 
 def test_a_missing_encoder_is_named_in_the_error(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "shas.pt", "x")
-    with pytest.raises(UserError, match="--wav2vec2 DIR"):
-        convert(checkpoint, str(tmp_path / "nowhere"), tmp_path / "out")
+    with pytest.raises(UserError, match="hf download nobody/nothing --local-dir WAV2VEC2"):
+        convert(checkpoint, "nobody/nothing", tmp_path / "out")
+
+
+def test_a_local_encoder_is_never_to_be_downloaded(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "shas.pt", "x")
+    (tmp_path / "empty").mkdir()
+    for place in ("nowhere", "empty"):
+        with pytest.raises(UserError, match="name the folder of a wav2vec 2.0 model") as error:
+            convert(checkpoint, str(tmp_path / place), tmp_path / "out")
+        assert "hf download" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,26 @@ def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
+def copied(path: str, other: str) -> Callable[[Path], None]:
+    """Put the text of one output in the place of another."""
+
+    def apply(bundle: Path) -> None:
+        (bundle / other).write_bytes((bundle / path).read_bytes())
+
+    return apply
+
+
+def exchange(path: str, other: str) -> Callable[[Path], None]:
+    """Exchange two outputs."""
+
+    def apply(bundle: Path) -> None:
+        one, two = (bundle / path).read_bytes(), (bundle / other).read_bytes()
+        (bundle / path).write_bytes(two)
+        (bundle / other).write_bytes(one)
+
+    return apply
+
+
 def header(change: Callable[[dict], object] = lambda table: None, spell=json.dumps, more: bytes = b"") -> Callable:
     """Change the header of the weights; `spell` writes it, `more` follows the data."""
 
@@ -161,7 +181,8 @@ def record_of(scores: dict) -> dict:
 def speak(bundle: Path) -> None:
     """Let every line of every output hold text; the third one of the fixture is blank, which is worth a warning."""
     for path in bundle.glob("en-*/*.txt"):
-        path.write_text("Guten Tag.\nDas ist ein Test.\nBis morgen.\n", encoding="utf-8")
+        third = "明天见。" if path.parent.name == "en-zh" else "Bis morgen."
+        path.write_text(path.read_text(encoding="utf-8").replace("\n\n", f"\n{third}\n"), encoding="utf-8")
     edit("scores.json", lambda s: [r["flags"].update(blank=0) for r in s["testsets"]])(bundle)
     seal(bundle)
 

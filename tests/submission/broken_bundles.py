@@ -15,8 +15,10 @@ from tests.submission.breaking import (
     SEGMENTER,
     WEIGHTS,
     case,
+    copied,
     deep_folder,
     edit,
+    exchange,
     figure,
     first,
     header,
@@ -36,6 +38,8 @@ from tests.submission.breaking import (
     swap_offsets,
     write,
 )
+
+GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
     case("CAM01", "another prompt", edit("campaign.json", lambda c: c.update(prompt="Translate:"))),
@@ -118,6 +122,12 @@ CASES = (
     case("FILE10", "hard link to the outside", lambda b: os.link(b / WEIGHTS, b.parent / "elsewhere"), sealed=False),
     case("FILE11", "weights that are a hole", punch),
     case("MAN01", "no manifest", remove("manifest.json")),
+    case("LANG01", "translated into the other language", write("en-zh/YOUTUBE.txt", GERMAN)),
+    case("LANG01", "Cyrillic", write(ACL, "Добрый день.\nЭто проверка.\nДо завтра.\n")),
+    case("LANG02", "one line not translated", write("en-zh/ACL.txt", "你好。\nThis is a test.\n明天见。\n")),
+    case("LANG03", "pairs exchanged", exchange("en-de/CALLCENTER.txt", "en-zh/CALLCENTER.txt")),
+    case("LANG04", "one test set twice", copied("en-de/YOUTUBE.txt", "en-de/TVSERIES.txt")),
+    case("LANG04", "one pair twice", copied("en-de/ACL.txt", "en-zh/ACL.txt"), "LANG01"),
     case("MAN01", "not JSON", write("manifest.json", b"\xff")),
     case("MAN01", "no provenance", edit("manifest.json", lambda m: m.pop("provenance")), sealed=False),
     case("MAN01", "stage of no key", edit("manifest.json", lambda m: m["stages"].update(merge=[])), sealed=False),
@@ -201,10 +211,10 @@ CASES = (
     case("TXT10", "blank line", line(""), "SCO02"),
     case("TXT11", "words again and again", line("Ich bin da, ich bin da, ich bin da, ich bin da, ich bin da, und")),
     case("TXT11", "one word again and again", line("der " * 20 + "Hund")),
-    case("TXT11", "Chinese again and again", line("我们我们我们我们我们")),
+    case("TXT11", "Chinese again and again", line("我们我们我们我们我们"), "LANG02"),
     case("TXT12", "applause", line("Danke. (Applause)")),
     case("TXT12", "laughter", line("[Gelächter] Danke.")),
-    case("TXT12", "music in Chinese", line("谢谢。（音乐）")),
+    case("TXT12", "music in Chinese", line("谢谢。（音乐）"), "LANG02"),
     case("TXT12", "the model's own token", line("Danke.<|im_end|>")),
     case("TXT13", "five megabytes", write(ACL, b"a\n" * (5 << 19))),
     case("TXT14", "blank lines only", write(ACL, "\n\n\n"), "SCO02"),

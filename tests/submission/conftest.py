@@ -93,10 +93,12 @@ def write_ingredients(folder: Path, campaign: Campaign) -> Ingredients:
         write_segments(folder / f"{testset.name}.yaml", segments)
     for pair in campaign.pairs:
         (folder / pair.name).mkdir()
-        for name in (*pair.testsets, "ACL6060"):
+        for number, name in enumerate((*pair.testsets, "ACL6060")):
+            first, *others = TEXTS[pair.target]
+            texts = [f"{first} {number}." if number else first, *others]  # no two outputs are equal
             lines = [
                 json.dumps({"segment": segment, "text": text, "flags": []}, ensure_ascii=False) + "\n"
-                for segment, text in zip(segment_ids(segments), TEXTS[pair.target], strict=True)
+                for segment, text in zip(segment_ids(segments), texts, strict=True)
             ]
             (folder / pair.name / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     write_scores(folder / "scores.json", campaign, blank=1)

@@ -18,10 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submission.bundle.checks import verify
-from submission.bundle.description import parse_description
+from submission.bundle.description import derive_facts, parse_description
 from submission.cli import run
 from submission.errors import UserError
+from submission.model.checkpoint import packed_config
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.store.digests import describe_files, files_below, tree_digest
+from submission.system.recipe_files import read_recipe
 from submission.text.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
 
 
@@ -77,8 +82,35 @@ def test_the_description_is_derived_from_the_artifacts(pristine):
     assert fields["Model name"] == ("MINIATURE_MINIATURE_ModelCompression_en-zh_unconstrained_primary",)
     assert fields["Storage size"][0].startswith(f"{size:,} bytes = ")
     assert fields["Number of parameters"] == ("2,886,400",)
-    assert fields["Data sets"] == ("talks",)
+    assert fields["Data sets"] == ("talks (training)", "ACL 60/60 dev (ranking of layers, calibration of AWQ)")
     assert any("3 bits" in technique for technique in fields["Compression techniques"])
+    assert any("chosen by the change of cross-entropy" in technique for technique in fields["Compression techniques"])
+
+
+def test_the_description_names_no_choice_of_layers_that_chose_none(ingredients):
+    config = read_config(ingredients.folder / "model")
+    codecs = resolve_codecs(config, {"*": Affine(bits=4, group_size=128)})
+    facts = derive_facts(packed_config(config, codecs), 1, ingredients.campaign, ingredients.recipe)
+    assert not [
+        technique for technique in facts.techniques if "3" in technique.partition(":")[0] or "chosen" in technique
+    ]
+    assert facts.data_sets == ("talks (training)", "ACL 60/60 dev (calibration of AWQ)")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("contrastive", ("talks (training)",)),
+        ("frontier", ("talks (training, second moments)",)),
+        ("constrained", ("acl6060-dev (training)", "ACL 60/60 dev (calibration of AWQ)")),
+    ],
+)
+def test_the_data_sets_are_those_that_training_ranking_and_calibration_read(ingredients, name, expected):
+    recipe = read_recipe(name, "miniature")
+    config = read_config(ingredients.folder / "model")
+    packed = packed_config(config, resolve_codecs(config, {"*": Affine(bits=4, group_size=128)}))
+    facts = derive_facts(packed, 1, ingredients.campaign, recipe)
+    assert facts.data_sets == expected
 
 
 @given(st.text(st.sampled_from([*"ab ", *LINE_BREAKS, *CONTROLS, *BIDIRECTIONAL, "\ud800", "ä", "你", "\u3000"])))

@@ -85,18 +85,30 @@ def test_a_broken_bundle_is_refused_with_its_own_code(good, broken):
         seal(good)
     findings = verify(good, "miniature")
     assert codes(findings) - broken.also == {broken.code}
-    severity = {c.code: c.severity for c in CHECKS}[broken.code]
-    assert exit_status(findings) == (severity == "error" or bool(broken.also))
+    severities = {c.code: c.severity for c in CHECKS}
+    assert exit_status(findings) == any(severities[code] == "error" for code in (broken.code, *broken.also))
     printed = findings_text(findings) + findings_json(findings)
     assert all(c.isprintable() or c == "\n" for c in printed)
 
 
-def campaign_file(folder: Path, limit: str) -> str:
-    """Write the miniature's campaign with another limit and return the file's path."""
+def campaign_file(folder: Path, limit: str | None) -> str:
+    """Write the miniature's campaign with another limit, or with none, and return the file's path."""
     text = (ROOT / "submission" / "campaigns" / "miniature.toml").read_text(encoding="utf-8")
-    lines = [f'size_limit = "{limit}"' if row.startswith("size_limit") else row for row in text.splitlines()]
+    stated = f'size_limit = "{limit}"' if limit else ""
+    lines = [stated if row.startswith("size_limit") else row for row in text.splitlines()]
     (folder / "tight.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(folder / "tight.toml")
+
+
+def test_without_a_limit_no_size_is_refused_and_the_report_says_so(good, tmp_path):
+    campaign = campaign_file(tmp_path, None)
+    write("campaign.json", canonical_json(asdict(read_campaign(campaign))))(good)
+    seal(good)
+    assert exit_status(verify(good, campaign)) == 0
+    text = report(good, campaign, verify(good, campaign))
+    size = sum(p.stat().st_size for p in (good / "model").iterdir())
+    assert "campaign miniature, no size limit\n" in text
+    assert f"{size:,} bytes = {size / 1e9:.6f} GB = {size / 2**30:.6f} GiB\n" in text
 
 
 def test_a_model_over_the_limit_is_refused_with_all_units(good, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,40 @@ def test_real_campaign_is_the_tracks():
     assert campaign.naming.format(team="KIT", pair="en-de", condition="constrained", kind="primary") == (
         "KIT_IWSLT26_ModelCompression_en-de_constrained_primary"
     )
+
+
+def campaign_without_limit(folder):
+    text = (CAMPAIGNS / "miniature.toml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("size_limit")]
+    (folder / "free.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read_campaign(str(folder / "free.toml"))
+
+
+def test_a_campaign_may_state_no_limit(tmp_path):
+    campaign = campaign_without_limit(tmp_path)
+    assert campaign.size_limit is None and campaign.size_limit_bytes is None and campaign.meets_limit(10**15)
+    assert System(campaign, read_recipe("frontier@2MB", "miniature"), None, tmp_path).stages()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("primary", r'quantize.overrides: count: "fit" needs a size limit, and campaign miniature states none'),
+        ("frontier@limit", r"quantize.target: 'limit' needs a size limit, and campaign miniature states none"),
+    ],
+)
+def test_a_recipe_that_is_fitted_to_a_limit_is_refused_without_one(tmp_path, recipe, message):
+    with pytest.raises(UserError, match=message):
+        System(campaign_without_limit(tmp_path), read_recipe(recipe, "miniature"), None, tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "ranks"), [("1752 kB", True), ("4 MB", False)])
+def test_layers_are_ranked_only_where_the_limit_asks_for_any(tmp_path, limit, ranks):
+    campaign = replace(read_campaign("miniature"), size_limit=limit)
+    system = System(campaign, read_recipe("primary", "miniature"), None, tmp_path)
+    assert system.ranks_layers == ranks
+    assert any(stage.name == "sensitivity" for stage in system.stages()) == ranks
+    assert ("sensitivity" in system.stage("quantize").inputs) == ranks
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,27 @@ def test_the_size_is_shown_in_all_units_against_the_limit(given):
     more = count - 20_000
     assert ["over", f"{more:,}", f"{more / 10**9:.6f}", f"{more / 2**30:.6f}"] in [line.split() for line in over]
     assert any(line.endswith("over the limit") for line in over)
+
+
+def test_without_a_limit_the_size_and_the_front_of_the_bundles_beside_it_are_shown(given, pristine, tmp_path):
+    folder = tmp_path / "dist"
+    for name, size, value in (("small", 100, 20.0), ("wasteful", 300, 19.0), ("large", 400, 30.0), ("other", 1, 99.0)):
+        manifest = {"campaign": {"name": "other" if name == "other" else "miniature"}, "model": {"bytes": size}}
+        figure = {"pair": "en-de", "testset": "ACL", "metric": "BLEU", "value": value}
+        (folder / name).mkdir(parents=True)
+        (folder / name / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        (folder / name / "scores.json").write_text(json.dumps({"scores": [figure]}), encoding="utf-8")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "manifest.json").write_text("{", encoding="utf-8")
+    free = replace(given["campaign"], size_limit=None)
+    text = summary(**given | {"campaign": free, "bundle": folder / "large"})
+    assert "the campaign states no limit" in text and "limit (" not in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["small", "100", "0.000000", "0.000000", "20.0", "on", "the", "front"] in rows
+    assert ["wasteful", "300", "0.000000", "0.000000", "19.0", "dominated"] in rows
+    assert ["large", "400", "0.000000", "0.000000", "30.0", "on", "the", "front"] in rows
+    assert not any(row[:1] in (["other"], ["broken"]) for row in rows)
+    assert "Quality against size" not in summary(**given)
 
 
 def test_every_test_set_is_shown_with_lines_blanks_and_scores(given):

@@ -28,16 +28,19 @@ from train.finetune import finetune
 from train.model import TargetLoss, load_adapted, target_modules
 
 KILLED_AT_STEP = 4
-KILLED = f"""
+EARLY_STEP = 2
+KILLED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from tests.train.finetuning_inputs import TASK, options
+from train import callbacks
 from train.finetune import finetune
 
-base, corpus, data, out = map(Path, sys.argv[1:])
+base, corpus, data, out = map(Path, sys.argv[1:5])
+step, callbacks.MOST_LOST_SECONDS = int(sys.argv[5]), float(sys.argv[6])
 
 def kill_after_the_first_checkpoint():
-    while not (out / "checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}").exists():
+    while not (out / f"checkpoints/checkpoint-{step}/{callbacks.COMPLETE}").exists():
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -98,12 +101,31 @@ def test_features_from_data_workers_and_decoded_speeches_are_the_kept_ones(
     assert tree_digest(tmp_path) == tree_digest(finished)
 
 
+def killed_run(inputs: FinetuningInputs, out: Path, step: int, most_lost_seconds: float = 1e9) -> str:
+    """Fine-tune into `out` and kill the process at the complete checkpoint of a step; return what it printed."""
+    words = [inputs.base, inputs.corpus, inputs.data, out, step, most_lost_seconds]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words)], capture_output=True, text=True, cwd=Path.cwd(), check=False
+    )
+    assert killed.returncode == -9, killed.stderr
+    return killed.stderr
+
+
+def test_a_checkpoint_comes_in_time_and_resumes_like_the_planned_ones(
+    inputs: FinetuningInputs, finished: Path, tmp_path: Path
+) -> None:
+    printed = killed_run(inputs, tmp_path, EARLY_STEP, most_lost_seconds=0)
+    assert "finetune: step 2 of 8, loss " in printed
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in logged][:2] == [0, 2] and "loss" in logged[1]
+    finetune(inputs.base, inputs.corpus, inputs.data, TASK, options(), tmp_path)
+    assert tree_digest(tmp_path) == tree_digest(finished)
+
+
 def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     inputs: FinetuningInputs, finished: Path, tmp_path: Path
 ) -> None:
-    places = [str(place) for place in (inputs.base, inputs.corpus, inputs.data, tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, cwd=Path.cwd())
-    assert killed.returncode == -9
+    killed_run(inputs, tmp_path, KILLED_AT_STEP)
     assert (tmp_path / f"checkpoints/checkpoint-{KILLED_AT_STEP}").is_dir()
     assert not (tmp_path / "adapter").exists()
     assert (tmp_path / f"checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}").read_text(encoding="utf-8") == "1\n"

@@ -72,9 +72,10 @@ def _facts(results: Results) -> Iterator[Fact]:
     measured = {system.stages.get("quantize"): system for system in results.systems}
     for upload in results.uploads:
         size = upload.size_bytes
-        margin = results.limits[results.size_limit] - size
-        against = f"{abs(margin):,} bytes {'under' if margin >= 0 else 'OVER'} {results.size_limit}"
-        lines = [f"{in_unit(size, GB)} GB, {in_unit(size, GIB)} GiB; {against}"]
+        lines = [f"{in_unit(size, GB)} GB, {in_unit(size, GIB)} GiB"]
+        if results.size_limit:
+            margin = results.limits[results.size_limit] - size
+            lines[0] += f"; {abs(margin):,} bytes {'under' if margin >= 0 else 'OVER'} {results.size_limit}"
         system = measured.get(upload.stages.get("quantize"))  # the same packed model, measured on the open set
         for pair in results.pairs:
             outcome = system.outcome(pair, results.open_testset) if system else None

@@ -93,8 +93,8 @@ def quality_picture(results: Results, pair: str, folder: Path) -> ReportPicture 
 
 def _draw_quality(results: Results, pair: str, points: Sequence[Point], palette: Palette) -> Figure:
     unit, divisor = size_unit(results.systems)
-    limit = results.limits[results.size_limit] / divisor
-    near = [p for p in points if abs(p.x / limit - 1) <= NEAR_LIMIT]
+    limit = results.limits[results.size_limit] / divisor if results.size_limit else 0.0
+    near = [p for p in points if limit and abs(p.x / limit - 1) <= NEAR_LIMIT]
     figure = Figure(figsize=(11, 5.6) if near else (8, 5.2), layout="constrained")
     panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
     for axes in panels:
@@ -212,5 +212,6 @@ def front_caption(results: Results, points: Sequence[Point], unit: str) -> str:
     named = ", ".join(f"{point.name} ({point.x:.3f} {unit}, {point.y:.1f})" for point in front)
     within = [point.name for point in front if point.system.meets_limit]
     limit, metric = results.size_limit, front[0].score.metric
-    best = f"the best of them within {limit}: {within[-1]}" if within else f"none of them meets {limit}"
-    return f"On the front, by size and {metric}: {named}; {best}. Whiskers: 95 % intervals of the named systems."
+    best = f"; the best of them within {limit}: {within[-1]}" if within else f"; none of them meets {limit}"
+    best = best if limit else ""
+    return f"On the front, by size and {metric}: {named}{best}. Whiskers: 95 % intervals of the named systems."

@@ -19,6 +19,7 @@ from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.sizes import GB, GIB, size_text
 from submission.store.digests import canonical_json
+from submission.system.campaign import size_bytes
 from submission.text.characters import printable
 
 
@@ -97,7 +98,7 @@ def wrong_facts(view: BundleView) -> Iterator[Fault]:
 def over_the_limit(view: BundleView) -> Iterator[Fault]:
     """Pack the model smaller (fewer bits, larger groups); every file in `model/` counts against the limit."""
     limit = view.campaign.size_limit_bytes
-    if view.model_bytes > limit:
+    if limit is not None and view.model_bytes > limit:
         over = view.model_bytes - limit
         yield (
             "model",
@@ -109,9 +110,9 @@ def over_the_limit(view: BundleView) -> Iterator[Fault]:
 def over_the_decimal_reading(view: BundleView) -> Iterator[Fault]:
     """Ask the organisers which unit counts: the limit is met as written, and missed if its number means GB."""
     limit = view.campaign.size_limit
-    if limit.endswith("GiB"):
-        decimal = int(view.campaign.size_limit_bytes / GIB * GB)
-        if decimal < view.model_bytes <= view.campaign.size_limit_bytes:
+    if limit is not None and limit.endswith("GiB"):
+        binary = size_bytes(limit)
+        if int(binary / GIB * GB) < view.model_bytes <= binary:
             yield "model", f"{size_text(view.model_bytes)} is within {limit} and over {limit.replace('GiB', 'GB')}"
 
 

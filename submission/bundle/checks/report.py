@@ -43,10 +43,12 @@ def head(folder: Path, campaign: str | None) -> dict[str, str]:
         view = BundleView(folder, chosen_campaign(folder, campaign))
     except UserError:  # which `verify` raises
         return dict.fromkeys(LABELS, UNKNOWN)
-    limit = view.campaign.size_limit_bytes
+    limit, stated = view.campaign.size_limit_bytes, "no size limit"
+    if limit is not None:
+        stated = f"limit {view.campaign.size_limit} = {size_text(limit)}"
     known = not view.overfull and not view.unlisted
     return {
-        "checked against": f"campaign {view.campaign.name}, limit {view.campaign.size_limit} = {size_text(limit)}",
+        "checked against": f"campaign {view.campaign.name}, {stated}",
         "model folder": _size(view.model_bytes, limit) if known and view.under("model") else UNKNOWN,
         "parameters": _parameters(view),
         "segmenter": _segmenter(view) if known else UNKNOWN,
@@ -57,7 +59,9 @@ def head(folder: Path, campaign: str | None) -> dict[str, str]:
     }
 
 
-def _size(size: int, limit: int) -> str:
+def _size(size: int, limit: int | None) -> str:
+    if limit is None:
+        return size_text(size)
     spare = limit - size
     return f"{size_text(size)}, {abs(spare):,} bytes {'under' if spare >= 0 else 'OVER'} the limit"
 
