@@ -71,9 +71,9 @@ def run_part(part: CheckPart, folder: Path) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-m", *words], capture_output=True, text=True, check=False, timeout=part.limit_seconds
         )
-        status, printed, told = done.returncode, done.stdout, done.stderr
+        status, printed, errors = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as error:
-        status, printed, told = None, _text(error.stdout), f"ended after its {part.limit_seconds} s"
+        status, printed, errors = None, _text(error.stdout), f"ended after its {part.limit_seconds} s"
     figures = _figures(out, printed)
     return {
         "name": part.name,
@@ -81,7 +81,7 @@ def run_part(part: CheckPart, folder: Path) -> dict[str, Any]:
         "passed": status == 0,
         "seconds": round(time.monotonic() - begun, 1),
         "figures": figures,
-        "printed": "\n".join([*printed.splitlines()[-8:], *told.splitlines()[-8:]])
+        "printed": "\n".join([*printed.splitlines()[-8:], *errors.splitlines()[-8:]])
         if figures is None or status
         else "",
     }

@@ -1,4 +1,4 @@
-"""Run commands one after the other: time, peak memory, what they built; killed midway where asked.
+"""Run commands one after the other: time, peak memory, what they built; killed midway where that is wanted.
 
 A command runs in a process group of its own, so that a kill takes what it started with it.
 """

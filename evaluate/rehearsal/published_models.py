@@ -61,7 +61,7 @@ HEAD_FEED_FORWARD = 2048
 
 
 def base_config(model: str, width: Width, layers: int) -> dict[str, Any]:
-    """Return the published configuration with so many layers, narrowed where asked; UserError for too many or none."""
+    """Return the published configuration with so many layers, narrowed or not; UserError for too many or none."""
     published = shipped_config(model)
     assert published is not None, f"no configuration of {model} ships"
     most = family_of(published).sizes(published)["text_config.num_hidden_layers"]

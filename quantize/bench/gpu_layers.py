@@ -83,8 +83,8 @@ def _examples(config: dict[str, Any], count: int) -> list[Example]:
     for _ in range(count):
         audio = runtime.noise(config, SECONDS, generator)
         text = torch.randint(0, most, (PROMPT_TOKENS + TARGET_TOKENS,), generator=generator)
-        heard = torch.full((audio.positions,), runtime.audio_token(config))
-        ids = torch.cat([text[:PROMPT_TOKENS], heard, text[PROMPT_TOKENS:]])
+        spoken = torch.full((audio.positions,), runtime.audio_token(config))
+        ids = torch.cat([text[:PROMPT_TOKENS], spoken, text[PROMPT_TOKENS:]])
         examples.append(Example(audio=audio, input_ids=ids, prompt_tokens=PROMPT_TOKENS + audio.positions))
     return examples
 

@@ -3,8 +3,8 @@
 A step's time is that of its operations at a share of the device's rate for bf16, of its bytes of weights at a share of
 the bandwidth of its memory, and of its files at the disk's rate, one after the other. Operations are those of matrix
 products, two for a multiplication and an addition, and of attention. The shares are assumptions until they are measured
-on a card; they are constants here, and so is what is assumed of the data. So the forecast tells minutes from hours and
-hours from days, and whether a card's memory suffices. It promises no more.
+on a card; they are constants here, and so is what is assumed of the data. So the forecast separates minutes from hours
+and hours from days, and says whether a card's memory suffices. It promises no more.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def utterance_positions(config: dict[str, Any], seconds: float) -> tuple[int, in
     """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them."""
     stacks = {stack.name: stack for stack in family_of(config).stacks}
     frames, text = round(seconds * FRAMES_PER_SECOND), round(seconds * TEXT_TOKENS_PER_SECOND)
-    heard = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
-    return frames, heard + PROMPT_TOKENS + text, text
+    audio = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
+    return frames, audio + PROMPT_TOKENS + text, text
 
 
 def _positions(config: dict[str, Any], spec: TensorSpec, frames: int, tokens: int) -> int:

@@ -56,7 +56,7 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
 def load_for_inference(
     folder: Path, dtype: str | torch.dtype, device: str | torch.device = "cpu"
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Return what `load_model` does, its weights in the form that decodes fastest where there is room for it."""
+    """Return what `load_model` does, its weights in the form that its device decodes fastest with."""
     model, processor = load_model(folder, dtype, device)
     return prepare_weights(model, free_bytes(model.device)), processor
 

@@ -1,8 +1,8 @@
 """Choose how a packed model's weights lie in memory while it decodes: as plain weights, or as the stored codes.
 
 Plain weights take four times the memory, and every product is the library's own. Codes take little more than the file
-and need the device's kernel, or every step decodes every weight again. So on a GPU with room for them, beside what
-decoding itself takes, weights are decoded once; without that room codes stay codes, and the kernel is used after its
+and need the device's kernel, or every step decodes every weight again. So on a GPU that holds them beside what
+decoding itself takes, weights are decoded once; elsewhere codes stay codes, and the kernel is used after its
 proof. On a processor codes are the faster form where there is a kernel; a small model without one becomes plain.
 """
 
@@ -65,5 +65,5 @@ def _gib(size: int) -> str:
 
 
 def _tell(choice: str, free: int | None) -> None:
-    assert free is not None  # a choice is told of GPUs alone
+    assert free is not None  # a choice is printed for GPUs alone
     print(f"decoding: {choice} ({_gib(free)} GiB free)", file=sys.stderr, flush=True)
