@@ -34,6 +34,7 @@ ENVIRONMENTS = {
     "docs": ("docs",),
     "lm": ("lm",),
     "rehearsal": ("rehearsal",),
+    "package": ("package",),
 }
 ADDED = ("lm", "rehearsal")  # without what they bring along: the build environment has it, or nothing needs it
 # Which file of torch fits depends on the machine (CPU or CUDA), so that no lock can hold its hash: it is pinned by its
@@ -149,6 +150,12 @@ def verify(session: nox.Session) -> None:
 def rerun(session: nox.Session) -> None:
     """Decode a bundle again, offline: nox -s rerun -- --bundle DIR --audio DIR --pair en-de --out DIR."""
     session.run(PYTHON, "-m", "evaluate", "rerun", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def package(session: nox.Session) -> None:
+    """Write a package that runs a bundle anywhere: nox -s package -- dist/miniature-primary. Needs no environment."""
+    session.run(sys.executable, "-m", "submission", "package", *session.posargs, external=True)
 
 
 @nox.session(python=False, requires=["build_env"])
