@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from segment.audio_validation import checked_length, rough_seconds
 from segment.methods.gap_filling import uncovered
 from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
@@ -14,6 +13,7 @@ from segment.segmentation_report import Coverage, SegmentationReport, combined_e
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, read_testset
 from submission.errors import UserError
 from submission.progress import progress
+from submission.runtime.audio import checked_length, rough_seconds
 from submission.store.launch import Launch, process_group
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import Segment, write_segments

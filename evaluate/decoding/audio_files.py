@@ -9,7 +9,7 @@ import soundfile
 
 from segment.testset import TestSetFolder
 from submission.progress import progress
-from submission.runtime.audio import read_audio, seeks
+from submission.runtime.audio import audio_blocks, seeks
 from submission.text.segments import SAMPLE_RATE, Segment
 
 
@@ -26,7 +26,10 @@ def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside
         aside.mkdir(exist_ok=True)
         with progress("decode the recordings", len(slow), "recordings") as tick:
             for number, name in enumerate(slow):
-                samples, paths[name] = read_audio(paths[name]), aside / f"{number:04d}.w64"
-                soundfile.write(paths[name], samples, SAMPLE_RATE, subtype="FLOAT")
+                decoded = aside / f"{number:04d}.w64"
+                with soundfile.SoundFile(decoded, "w", SAMPLE_RATE, 1, "FLOAT") as file:
+                    for samples in audio_blocks(paths[name]):
+                        file.write(samples)
+                paths[name] = decoded
                 tick(1)
     return paths

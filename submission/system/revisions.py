@@ -4,7 +4,7 @@ from __future__ import annotations
 
 REVISIONS = {
     "data": 2,
-    "corpus": 3,
+    "corpus": 4,
     "finetune": 4,
     "merge": 3,
     "sensitivity": 3,
@@ -12,6 +12,7 @@ REVISIONS = {
     "calibrate": 3,
     "allocate": 1,
     "quantize": 4,
+    "recover": 1,
     "segment": 4,
     "decode": 5,
     "loss": 4,

@@ -17,7 +17,7 @@ from submission.errors import UserError
 from submission.miniature.dataset import FULL, DataSize, write_data_folder
 from submission.miniature.language import split_of
 from submission.miniature.recordings import LONGEST_SECONDS, SentencePool
-from submission.runtime.audio import duration_samples
+from submission.runtime.audio import checked_length
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED, missing_parts, required_parts
@@ -165,7 +165,7 @@ def test_the_broadcast_is_one_recording_of_which_only_parts_are_listed(data):
     testset = read_testset(folder)
     assert len(testset.recordings) == 1
     window = CAMPAIGN.model.window_seconds
-    segments = read_given(find_segments_file(folder), testset, duration_samples, window).segments
+    segments = read_given(find_segments_file(folder), testset, checked_length, window).segments
     assert len(segments) == 7  # of eight sentences every fifth is not listed
 
 

@@ -31,7 +31,13 @@ def test_an_unbuilt_step_is_named_with_its_command(arguments, capsys, verb, miss
 
 @pytest.mark.parametrize(
     ("verb", "recipe"),
-    [("sensitivity", "ablation:8bit"), ("awq", "contrastive"), ("calibrate", "primary"), ("allocate", "primary")],
+    [
+        ("sensitivity", "ablation:8bit"),
+        ("awq", "contrastive"),
+        ("calibrate", "primary"),
+        ("allocate", "primary"),
+        ("recover", "primary"),
+    ],
 )
 def test_a_step_that_the_system_lacks_is_refused(tmp_path, capsys, verb, recipe):
     assert run(make_parser(), [verb, f"--recipe={recipe}", f"--store={tmp_path}"]) == 2
@@ -42,6 +48,8 @@ def test_a_step_that_the_system_lacks_is_refused(tmp_path, capsys, verb, recipe)
 def test_of_several_processes_all_but_the_first_return(arguments, capsys, monkeypatch, verb):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     capsys.readouterr()
     assert run(make_parser(), [verb, *arguments]) == 0
     assert capsys.readouterr() == ("", "")
@@ -50,6 +58,8 @@ def test_of_several_processes_all_but_the_first_return(arguments, capsys, monkey
 def test_processes_share_one_system_and_no_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     data = ["sensitivity", "--recipe=ablation", f"--store={tmp_path}"]
     system, store = open_system(make_parser().parse_args(["pack", "--recipe=primary", f"--store={tmp_path}"]))
     store.obtain(system.stage("data"), lambda out: (out / "x").touch())
@@ -64,4 +74,5 @@ def test_verbs_that_take_lists_are_those_that_the_table_says():
         "quantize calibrate",
         "quantize allocate",
         "quantize pack",
+        "quantize recover",
     ]
