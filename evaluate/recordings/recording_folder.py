@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from unicodedata import normalize
 
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors
@@ -30,6 +29,7 @@ from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
+from submission.text.recording_names import match_recordings
 from submission.text.segments import Segment
 
 LABEL = "segment"
@@ -187,11 +187,12 @@ def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:
 def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     """Return a folder reduced to the recordings of these names, under them and in their order.
 
-    The others become unlisted. Unicode forms of names may differ; KeyError for an unknown name.
+    The others become unlisted, and names without a recording are left out. Unicode forms and extensions may differ.
     """
-    here = {normalize("NFC", recording.name): recording for recording in folder.recordings}
-    chosen = [RecordingFile(name=name, path=here[normalize("NFC", name)].path) for name in names]
-    left = here.keys() - {normalize("NFC", name) for name in names}
+    here = {recording.name: recording for recording in folder.recordings}
+    matched = match_recordings(names, here)
+    chosen = [RecordingFile(name=name, path=here[matched[name]].path) for name in names if name in matched]
+    left = here.keys() - set(matched.values())
     return TestSetFolder(
         recordings=tuple(chosen), unlisted=tuple(sorted((*folder.unlisted, *(here[name].name for name in left))))
     )
