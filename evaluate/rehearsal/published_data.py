@@ -104,7 +104,7 @@ def _write_europarl_st(data: Path, recorder: Recorder) -> None:
         folder = root / "de" / split
         folder.mkdir(parents=True)
         columns: dict[str, list[str]] = {"lst": [], "en": [], "de": []}
-        names = []
+        names: list[str] = []
         for number in range(SPEECHES if split == "train" else 1):
             name = f"en.20081022.{len(names) + 17}.3-{split}{number:03d}"
             speech = recorder.session(name, "talks", SPEECH_LINES if split == "train" else 1, number)
