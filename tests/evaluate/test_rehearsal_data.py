@@ -17,7 +17,7 @@ from segment.classifier.convert import convert
 from segment.testset import read_testset
 from submission.errors import UserError
 from submission.model.families import family_of, shipped_config, tensors
-from submission.runtime.audio import duration_samples, read_audio
+from submission.runtime.audio import checked_length, read_audio
 from submission.system.campaign import read_campaign
 from submission.system.corpus_formats import CORPUS_FORMATS
 from train.corpora.formats import covost2, europarl_st
@@ -38,7 +38,7 @@ def test_covost_2_has_clips_in_mp3_and_the_english_in_common_voice_s_table(data)
     assert all(set(each.targets) == {"de", "zh"} for each in found)
     clip = data / "corpora/covost2" / found[0].audio
     assert (clip.suffix, soundfile.info(clip).samplerate) == (".mp3", 48_000)
-    assert duration_samples(clip) > 16_000
+    assert checked_length(clip) > 16_000
 
 
 def test_europarl_st_has_stretches_of_speeches_in_m4a(data):
@@ -47,7 +47,7 @@ def test_europarl_st_has_stretches_of_speeches_in_m4a(data):
     assert {frozenset(each.targets) for each in found} == {frozenset({"de"})}
     speech = data / "corpora/europarl-st" / found[0].audio
     assert speech.suffix == ".m4a"
-    assert all(each.end <= duration_samples(speech) + 1600 for each in found if each.audio == found[0].audio)
+    assert all(each.end <= checked_length(speech) + 1600 for each in found if each.audio == found[0].audio)
 
 
 def test_every_test_set_of_the_campaign_is_there_in_its_order(data):
