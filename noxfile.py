@@ -33,9 +33,10 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "rehearsal": ("rehearsal",),
     "package": ("package",),
 }
-ADDED = ("lm",)  # installed on top of the build environment's packages, and without what they bring along
+ADDED = ("lm", "rehearsal")  # without what they bring along: the build environment has it, or nothing needs it
 # Which file of torch fits depends on the machine (CPU or CUDA), so that no lock can hold its hash: it is pinned by its
 # version, and installed last, when what it needs is there; a CUDA build brings the rest along.
 TORCH = "torch=="
@@ -121,10 +122,22 @@ def bench_lm(session: nox.Session) -> None:
     session.run("python", "-m", "quantize.bench.language_model", *work, *session.posargs)
 
 
-@nox.session(python=False, requires=["build_env"])
+@nox.session(requires=["build_env"], default=False)
 def rehearse(session: nox.Session) -> None:
-    """Pack a model of Qwen2-Audio-7B's shape with random weights: nox -s rehearse -- --layers 2."""
-    session.run(PYTHON, "-m", "quantize", "rehearse", *session.posargs, external=True)
+    """Run a whole campaign on random weights and synthetic speech in published layouts: nox -s rehearse -- --layers 2.
+
+    The session's environment holds Qwen's vocabulary and nothing that runs.
+    """
+    install(session, "rehearsal")
+    vocabulary = next(Path(session.virtualenv.location).rglob("qwen.tiktoken"))
+    command = ("-m", "evaluate", "rehearse", "--vocabulary", str(vocabulary))
+    session.run(PYTHON, *command, *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
+def gpu_check(session: nox.Session) -> None:
+    """Check and measure on one GPU all that a campaign does there; says so and ends where there is none."""
+    session.run(PYTHON, "-m", "evaluate", "gpu_check", *session.posargs, external=True)
 
 
 @nox.session(python=False)

@@ -111,6 +111,38 @@ def bench(args: argparse.Namespace) -> int:
     return run_benches(benches(*open_system(args), args.only), args.only, args.out)
 
 
+def gpu_check(args: argparse.Namespace) -> int:
+    """Check and measure on one GPU what a campaign does there, from random weights, in at most eight minutes.
+
+    Writes gpu_check.md and gpu_check.json. Without a GPU it says so, with status 0. Status 1 where a part failed.
+    """
+    import torch
+
+    from evaluate.bench.gpu_check import gpu_check as check
+
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    record = check(args.out, card)
+    print((args.out / "gpu_check.md").read_text(encoding="utf-8"), end="")
+    return int(not all(part["passed"] for part in record["parts"]))
+
+
+def rehearse(args: argparse.Namespace) -> None:
+    """Run a whole campaign on random weights and synthetic speech: both systems, from published layouts to archives.
+
+    Three times: from nothing, from the store, and with a SIGKILL in every step. Prints each command's time and memory,
+    beside a forecast of the same step at full size.
+    """
+    from evaluate.rehearsal.rehearsal_text import rehearsal_text
+    from evaluate.rehearsal.rehearse import rehearse as run_rehearsal
+    from submission.store.digests import canonical_json, write_text
+
+    record = run_rehearsal(args.out, args.width, args.layers, args.vocabulary, kills=not args.no_kills)
+    text = rehearsal_text(record)
+    write_text(args.out / "rehearsal.json", canonical_json(record))
+    write_text(args.out / "rehearsal.txt", f"{text}\n")
+    print(text)
+
+
 def _parts(args: argparse.Namespace) -> dict[str, Sequence[str]]:
     """Return part of the report -> the recipes and lists that are measured for it."""
     parts: dict[str, Sequence[str]] = {
@@ -157,11 +189,30 @@ def make_parser() -> argparse.ArgumentParser:
     add_device(three)
 
     five = verbs.add_parser("bench", help="measure speed and memory of packed models", description=bench.__doc__)
-    add_bench_arguments(five, "step, decode, memory or gpu", "evaluate")
+    add_bench_arguments(five, "step, decode, memory, kernels or gpu", "evaluate")
     add_system_arguments(five)
     five.set_defaults(verb=bench)
+    six = verbs.add_parser("rehearse", help="run a whole campaign on made-up data", description=rehearse.__doc__)
+    _add_rehearsal(six)
+    seven = verbs.add_parser("gpu_check", help="check and measure what runs on a GPU", description=gpu_check.__doc__)
+    where = "folder of gpu_check.md and gpu_check.json (default: %(default)s)"
+    seven.add_argument("--out", type=Path, default=Path("build/gpu_check"), metavar="DIR", help=where)
+    seven.set_defaults(verb=gpu_check)
     add_folder_verbs(verbs)
     return parser
+
+
+def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=rehearse)
+    parser.add_argument(
+        "--vocabulary", type=Path, required=True, metavar="FILE", help="qwen.tiktoken; nox -s rehearse names it"
+    )
+    parser.add_argument("--layers", type=int, default=4, metavar="N", help="of decoder and encoder (default: 4)")
+    widths = "of the model: full is the published one's, with tens of gigabytes of memory (default: narrow)"
+    parser.add_argument("--width", choices=("narrow", "full"), default="narrow", help=widths)
+    out = "working folder, emptied first (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("build/rehearsal-campaign"), metavar="DIR", help=out)
+    parser.add_argument("--no-kills", action="store_true", help="leave out the third run, which kills every command")
 
 
 def _add_parts(parser: argparse.ArgumentParser) -> None:

@@ -59,6 +59,13 @@ def _gpu(work: Path) -> dict[str, Any]:
     return figures | {"passed": all(figures["passed_bars"].values()), "text": generation_text(figures)}
 
 
+def _kernels(work: Path) -> dict[str, Any]:
+    from evaluate.bench.kernel_proofs import kernel_proofs, proofs_text
+
+    figures = kernel_proofs()
+    return figures | {"passed": all(figures["proved"].values()), "text": proofs_text(figures)}
+
+
 def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:
     """Return the benchmarks; `decode` runs the system's packed model and its checkpoint.
 
@@ -67,4 +74,5 @@ def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:
     if not only or "decode" in only:
         store.need(system.stage("merge"))
         store.need(system.model_stage())
-    return {"step": _step, "decode": functools.partial(_decode, system, store), "memory": _memory, "gpu": _gpu}
+    decode = functools.partial(_decode, system, store)
+    return {"step": _step, "decode": decode, "memory": _memory, "kernels": _kernels, "gpu": _gpu}

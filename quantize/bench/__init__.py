@@ -7,6 +7,9 @@ from typing import Any
 
 LOADED_LAYERS = 4
 """Layers of the model whose loading is measured: every kind of tensor occurs, and it fits on any disk."""
+SWEPT_LAYERS = 2
+"""Layers of full width on which the steps that run a model are measured on a GPU."""
+CAMPAIGN, RECIPE = "iwslt26", "contrastive"
 
 
 def _solver(work: Path) -> dict[str, Any]:
@@ -42,4 +45,21 @@ def _loading(work: Path) -> dict[str, Any]:
     return figures | {"passed": passed, "text": loading_text(figures)}
 
 
-BENCHES = {"solver": _solver, "sweep": _sweep, "loading": _loading}
+def _layers(work: Path) -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"passed": None, "text": "layers of full width need a CUDA device, and there is none here"}
+    from quantize.bench.gpu_layers import bench_layers, layers_text
+    from submission.model.families import shipped_config
+    from submission.system.campaign import read_campaign
+    from submission.system.recipe_files import read_recipe
+
+    config = shipped_config(read_campaign(CAMPAIGN).model.name)
+    assert config is not None, "the campaign's configuration ships"
+    options = read_recipe(RECIPE, CAMPAIGN).quantize
+    figures = bench_layers(config, options, torch.device("cuda"), layers=SWEPT_LAYERS, utterances=8)
+    return figures | {"passed": True, "text": layers_text(figures)}
+
+
+BENCHES = {"solver": _solver, "sweep": _sweep, "loading": _loading, "layers": _layers}

@@ -15,14 +15,11 @@ from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.families import read_config
 from submission.runtime.families import runtime_of
-from submission.runtime.packed import plain_bytes, prepack_linears
 from submission.runtime.quantizer import register
+from submission.runtime.weight_form import free_bytes, prepare_weights
 from submission.text.characters import printable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-SMALL_BYTES = 256 << 20
-"""Up to this size packed layers may become plain ones, since memory does not matter."""
 
 # transformers makes an empty tokenizer, of no use, where the files of one are missing.
 PROCESSOR_FILES = {
@@ -61,14 +58,9 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
 def load_for_inference(
     folder: Path, dtype: str | torch.dtype, device: str | torch.device = "cpu"
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Return what `load_model` does, prepared to generate: in bfloat16 packed linears are laid out for the kernels.
-
-    Where there is no kernel, a model that is small even as plain layers becomes them: the same numbers, sooner.
-    """
+    """Return what `load_model` does, its weights in the form that its device decodes fastest with."""
     model, processor = load_model(folder, dtype, device)
-    if not prepack_linears(model) and 0 < plain_bytes(model) <= SMALL_BYTES:
-        model = model.dequantize()
-    return model, processor
+    return prepare_weights(model, free_bytes(model.device)), processor
 
 
 def load_processor(folder: Path) -> ProcessorMixin:

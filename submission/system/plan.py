@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from submission.bundle.description import model_name
 from submission.errors import UserError
 from submission.model.budgets import provisional_forecast, read_budgets
+from submission.model.costs import CARDS, cost_lines, parameter_count, processor, step_works
 from submission.model.families import read_config
 from submission.model.forecast import Forecast, forecast
 from submission.model.moments_size import moments_size
@@ -89,7 +91,24 @@ def plan_text(system: System, store: Store) -> str:
     if not system.campaign.made_here:
         names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
         lines += ["", f"Uploaded as: {names}"]
-    return "\n".join(lines + _size_lines(system, store) + _memory_lines(system)) + "\n"
+    return "\n".join(lines + _size_lines(system, store) + _memory_lines(system) + _cost_lines(system, store)) + "\n"
+
+
+def _cost_lines(system: System, store: Store) -> list[str]:
+    """Return what the steps will take on this machine and on two kinds of cards, as lines; the miniature needs none."""
+    known, expected = base_model(system), expected_model(system, store)
+    if system.campaign.made_here or known is None or expected is None:
+        return []
+    host = processor(len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    works = step_works(known[0], system.recipe, len(system.campaign.pairs), expected.total_bytes)
+    base = 2 * parameter_count(known[0])
+    disk = base + sum(work.disk_bytes for work in works.values())
+    return [
+        "",
+        "Time, memory and disk, by counts from shapes and assumed rates (docs/hardware.md):",
+        *(f"  {line}" for line in cost_lines(works, [host, *CARDS], host)),
+        f"Disk with the base model, corpora left out: {in_unit(disk, GIB)} GiB.",
+    ]
 
 
 def _memory_lines(system: System) -> list[str]:

@@ -18,7 +18,7 @@ from submission.miniature.model import PROMPT, SMALL, build_checkpoint
 from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
-from submission.runtime import loading
+from submission.runtime import weight_form
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from submission.runtime.prompt import build_inputs
@@ -129,7 +129,7 @@ def test_for_inference_a_small_model_without_kernels_becomes_a_plain_one_of_the_
     small, _ = load_for_inference(packed, "float32")
     assert packed_tensors(model) and not packed_tensors(small)
     assert torch.equal(logits(small, batch), logits(model, batch))
-    monkeypatch.setattr(loading, "SMALL_BYTES", plain_bytes(model) - 1)
+    monkeypatch.setattr(weight_form, "SMALL_BYTES", plain_bytes(model) - 1)
     large, _ = load_for_inference(packed, "float32")
     assert len(packed_tensors(large)) == len(packed_tensors(model))
     assert torch.equal(logits(large, batch), logits(model, batch))

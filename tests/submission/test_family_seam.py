@@ -34,6 +34,8 @@ ALLOWED = {
     "submission/miniature/forge.py": "trains the miniature from scratch, encoder and decoder by their parts",
     "submission/miniature/training.py": "computes the miniature's training loss, with the encoder's pieces of its own",
     "submission/miniature/curriculum.py": "extracts the features that the miniature is trained on",
+    "evaluate/rehearsal/published_models.py": "writes the campaign's base model as it is published",
+    "evaluate/rehearsal/qwen_vocabulary.py": "writes that model's tokenizer files as they are published",
     "quantize/bench/language_model.py": "the name of the bench, which runs a language model of another kind",
     "submission/miniature/evaluation.py": "evaluates the miniature by the stock class, independent of the runtime",
 }

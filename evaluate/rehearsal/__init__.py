@@ -1,0 +1,1 @@
+"""Rehearse a whole campaign on made-up data: published layouts and names, random weights, synthetic speech."""
