@@ -16,6 +16,7 @@ import soundfile
 from segment.probabilities.windows import Read
 from submission.errors import UserError
 from submission.runtime.audio import duration_samples, read_slice
+from submission.runtime.channels import Channel
 from submission.text.segments import SAMPLE_RATE
 
 COPY_AGAIN = "it may have been truncated while it was copied: copy it again"
@@ -70,13 +71,13 @@ def _missing_wav_bytes(path: Path) -> int:
     return 0
 
 
-def checked_reader(path: Path) -> Read:
+def checked_reader(path: Path, channel: Channel = None) -> Read:
     """Return a reader of a recording's samples that refuses damage: too short, undecodable, or not finite."""
 
     def read(start: int, end: int) -> np.ndarray:
         where = f"at {start / SAMPLE_RATE:.2f} s"
         try:
-            samples = read_slice(path, start, end)
+            samples = read_slice(path, start, end, channel)
         except soundfile.SoundFileError as error:
             raise UserError(str(path), f"cannot be read {where} ({error})", COPY_AGAIN) from error
         if len(samples) != end - start:
