@@ -60,8 +60,8 @@ def awq(args: argparse.Namespace) -> None:
 def calibrate(args: argparse.Namespace) -> None:
     """Build the stage calibrate of a system, or of every system of a list that has it: moments of weights.
 
-    They are what error feedback weighs errors by. The whole model is in memory in float32, on a GPU if there is one. Of
-    several launched processes the first one does the work.
+    They are what error feedback weighs errors by. The model runs layer by layer, on a GPU if there is one. Of several
+    launched processes the first one does the work.
     """
     from quantize import stages
     from quantize.calibration.model_moments import MOMENTS

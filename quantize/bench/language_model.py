@@ -32,13 +32,8 @@ from quantize.bench.smollm2 import (
     spread_sequences,
     weight_tensors,
 )
-from quantize.calibration.moments import (
-    ObservedWeight,
-    collect_gradient_moments,
-    collect_input_moments,
-    read_importance,
-    read_second_moment,
-)
+from quantize.calibration.moment_files import read_importance, read_second_moment
+from quantize.calibration.moments import ObservedWeight, collect_gradient_moments, collect_input_moments
 from quantize.solvers.allocation import Allocation, allocate
 from quantize.solvers.feedback import InputFactor, Moments, factorize, predicted_loss
 from quantize.solvers.fitting import solve_entropy

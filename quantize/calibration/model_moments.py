@@ -1,8 +1,8 @@
-"""Moments of every weight of a checkpoint, on utterances with source and translation.
+"""Moments of every weight of a checkpoint, on utterances with source and translation, layer by layer.
 
-The whole model is in memory, in float32, on the processor or one GPU; second moments are taken for as many inputs at a
-time as `GROUP_BYTES` holds, with a pass over the utterances for each group, and each is written once it is done. One
-pass more, of the backward kind, measures gradients. A killed run resumes: files that are there are not made again.
+The artifact has a file for each input that weights share, the Cholesky factor of its second moment, and one for each
+weight, the importance of its rows. Activations between the layers are in files below `SCRATCH` until all is measured. A
+killed run resumes: what is complete there is not made again.
 """
 
 from __future__ import annotations
@@ -10,37 +10,34 @@ from __future__ import annotations
 import functools
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from quantize.calibration.awq import choose_utterances
-from quantize.calibration.moments import (
-    ObservedWeight,
-    Run,
-    collect_gradient_moments,
-    collect_input_moments,
+from quantize.calibration.layerwise import LayerwiseModel
+from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
+from quantize.calibration.moment_files import (
     input_path,
-    mixed,
-    output_path,
+    read_factor,
     read_importance,
-    read_second_moment,
     write_importance,
 )
+from quantize.calibration.moments import ObservedWeight, Positions, mixed
 from quantize.packing.pack import read_tensor
 from quantize.solvers.feedback import Moments, equal_rate_importance, factorize
 from submission.errors import UserError
-from submission.model.checkpoint import Checkpoint, read_checkpoint
+from submission.model.checkpoint import Checkpoint
 from submission.model.families import family_of, tensors
-from submission.model.moments_size import input_keys, moments_size
+from submission.model.moments_size import BATCH_SIZE, input_keys, moments_size
 from submission.progress import progress
 from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.families import runtime_of
-from submission.runtime.loading import load_model
-from submission.runtime.loss import TargetBatch, make_batch
+from submission.runtime.loading import load_processor
+from submission.runtime.loss import make_batch
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, write_text
 from submission.system.recipe import MomentsOptions
@@ -48,18 +45,8 @@ from submission.text.corpus import read_corpus
 
 MOMENTS = "moments.json"
 """The report of a calibration: which input each weight reads, and what was measured on."""
-BATCH_SIZE = 4
-GROUP_BYTES = 4 << 30
-"""Second moments that are held at a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MomentsBatch:
-    """A batch and how much of each of its rows is no padding."""
-
-    targets: TargetBatch
-    lengths: dict[str, list[int]]
-    """Stack -> positions of each row."""
+SCRATCH = "activations"
+"""Below the stage's folder while it is built: states between the layers, and gradients."""
 
 
 class MomentsFolder:
@@ -80,7 +67,7 @@ class MomentsFolder:
         key = self.inputs[name]
         stored = input_path(self._folder, key).is_file()  # an embedding has none without gradients
         return Moments(
-            second_moment=functools.partial(read_second_moment, self._folder, key) if stored else None,
+            stored_factor=functools.partial(read_factor, self._folder, key) if stored else None,
             importance=read_importance(self._folder, name),
         )
 
@@ -103,47 +90,80 @@ def calibrate(
     Raises UserError, before any audio is read, for a checkpoint that is incomplete or packed, that does not fit in
     memory, and for more utterances than there are.
     """
-    checkpoint = read_checkpoint(folder)
-    if checkpoint.codecs:
-        raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
-    check_memory(checkpoint, device)
+    model = LayerwiseModel(folder, dtype=torch.float32, device=device)
+    check_memory(model.checkpoint, device)
+    processor = load_processor(folder)
     corpus_file = corpus / f"{options.source}.jsonl"
     chosen = choose_utterances(read_corpus(corpus_file), options, str(corpus_file), key="quantize.moments")
-    model, processor = load_model(folder, torch.float32, device)
     spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
     examples = load_examples(chosen, data, processor, spoken, end_token, label="calibrate: audio features")
-    pad = processor.tokenizer.pad_token_id
-    weights = observed_weights(model, checkpoint)
-    run = run_of(model, checkpoint)
-    for group in _groups(weights, out):
-        batches = _batches(model, checkpoint, examples, pad, label=f"calibrate: inputs of {len(group)} weights")
-        collect_input_moments(group, run, batches, out)
-    gradient_examples = drawn(examples, options.gradient_utterances, options.seed)
-    counts = token_counts(checkpoint, examples)
-    if options.fisher:
-        if not all(_done(weight, out) for weight in weights):
-            batches = _batches(model, checkpoint, gradient_examples, pad, label="calibrate: gradients")
-            generator = torch.Generator(device=device).manual_seed(options.seed)
-            collect_gradient_moments(model, weights, run, batches, out, generator=generator, token_counts=counts)
-    else:
-        write_relative_importance(checkpoint, weights, counts, out)
+    traced = drawn(len(examples), options.gradient_utterances, options.seed) if options.fisher else []
+    _check_disk(model.checkpoint, len(examples), len(traced), out)
     report = {
         **asdict(options),
         "utterances": len(examples),
-        "gradient_utterances": len(gradient_examples) if options.fisher else 0,
-        "inputs": {weight.name: weight.input_key for weight in weights},
+        "gradient_utterances": len(traced),
+        "inputs": input_keys(model.checkpoint.config),
         "target_tokens": sum(len(example.input_ids) - example.prompt_tokens for example in examples),
     }
+    counts = token_counts(model.checkpoint, examples)
+    others = [number for number in range(len(examples)) if number not in traced]
+    first, rest = (
+        make_batches(model.checkpoint, [examples[number] for number in numbers], processor.tokenizer.pad_token_id)
+        for numbers in (traced, others)
+    )
+    del examples  # the batches have copies of all features
+    _measure(model, first, rest, counts, out, options=options, device=device)
     write_text(out / MOMENTS, canonical_json(report))
 
 
+def _measure(
+    model: LayerwiseModel,
+    traced: list[MomentsBatch],
+    rest: list[MomentsBatch],
+    counts: torch.Tensor,
+    out: Path,
+    *,
+    options: MomentsOptions,
+    device: str,
+) -> None:
+    """Write all moments; traced: the batches on which gradients are measured too; counts: of tokens."""
+    weights = observed_weights(model)
+    passes = LayerwiseMoments(
+        model,
+        weights,
+        positions_of(model.checkpoint),
+        traced + rest,
+        gradient_batches=len(traced),
+        out=out,
+        scratch=out / SCRATCH,
+    )
+    passes.forward()
+    passes.head(torch.Generator(device=device).manual_seed(options.seed))
+    if options.fisher:
+        passes.backward(counts)
+    else:
+        write_relative_importance(model.checkpoint, weights, counts, out)
+    passes.store.clear()
+
+
 def check_memory(checkpoint: Checkpoint, device: str) -> None:
-    """Raise UserError where the model in float32 with its activations does not fit in the device's free memory."""
+    """Raise UserError where the largest part of the model does not fit in the device's free memory."""
     needed, free = moments_size(checkpoint.config).memory_bytes, free_bytes(device)
     if needed > free:
-        what = f"measuring moments takes {needed / 2**30:.1f} GiB for the model, {device} has {free / 2**30:.1f} free"
+        what = f"measuring moments takes {needed / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} free"
         fix = "run this step on a machine or GPU with more memory, or leave quantize.moments out (data-free)"
         raise UserError(str(checkpoint.folder), what, fix)
+
+
+def _check_disk(checkpoint: Checkpoint, utterances: int, traced: int, out: Path) -> None:
+    """Raise UserError where moments and activations do not fit on the disk, less what a killed run has there."""
+    size = moments_size(checkpoint.config)
+    found = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    needed, free = size.disk_bytes + size.activation_bytes(utterances, traced) - found, shutil.disk_usage(out).free
+    if needed > free:
+        what = f"moments and activations take {needed / 2**30:.1f} GiB of disk, {free / 2**30:.1f} are free"
+        raise UserError(str(out), what, "free disk space, or write fewer quantize.moments.gradient_utterances")
 
 
 def free_bytes(device: str) -> int:
@@ -156,32 +176,26 @@ def free_bytes(device: str) -> int:
     raise AssertionError("/proc/meminfo names no MemAvailable")
 
 
-def observed_weights(model: PreTrainedModel, checkpoint: Checkpoint) -> list[ObservedWeight]:
+def observed_weights(model: LayerwiseModel) -> list[ObservedWeight]:
     """Return every weight that can be packed, by its name on the hub; those that read one input share its key."""
-    family = family_of(checkpoint.config)
-    keys = input_keys(checkpoint.config)
+    keys = input_keys(model.checkpoint.config)
     kinds = {"embedding": "embedding", "lm_head": "head"}
     return [
         ObservedWeight(
             name=spec.name,
-            module=model.get_submodule(family.module_name(spec.name).removesuffix(".weight")),
+            module=model.module(spec.name.removesuffix(".weight")),
             input_key=keys[spec.name],
             kind=kinds.get(spec.role, "linear"),  # type: ignore[arg-type]
         )
-        for spec in tensors(checkpoint.config)
+        for spec in tensors(model.checkpoint.config)
         if spec.packable
     ]
 
 
-def run_of(model: PreTrainedModel, checkpoint: Checkpoint) -> Run:
-    """Return how the model is run on a `MomentsBatch`, and which positions of it are no padding."""
-    runtime = runtime_of(checkpoint.config)
-    audio_token = runtime.audio_token(checkpoint.config)
+def positions_of(checkpoint: Checkpoint) -> Positions:
+    """Return which positions of a `MomentsBatch` are no padding."""
+    audio_token = runtime_of(checkpoint.config).audio_token(checkpoint.config)
     stacks = stack_names(checkpoint)
-
-    def logits(batch: MomentsBatch) -> torch.Tensor:
-        states = model.base_model(**batch.targets.inputs, use_cache=False).last_hidden_state
-        return runtime.logits(model, batch.targets.pick(states))
 
     def positions(batch: MomentsBatch, weight: ObservedWeight, shape: tuple[int, ...]) -> torch.Tensor | None:
         if weight.kind == "head":
@@ -189,10 +203,10 @@ def run_of(model: PreTrainedModel, checkpoint: Checkpoint) -> Run:
         inputs = batch.targets.inputs
         if weight.kind == "embedding":  # audio takes the place of what the embedding puts out for its token
             return inputs["attention_mask"].bool() & (inputs["input_ids"] != audio_token)
-        lengths = torch.tensor(batch.lengths[stacks[weight.name]], device=inputs["input_ids"].device)
-        return torch.arange(shape[1], device=lengths.device) < lengths[:, None]
+        lengths = torch.tensor(batch.lengths[stacks[weight.name]])
+        return torch.arange(shape[1]) < lengths[:, None]
 
-    return Run(logits=logits, positions=positions)
+    return positions
 
 
 def stack_names(checkpoint: Checkpoint) -> dict[str, str]:
@@ -206,10 +220,9 @@ def stack_names(checkpoint: Checkpoint) -> dict[str, str]:
     return found
 
 
-def drawn(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Return so many of the examples, or all of them, in their order."""
-    chosen = sorted(random.Random(f"{seed} gradients").sample(range(len(examples)), min(count, len(examples))))
-    return [examples[index] for index in chosen]
+def drawn(available: int, count: int, seed: int) -> list[int]:
+    """Return so many numbers below `available`, or all of them, rising."""
+    return sorted(random.Random(f"{seed} gradients").sample(range(available), min(count, available)))
 
 
 def token_counts(checkpoint: Checkpoint, examples: Sequence[Example]) -> torch.Tensor:
@@ -231,9 +244,9 @@ def write_relative_importance(
     with progress("calibrate: importance", len(weights), "weights") as tick:
         for weight in weights:
             tensor = read_tensor(checkpoint.located[weight.name], weight.name)
-            path = input_path(out, weight.input_key)
-            moment = read_second_moment(out, weight.input_key) if path.is_file() else None
-            importance = equal_rate_importance(tensor, factorize(moment, tensor.shape[1]))
+            stored = input_path(out, weight.input_key).is_file()
+            factor = read_factor(out, weight.input_key) if stored else factorize(None, tensor.shape[1])
+            importance = equal_rate_importance(tensor, factor)
             if weight.kind == "embedding":
                 importance *= mixed(counts.double()) / counts.double().mean()
             if weight.kind == "head":
@@ -243,35 +256,11 @@ def write_relative_importance(
             tick(1)
 
 
-def _groups(weights: Sequence[ObservedWeight], out: Path) -> Iterator[list[ObservedWeight]]:
-    """Yield weights whose second moments are held at the same time, leaving out inputs that are measured already."""
-    group: list[ObservedWeight] = []
-    size, seen = 0, set()
-    for weight in weights:
-        if weight.kind == "embedding" or weight.input_key in seen or input_path(out, weight.input_key).is_file():
-            continue
-        seen.add(weight.input_key)
-        width = weight.columns
-        if group and size + 4 * width**2 > GROUP_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(weight)
-        size += 4 * width**2
-    if group:
-        yield group
-
-
-def _done(weight: ObservedWeight, out: Path) -> bool:
-    return output_path(out, weight.name).is_file()
-
-
-def _batches(
-    model: PreTrainedModel, checkpoint: Checkpoint, examples: Sequence[Example], pad: int, *, label: str
-) -> Iterator[MomentsBatch]:
-    stacks = family_of(checkpoint.config).stacks
-    with progress(label, len(examples), "utterances") as tick:
-        for indices in form_batches(examples, BATCH_SIZE):
-            batch = [examples[index] for index in indices]
-            lengths = {s.name: [s.positions(e.audio.frames, len(e.input_ids)) for e in batch] for s in stacks}
-            yield MomentsBatch(targets=make_batch(batch, pad, model.device), lengths=lengths)
-            tick(len(batch))
+def make_batches(checkpoint: Checkpoint, examples: Sequence[Example], pad_token_id: int) -> list[MomentsBatch]:
+    """Return examples in batches of like lengths, on the processor."""
+    stacks, batches = family_of(checkpoint.config).stacks, []
+    for indices in form_batches(examples, BATCH_SIZE):
+        batch = [examples[index] for index in indices]
+        lengths = {s.name: [s.positions(e.audio.frames, len(e.input_ids)) for e in batch] for s in stacks}
+        batches.append(MomentsBatch(targets=make_batch(batch, pad_token_id, "cpu"), lengths=lengths))
+    return batches

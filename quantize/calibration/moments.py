@@ -7,9 +7,10 @@ moment of its output's gradient stands in the place of H, and a row's importance
 with 30 % uniform. For the head, H is of its inputs and a row's importance is E[p (1 - p)], mixed likewise: the Fisher
 information of a softmax over its logits, without a backward pass.
 
-Any torch model will do: the caller names the modules and says how a batch becomes logits of target tokens. Moments are
-float32 files, one for each shared input and one for each output, written aside and renamed. The caller observes as many
-weights at once as memory holds: a second moment of 11008 channels is 485 MB.
+Sums are collected by hooks on modules, so that any torch model will do: one that is whole in memory
+(`collect_input_moments`, `collect_gradient_moments`), or one of which a layer at a time is
+(`quantize.calibration.layerwise_moments`). Sums of products are float32, sums of squares over positions float64. A
+second moment of 11008 channels is 485 MB.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
+
+from quantize.calibration.moment_files import write_importance, write_second_moment
 
 UNIFORM_PART = 0.3
 """Part of the importance of embedding and head that is spread evenly over all tokens."""
@@ -59,21 +60,27 @@ class ObservedWeight:
         return weight.shape
 
 
+Positions = Callable[[Any, ObservedWeight, tuple[int, ...]], torch.Tensor | None]
+"""(batch, weight, shape of its inputs but for channels) -> bool of that shape: which are no padding; None: all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """How the model is run on a batch."""
 
     logits: Callable[[Any], torch.Tensor]
     """Batch -> float [target tokens, vocabulary], with gradients where they are enabled."""
-    positions: Callable[[Any, ObservedWeight, tuple[int, ...]], torch.Tensor | None]
-    """(batch, weight, shape of its inputs without their channels) -> bool of that shape: which are no padding; None:
-    all."""
+    positions: Positions
 
 
 class InputMoments:
     """Sums of x x^T over positions, by input key; float32, a product for each batch, in the batches' order."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: Positions | None = None) -> None:
+        """positions: which positions of an observed input count."""
+        self.batch: Any = None
+        """The batch that the model runs on; set by the caller."""
+        self._positions = positions
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -87,11 +94,45 @@ class InputMoments:
             total.addmm_(rows.t(), rows)
         self._counts[key] = self._counts.get(key, 0) + len(rows)
 
-    def write(self, folder: Path, *, count: int | None = None) -> None:
-        """Write the means and forget the sums; count: what to divide by, the number of positions where it is None."""
+    def hook(self, weight: ObservedWeight) -> Callable[..., None]:
+        """Return a hook that a weight's module calls before its forward pass."""
+
+        def see_input(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            assert self._positions is not None, "an observer of inputs knows which positions count"
+            self.add(weight.input_key, _real(args[0], self._positions(self.batch, weight, args[0].shape[:-1])))
+
+        return see_input
+
+    def take(self, *, count: int | None = None) -> Iterator[tuple[str, torch.Tensor, int]]:
+        """Yield key, mean and number of positions, and forget the sums; count: what to divide by in place of it."""
         for key in sorted(self._sums):
             mean = self._sums.pop(key).div_(max(count or self._counts[key], 1))
-            write_second_moment(folder, key, mean, self._counts.pop(key))
+            yield key, mean, self._counts.pop(key)
+
+
+class HeadMoments:
+    """Sums over target tokens of p (1 - p), by the logits of the head."""
+
+    def __init__(self) -> None:
+        self.targets = 0
+        self._spread: torch.Tensor | None = None
+
+    def add(self, logits: torch.Tensor) -> None:
+        """Add the logits of some target tokens, float [targets, vocabulary]."""
+        share = logits.detach().float().softmax(dim=-1)
+        added = (share * (1 - share)).sum(dim=0, dtype=torch.float64)
+        self._spread = added if self._spread is None else self._spread + added
+        self.targets += len(logits)
+
+    def importance(self) -> torch.Tensor:
+        """Return the importance of the head's rows, float64 [vocabulary]."""
+        assert self._spread is not None, "there are target tokens"
+        return mixed(self._spread / max(self.targets, 1))
+
+
+def readers(weights: Sequence[ObservedWeight]) -> list[ObservedWeight]:
+    """Return one weight for each input that linears and heads read."""
+    return list({w.input_key: w for w in reversed(weights) if w.kind != "embedding"}.values())
 
 
 def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: Iterable[Any], folder: Path) -> None:
@@ -100,64 +141,67 @@ def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: 
     Embeddings are left to `collect_gradient_moments`. Sums are in the order of the batches. Raises ValueError for an
     input that is not finite.
     """
-    readers = {w.input_key: w for w in reversed(weights) if w.kind != "embedding"}
-    heads = [w for w in weights if w.kind == "head"]
-    moments, targets = InputMoments(), 0
-    spread: dict[str, torch.Tensor] = {}
-    current: dict[str, Any] = {}
-
-    def see_input(weight: ObservedWeight) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            moments.add(weight.input_key, _real(args[0], run.positions(current["batch"], weight, args[0].shape[:-1])))
-
-        return hook
-
-    handles = [w.module.register_forward_pre_hook(see_input(w)) for w in readers.values()]
-    with _removed(handles), torch.no_grad():
+    moments, spread = InputMoments(run.positions), HeadMoments()
+    handles = [w.module.register_forward_pre_hook(moments.hook(w)) for w in readers(weights)]
+    with removed(handles), torch.no_grad():
         for batch in batches:
-            current["batch"] = batch
-            logits = run.logits(batch)
-            targets += len(logits)
-            for head in heads:
-                share = logits.float().softmax(dim=-1)
-                added = (share * (1 - share)).sum(dim=0, dtype=torch.float64)
-                spread[head.name] = spread.get(head.name, 0) + added
-    moments.write(folder)
-    for name, total in spread.items():
-        write_importance(folder, name, mixed(total / max(targets, 1)), targets)
+            moments.batch = batch
+            spread.add(run.logits(batch))
+    for key, mean, count in moments.take():
+        write_second_moment(folder, key, mean, count)
+    for head in weights:
+        if head.kind == "head":
+            write_importance(folder, head.name, spread.importance(), spread.targets)
 
 
-class _GradientSums:
+class GradientMoments:
     """Sums over positions of squared gradients, by weight; for embeddings of their outer products, and token counts."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, positions: Positions) -> None:
+        """positions: which positions of an observed output count."""
         self.batch: Any = None
-        self.squares: dict[str, torch.Tensor] = {}
+        """The batch that the model runs on; set by the caller."""
         self.outer = InputMoments()
-        self.tokens: dict[str, torch.Tensor] = {}
-        self._run = run
+        """Of embeddings."""
+        self._positions = positions
+        self._squares: dict[str, torch.Tensor] = {}
+        self._tokens: dict[str, torch.Tensor] = {}
 
     def hook(self, weight: ObservedWeight) -> Callable[..., None]:
         """Return a forward hook for a weight's module."""
 
         def see_output(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            mask = self._run.positions(self.batch, weight, output.shape[:-1])
-            if weight.kind == "embedding":
-                tokens = _real(args[0][..., None], mask).flatten().cpu()
-                read = torch.bincount(tokens, minlength=weight.rows)
-                self.tokens[weight.name] = self.tokens.get(weight.name, 0) + read
+            mask = self._positions(self.batch, weight, output.shape[:-1])
             if not output.requires_grad:  # nothing before it is observed
                 output.requires_grad_()
-            output.register_hook(lambda gradient: self._add(weight, _real(gradient.detach(), mask)))
+            output.register_hook(lambda gradient: self._add(weight, _real(gradient.detach(), mask), args[0], mask))
 
         return see_output
 
-    def _add(self, weight: ObservedWeight, gradients: torch.Tensor) -> None:
+    def _add(
+        self, weight: ObservedWeight, gradients: torch.Tensor, inputs: torch.Tensor, mask: torch.Tensor | None
+    ) -> None:
         if weight.kind == "embedding":
+            read = torch.bincount(_real(inputs[..., None], mask).flatten().cpu(), minlength=weight.rows)
+            self._tokens[weight.name] = self._tokens.get(weight.name, 0) + read
             self.outer.add(weight.input_key, gradients)
             return
         added = gradients.float().square().sum(dim=0, dtype=torch.float64)
-        self.squares[weight.name] = self.squares.get(weight.name, 0) + added
+        self._squares[weight.name] = self._squares.get(weight.name, 0) + added
+
+    def write_importances(
+        self, weights: Sequence[ObservedWeight], folder: Path, *, targets: int, token_counts: torch.Tensor | None = None
+    ) -> None:
+        """Write the importance of those weights that gradients reached; targets: tokens that they are of.
+
+        token_counts: how often each token is read, [vocabulary], where a larger corpus gives it better.
+        """
+        for weight in weights:
+            if weight.kind == "embedding" and weight.name in self._tokens:
+                read = self._tokens[weight.name] if token_counts is None else token_counts
+                write_importance(folder, weight.name, mixed(read.double() / read.sum().clamp_min(1)), targets)
+            elif weight.name in self._squares:
+                write_importance(folder, weight.name, self._squares[weight.name] / max(targets, 1), targets)
 
 
 def collect_gradient_moments(
@@ -177,52 +221,29 @@ def collect_gradient_moments(
     model gets a gradient. Raises ValueError for a gradient that is not finite.
     """
     observed = [w for w in weights if w.kind != "head"]
-    sums, targets = _GradientSums(run), 0
+    sums, targets = GradientMoments(run.positions), 0
     handles = [w.module.register_forward_hook(sums.hook(w)) for w in observed]
-    with _removed(handles), _frozen(model), torch.enable_grad():
+    with removed(handles), _frozen(model), torch.enable_grad():
         for batch in batches:
             sums.batch = batch
-            targets += _backward(run.logits(batch), generator)
-    sums.outer.write(folder, count=targets)
-    for weight in observed:
-        if weight.kind == "embedding":
-            read = sums.tokens[weight.name] if token_counts is None else token_counts
-            write_importance(folder, weight.name, mixed(read.double() / read.sum().clamp_min(1)), targets)
-        elif weight.name in sums.squares:
-            write_importance(folder, weight.name, sums.squares[weight.name] / max(targets, 1), targets)
+            logits = run.logits(batch)
+            sampled_loss(logits, generator).backward()
+            targets += len(logits)
+    for key, mean, count in sums.outer.take(count=targets):
+        write_second_moment(folder, key, mean, count)
+    sums.write_importances(observed, folder, targets=targets, token_counts=token_counts)
+
+
+def sampled_loss(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the negative log-likelihood, a sum, of labels drawn from the model: float [targets, vocabulary]."""
+    log_likelihood = logits.float().log_softmax(dim=-1)
+    labels = torch.multinomial(log_likelihood.detach().exp(), 1, generator=generator)
+    return -log_likelihood.gather(1, labels).sum()
 
 
 def mixed(importance: torch.Tensor) -> torch.Tensor:
     """Return importance, float64 [rows], with 30 % of its sum spread evenly, so that no token counts for nothing."""
     return importance * (1 - UNIFORM_PART) + UNIFORM_PART * importance.mean()
-
-
-def input_path(folder: Path, key: str) -> Path:
-    """Return the file of a second moment: `second_moment` float32 [columns, columns], `positions` int64."""
-    return folder / f"input.{key}.safetensors"
-
-
-def output_path(folder: Path, name: str) -> Path:
-    """Return the file of an importance: `importance` float32 [rows], `targets` int64."""
-    return folder / f"output.{name}.safetensors"
-
-
-def read_second_moment(folder: Path, key: str) -> torch.Tensor:
-    """Return the second moment of an input, float32 [columns, columns]."""
-    return _read(input_path(folder, key), "second_moment")
-
-
-def read_importance(folder: Path, name: str) -> torch.Tensor:
-    """Return the importance of a weight's rows, float32 [rows], as it was measured: not floored."""
-    return _read(output_path(folder, name), "importance")
-
-
-def _backward(logits: torch.Tensor, generator: torch.Generator) -> int:
-    """Take the gradient of the log-likelihood of labels drawn from the model; return their number."""
-    log_likelihood = logits.float().log_softmax(dim=-1)
-    labels = torch.multinomial(log_likelihood.detach().exp(), 1, generator=generator)
-    (-log_likelihood.gather(1, labels).sum()).backward()
-    return len(labels)
 
 
 def _real(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -231,7 +252,7 @@ def _real(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 @contextmanager
-def _removed(handles: Sequence[Any]) -> Iterator[None]:
+def removed(handles: Sequence[Any]) -> Iterator[None]:
     """Remove hooks at the end, whatever happens."""
     try:
         yield
@@ -251,32 +272,3 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in asked:
             parameter.requires_grad_(True)
-
-
-def _check_finite(values: torch.Tensor, where: str) -> None:
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{where}: a moment is not finite; the model is damaged: train it again")
-
-
-def write_second_moment(folder: Path, key: str, moment: torch.Tensor, positions: int) -> None:
-    """Write the second moment of an input, [columns, columns]; positions: the number that it is the mean over."""
-    _check_finite(moment, key)
-    _write(input_path(folder, key), {"second_moment": moment.float(), "positions": torch.tensor(positions)})
-
-
-def write_importance(folder: Path, name: str, importance: torch.Tensor, targets: int) -> None:
-    """Write the importance of a weight's rows; targets: the number of target tokens that it was measured on."""
-    _check_finite(importance, name)
-    _write(output_path(folder, name), {"importance": importance.float(), "targets": torch.tensor(targets)})
-
-
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    aside = path.with_name(path.name + ".part")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside)
-    aside.replace(path)
-
-
-def _read(path: Path, name: str) -> torch.Tensor:
-    with safe_open(path, "pt") as file:
-        tensor: torch.Tensor = file.get_tensor(name)
-    return tensor

@@ -16,7 +16,7 @@ import torch
 from quantize.calibration.model_moments import MomentsFolder
 from quantize.packing.pack import read_tensor
 from quantize.solvers.allocation import Allocation, allocate
-from quantize.solvers.feedback import InputFactor, Moments, factorize
+from quantize.solvers.feedback import InputFactor, Moments
 from quantize.solvers.rate import RateCurve, estimate_rate, expected_log2_constant
 from submission.errors import UserError
 from submission.model.budgets import BUDGETS, budgeted_shapes, equal_rate_shares, fit_budgets, least_budget
@@ -117,6 +117,6 @@ def _weighed(
             found = Moments() if moments is None else moments.read(name)
             key = keys.get(name, name)
             if previous is None or previous[0] != key:
-                previous = key, factorize(found.read_second_moment(), weight.shape[1])
+                previous = key, found.read_factor(weight.shape[1])
             yield name, weight, previous[1], found.importance
             tick(1)

@@ -14,7 +14,6 @@ from quantize.solvers.feedback import (
     FeedbackSolution,
     InputFactor,
     Moments,
-    factorize,
     resolved_importance,
     solve_resolved,
 )
@@ -139,7 +138,7 @@ def solve_entropy(
     rows count alike. The search begins where a sample of rows, solved at three constants, says that the budget is met.
     """
     weight = weight.cpu()
-    factor, importance = factorize(moments.read_second_moment(), weight.shape[1]), moments.importance
+    factor, importance = moments.read_factor(weight.shape[1]), moments.importance
     bits = 8 * budget_bytes / max(weight.numel(), 1)
     expected = expected_log2_constant(weight, factor, importance, bits)
     start = _sampled_start(weight, factor, importance, expected, budget_bytes)

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from submission.model.families import family_of, tensors
+from submission.model.families.tensors import TensorSpec
 
 FLOAT_BYTES = 4
-MODEL_FACTOR = 1.25
-"""Memory for the model and its activations, as a multiple of its weights in float32."""
+BATCH_SIZE = 4
+"""Utterances that run through a layer at a time."""
+LONGEST_FRAMES, LONGEST_TOKENS = 3000, 1024
+"""Of an utterance of 30 s: frames, 100 a second, and tokens with those that stand for audio, prompt and translation."""
+LOGITS_BYTES = 4 * (256 << 20)
+"""Logits that are held at a time, their softmax, its logarithm and their gradient."""
+LIBRARIES_BYTES = 512 << 20
+"""What torch and transformers take by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +25,18 @@ class MomentsSize:
     """Bytes that the calibration of a model takes."""
 
     memory_bytes: int
-    """For the model in float32 and its activations, besides the second moments that are held at a time."""
+    """At the largest of its parts: a layer with its second moments and activations, what lies around them, the head."""
     disk_bytes: int
-    """Of all second moments and importances."""
+    """Of all moments, which stay."""
+    state_bytes: dict[str, int]
+    """Stack -> bytes of an utterance's hidden states at one point of it, at most."""
+    depths: dict[str, int]
+    """Stack -> number of its layers."""
+
+    def activation_bytes(self, utterances: int, traced: int) -> int:
+        """Return the bytes on disk between the layers, at most, while moments are measured; traced: for gradients."""
+        points = sum(size * (2 * utterances + self.depths[stack] * traced) for stack, size in self.state_bytes.items())
+        return points + max(self.state_bytes.values()) * (utterances + traced)
 
 
 def input_keys(config: dict[str, Any]) -> dict[str, str]:
@@ -31,11 +47,46 @@ def input_keys(config: dict[str, Any]) -> dict[str, str]:
 
 
 def moments_size(config: dict[str, Any]) -> MomentsSize:
-    """Return what the moments of a model of this configuration take."""
-    specs, keys = tensors(config), input_keys(config)
+    """Return what the moments of a model of this configuration take, at 30 s an utterance."""
+    specs, keys, family = tensors(config), input_keys(config), family_of(config)
     widths = {keys[spec.name]: spec.shape[1] for spec in specs if spec.packable}
     rows = sum(spec.shape[0] for spec in specs if spec.packable)
+    columns = {spec.name: spec.shape[-1] for spec in specs}
+    hidden = {group.stack: columns[group.targets[0]] for group in reversed(family.smoothing_groups(config))}
+    parts, state_bytes, depths = _outside_bytes(specs), {}, {}
+    for stack in family.stacks:
+        inside = [s for s in specs if stack.layers is not None and s.name.startswith(f"{stack.layers}.")]
+        if not inside:
+            continue
+        positions = stack.positions(LONGEST_FRAMES, LONGEST_TOKENS)
+        numbers = {spec.layer for spec in inside}
+        parts += [_layer_bytes([s for s in inside if s.layer == number], keys, positions) for number in numbers]
+        state_bytes[stack.name] = FLOAT_BYTES * positions * hidden[stack.name]
+        depths[stack.name] = len(numbers)
     return MomentsSize(
-        memory_bytes=int(FLOAT_BYTES * MODEL_FACTOR * sum(math.prod(spec.shape) for spec in specs)),
-        disk_bytes=FLOAT_BYTES * (sum(width**2 for width in widths.values()) + rows),
+        memory_bytes=max(parts) + LIBRARIES_BYTES,
+        disk_bytes=FLOAT_BYTES * (sum(width * (width + 1) // 2 + 2 * width for width in widths.values()) + rows),
+        state_bytes=state_bytes,
+        depths=depths,
     )
+
+
+def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) -> int:
+    """Return the memory of a layer: while it runs, or while the factor of its widest second moment is made."""
+    linears = [spec for spec in specs if spec.packable]
+    widths = {keys[spec.name]: spec.shape[1] for spec in linears}
+    moments = FLOAT_BYTES * sum(width**2 for width in widths.values())
+    weights = FLOAT_BYTES * sum(math.prod(spec.shape) for spec in specs)
+    activations = FLOAT_BYTES * BATCH_SIZE * positions * sum(sum(spec.shape) for spec in linears)
+    return moments + max(weights + activations, (2 * FLOAT_BYTES + FLOAT_BYTES) * max(widths.values()) ** 2)
+
+
+def _outside_bytes(specs: list[TensorSpec]) -> list[int]:
+    """Return the memory of what lies around the layers and, where it is apart, of the head."""
+    outside = [spec for spec in specs if spec.layer is None]
+    parts = []
+    for head in (False, True):
+        sizes = [math.prod(spec.shape) for spec in outside if (spec.role == "lm_head") is head]
+        if sizes:  # a tensor is in memory twice while it is read, in bfloat16 and in float32
+            parts.append(FLOAT_BYTES * sum(sizes) + max(2 * max(sizes), LOGITS_BYTES if head else 0))
+    return parts

@@ -96,11 +96,16 @@ def _moments_lines(system: System) -> list[str]:
     known = base_model(system)
     if not has_step(system, "calibrate") or known is None:
         return []
-    size = moments_size(known[0])
-    memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+    options, size = system.recipe.quantize.moments, moments_size(known[0])
+    assert options is not None, "a system that calibrates says on what"
+    traced = options.gradient_utterances if options.fisher else 0
+    counted = options.utterances or 1
+    activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
+    activations += "" if options.utterances else " an utterance"
     return [
         "",
-        f"calibrate holds the whole model in float32: about {memory} GiB of memory or of a GPU, {disk} of disk.",
+        f"calibrate holds one layer at a time: at most {in_unit(size.memory_bytes, GIB)} GiB of memory or of a GPU.",
+        f"On disk {in_unit(size.disk_bytes, GIB)} GiB of moments, meanwhile at most {activations} of activations.",
     ]
 
 

@@ -9,7 +9,7 @@ REVISIONS = {
     "merge": 3,
     "sensitivity": 3,
     "awq": 3,
-    "calibrate": 2,
+    "calibrate": 3,
     "allocate": 1,
     "quantize": 4,
     "segment": 4,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from quantize.calibration.moment_files import read_importance, read_second_moment
 from quantize.calibration.moments import (
     ObservedWeight,
     Run,
     collect_gradient_moments,
     collect_input_moments,
     mixed,
-    read_importance,
-    read_second_moment,
 )
 
 VOCABULARY, CHANNELS = 40, 16

@@ -12,7 +12,8 @@ import torch
 
 from quantize import stages
 from quantize.calibration.model_moments import MOMENTS, MomentsFolder, check_memory
-from quantize.calibration.moments import write_importance, write_second_moment
+from quantize.calibration.moment_files import write_factor, write_importance
+from quantize.solvers.feedback import factorize
 from submission.bundle.description import derive_facts
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
@@ -92,7 +93,7 @@ def write_moments(base: Path, folder: Path) -> None:
         if spec.packable:
             inputs[spec.name] = key = spec.name.removesuffix(".weight")
             samples = torch.randn(200, spec.shape[1], generator=generator)
-            write_second_moment(folder, key, samples.t() @ samples / 200, 200)
+            write_factor(folder, key, factorize(samples.t() @ samples / 200, spec.shape[1]), 200)
             write_importance(folder, spec.name, torch.rand(spec.shape[0], generator=generator) + 0.1, 10)
     (folder / MOMENTS).write_text(canonical_json({"inputs": inputs, "fisher": True}), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -9,10 +10,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantize.calibration import model_moments
-from quantize.calibration.model_moments import MOMENTS, MomentsFolder, calibrate, drawn
-from quantize.calibration.moments import input_path, output_path
-from quantize.solvers.feedback import factorize
+from quantize.calibration import activations, moment_files
+from quantize.calibration.activations import ActivationStore
+from quantize.calibration.awq import choose_utterances
+from quantize.calibration.layerwise import LayerwiseModel
+from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
+from quantize.calibration.model_moments import (
+    SCRATCH,
+    MomentsFolder,
+    calibrate,
+    drawn,
+    make_batches,
+    observed_weights,
+    positions_of,
+    token_counts,
+)
+from quantize.calibration.moment_files import output_path, read_importance, read_second_moment
+from quantize.calibration.moments import Run, collect_gradient_moments, collect_input_moments
+from quantize.solvers.feedback import DAMPING, Moments
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.families import family_of, read_config, tensors
@@ -80,6 +95,15 @@ def made(base, data, tmp_path_factory) -> Path:
     return out
 
 
+def assert_factor_of(moments: Moments, second_moment: torch.Tensor) -> None:
+    """Hold a factor L against H, float64: L L^T is H with 1 % of the mean diagonal added to its own."""
+    factor = moments.read_factor(len(second_moment))
+    lower = factor.feedback.double() * factor.diagonal
+    mean = float(second_moment.diagonal().mean())
+    expected = second_moment + DAMPING * mean * torch.eye(len(second_moment), dtype=torch.float64)
+    assert torch.allclose(lower @ lower.t(), expected, rtol=1e-4, atol=1e-5 * mean)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -89,12 +113,11 @@ def test_every_weight_that_can_be_packed_has_moments_of_its_shape(base, made):
     for spec in tensors(read_config(base)):
         if spec.packable:
             moments = folder.read(spec.name)
-            assert (
-                moments.read_second_moment().shape == (spec.shape[1],) * 2
-                and moments.importance.shape == spec.shape[:1]
-            )
-            assert moments.importance.sum() > 0 and moments.read_second_moment().diagonal().sum() > 0
-            assert factorize(moments.read_second_moment(), spec.shape[1]).feedback is not None
+            factor = moments.read_factor(spec.shape[1])
+            assert factor.feedback.shape == (spec.shape[1],) * 2 and factor.diagonal.shape == spec.shape[1:]
+            assert moments.importance.shape == spec.shape[:1]
+            assert moments.importance.sum() > 0 and (factor.diagonal > 0).all()
+            assert torch.equal(factor.feedback, factor.feedback.tril())
 
 
 def test_weights_that_read_one_input_share_a_file(made):
@@ -122,8 +145,7 @@ def test_padding_of_audio_and_of_batches_is_left_out(base, data, made, name):
         model.base_model(**make_batch([example], 0, "cpu").inputs, use_cache=False)
         rows.append(seen.pop()[: stack.positions(example.audio.frames, len(example.input_ids))])
     inputs = torch.cat(rows).double()
-    expected = inputs.t() @ inputs / len(inputs)
-    assert torch.allclose(MomentsFolder(made).read(name).read_second_moment().double(), expected, rtol=1e-3, atol=1e-6)
+    assert_factor_of(MomentsFolder(made).read(name), inputs.t() @ inputs / len(inputs))
 
 
 def test_the_token_that_stands_for_audio_counts_like_one_that_is_never_read(base, made):
@@ -137,35 +159,102 @@ def test_calibrating_twice_gives_the_same_bytes(base, data, made, tmp_path):
     assert files(tmp_path / "again") == files(made)
 
 
-def test_a_killed_run_measures_only_what_is_missing(base, data, made, tmp_path, monkeypatch):
+def test_moments_are_those_of_the_whole_model(base, data, made, tmp_path):
+    """The same batches through the library's forward and backward pass, every weight in memory.
+
+    Layer by layer the operations are the same; what differs is the order in which the graph adds gradients of branches.
+    """
+    model, processor = load_model(base, torch.float32)
+    layerwise = LayerwiseModel(base, dtype=torch.float32, device="cpu")
+    chosen = choose_utterances(read_corpus(data / "dev.jsonl"), OPTIONS, "dev.jsonl")
+    prompts = {pair.partition("-")[2]: prompt for pair, prompt in PROMPTS.items()}
+    examples = load_examples(chosen, data, processor, prompts, "<|im_end|>", label="test")
+    traced = drawn(len(examples), OPTIONS.gradient_utterances, OPTIONS.seed)
+    rest = [number for number in range(len(examples)) if number not in traced]
+    pad = processor.tokenizer.pad_token_id
+    first, others = (make_batches(layerwise.checkpoint, [examples[n] for n in group], pad) for group in (traced, rest))
+
+    def logits(batch: MomentsBatch) -> torch.Tensor:
+        states = model.base_model(**batch.targets.inputs, use_cache=False).last_hidden_state
+        return runtime_of(layerwise.checkpoint.config).logits(model, batch.targets.pick(states))
+
+    family = family_of(layerwise.checkpoint.config)
+    weights = [
+        dataclasses.replace(w, module=model.get_submodule(family.module_name(w.name).removesuffix(".weight")))
+        for w in observed_weights(layerwise)
+    ]
+    whole = Run(logits=logits, positions=positions_of(layerwise.checkpoint))
+    collect_input_moments(weights, whole, first + others, tmp_path)
+    counts, generator = token_counts(layerwise.checkpoint, examples), torch.Generator().manual_seed(OPTIONS.seed)
+    collect_gradient_moments(model, weights, whole, first, tmp_path, generator=generator, token_counts=counts)
+    for weight in weights:
+        measured = MomentsFolder(made).read(weight.name)
+        assert_factor_of(measured, read_second_moment(tmp_path, weight.input_key).double())
+        expected = read_importance(tmp_path, weight.name)
+        assert torch.allclose(measured.importance, expected, rtol=1e-4, atol=1e-6 * float(expected.max())), weight.name
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+def test_a_run_killed_again_and_again_comes_to_the_same_bytes(base, data, made, tmp_path, monkeypatch):
+    """Killed at every ninth file of activations, moments or gradients that it would write."""
+    write, out, left, kills = moment_files.write_tensors, tmp_path / "out", 0, 0
+
+    def until_killed(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        write(path, tensors)
+
+    for module in (activations, moment_files):
+        monkeypatch.setattr(module, "write_tensors", until_killed)
+    while not (out / "moments.json").exists():
+        kills, left = kills + 1, 9
+        with contextlib.suppress(Killed):
+            run(base, data, out)
+    assert kills > 8 and files(out) == files(made)
+
+
+def test_a_run_killed_late_does_not_load_the_layers_that_are_done(base, data, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerwiseMoments, "backward", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(base, data, out)
+    loaded = []
+    layer = LayerwiseModel.layer
+    monkeypatch.setattr(LayerwiseModel, "layer", lambda self, *at: loaded.append(at) or layer(self, *at))
     run(base, data, out)
-    gone = "language_model.model.layers.0.mlp.down_proj"
-    input_path(out, gone).unlink()
-    (out / MOMENTS).unlink()
-    groups = []
-    collect = model_moments.collect_input_moments
-    monkeypatch.setattr(model_moments, "collect_input_moments", lambda g, *rest: groups.append(g) or collect(g, *rest))
-    monkeypatch.setattr(model_moments, "collect_gradient_moments", None)
-    run(base, data, out)
-    assert [[weight.input_key for weight in group] for group in groups] == [[gone]] and files(out) == files(made)
+    assert loaded == [("text", 1), ("text", 0), ("audio", 1), ("audio", 0)] and files(out) == files(made)
 
 
-def test_second_moments_beyond_memory_are_taken_in_several_passes(base, data, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_moments, "GROUP_BYTES", 1 << 16)
+def test_activations_of_utterances_without_gradients_do_not_pile_up(base, data, tmp_path, monkeypatch):
+    sizes: dict[str, int] = {}
+    complete = ActivationStore.complete
+
+    def counted(store: ActivationStore, point: str) -> None:
+        complete(store, point)
+        sizes[point] = sum(1 for path in store.folder.glob("*.?/*.safetensors"))
+
+    monkeypatch.setattr(ActivationStore, "complete", counted)
     run(base, data, tmp_path / "out")
-    assert files(tmp_path / "out") == files(made)
+    traced, all_batches = 1, 2  # of four utterances each
+    assert sizes["text.2"] == (2 + 2) * traced + 2 * all_batches + all_batches - traced
+    assert not (tmp_path / "out" / SCRATCH).exists()
 
 
 def test_without_gradients_weights_have_importances_of_one_scale(base, data, tmp_path):
     folder = run(base, data, tmp_path / "out", dataclasses.replace(OPTIONS, fisher=False))
     embedding = "language_model.model.embed_tokens.weight"
-    assert folder.read(embedding).read_second_moment() is None and not folder.fisher
+    assert folder.read(embedding).read_factor(8).feedback is None and not folder.fisher
     importance = folder.read(embedding).importance
     assert importance.min() < importance.max()
     linear = folder.read(PROJECTOR).importance
     assert linear.min() == linear.max() > 0
-    report = json.loads((tmp_path / "out" / MOMENTS).read_text(encoding="utf-8"))
+    report = json.loads((tmp_path / "out" / "moments.json").read_text(encoding="utf-8"))
     assert report["gradient_utterances"] == 0 and report["utterances"] == len(SECONDS)
 
 
@@ -175,8 +264,8 @@ def test_more_utterances_than_there_are_are_refused(base, data, tmp_path):
 
 
 def test_a_sample_keeps_the_order_and_is_whole_where_it_is_larger():
-    assert drawn(list("abcdef"), 9, 1) == list("abcdef")
-    assert drawn(list("abcdef"), 3, 1) == sorted(drawn(list("abcdef"), 3, 1))
+    assert drawn(6, 9, 1) == list(range(6))
+    assert drawn(6, 3, 1) == sorted(drawn(6, 3, 1)) and len(drawn(6, 3, 1)) == 3
 
 
 def test_output_files_are_by_weight(made):

@@ -1,0 +1,325 @@
+"""Moments of a model of any size, with the weights of one layer in memory at a time.
+
+Forward: each layer runs over all batches, whose hidden states come from files and go to files; the second moments of
+what its weights read are complete when it has run, and their factors are written. Of the batches on which gradients are
+measured, the inputs of every layer stay on the disk.
+
+Head: from the last hidden states of target tokens come its moments, labels that are drawn from the model, and the
+gradient of their log-likelihood at these states.
+
+Backward, from the last layer to the first: a layer runs again on its stored inputs, now with a graph; the gradient at
+its output, from a file, goes back through it; squares of the gradients at its weights' outputs are complete when all
+batches have been through, and the gradient at its inputs goes to files for the layer before. What lies between two
+stacks of layers is a part like a layer. So gradients are those of the whole model, and each layer is loaded twice.
+
+Everything is float32: bfloat16 weights are exact in it, and gradients, of which squares are summed, span more octaves
+than bfloat16 has digits. Sums are in the order of the batches. A point that is complete is not made again: a killed run
+loses the layer that it was at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quantize.calibration.activations import ActivationStore, StoredCalls
+from quantize.calibration.layerwise import LayerwiseModel
+from quantize.calibration.moment_files import input_path, output_path, write_factor, write_importance
+from quantize.calibration.moments import (
+    GradientMoments,
+    HeadMoments,
+    InputMoments,
+    ObservedWeight,
+    Positions,
+    readers,
+    removed,
+    sampled_loss,
+)
+from quantize.solvers.feedback import factorize
+from submission.progress import progress
+from submission.runtime.loss import LOGITS, TargetBatch
+
+HEAD = "head"
+"""The point of the last hidden states of target tokens."""
+
+Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentsBatch:
+    """A batch on the processor, and how much of each of its rows is no padding."""
+
+    targets: TargetBatch
+    lengths: dict[str, list[int]]
+    """Stack -> positions of each row."""
+
+
+def _inputs_of(stack: str, layer: int) -> str:
+    """Return the point before a layer; of the number of layers: behind the last one."""
+    return f"{stack}.{layer}"
+
+
+def _gradient_at(point: str) -> str:
+    return f"gradient.{point}"
+
+
+class LayerwiseMoments:
+    """Measures the moments of weights: `forward`, then `head`, then `backward` where there are gradient batches."""
+
+    def __init__(
+        self,
+        model: LayerwiseModel,
+        weights: Sequence[ObservedWeight],
+        positions: Positions,
+        batches: Sequence[MomentsBatch],
+        *,
+        gradient_batches: int,
+        out: Path,
+        scratch: Path,
+    ) -> None:
+        """gradient_batches: on how many of the first batches gradients are measured; scratch: for activations."""
+        self._model, self._weights, self._positions = model, weights, positions
+        self._batches, self._gradient_batches, self._out = batches, gradient_batches, out
+        self.store = ActivationStore(scratch)
+        stacks = model.family.stacks
+        self._places = {s.name: s.layers for s in stacks if s.layers is not None}
+
+    # --- forward ---
+
+    def forward(self) -> None:
+        """Write the factors of the second moments of all inputs but the head's."""
+        with progress("calibrate: inputs", self._model.parts, "layers") as tick:
+            for stack, depth in self._model.depths.items():
+                if self.store.is_complete(_inputs_of(stack, depth)):
+                    tick(1 + depth)
+                    continue
+                calls = self._enter(stack, len(self._batches))
+                tick(1)
+                for number in range(depth):
+                    if self.store.is_complete(_inputs_of(stack, number + 1)):
+                        tick(1)
+                    else:
+                        self._forward_layer(stack, number, calls, tick)
+
+    def _enter(self, stack: str, count: int) -> StoredCalls:
+        """Run so many batches up to a stack; return the calls of its layers, and store the inputs of the first one."""
+        point, calls = _inputs_of(stack, 0), StoredCalls(self.store, f"calls.{stack}")
+        needed = not self.store.is_complete(point)
+        moments = InputMoments(self._positions)
+        with self._model.before(stack) as enter, self._seen(moments, self._around()), torch.no_grad():
+            for number, batch in enumerate(self._batches[:count]):
+                moments.batch = batch
+                entry = enter(batch.targets.inputs, self._outputs(number, before=stack))
+                calls.add(number, entry.calls)
+                if needed:
+                    self.store.write(point, number, entry.states)
+        self._write_factors(moments)
+        self.store.complete(point)
+        return calls
+
+    def _forward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
+        source, target, device = _inputs_of(stack, layer), _inputs_of(stack, layer + 1), self._model.device
+        moments = InputMoments(self._positions)
+        with (
+            self._model.layer(stack, layer) as module,
+            self._seen(moments, self._inside(stack, layer)),
+            torch.no_grad(),
+        ):
+            for number, batch in enumerate(self._batches):
+                moments.batch = batch
+                call = calls.read(number, layer, device)
+                states = self.store.read(source, number, device)
+                self.store.write(target, number, module(states, *call.args, **call.kwargs))
+                tick(1 / len(self._batches))
+        self._write_factors(moments)
+        self.store.complete(target)
+        self.store.forget(source, range(self._gradient_batches, len(self._batches)))
+
+    def _seen(self, moments: InputMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
+        """Observe what weights read whose moments are not written yet."""
+        missing = [w for w in readers(weights) if not input_path(self._out, w.input_key).is_file()]
+        return removed([w.module.register_forward_pre_hook(moments.hook(w)) for w in missing if w.kind != "head"])
+
+    def _write_factors(self, moments: InputMoments, *, count: int | None = None) -> None:
+        for key, mean, positions in moments.take(count=count):
+            write_factor(self._out, key, factorize(mean, len(mean)), positions)
+
+    # --- head ---
+
+    def head(self, generator: torch.Generator) -> None:
+        """Write the moments of the head; store the gradient at what it reads, with labels from a generator."""
+        self._last_states()
+        point = _gradient_at(HEAD)
+        if self.store.is_complete(point):
+            return
+        moments, spread = InputMoments(), HeadMoments()
+        heads = [w for w in self._weights if w.kind == "head"]
+        with self._model.head() as logits_of, progress("calibrate: head", len(self._batches), "batches") as tick:
+            for number in range(len(self._batches)):
+                states = self.store.read(HEAD, number, self._model.device)
+                for head in heads:
+                    moments.add(head.input_key, states)
+                drawing = generator if number < self._gradient_batches else None
+                gradient = self._head_gradient(logits_of, states, spread, drawing)
+                if gradient is not None:
+                    self.store.write(point, number, gradient)
+                tick(1)
+        self._write_factors(moments)
+        for head in heads:
+            write_importance(self._out, head.name, spread.importance(), spread.targets)
+        self.store.complete(point)
+
+    def _head_gradient(
+        self,
+        logits_of: Callable[[torch.Tensor], torch.Tensor],
+        states: torch.Tensor,
+        spread: HeadMoments,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor | None:
+        """Return the gradient at states [targets, width] of a loss with labels drawn; None without a generator."""
+        pieces = []
+        for part in states.split(max(1, LOGITS // self._model.model.get_output_embeddings().out_features)):
+            leaf = part.detach().requires_grad_(generator is not None)
+            with torch.set_grad_enabled(generator is not None):
+                logits = logits_of(leaf)
+                if generator is not None:
+                    pieces += torch.autograd.grad(sampled_loss(logits, generator), leaf)
+            spread.add(logits)
+        return None if generator is None else torch.cat([states[:0], *pieces])
+
+    def _last_states(self) -> None:
+        """Store the last hidden states of target tokens, and measure what lies behind the last layer."""
+        if self.store.is_complete(HEAD):
+            return
+        moments = InputMoments(self._positions)
+        with self._model.behind() as finish, self._seen(moments, self._around()), torch.no_grad():
+            for number, batch in enumerate(self._batches):
+                moments.batch = batch
+                states = finish(batch.targets.inputs, self._outputs(number))
+                self.store.write(HEAD, number, batch.targets.pick(states))
+        self._write_factors(moments)
+        self.store.complete(HEAD)
+
+    # --- backward ---
+
+    def backward(self, token_counts: torch.Tensor) -> None:
+        """Write the importance of the rows of all weights but the head's, and the embedding's gradient moment.
+
+        token_counts: how often each token is read, [vocabulary].
+        """
+        stacks = list(self._model.depths.items())
+        with progress("calibrate: gradients", self._model.parts + 1, "layers") as tick:
+            self._backward_behind(*stacks[-1], token_counts)
+            tick(1)
+            for stack, depth in reversed(stacks):
+                self._backward_stack(stack, depth, tick)
+                self._backward_before(stack, token_counts)
+                tick(1)
+
+    def _backward_behind(self, stack: str, depth: int, token_counts: torch.Tensor) -> None:
+        """Take the gradient from the last hidden states to the output of the last layer."""
+        point = _inputs_of(stack, depth)
+        if self.store.is_complete(_gradient_at(point)):
+            return
+        sums = GradientMoments(self._positions)
+        with self._model.behind() as finish, self._traced(sums, self._around()), torch.enable_grad():
+            for number in range(self._gradient_batches):
+                sums.batch = batch = self._batches[number]
+                outputs = self._outputs(number)
+                outputs[stack].requires_grad_()
+                picked = batch.targets.pick(finish(batch.targets.inputs, outputs))
+                picked.backward(self.store.read(_gradient_at(HEAD), number, picked.device))
+                self._write_gradient(point, number, outputs[stack])
+        self._write_importances(sums, token_counts)
+        self.store.complete(_gradient_at(point))
+
+    def _backward_stack(self, stack: str, depth: int, tick: Tick) -> None:
+        if self.store.is_complete(_gradient_at(_inputs_of(stack, 0))):
+            tick(depth)
+            return
+        calls = self._enter(stack, self._gradient_batches)
+        for layer in reversed(range(depth)):
+            if self.store.is_complete(_gradient_at(_inputs_of(stack, layer))):
+                tick(1)
+            else:
+                self._backward_layer(stack, layer, calls, tick)
+
+    def _backward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
+        source, target, device = _inputs_of(stack, layer), _inputs_of(stack, layer + 1), self._model.device
+        sums, count = GradientMoments(self._positions), self._gradient_batches
+        with (
+            self._model.layer(stack, layer) as module,
+            self._traced(sums, self._inside(stack, layer)),
+            torch.enable_grad(),
+        ):
+            for number in range(count):
+                sums.batch = self._batches[number]
+                call = calls.read(number, layer, device)
+                states = self.store.read(source, number, device).requires_grad_()
+                output = module(states, *call.args, **call.kwargs)
+                output.backward(self.store.read(_gradient_at(target), number, device))
+                self._write_gradient(source, number, states)
+                tick(1 / count)
+        self._write_importances(sums)
+        self.store.complete(_gradient_at(source))
+        self.store.forget(_gradient_at(target), range(count))
+        if layer:  # the first one's inputs may be needed to resume; a stack's output is, for the parts behind it
+            self.store.forget(source, range(count))
+
+    def _backward_before(self, stack: str, token_counts: torch.Tensor) -> None:
+        """Take the gradient from the inputs of a stack to the output of the stack before it."""
+        stacks = list(self._model.depths)
+        previous = stacks[stacks.index(stack) - 1] if stack != stacks[0] else None
+        point = _inputs_of(previous, self._model.depths[previous]) if previous else "start"
+        missing = [w for w in self._around() if w.kind != "head" and not output_path(self._out, w.name).is_file()]
+        if self.store.is_complete(_gradient_at(point)) or not (previous or missing):
+            return
+        sums = GradientMoments(self._positions)
+        with self._model.before(stack) as enter, self._traced(sums, missing), torch.enable_grad():
+            for number in range(self._gradient_batches):
+                sums.batch = batch = self._batches[number]
+                outputs = self._outputs(number, before=stack)
+                if previous:
+                    outputs[previous].requires_grad_()
+                states = enter(batch.targets.inputs, outputs).states
+                states.backward(self.store.read(_gradient_at(_inputs_of(stack, 0)), number, states.device))
+                if previous:
+                    self._write_gradient(point, number, outputs[previous])
+        self._write_importances(sums, token_counts)
+        self.store.complete(_gradient_at(point))
+
+    def _traced(self, sums: GradientMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
+        """Observe the gradients at the outputs of weights."""
+        return removed([w.module.register_forward_hook(sums.hook(w)) for w in weights if w.kind != "head"])
+
+    def _write_gradient(self, point: str, number: int, states: torch.Tensor) -> None:
+        assert states.grad is not None, f"no gradient reaches {point}"
+        self.store.write(_gradient_at(point), number, states.grad)
+
+    def _write_importances(self, sums: GradientMoments, token_counts: torch.Tensor | None = None) -> None:
+        targets = sum(len(batch.targets.ids) for batch in self._batches[: self._gradient_batches])
+        self._write_factors(sums.outer, count=targets)  # first: a weight with an importance is done
+        sums.write_importances(self._weights, self._out, targets=targets, token_counts=token_counts)
+
+    # --- parts ---
+
+    def _outputs(self, number: int, before: str | None = None) -> dict[str, torch.Tensor]:
+        """Return the outputs of the stacks before one, or of all, in a batch."""
+        outputs = {}
+        for stack, depth in self._model.depths.items():
+            if stack == before:
+                break
+            outputs[stack] = self.store.read(_inputs_of(stack, depth), number, self._model.device)
+        return outputs
+
+    def _inside(self, stack: str, layer: int) -> list[ObservedWeight]:
+        """Return the weights of a layer."""
+        return [w for w in self._weights if w.name.startswith(f"{self._places[stack]}.{layer}.")]
+
+    def _around(self) -> list[ObservedWeight]:
+        """Return the weights that are in no layer."""
+        return [w for w in self._weights if not w.name.startswith(tuple(f"{p}." for p in self._places.values()))]
