@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "package": ("package",),
 }
 ADDED = ("lm",)  # installed on top of the build environment's packages, and without what they bring along
 # Which file of torch fits depends on the machine (CPU or CUDA), so that no lock can hold its hash: it is pinned by its
@@ -136,6 +137,12 @@ def verify(session: nox.Session) -> None:
 def rerun(session: nox.Session) -> None:
     """Decode a bundle again, offline: nox -s rerun -- --bundle DIR --audio DIR --pair en-de --out DIR."""
     session.run(PYTHON, "-m", "evaluate", "rerun", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def package(session: nox.Session) -> None:
+    """Write a package that runs a bundle anywhere: nox -s package -- dist/miniature-primary. Needs no environment."""
+    session.run(sys.executable, "-m", "submission", "package", *session.posargs, external=True)
 
 
 @nox.session(python=False, requires=["build_env"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,12 +129,12 @@ def plot(args: argparse.Namespace) -> None:
     stage = system.stage("segment", testset.name)
     built = store.need(stage)
     from segment import stages
-    from segment.audio_validation import checked_reader
     from segment.plotting import RecordingPlot, write_plot
     from segment.probabilities.speech_probabilities import detect_speech
     from segment.recording_parts import RecordingPart
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
+    from submission.runtime.audio import read_slice
     from submission.text.segments import read_segments
 
     segments = read_segments(built / SEGMENTS)
@@ -157,7 +158,7 @@ def plot(args: argparse.Namespace) -> None:
             title=f"{recording.name}, {stage.options.get('method', 'given')}",
             probabilities=probabilities,
             segments=[(s.start, s.end) for s in segments if s.recording == recording.name],
-            read=checked_reader(recording.path),
+            read=partial(read_slice, recording.path),
         )
         print(*write_plot(recording_plot, args.out / recording.name.replace("/", "-")), sep="\n", flush=True)
 

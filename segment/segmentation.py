@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segment.audio_validation import checked_length, rough_seconds
 from segment.methods.gap_filling import split_stretch, uncovered
 from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
@@ -26,6 +25,7 @@ from segment.testset import (
 )
 from submission.errors import UserError
 from submission.progress import progress
+from submission.runtime.audio import checked_length, rough_seconds
 from submission.store.launch import Launch, process_group
 from submission.system.recipe import SegmentOptions
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments

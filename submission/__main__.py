@@ -1,4 +1,4 @@
-"""Plan, bundle, check, show and pack a submission: python -m submission <verb>. Standard library only."""
+"""Plan, bundle, check, show, pack and package a submission: python -m submission <verb>. Standard library only."""
 
 from __future__ import annotations
 
@@ -117,15 +117,20 @@ def bundle(args: argparse.Namespace) -> None:
 def verify(args: argparse.Namespace) -> int:
     """Check bundles as an organiser would; exit 0 clean, 1 findings, 2 could not check.
 
-    Several are checked each by itself, and then as one upload, which has exactly one primary.
+    Several are checked each by itself, and then as one upload, which has exactly one primary. Of a package, every file
+    beside its bundle is compared with what this version writes.
     """
     from submission.bundle.checks import exit_status, findings_json, report, verify_upload_set
     from submission.bundle.checks import verify as check
     from submission.bundle.checks.report import upload_set_report
+    from submission.package.contents import BUNDLE
+    from submission.package.package_checks import is_package, package_findings
     from submission.text.characters import printable
 
     _any_script()
-    found = {folder: check(folder, args.campaign) for folder in args.bundles}
+    beside = {folder / BUNDLE: package_findings(folder) for folder in args.bundles if is_package(folder)}
+    args.bundles = [folder / BUNDLE if is_package(folder) else folder for folder in args.bundles]
+    found = {folder: [*beside.get(folder, []), *check(folder, args.campaign)] for folder in args.bundles}
     of_set = verify_upload_set(args.bundles, args.campaign) if len(args.bundles) > 1 else []
     findings = [*chain.from_iterable(found.values()), *of_set]
     if len(args.bundles) == 1:
@@ -151,6 +156,21 @@ def archive(args: argparse.Namespace) -> None:
     folder = args.bundle.resolve()
     out = args.out or folder.with_name(f"{folder.name}.tar")
     print(f"{pack(folder, out, args.campaign)}  {out}")
+
+
+def package(args: argparse.Namespace) -> None:
+    """Write a package for organisers: a bundle without errors, and what translates with it on any machine.
+
+    Of setup.sh, run.sh, their requirements, a Dockerfile, a README and the part of this program that they need.
+    """
+    from submission.model.sizes import size_text
+    from submission.package.package import package as write_package
+    from submission.package.package_checks import ENDING
+
+    folder = args.bundle.resolve()
+    out = args.out or folder.with_name(f"{folder.name}{ENDING}")
+    size = write_package(folder, out, args.campaign)
+    print(f"package: {out}, {size_text(size)}")
 
 
 def preview(args: argparse.Namespace) -> int:
@@ -222,6 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add_verb(verbs, archive)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
+    _add_campaign(verb)
+
+    verb = _add_verb(verbs, package)
+    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="the package (default: BUNDLE-package)")
     _add_campaign(verb)
 
     verb = _add_verb(verbs, preview)

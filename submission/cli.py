@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -114,11 +116,26 @@ def _fix(error: OSError) -> str:
     }.get(error.errno or 0, "fix that and run the same command again")
 
 
+def _write_utf8() -> None:
+    """Make all output UTF-8, and file names too, whatever the locale says.
+
+    Where the locale has another encoding, Python reads names of files in it, and what is written of them is garbled:
+    the process starts once more in Python's UTF-8 mode. Names that are no UTF-8 survive as bytes, escaped in output.
+    """
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8") and os.environ.get("PYTHONUTF8") != "1":
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, os.environ | {"PYTHONUTF8": "1"})  # the same command, as a list
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and call the verb's function (`set_defaults(verb=…)`); return the exit status.
 
     0 done, 1 done with findings, 2 could not be done; 130 interrupted.
     """
+    _write_utf8()
     args = parser.parse_args(argv)
     set_thread_defaults()  # read when torch is imported, which a verb does later
     try:

@@ -10,7 +10,7 @@ import soundfile
 
 from segment.testset import TestSetFolder
 from submission.progress import progress
-from submission.runtime.audio import read_audio, seeks
+from submission.runtime.audio import audio_blocks, seeks
 from submission.runtime.channels import Channel
 from submission.text.segments import SAMPLE_RATE, Segment
 
@@ -31,15 +31,17 @@ def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside
         aside.mkdir(exist_ok=True)
         with progress("decode the recordings", len(slow), "recordings") as tick:
             for number, name in enumerate(slow):
-                samples, paths[name] = _samples(paths[name], used[name]), aside / f"{number:04d}.w64"
-                soundfile.write(paths[name], samples, SAMPLE_RATE, subtype="FLOAT")
+                decoded = aside / f"{number:04d}.w64"
+                _write_decoded(paths[name], decoded, used[name])
+                paths[name] = decoded
                 tick(1)
     return paths
 
 
-def _samples(path: Path, used: set[Channel]) -> np.ndarray:
-    """Return a recording, float32 at 16 kHz: [samples] of the mean, or [samples, channels] up to the last one used."""
+def _write_decoded(path: Path, decoded: Path, used: set[Channel]) -> None:
+    """Write a recording at 16 kHz: the mean of its channels, or the channels up to the last one that is used."""
     last = max((channel for channel in used if channel is not None), default=None)
-    if last is None:
-        return read_audio(path)
-    return np.stack([read_audio(path, channel) for channel in range(last + 1)], axis=1)
+    channels: Sequence[Channel] = [None] if last is None else range(last + 1)
+    with soundfile.SoundFile(decoded, "w", SAMPLE_RATE, len(channels), "FLOAT") as file:
+        for blocks in zip(*(audio_blocks(path, channel) for channel in channels), strict=True):
+            file.write(np.stack(blocks, axis=1))

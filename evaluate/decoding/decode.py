@@ -25,7 +25,7 @@ from evaluate.decoding.generation import Translator, translator
 from evaluate.decoding.hypotheses import Hypothesis, append, make_hypothesis, recover_journal, write_hypotheses
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import duration_samples, read_slice
+from submission.runtime.audio import checked_length, read_slice
 from submission.runtime.prompt import end_token_id, shortest_samples, window_samples
 from submission.store.launch import Launch, process_group
 from submission.system.recipe import DecodeOptions
@@ -172,7 +172,7 @@ def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path
             "add the recordings, or segment only those that exist",
         )
     for recording, end in ends.items():
-        length = duration_samples(recordings[recording])
+        length = checked_length(recordings[recording])
         if end > length:
             raise UserError(
                 str(recordings[recording]),

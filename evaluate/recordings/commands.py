@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,4 +190,24 @@ def _add_worst(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
-    parser.add_argument("--device", default="auto", help="device of the model (default: cuda if available, else cpu)")
+    parser.add_argument(
+        "--device",
+        type=_present_device,
+        default="auto",
+        help="device of the model: auto, cpu, cuda, cuda:N or mps (default: cuda if available, else cpu)",
+    )
+
+
+def _present_device(name: str) -> str:
+    """Return the name of a device that this machine has; argparse.ArgumentTypeError otherwise, before any work."""
+    if name in ("auto", "cpu"):
+        return name
+    if not re.fullmatch(r"cuda(:\d+)?|mps", name):
+        raise argparse.ArgumentTypeError(f"{name!r} is none: take auto, cpu, cuda, cuda:N or mps")
+    import torch
+
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= count:
+        raise argparse.ArgumentTypeError(f"{name}: torch sees {count} such devices here; take cpu, or leave it out")
+    return name

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from unicodedata import normalize
 
-from segment.audio_validation import checked_length
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
@@ -29,6 +28,7 @@ from segment.segmentation import detector_of, segment_with, within_window
 from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
+from submission.runtime.audio import checked_length
 from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
 from submission.system.revisions import REVISIONS

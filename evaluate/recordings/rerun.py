@@ -11,6 +11,7 @@ token, pairs) comes from the local copy of the campaign. Segments come from the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unicodedata import normalize
 
 from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
 from evaluate.comparing.outputs import bundled_output
+from evaluate.decoding.model_loading import load_on
 from evaluate.recordings.recording_folder import (
     BundledSegments,
     ByMethod,
@@ -182,11 +184,12 @@ def rerun(
     device: str = "auto",
     references: Path | None = None,
     worst: int,
+    load: Callable[[Path, str, str], Any] = load_on,
 ) -> Rerun | None:
     """Translate a folder with a bundle into `out` (see `evaluate.recordings.translate`) and compare with its outputs.
 
     The result is also written to `out/rerun.json`; of several processes the first one returns it. references: to score
-    against; worst: how many differences to keep. Other arguments as `choose_inputs`.
+    against; worst: how many differences to keep; load: as of `DecodingSetup`. Other arguments as `choose_inputs`.
     """
     inputs = choose_inputs(bundle, audio, segments, testset, resegment, channels)
     check_model(bundle.folder / "model", bundle.campaign)
@@ -197,6 +200,7 @@ def rerun(
         pair=pair,
         options=bundle.recipe.decode,
         device=device,
+        load=load,
     )
     known = inputs.testset or _only_set_in_part(bundle, inputs.folder)
     translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known)

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ class DecodingSetup:
     pair: Pair
     options: DecodeOptions
     device: str = "auto"
+    load: Callable[[Path, str, str], Any] = load_on
+    """(model folder, dtype, device) -> (model, processor); another function may keep a model for several runs."""
 
     @property
     def prompt(self) -> str:
@@ -164,7 +166,7 @@ def translate(
             return None
         segments = read_segments(out / SEGMENTS)
         samples = out / f"{SAMPLES}{launch.rank or ''}"
-        model, processor = load_on(decoding.model, decoding.options.dtype, decoding.device)
+        model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
         summary = decode(
             model,
             processor,

@@ -69,7 +69,7 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
         return None
     known = read_testset(testset) if testset else None
     if path.suffix == ".xml":
-        segs = read_mteval(path)
+        segs = read_mteval(path, pair.rpartition("-")[2])
         lines = [seg.text for seg in segs]
         recordings = recordings_of([seg.document for seg in segs], known, str(path))
     else:
@@ -80,6 +80,7 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
             f"expected {len(recordings)} lines, one for each entry of {SEGMENTS}, got {len(lines)}",
             "use text and segments of the same edition",
         )
+    _refuse_blank(lines, path)
     check_script(lines, pair.rpartition("-")[2], str(path))
     source = folder / f"{pair.partition('-')[0]}.txt"
     sources = _sources(source, len(lines)) if source.is_file() else None
@@ -97,6 +98,12 @@ def find_references(folder: Path, pair: str, testset: Path | None = None) -> Ref
     return references.chosen(sorted(range(len(lines)), key=lambda n: order[recordings[n]]))
 
 
+def _refuse_blank(lines: Sequence[str], path: Path) -> None:
+    """Raise UserError where every line is blank: any output would score 0 against them."""
+    if lines and not any(lines):
+        raise UserError(str(path), f"all of its {len(lines):,} lines are blank", "get the file again")
+
+
 def _sources(path: Path, count: int) -> list[str]:
     """Return the transcript of each reference line; UserError where the numbers differ."""
     lines = read_lines(path)
@@ -112,13 +119,14 @@ def find_gold_references(folder: Path, language: str) -> References | None:
     if path is None:
         return None
     wavs = gold_wavs(folder)
-    lines = read_lines(path) if path.suffix == ".txt" else [seg.text for seg in read_mteval(path)]
+    lines = read_lines(path) if path.suffix == ".txt" else [seg.text for seg in read_mteval(path, language)]
     if len(lines) != len(wavs):
         raise UserError(
             str(path),
             f"expected {len(wavs)} lines, one for each wav of {GOLD_FOLDER}, got {len(lines)}",
             "unpack the data set again",
         )
+    _refuse_blank(lines, path)
     check_script(lines, language, str(path))
     source = folder / "text" / "txt" / f"ACL.6060.{folder.name}.en-xx.en.txt"
     return References(
@@ -186,10 +194,10 @@ def gold_wavs(folder: Path) -> list[Path]:
 
 def gold_segments(folder: Path) -> tuple[list[Segment], dict[str, Path]]:
     """Return the gold wavs of an ACL 60/60 folder as whole segments, in order, and the path of each recording."""
-    from submission.runtime.audio import duration_samples
+    from submission.runtime.audio import checked_length
 
     wavs = gold_wavs(folder)
-    segments = [Segment(recording=wav.name, start=0, end=duration_samples(wav)) for wav in wavs]
+    segments = [Segment(recording=wav.name, start=0, end=checked_length(wav)) for wav in wavs]
     return segments, {wav.name: wav for wav in wavs}
 
 

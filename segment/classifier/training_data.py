@@ -11,7 +11,7 @@ import numpy as np
 from segment.methods.pdac import FRAME_RATE_HZ
 from segment.probabilities.windows import frame_at
 from submission.errors import UserError
-from submission.runtime.audio import duration_samples
+from submission.runtime.audio import checked_length
 from submission.text.corpus import read_corpus
 from submission.text.segments import SAMPLE_RATE, read_segments
 
@@ -46,7 +46,7 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
     recordings = []
     for name in sorted(positions):
         path = _locate(name, audio_root, corpus)
-        samples = duration_samples(path)
+        samples = checked_length(path)
         utterances = tuple(sorted({(start, samples if end is None else end) for start, end in positions[name]}))
         if wrong := [(start, end) for start, end in utterances if not 0 <= start < end <= samples]:
             raise UserError(

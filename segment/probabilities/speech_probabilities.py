@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +19,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from segment.audio_validation import checked_length, checked_reader
 from segment.probabilities.vad import SileroVad
 from segment.probabilities.windows import AudioSource
 from segment.recording_parts import RecordingPart
 from submission.errors import UserError
+from submission.runtime.audio import checked_length, read_slice
 from submission.store.digests import canonical_json, sha256_file, sha256_text, write_bytes
 from submission.text.segments import SAMPLE_RATE
 
@@ -177,12 +177,16 @@ def _detect(pending: _Pending, detectors: Detectors, cache: ProbabilityCache) ->
     pending.vad = cache.get(detectors.vad_key, pending.digest)
     if detectors.classify:
         pending.classifier = cache.get(detectors.classifier_key, pending.digest)
-    read = checked_reader(path, part.channel)
-    source = AudioSource(read=lambda start, end: read(part.start + start, part.start + end), samples=pending.samples)
+    source = AudioSource(read=partial(_read, part), samples=pending.samples)
     if pending.vad is None:
         pending.vad = detectors.vad().probabilities(source.read, source.samples)
         cache.put(detectors.vad_key, pending.digest, pending.vad)
     return source
+
+
+def _read(part: RecordingPart, start: int, end: int) -> np.ndarray:
+    """Return samples of a part, which are counted from its start."""
+    return read_slice(part.recording.path, part.start + start, part.start + end, part.channel)
 
 
 def _digest(part: RecordingPart) -> str:

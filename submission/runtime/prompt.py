@@ -15,14 +15,13 @@ import numpy as np
 import torch
 
 from submission.errors import UserError
+from submission.runtime.audio import PEAK_LIMIT
 from submission.runtime.families import RUNTIMES, runtime_of_processor
 from submission.runtime.families.family import AudioFeatures, Inputs
 from submission.text.segments import SAMPLE_RATE
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
-PEAK_LIMIT = 4.0
-"""Above this the samples are not scaled to ±1 (resampling a full-scale signal overshoots by far less)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

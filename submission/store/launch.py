@@ -8,6 +8,8 @@ part; where there is nothing to build it broadcasts that, and they return. So on
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from submission.store.store import Stage, StageFunction, Store
 
 TIMEOUT = timedelta(days=7)
 """How long the other processes wait for rank 0, which may be waiting for another build of the same stage."""
+WAITING_SECONDS = 10.0
+RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What every launched process is given: which it is of how many, and where they meet."""
+ALONE = "to run alone: `env -u RANK -u WORLD_SIZE -u LOCAL_RANK COMMAND`; to share the work, start it with torchrun"
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables in which mpirun gives the number of processes; accelerate reads them and forms a group."""
 
@@ -51,11 +57,41 @@ class Launch:
 def launched() -> Launch:
     """Return the launch that RANK and WORLD_SIZE describe; a single process where they are not set.
 
-    Raises UserError for a launcher that starts several processes without setting them: each would act as the only one.
+    Raises UserError for a launcher that starts several processes without setting them: each would act as the only one;
+    and for variables that contradict each other, as a pod or a batch header leaves them behind.
     """
     if "RANK" not in os.environ:
         _refuse_unranked(os.environ)
-    return Launch(rank=int(os.environ.get("RANK", "0")), processes=int(os.environ.get("WORLD_SIZE", "1")))
+    rank, processes = (_whole_number(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if processes == 1 and rank == 0:
+        return Launch(rank=0, processes=1)
+    lacking = [name for name in RENDEZVOUS if name not in os.environ]
+    if lacking or not 0 <= rank < processes:
+        wrong = f"{' and '.join(lacking)} not set" if lacking else f"RANK is {rank}"
+        raise UserError(f"WORLD_SIZE={processes}", f"says one of {processes} processes, and {wrong}", ALONE)
+    return Launch(rank=rank, processes=processes)
+
+
+def _whole_number(name: str, default: str) -> int:
+    text = os.environ.get(name) or default
+    if not text.isdecimal():
+        raise UserError(f"{name}={text}", "expected a whole number, as launchers set it", ALONE)
+    return int(text)
+
+
+@contextmanager
+def said_while_waiting(launch: Launch) -> Iterator[None]:
+    """Say after WAITING_SECONDS for whom the block waits, where, and how to run alone."""
+    where = ":".join(os.environ.get(name, "?") for name in RENDEZVOUS[2:])
+    others = f"the other {launch.processes - 1} of {launch.processes} processes"
+    line = f"rank {launch.rank}: waiting for {others} at {where}; {ALONE}"
+    timer = threading.Timer(WAITING_SECONDS, print, (line,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _refuse_unranked(environment: Mapping[str, str]) -> None:
@@ -81,7 +117,8 @@ def process_group() -> Iterator[Launch]:
 
     formed = distributed.is_initialized()
     if not formed:
-        distributed.init_process_group("gloo", timeout=TIMEOUT)
+        with said_while_waiting(launch):
+            distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield launch
     finally:
@@ -106,7 +143,8 @@ def obtain_together(store: Store, stage: Stage, make: Callable[[Path], None]) ->
     import torch
     from accelerate.state import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())  # forms the group of processes
+    with said_while_waiting(launch):
+        PartialState(cpu=not torch.cuda.is_available())  # forms the group of processes
     group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
 
     def broadcast_folder(folder: str | None) -> str | None:

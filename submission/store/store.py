@@ -10,6 +10,7 @@ writes below `objects`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -39,6 +40,9 @@ from submission.store.records import (
     read_record,
 )
 
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Errors by which a file system without locks answers."""
+
 # Libraries whose version can change a result; recorded, never part of a key.
 LIBRARIES = (
     "torch",
@@ -52,6 +56,8 @@ LIBRARIES = (
     "unbabel-comet",
     "espeakng-loader",
     "soxr",
+    "av",
+    "soundfile",
     "silero-vad",
     "matplotlib",
 )
@@ -273,6 +279,11 @@ class Store:
             except BlockingIOError:
                 print(f"{stage.id}: another process builds it; waiting", file=sys.stderr, flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                line = f"{stage.id}: {self.root} is on a file system without locks ({error.strerror}): "
+                print(f"{line}run one build at a time, or name a store elsewhere", file=sys.stderr, flush=True)
             yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 REVISIONS = {
     "data": 3,
-    "corpus": 3,
+    "corpus": 4,
     "finetune": 4,
     "merge": 3,
     "sensitivity": 3,

@@ -17,7 +17,7 @@ from submission.errors import UserError
 from submission.miniature.dataset import FULL, DataSize, write_data_folder
 from submission.miniature.language import split_of
 from submission.miniature.recordings import LONGEST_SECONDS, SentencePool
-from submission.runtime.audio import duration_samples
+from submission.runtime.audio import checked_length
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED, missing_parts, required_parts
@@ -164,7 +164,7 @@ def test_the_broadcast_is_one_recording_of_which_only_regions_are_named_longer_t
     folder = data / "testsets" / "BUSINESSNEWS"
     testset = read_testset(folder)
     assert len(testset.recordings) == 1
-    regions = read_given(find_segments_file(folder), testset, duration_samples).segments
+    regions = read_given(find_segments_file(folder), testset, checked_length).segments
     assert len(regions) == 2  # of eight sentences the fifth is not listed
     sentences = read_segments(data / "references" / "BUSINESSNEWS" / "segments.yaml")
     within = [[s for s in sentences if region.start <= s.start and s.end <= region.end] for region in regions]

@@ -42,6 +42,8 @@ def test_a_step_that_the_system_lacks_is_refused(tmp_path, capsys, verb, recipe)
 def test_of_several_processes_all_but_the_first_return(arguments, capsys, monkeypatch, verb):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     capsys.readouterr()
     assert run(make_parser(), [verb, *arguments]) == 0
     assert capsys.readouterr() == ("", "")
@@ -50,6 +52,8 @@ def test_of_several_processes_all_but_the_first_return(arguments, capsys, monkey
 def test_processes_share_one_system_and_no_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     data = ["sensitivity", "--recipe=ablation", f"--store={tmp_path}"]
     system, store = open_system(make_parser().parse_args(["pack", "--recipe=primary", f"--store={tmp_path}"]))
     store.obtain(system.stage("data"), lambda out: (out / "x").touch())

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from submission.errors import UserError
-from submission.runtime.audio import channel_count, duration_samples, read_audio, read_slice
+from submission.runtime.audio import channel_count, checked_length, read_audio, read_slice
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_channels_are_mixed_to_their_mean_unless_one_is_requested(tmp_path: Path
     first, second = tone(0.5, 16_000), tone(0.5, 16_000, 1000)
     for channel, expected in ((None, (first + second) / 2), (0, first), (1, second)):
         samples = read_audio(path, channel)
-        assert samples.dtype == np.float32 and len(samples) == duration_samples(path) == 8000
+        assert samples.dtype == np.float32 and len(samples) == checked_length(path) == 8000
         assert np.abs(samples[inner] - expected[inner]).max() < 2e-3
         assert np.array_equal(read_slice(path, 1000, 7000, channel), samples[inner])
     assert channel_count(path) == 2
@@ -75,7 +75,7 @@ def test_a_channel_that_a_recording_lacks_is_refused_by_its_number(tmp_path: Pat
 def test_other_rates_become_the_same_tone_at_16_khz(tmp_path: Path, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0003, rate), rate, subtype="FLOAT")
     samples = read_audio(tmp_path / "a.wav")
-    assert len(samples) == duration_samples(tmp_path / "a.wav")
+    assert len(samples) == checked_length(tmp_path / "a.wav")
     assert abs(len(samples) - 16_004.8) < 2
     inner = slice(1000, 15_000)  # away from the edges, where the filter has no past
     assert np.abs(samples[inner] - tone(1.0, 16_000)[inner]).max() < 1e-3
@@ -88,7 +88,7 @@ def test_a_slice_is_what_the_whole_recording_holds_there(tmp_path: Path, name: s
     path = tmp_path / name
     soundfile.write(path, tone(1.0, rate), rate)
     whole = read_audio(path)
-    assert len(whole) == duration_samples(path)
+    assert len(whole) == checked_length(path)
     for start, end in ((0, 1), (37, 5_001), (9_999, len(whole))):
         assert np.array_equal(read_slice(path, start, end), whole[start:end])
     assert np.array_equal(read_slice(path, 5), whole[5:])
@@ -97,7 +97,7 @@ def test_a_slice_is_what_the_whole_recording_holds_there(tmp_path: Path, name: s
 def test_what_libsndfile_does_not_know_is_read_by_pyav(tmp_path: Path) -> None:
     write_m4a(tmp_path / "a.m4a", tone(1.0, 44_100), 44_100)
     samples = read_audio(tmp_path / "a.m4a")
-    assert len(samples) == duration_samples(tmp_path / "a.m4a")
+    assert len(samples) == checked_length(tmp_path / "a.m4a")
     spectrum = np.abs(np.fft.rfft(samples[2000:14_000]))
     assert abs(np.argmax(spectrum) * 16_000 / 12_000 - 440) < 2
     assert 0.2 < np.abs(samples[2000:14_000]).max() < 0.3  # the mean with a silent channel
@@ -119,7 +119,7 @@ def test_a_slice_outside_the_recording_is_refused(tmp_path: Path, start: int, en
 @pytest.mark.parametrize("content", [b"", b"not audio" * 100])
 def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
-    for read in (read_audio, duration_samples, lambda path: read_slice(path, 0, 1)):
+    for read in (read_audio, checked_length, lambda path: read_slice(path, 0, 1)):
         with pytest.raises(UserError, match="bad.wav"):
             read(tmp_path / "bad.wav")
 

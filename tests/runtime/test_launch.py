@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from submission.errors import UserError
-from submission.store.launch import Launch, launched
+from submission.store.launch import Launch, launched, said_while_waiting
 from submission.store.store import Stage, Store
 from tests.support.launching import ACCELERATE, launch
+
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 BUILT = """
 import os
@@ -46,9 +49,40 @@ def test_processes_that_mpi_started_are_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(name, "2")
     with pytest.raises(UserError, match=rf"{name}=2: started by MPI.*torchrun"):
         launched()
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for variable, value in LAUNCHED.items():
+        monkeypatch.setenv(variable, value)
     assert launched() == Launch(rank=1, processes=2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"RANK": None}, "WORLD_SIZE=2: says one of 2 processes, and RANK not set; to run alone: `env -u RANK"),
+        ({"MASTER_ADDR": None, "MASTER_PORT": None}, "MASTER_ADDR and MASTER_PORT not set"),
+        ({"RANK": "2"}, "WORLD_SIZE=2: says one of 2 processes, and RANK is 2"),
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE=many: expected a whole number"),
+        ({"WORLD_SIZE": "1"}, "WORLD_SIZE=1: .* RANK is 1"),
+    ],
+)
+def test_variables_that_a_batch_header_left_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], said: str
+) -> None:
+    for variable, value in (LAUNCHED | changed).items():
+        monkeypatch.delenv(variable, raising=False) if value is None else monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=said):
+        launched()
+
+
+def test_a_wait_for_others_says_for_whom_and_where(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.setattr("submission.store.launch.WAITING_SECONDS", 0.01)
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.7")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with said_while_waiting(Launch(rank=1, processes=4)):
+        time.sleep(0.3)
+    said = capfd.readouterr().err
+    assert said.startswith(
+        "rank 1: waiting for the other 3 of 4 processes at 10.0.0.7:29500; to run alone: `env -u RANK"
+    )
 
 
 @pytest.mark.slow

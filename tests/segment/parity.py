@@ -197,16 +197,18 @@ def compare_random_probabilities(work: Path) -> bool:
 
 def ours(work: Path, run: dict, original: bool) -> tuple[list[np.ndarray], float]:
     """Return our probabilities of a run's recordings, and the seconds of computing and splitting them."""
-    from segment.audio_validation import checked_length, checked_reader
+    from functools import partial
+
     from segment.classifier.compatibility import original_probabilities
     from segment.classifier.model import load_classifier
     from segment.methods.pdac import Limits, split
     from segment.probabilities.windows import AudioSource, frame_probabilities
+    from submission.runtime.audio import checked_length, read_slice
 
     started = time.perf_counter()
     classifier = load_classifier(work / "classifier")
     paths = sorted((work / run["wavs"]).glob("*.wav"))
-    sources = (AudioSource(read=checked_reader(path), samples=checked_length(path)) for path in paths)
+    sources = (AudioSource(read=partial(read_slice, path), samples=checked_length(path)) for path in paths)
     options = {"inference_times": run["inference_times"], "batch_size": run["batch_size"]}
     if original:
         arrays = original_probabilities(sources, lambda: classifier, **options)

@@ -17,6 +17,7 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "package": ("package",),
 }
 
 
@@ -43,3 +44,10 @@ def test_every_locked_version_has_hashes_and_torch_has_none(environment):
     for entry in re.split(r"\n(?=\S)", text.strip()):
         assert "--hash=sha256:" in entry, entry.splitlines()[0]
     assert "torch" not in locked(environment)
+
+
+def test_a_package_runs_the_versions_that_the_build_runs():
+    package, build = locked("package"), locked("build")
+    assert package and package == {name: build.get(name) for name in package}
+    pins = {environment: [pin for pin in GROUPS[environment] if pin.startswith("torch==")] for environment in GROUPS}
+    assert pins["package"] == pins["build"]

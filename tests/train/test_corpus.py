@@ -165,15 +165,14 @@ def test_audio_that_fails_when_it_is_read_is_counted_when_it_is_drawn(data: Path
         soundfile.write(audio / f"nan{rate}.wav", torn, rate, subtype="FLOAT")
     bad = [row(30 + n, audio=name) for n, name in enumerate(("cut16000.flac", "cut22050.flac"))]
     bad += [row(40 + n, audio=name) for n, name in enumerate(("nan16000.wav", "nan22050.wav"))]
-    good = row(50, audio="nan16000.wav", start="0", end="11000")  # of a recording that is read by the slice
-    write_plain(data / "corpora/talks", [*bad, good, *(row(n) for n in range(20))])
+    before = row(42, audio="nan16000.wav", start="0", end="11000")  # the recording is not usable, as in segmentation
+    write_plain(data / "corpora/talks", [*bad, before, *(row(n) for n in range(20))])
     report = build(data, options(share=0.5))
     skipped = {reason: entry["utterances"] for reason, entry in report["train"]["skipped"].items()}
     assert skipped == {
         "audio unreadable": [f"talks/u3{n} {language}" for n in (0, 1) for language in ("de", "zh")],
-        "audio not finite": [f"talks/u4{n} {language}" for n in (0, 1) for language in ("de", "zh")],
+        "audio not finite": [f"talks/u4{n} {language}" for n in (0, 1, 2) for language in ("de", "zh")],
     }
-    assert "talks/u50" in {u.id for u in read_corpus(data / "out/train.jsonl")}
 
 
 def test_too_large_a_share_of_unusable_utterances_stops_the_run(data: Path) -> None:

@@ -27,6 +27,8 @@ from train.corpora.sampling import Corpus, CorpusSample, rank, sample_utterances
 DEV_FOLDER = "acl_6060/dev"
 ACL_6060_DEV = Source(name="acl6060-dev", format="acl6060", folder=DEV_FOLDER)
 REPORT = "corpus_report.json"
+NAMED = 5
+"""How many recordings that cannot be used a message names with their fault; the report has all."""
 
 
 def check(
@@ -36,6 +38,7 @@ def check(
     share = result.skipped_count / max(result.examined_count, 1)
     if share > options.max_skipped_share:
         reasons = "\n".join(f"  {reason}: {len(n)}, e.g. {n[0]}" for reason, n in sorted(result.skipped.items()))
+        reasons += "".join(f"\n  {audio}: {why}" for audio, why in sorted(result.unusable.items())[:NAMED])
         raise UserError(
             f"{what}",
             f"{result.skipped_count} of {result.examined_count} utterances ({share:.1%}) cannot be used, allowed are "
@@ -86,6 +89,7 @@ def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
         "languages": languages,
         "examined": result.examined_count,
         "skipped": {reason: {"count": len(names), "utterances": names} for reason, names in result.skipped.items()},
+        "unusable_audio": dict(sorted(result.unusable.items())),
         "clipped": sorted(result.clipped),
     }
 

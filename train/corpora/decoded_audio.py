@@ -16,25 +16,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from submission.errors import UserError
-from submission.runtime.audio import EXACT_FORMATS, read_slice
-from submission.text.segments import SAMPLE_RATE
+from submission.runtime.audio import read_slice, seeks
 
 SAMPLE_BYTES = 4
 
 Place = tuple[str, int, int]
 """Audio file below the data folder, first sample, sample after the last."""
-
-
-def seeks(audio: Path) -> bool:
-    """Return whether a slice of a file costs no more than itself; of any other file the whole is decoded."""
-    try:
-        info = soundfile.info(str(audio))
-    except soundfile.SoundFileError:
-        return False
-    return info.format in EXACT_FORMATS and info.samplerate == SAMPLE_RATE
 
 
 class DecodedAudio:

@@ -14,16 +14,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-import numpy as np
 
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import duration_samples, read_slice
+from submission.runtime.audio import checked_length
+from submission.runtime.audio_header import UnusableAudio
 from submission.text.corpus import BESIDE, Utterance, audio_path
 from submission.text.segments import SAMPLE_RATE
-from train.corpora.decoded_audio import seeks
 from train.corpora.embedded_audio import EXTRACTED, extract_audio
 from train.corpora.formats import Reader
 from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
@@ -51,14 +48,6 @@ class Corpus:
     """Target language -> how many of its utterances come from here; the other corpora share the rest."""
 
 
-class CheckedAudio(NamedTuple):
-    """What is known of an audio file that can be used."""
-
-    samples: int
-    decoded: bool
-    """Whether all of it was decoded and is finite; otherwise each utterance is read as it is sampled."""
-
-
 @dataclass(slots=True)
 class CorpusSample:
     """Utterances taken and left out so far; one utterance counts once per target language."""
@@ -70,8 +59,10 @@ class CorpusSample:
     """Reason -> `corpus/id`, with the language where only one is meant."""
     clipped: set[str] = field(default_factory=set)
     """Utterances whose end was moved to the end of their recording, as `corpus/id`."""
-    recordings: dict[Path, CheckedAudio | str] = field(default_factory=dict)
-    """Audio file -> what is known of it, or why it cannot be used; each recording is decoded at most once."""
+    recordings: dict[Path, int | str] = field(default_factory=dict)
+    """Audio file -> its samples, or the reason why it cannot be used; each recording is decoded at most once."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Audio file that cannot be used -> what is wrong with it."""
 
     def skip(self, reason: str, name: str) -> None:
         """Note an utterance that is not taken, `corpus/id`, under the reason."""
@@ -132,41 +123,23 @@ def rank(seed: int, corpus: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{corpus}\0{name}".encode()).digest()
 
 
-def _audio_problem(audio: Path, start: int, end: int) -> str | None:
-    """Return why samples cannot be trained on, having read them: a header may promise more than the file holds."""
-    try:
-        samples = read_slice(audio, start, end)
-    except UserError:
-        return "audio unreadable"
-    return None if np.isfinite(samples).all() else "audio not finite"
-
-
-def _check_audio(audio: Path) -> CheckedAudio | str:
-    """Return what is known of a recording, or why it cannot be used; decode it here where slices cannot be read."""
+def _check_audio(audio: Path, result: CorpusSample) -> int | str:
+    """Return a recording's samples, or the reason why it cannot be used."""
     if not audio.is_file():
         return "audio missing"
     try:
-        samples = duration_samples(audio)
-    except UserError:
-        return "audio unreadable"
-    if samples == 0 or seeks(audio):
-        return CheckedAudio(samples, decoded=False)
-    return _audio_problem(audio, 0, samples) or CheckedAudio(samples, decoded=True)
+        return checked_length(audio)
+    except UnusableAudio as error:
+        result.unusable[str(audio)] = error.what
+        return error.reason
 
 
-def _positions(
-    candidate: CorpusUtterance, audio: Path, known: dict[Path, CheckedAudio | str], window: float
-) -> _Positions:
+def _positions(candidate: CorpusUtterance, audio: Path, result: CorpusSample, window: float) -> _Positions:
     """Return the utterance's first sample and the one after its last, or the reason why it cannot be used."""
-    if audio not in known:
-        known[audio] = _check_audio(audio)
-    recording = known[audio]
-    if isinstance(recording, str):
-        return recording
-    positions = _positions_within(candidate, recording.samples, window)
-    if isinstance(positions, str) or recording.decoded:
-        return positions
-    return _audio_problem(audio, *positions) or positions
+    if audio not in result.recordings:
+        result.recordings[audio] = _check_audio(audio, result)
+    length = result.recordings[audio]
+    return length if isinstance(length, str) else _positions_within(candidate, length, window)
 
 
 def _positions_within(candidate: CorpusUtterance, length: int, window_seconds: float) -> _Positions:
@@ -174,7 +147,7 @@ def _positions_within(candidate: CorpusUtterance, length: int, window_seconds: f
     end = length if candidate.end is None else candidate.end
     if length < end <= length + OVERHANG_SECONDS * SAMPLE_RATE:
         end = length
-    if length == 0 or (candidate.end is None and end <= candidate.start):
+    if candidate.end is None and end <= candidate.start:
         return "audio empty"
     if not 0 <= candidate.start < end <= length:
         return "outside the recording"
@@ -284,7 +257,7 @@ def _examine(
     languages = [language for language in languages if language in candidate.targets]
     if not languages:
         return
-    positions = _positions(candidate, audio.path(index, corpus, candidate, quota), result.recordings, window)
+    positions = _positions(candidate, audio.path(index, corpus, candidate, quota), result, window)
     for language in languages:
         if isinstance(positions, str):
             result.skip(positions, f"{name} {language}")

@@ -36,7 +36,7 @@ def _lines(folder: Path, split: str, language: str) -> list[str] | None:
     txt, xml = folder / "text/txt" / f"{name}.txt", folder / "text/xml" / f"{name}.xml"
     if txt.is_file():
         return _read_text(txt).removesuffix("\n").split("\n")
-    return [seg.text for seg in read_mteval(xml)] if xml.is_file() else None
+    return [seg.text for seg in read_mteval(xml, language)] if xml.is_file() else None
 
 
 def _split_name(folder: Path) -> str:
