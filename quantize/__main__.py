@@ -129,6 +129,26 @@ def pack(args: argparse.Namespace) -> None:
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
 
 
+def recover(args: argparse.Namespace) -> None:
+    """Build the stage recover of a system, or of every system of a list that has it: model/ and a report.
+
+    Scales, zero-points, norms and biases of the packed model are tuned towards the model before packing; its bytes are
+    as many as before. On a GPU if there is one. Of several launched processes the first one does the work.
+    """
+    from quantize import stages
+    from quantize.forecast_table import recovery_line
+    from quantize.recovery.recover import REPORT
+    from submission.store.launch import launched
+
+    systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("recover"), stages.recover, resume=True)
+        print(recovery_line(json.loads((folder / REPORT).read_text(encoding="utf-8"))))
+        print(f"packed model: {folder / 'model'}")
+
+
 def forecast(args: argparse.Namespace) -> None:
     """Print what a system's model will weigh, to the byte, from shapes alone, and what further steps would save.
 
@@ -224,6 +244,10 @@ def make_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("pack", help="quantize and pack the merged checkpoint", description=pack.__doc__)
     add_system_arguments(verb)
     verb.set_defaults(verb=pack)
+
+    verb = verbs.add_parser("recover", help="tune scales, norms and biases", description=recover.__doc__)
+    add_system_arguments(verb)
+    verb.set_defaults(verb=recover)
 
     verb = verbs.add_parser("forecast", help="print the packed model's bytes by role", description=forecast.__doc__)
     add_system_arguments(verb)

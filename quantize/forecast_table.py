@@ -151,6 +151,15 @@ def moments_line(report: dict[str, Any]) -> str:
     return f"{len(report['inputs'])} weights with {inputs} different inputs, on {what}"
 
 
+def recovery_line(report: dict[str, Any]) -> str:
+    """Return what a recovery changed, as recovery_report.json holds it."""
+    before, after = (report[f"divergence_{when}"] for when in ("before", "after"))
+    figures = " -> ".join(f"{each['value']:.4g} ± {each['standard_error']:.2g}" for each in (before, after))
+    what = f"{report['numbers']:,} numbers tuned on {report['utterances']} utterances in {report['steps']} steps"
+    held_out = f"divergence on {report['held_out_utterances']} held out {figures} nats per token"
+    return f"{what}; {held_out}; model: {report['kept']}"
+
+
 def allocation_lines(report: dict[str, Any]) -> list[str]:
     """Return what an allocation comes to, as budgets.json holds it."""
     total, target = report["total_bytes"], report["target_bytes"]

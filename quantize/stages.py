@@ -1,4 +1,4 @@
-"""The stage functions of quantization: ranking layers, calibrating, allotting bytes, packing."""
+"""The stage functions of quantization: ranking layers, calibrating, allotting bytes, packing, recovery."""
 
 from __future__ import annotations
 
@@ -123,6 +123,27 @@ def pack(options: Options, inputs: Inputs, out: Path) -> None:
         draw_ranking(ranking, out, layers_with(codecs, ranked, read_config(checkpoint)))
 
 
+def recover(options: Options, inputs: Inputs, out: Path) -> None:
+    """Write model/, the packed model with scales, norms and biases tuned towards the original, and a report."""
+    import torch
+
+    from quantize.recovery.recover import recover_system
+    from submission.system.recipe import RecoveryOptions
+    from submission.system.schema import parse_options
+
+    recover_system(
+        inputs["merge"],
+        inputs["quantize"] / "model",
+        inputs["corpus"],
+        inputs["data"],
+        out,
+        options=parse_options(RecoveryOptions, options["recovery"]),
+        prompts=_prompts(options),
+        end_token=options["end_token"],
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
 def _moments(inputs: Mapping[str, Path]) -> MomentsFolder | None:
     from quantize.calibration.model_moments import MomentsFolder
 
@@ -196,5 +217,6 @@ STAGES: dict[str, StageFunction] = {
     "calibrate": calibrate,
     "allocate": allocate,
     "quantize": pack,
+    "recover": recover,
 }
 """Stage -> the function that builds it."""

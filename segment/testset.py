@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segment.audio_walk import find_audio
 from submission.errors import UserError
+from submission.text.characters import printable
 from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
@@ -34,6 +38,11 @@ AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".aac", ".aif", ".aiff", ".wma"),
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm"),  # of a film, the first audio stream is read
 )
+ENTRY_KEYS = frozenset(
+    {"wav", "offset", "duration", "rW", "uW", "speaker_id", "speaker", "channel", "text", "lang", "id"}
+)
+"""Keys that published lists of segments have; the first three are read."""
+MOST_SKIPPED = 20
 PAST_END_SAMPLES = SAMPLE_RATE // 20
 """How far (50 ms) a given segment may reach past the end and be cut there: writers round to frames or 10 ms."""
 
@@ -126,10 +135,10 @@ def _find_recordings(folder: Path) -> dict[str, RecordingFile]:
     if not folder.is_dir():
         what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
         raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
+    walked = find_audio(folder, AUDIO_SUFFIXES)
+    _print_skipped(folder, walked.skipped)
     paths = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
+    for path in walked.paths:
         inside = path.relative_to(folder).as_posix()
         if any(unicodedata.category(character) in UNPRINTABLE for character in inside):
             what = f"a file name that is not UTF-8, or holds a control character: {ascii(inside)}"
@@ -146,6 +155,15 @@ def _find_recordings(folder: Path) -> dict[str, RecordingFile]:
     if not found:
         raise UserError(str(folder), f"holds no recordings ({', '.join(AUDIO_SUFFIXES)})", "put the recordings there")
     return found
+
+
+@cache
+def _print_skipped(folder: Path, skipped: tuple[str, ...]) -> None:
+    """Print once what lies below a folder and is not read."""
+    if skipped:
+        more = f"\n  and {len(skipped) - MOST_SKIPPED} more" if len(skipped) > MOST_SKIPPED else ""
+        lines = "".join(f"\n  {printable(line, 300)}" for line in skipped[:MOST_SKIPPED])
+        print(f"{folder}: {len(skipped)} entries are skipped:{lines}{more}", file=sys.stderr, flush=True)
 
 
 def _listed(order: Path) -> list[tuple[int, str]]:
@@ -322,6 +340,13 @@ def _entries(path: Path) -> list[Any]:
 def _wav(entry: Any, where: str) -> str:
     if not isinstance(entry, dict):
         raise UserError(where, f"expected wav, offset and duration, got {entry!r:.80}", "write a mapping")
+    for before, key in itertools.pairwise(["", *entry]):
+        if key in ENTRY_KEYS:
+            continue
+        if before and str(key).isdecimal():
+            what = f"{before}: expected seconds, got {entry[before]},{key} with a decimal comma"
+            raise UserError(where, what, f"write {entry[before]}.{key}")
+        raise UserError(where, f"unknown key {key!r:.60}", f"the keys are {', '.join(sorted(ENTRY_KEYS))}")
     missing = [key for key in ("wav", "offset", "duration") if key not in entry]
     if missing:
         raise UserError(where, f"lacks {', '.join(missing)}", "give wav, offset and duration")

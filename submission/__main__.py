@@ -94,7 +94,7 @@ def bundle(args: argparse.Namespace) -> None:
         args.dist / system.name,
         campaign=system.campaign,
         recipe=system.recipe,
-        model=store.need(stages["quantize"]) / "model",
+        model=store.need(system.model_stage()) / "model",
         hypotheses={
             (pair.name, name): store.need(stages[f"decode:{pair.name}/{name}"]) / "hypotheses.jsonl"
             for pair in system.campaign.pairs
@@ -206,7 +206,7 @@ def summary(args: argparse.Namespace) -> int:
     text = summarise(
         campaign=system.campaign,
         recipe=system.recipe,
-        model=store.need(system.stage("quantize")) / "model",
+        model=store.need(system.model_stage()) / "model",
         scores=json.loads((store.need(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
         journal=journal,
         seconds=seconds,

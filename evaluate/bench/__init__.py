@@ -29,7 +29,7 @@ def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
     from submission.runtime.prompt import render_prompt
 
     plain = store.need(system.stage("merge"))
-    packed = store.need(system.stage("quantize")) / "model"
+    packed = store.need(system.model_stage()) / "model"
     segments, recordings = gold_segments(system.data_path(store) / OPEN_FOLDER)
     batch = [segments[index] for index in form_batches(segments, system.recipe.decode)[0]]
     waveforms = [
@@ -68,5 +68,5 @@ def benches(system: System, store: Store, only: Sequence[str] = ()) -> Benches:
     """
     if not only or "decode" in only:
         store.need(system.stage("merge"))
-        store.need(system.stage("quantize"))
+        store.need(system.model_stage())
     return {"step": _step, "decode": functools.partial(_decode, system, store), "memory": _memory, "gpu": _gpu}

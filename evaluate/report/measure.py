@@ -80,8 +80,8 @@ def read_system(plan: SystemPlan) -> SystemResult:
     """Return the measurements of a system."""
     system, store = plan.system, plan.store
     packed = store.need(system.stage("quantize"))
-    size = sum(path.stat().st_size for path in files_below(packed / "model"))
-    used = [system.stage("quantize"), *([system.loss_stage()] if plan.loss else [])]
+    size = sum(path.stat().st_size for path in files_below(store.need(system.model_stage()) / "model"))
+    used = [system.model_stage(), *([system.loss_stage()] if plan.loss else [])]
     quantize = system.recipe.quantize
     forecast = expected_model(system, store)
     return SystemResult(
@@ -143,7 +143,7 @@ def _outcome(plan: SystemPlan, pair: Pair, name: str) -> TestSetResult:
     if comet and store.record(comet):
         comet_scores = read_comet_scores(store.folder(comet))
         used.append(comet)
-    stages = {stage.id: stage.key for stage in (system.stage("quantize"), *used)}
+    stages = {stage.id: stage.key for stage in (system.model_stage(), *used)}
     return outcome_of(scored, comet_scores, stages)
 
 

@@ -94,6 +94,11 @@ class SystemResult:
         """Bits of the model folder over the parameters of the base model."""
         return 8 * self.size_bytes / self.parameters
 
+    @property
+    def model_key(self) -> str | None:
+        """Key of the stage whose packed model this is."""
+        return self.stages.get("recover") or self.stages.get("quantize")
+
     def outcome(self, pair: str, testset: str) -> TestSetResult | None:
         """Return the results on a test set of a pair, None where it was not measured."""
         return next((o for o in self.outcomes if (o.pair, o.testset) == (pair, testset)), None)

@@ -94,7 +94,7 @@ def _by_references(
 def need_packed(plans: Iterable[SystemPlan]) -> None:
     """Raise UserError, naming the command, unless every model is packed."""
     for plan in plans:
-        plan.store.need(plan.system.stage("quantize"))
+        plan.store.need(plan.system.model_stage())
 
 
 def announcement(plans: Sequence[SystemPlan]) -> str:

@@ -72,7 +72,7 @@ def _log_probabilities(
 
 def _measure_system(system: System, store: Store) -> dict[str, Any]:
     campaign, merged = system.campaign, store.need(system.stage("merge"))
-    packed = store.need(system.stage("quantize")) / "model"
+    packed = store.need(system.model_stage()) / "model"
     reference, processor = load_model(merged, torch.float32)
     prompts = {pair.target: render_prompt(campaign.prompt, pair.target_language) for pair in campaign.pairs}
     utterances = read_corpus(store.need(system.stage("corpus")) / "dev.jsonl")

@@ -38,7 +38,7 @@ from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, collate
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.system.recipe import AwqOptions, MomentsOptions
+from submission.system.recipe import AwqOptions, MomentsOptions, RecoveryOptions
 from submission.text.corpus import Utterance, read_corpus
 
 SAMPLED_POSITIONS = 512
@@ -114,7 +114,11 @@ def calibrate(
 
 
 def choose_utterances(
-    utterances: Iterable[Utterance], options: AwqOptions | MomentsOptions, where: str, *, key: str = "quantize.awq"
+    utterances: Iterable[Utterance],
+    options: AwqOptions | MomentsOptions | RecoveryOptions,
+    where: str,
+    *,
+    key: str = "quantize.awq",
 ) -> list[Utterance]:
     """Return the utterances to calibrate on, in the corpus's order: each stretch of audio once.
 

@@ -68,6 +68,7 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
             *_choice(config, specs, recipe),
             *_scaling(recipe),
             *_weighing(recipe),
+            *_recovery(recipe),
             _fine_tuning(recipe),
         ),
         data_sets=_data_sets(config, specs, recipe),
@@ -140,6 +141,20 @@ def _weighing(recipe: Recipe) -> list[str]:
     return [f"quantization errors weighed by second moments, calibrated on {named}: {read}"]
 
 
+def _recovery(recipe: Recipe) -> list[str]:
+    """Return what was tuned after packing and on what, where that was done."""
+    recovery = recipe.quantize.recovery
+    if recovery is None:
+        return []
+    size = f"{recovery.utterances} utterances" if recovery.utterances else "all utterances"
+    how = f"{recovery.steps} steps of {recovery.batch_size} utterances, learning rate {recovery.learning_rate:g}"
+    return [
+        "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
+        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and target "
+        f"({', '.join(recovery.pairs)})"
+    ]
+
+
 def _counts(specs: list[TensorSpec]) -> str:
     return f"{len(specs)} tensor{'s' if len(specs) > 1 else ''}, {_parameters(specs):,} parameters"
 
@@ -203,6 +218,9 @@ def _data_sets(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recip
             use.append("second moments")
     elif moments is not None:
         measured.append("second moments")
+    if recipe.quantize.recovery is not None:
+        for use in uses.values():
+            use.append("recovery")
     if measured:
         uses[DEV_SET] = measured
     return tuple(f"{name} ({', '.join(use)})" for name, use in uses.items())

@@ -18,6 +18,8 @@ from submission.model.safetensors_header import read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+"""What peft writes beside an adapter's weights."""
 METHOD = "packed"
 VERSION = 1
 LOADED_BY = "packed weights: run `import submission.runtime` before from_pretrained"
@@ -106,6 +108,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise UserError(str(folder), "no such folder", "name a model folder (config.json, model.safetensors, …)")
+    if (folder / ADAPTER).is_file():
+        what = f"holds a PEFT adapter ({ADAPTER}) beside its weights, which transformers alone would apply"
+        fix = "merge it into the weights (`PeftModel.merge_and_unload`), or move it elsewhere"
+        raise UserError(str(folder), what, fix)
     config = read_config(folder)
     section = config.get("quantization_config")
     codecs = {} if section is None else parse_quantization(section)

@@ -26,7 +26,12 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
     _check_budgets(recipe.quantize, f"recipe {recipe.name}: quantize")
     _check_limit(campaign, recipe.quantize, f"recipe {recipe.name}: quantize")
     pairs = {pair.name for pair in campaign.pairs}
-    for name, calibration in (("awq", recipe.quantize.awq), ("moments", recipe.quantize.moments)):
+    quantize = recipe.quantize
+    if quantize.recovery is not None and not quantize.codecs:
+        what = "nothing is packed, so there is nothing to recover"
+        raise UserError(f"recipe {recipe.name}: quantize.recovery", what, "leave it out, or write [quantize.codecs]")
+    options = (("awq", quantize.awq), ("moments", quantize.moments), ("recovery", quantize.recovery))
+    for name, calibration in options:
         if calibration is not None and (unknown := sorted(set(calibration.pairs) - pairs)):
             what = f"the campaign has no pair {unknown[0]!r}"
             raise UserError(f"recipe {recipe.name}: quantize.{name}.pairs", what, nearest(unknown[0], pairs))

@@ -75,6 +75,13 @@ STEPS = (
         takes_lists=True,
     ),
     BuildStep(name="pack", command="quantize pack", stages=("quantize",), takes_lists=True),
+    BuildStep(
+        name="recover",
+        command="quantize recover",
+        stages=("recover",),
+        has=lambda system: system.recipe.quantize.recovery is not None,
+        takes_lists=True,
+    ),
     BuildStep(name="segment", command="segment run", stages=("segment",), options=("--allow-missing",)),
     BuildStep(name="decode", command="evaluate decode", stages=("decode",)),
     BuildStep(name="score", command="evaluate score", stages=("score",)),

@@ -12,6 +12,7 @@ from submission.model.families import read_config
 from submission.model.forecast import Forecast, forecast
 from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
+from submission.model.recovery_size import recovery_bytes
 from submission.model.sizes import GIB, against_limit, in_unit
 from submission.store.store import Store
 from submission.system.model_size import base_model, companion_bytes, target_bytes
@@ -88,25 +89,31 @@ def plan_text(system: System, store: Store) -> str:
     if not system.campaign.made_here:
         names = ", ".join(model_name(system.campaign, system.recipe, pair.name) for pair in system.campaign.pairs)
         lines += ["", f"Uploaded as: {names}"]
-    return "\n".join(lines + _size_lines(system, store) + _moments_lines(system)) + "\n"
+    return "\n".join(lines + _size_lines(system, store) + _memory_lines(system)) + "\n"
 
 
-def _moments_lines(system: System) -> list[str]:
-    """Return what measuring second moments takes, as lines, where the system does so."""
+def _memory_lines(system: System) -> list[str]:
+    """Return what calibration and recovery take, as lines, where the system has them."""
     known = base_model(system)
-    if not has_step(system, "calibrate") or known is None:
+    if known is None:
         return []
-    options, size = system.recipe.quantize.moments, moments_size(known[0])
-    assert options is not None, "a system that calibrates says on what"
-    traced = options.gradient_utterances if options.fisher else 0
-    counted = options.utterances or 1
-    activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
-    activations += "" if options.utterances else " an utterance"
-    return [
-        "",
-        f"calibrate holds one layer at a time: at most {in_unit(size.memory_bytes, GIB)} GiB of memory or of a GPU.",
-        f"On disk {in_unit(size.disk_bytes, GIB)} GiB of moments, meanwhile at most {activations} of activations.",
-    ]
+    lines = []
+    if has_step(system, "calibrate"):
+        options, size = system.recipe.quantize.moments, moments_size(known[0])
+        assert options is not None, "a system that calibrates says on what"
+        traced = options.gradient_utterances if options.fisher else 0
+        counted = options.utterances or 1
+        memory, disk = (in_unit(size, GIB) for size in (size.memory_bytes, size.disk_bytes))
+        activations = f"{in_unit(size.activation_bytes(counted, min(traced, counted)), GIB)} GiB"
+        activations += "" if options.utterances else " an utterance"
+        lines += [
+            f"calibrate holds one layer at a time: at most {memory} GiB of memory or of a GPU.",
+            f"On disk {disk} GiB of moments, meanwhile at most {activations} of activations.",
+        ]
+    if has_step(system, "recover"):
+        memory = in_unit(recovery_bytes(known[0]), GIB)
+        lines.append(f"recover holds the whole model in float32: about {memory} GiB of memory or of a GPU.")
+    return ["", *lines] if lines else []
 
 
 def _size_lines(system: System, store: Store) -> list[str]:

@@ -294,6 +294,45 @@ class MomentsOptions:
         )
 
 
+HELD_OUT_SHARE = 8
+"""One of so many utterances of recovery is not tuned on: it decides whether tuning helped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryOptions:
+    """Tuning of what costs no bytes, scales, norms and biases, towards the model before packing; codes are fixed.
+
+    Utterances are those of the training corpora; the translation is read too.
+    """
+
+    pairs: tuple[str, ...]
+    """Language pairs of the utterances: `en-de`."""
+    utterances: int
+    """How many, an eighth of which is held out; 0 takes all."""
+    steps: int
+    """Steps of the optimizer (Adam)."""
+    batch_size: int
+    """Utterances in a step."""
+    learning_rate: float
+    """Largest relative change of a number in a step, about; it rises over a twentieth of the steps and falls to 0."""
+    seed: int
+    """Which utterances, and in which order."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.pairs), 'pairs: empty; write e.g. ["en-de"]')
+        for name in ("steps", "batch_size"):
+            _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
+        _require(
+            0 < self.learning_rate < 1,
+            f"learning_rate: {self.learning_rate} is no relative change; write e.g. 0.003",
+        )
+        _require(
+            self.utterances == 0 or self.utterances >= 2 * HELD_OUT_SHARE,
+            f"utterances: of {self.utterances}, one in {HELD_OUT_SHARE} leaves less than two held out; "
+            f"write at least {2 * HELD_OUT_SHARE}, or 0 for all there are",
+        )
+
+
 AS_PRIMARY, LIMIT = "as primary", "limit"
 
 
@@ -321,6 +360,8 @@ class QuantizeOptions:
     awq: AwqOptions | None = None
     moments: MomentsOptions | None = None
     """What codes are weighed by, for solvers that read it; without, they see the weights alone."""
+    recovery: RecoveryOptions | None = None
+    """What of the packed model is tuned afterwards; without, it stays as it was packed."""
     target: str | None = None
     """What the model folder may weigh, for codecs that take a budget of bytes: a size with its unit (`4 GB`), `limit`
     (the campaign's) or `as primary` (what that recipe weighs on the same campaign)."""

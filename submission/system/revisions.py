@@ -12,6 +12,7 @@ REVISIONS = {
     "calibrate": 3,
     "allocate": 1,
     "quantize": 4,
+    "recover": 1,
     "segment": 4,
     "decode": 5,
     "loss": 4,

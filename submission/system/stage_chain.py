@@ -4,7 +4,8 @@
       └───► segment:<NAME> ────────────────────────────────────────────────┴─► decode:<pair>/<NAME> ─┐
                                                             score ◄── score:<pair>/<NAME> ◄──────────┘
 
-Between merge and quantize, systems with a byte target have calibrate and allocate in place of sensitivity and awq.
+Between merge and quantize, systems with a byte target have calibrate and allocate in place of sensitivity and awq;
+after quantize, systems with recovery have recover, whose model takes the place of the packed one.
 A stage's function receives exactly the options and inputs that stand here. A key covers a stage's options and its
 inputs' keys, so the plan of a whole system is known before any of it is built.
 """
@@ -107,7 +108,7 @@ def _utterance_audio(system: System) -> Input:
 
 
 def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage]:
-    """Yield sensitivity, awq, calibrate and allocate where the system has them, then packing."""
+    """Yield sensitivity, awq, calibrate and allocate where the system has them, packing, and recovery if it has it."""
     quantize, inputs = system.recipe.quantize, {"merge": merge.artifact}
     utterances = {"corpus": corpus.artifact, "data": _utterance_audio(system)}
     prompts = {**_prompt(system.campaign), "languages": _pair_languages(system.campaign)}
@@ -141,7 +142,16 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
         )
         yield allocate
         inputs["allocate"] = allocate.artifact
-    yield make_stage("quantize", system.arguments, packed, inputs)
+    pack = make_stage("quantize", system.arguments, packed, inputs)
+    yield pack
+    if has_step(system, "recover"):
+        assert quantize.recovery is not None
+        yield make_stage(
+            "recover",
+            system.arguments,
+            {"recovery": asdict(quantize.recovery), **prompts},
+            {"quantize": pack.artifact, "merge": merge.artifact, **utterances},
+        )
 
 
 def _packing_options(quantize: QuantizeOptions) -> dict[str, Any]:
@@ -217,7 +227,7 @@ def _score(system: System, pair: Pair, testset: str, decode: Stage) -> Stage:
 def loss_stage(system: System) -> Stage:
     """Return the stage that measures the packed model's cross-entropy on the dev set, for the report."""
     inputs = {
-        "model": system.stage("quantize").artifact,
+        "model": system.model_stage().artifact,
         "checkpoint": system.stage("merge").artifact,  # its processor is that of every model packed from it
         "corpus": system.stage("corpus").artifact,
         "data": _utterance_audio(system),

@@ -21,6 +21,7 @@ from submission.system.data_folder import (
     required_parts,
 )
 from submission.system.model_size import chooses_layers
+from submission.system.pipeline import has_step
 from submission.system.recipe import Recipe
 
 
@@ -117,6 +118,10 @@ class System:
     def stage(self, name: str, part: str = "") -> Stage:
         """Return one stage; KeyError where this system has none of that name."""
         return self._stages[name, part]
+
+    def model_stage(self) -> Stage:
+        """Return the stage whose artifact holds the packed model that is decoded and uploaded."""
+        return self.stage("recover" if has_step(self, "recover") else "quantize")
 
     @cached_property
     def _stages(self) -> dict[tuple[str, str], Stage]:

@@ -31,7 +31,13 @@ def test_an_unbuilt_step_is_named_with_its_command(arguments, capsys, verb, miss
 
 @pytest.mark.parametrize(
     ("verb", "recipe"),
-    [("sensitivity", "ablation:8bit"), ("awq", "contrastive"), ("calibrate", "primary"), ("allocate", "primary")],
+    [
+        ("sensitivity", "ablation:8bit"),
+        ("awq", "contrastive"),
+        ("calibrate", "primary"),
+        ("allocate", "primary"),
+        ("recover", "primary"),
+    ],
 )
 def test_a_step_that_the_system_lacks_is_refused(tmp_path, capsys, verb, recipe):
     assert run(make_parser(), [verb, f"--recipe={recipe}", f"--store={tmp_path}"]) == 2
@@ -68,4 +74,5 @@ def test_verbs_that_take_lists_are_those_that_the_table_says():
         "quantize calibrate",
         "quantize allocate",
         "quantize pack",
+        "quantize recover",
     ]

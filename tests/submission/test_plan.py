@@ -123,3 +123,9 @@ def test_plan_of_a_system_with_a_target_says_the_target_and_what_moments_take(tm
     assert "calibrate holds one layer at a time: at most 4.118 GiB of memory or of a GPU." in done.stdout
     assert "On disk 12.161 GiB of moments, meanwhile at most 39.486 GiB of activations." in done.stdout
     assert "calibrate" not in submission(tmp_path, "plan").stdout
+
+
+def test_plan_says_what_recovery_takes(tmp_path):
+    done = submission(tmp_path, "plan", "--campaign", "iwslt26", "--recipe", "ablation:primary-recovered")
+    assert "recover holds the whole model in float32: about 39.102 GiB of memory or of a GPU" in done.stdout
+    assert "recover" not in submission(tmp_path, "plan").stdout

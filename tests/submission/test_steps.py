@@ -64,10 +64,10 @@ def test_every_command_of_the_table_is_a_verb_of_its_package():
 @pytest.mark.parametrize(
     ("recipe", "absent"),
     [
-        ("primary", ["calibrate", "allocate"]),
-        ("contrastive", ["awq", "calibrate", "allocate"]),
-        ("finetuned", ["sensitivity", "awq", "calibrate", "allocate"]),
-        ("frontier", ["sensitivity", "awq"]),
+        ("primary", ["calibrate", "allocate", "recover"]),
+        ("contrastive", ["awq", "calibrate", "allocate", "recover"]),
+        ("finetuned", ["sensitivity", "awq", "calibrate", "allocate", "recover"]),
+        ("frontier", ["sensitivity", "awq", "recover"]),
     ],
 )
 def test_steps_of_quantization_are_those_of_the_systems_that_have_them(recipe, absent, tmp_path):

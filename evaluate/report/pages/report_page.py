@@ -69,14 +69,14 @@ def page(results: Results, tables: Sequence[Table], pictures: Sequence[ReportPic
 
 def _facts(results: Results) -> Iterator[Fact]:
     """Yield the uploaded systems: bytes against the limit, scores on the open set."""
-    measured = {system.stages.get("quantize"): system for system in results.systems}
+    measured = {system.model_key: system for system in results.systems}
     for upload in results.uploads:
         size = upload.size_bytes
         lines = [f"{in_unit(size, GB)} GB, {in_unit(size, GIB)} GiB"]
         if results.size_limit:
             margin = results.limits[results.size_limit] - size
             lines[0] += f"; {abs(margin):,} bytes {'under' if margin >= 0 else 'OVER'} {results.size_limit}"
-        system = measured.get(upload.stages.get("quantize"))  # the same packed model, measured on the open set
+        system = measured.get(upload.model_key)  # the same packed model, measured on the open set
         for pair in results.pairs:
             outcome = system.outcome(pair, results.open_testset) if system else None
             scores = [_score_text(s) for s in outcome.scores.values() if s.metric in SHOWN] if outcome else []

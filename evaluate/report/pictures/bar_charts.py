@@ -64,8 +64,8 @@ def _several(members: Sequence[SystemResult]) -> str:
 
 
 def _bytes_caption(results: Results) -> str:
-    keys = {system.stages.get("quantize"): system for system in results.systems}
-    upload = next((keys[u.stages["quantize"]] for u in results.uploads if u.stages.get("quantize") in keys), None)
+    keys = {system.model_key: system for system in results.systems}
+    upload = next((keys[u.model_key] for u in results.uploads if u.model_key in keys), None)
     system = upload or min(results.systems, key=lambda s: s.size_bytes)
     shares = sorted(system.bytes_by_role.items(), key=lambda item: -item[1])
     shares_text = ", ".join(f"{family} {size / system.size_bytes:.0%}" for family, size in shares)

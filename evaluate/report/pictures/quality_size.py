@@ -62,10 +62,10 @@ def points_of(results: Results, pair: str) -> list[Point]:
     found = [(system, system.outcome(pair, results.open_testset)) for system in results.systems]
     scored = [(system, outcome.scores[metric]) for system, outcome in found if outcome and metric in outcome.scores]
     front = pareto_front([(system.size_bytes, score.value) for system, score in scored])
-    uploaded = {upload.stages.get("quantize"): upload.name for upload in results.uploads}
+    uploaded = {upload.model_key: upload.name for upload in results.uploads}
     points = []
     for number, (system, score) in enumerate(scored):
-        upload = uploaded.get(system.stages.get("quantize"), "")  # the same packed model under another name
+        upload = uploaded.get(system.model_key, "")  # the same packed model under another name
         named = number in front or upload or system.name in NAMED
         name = f"{system.name} ({upload})" if upload else system.name
         points.append(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from submission.model.codecs.bitstream import pack_codes, padding_is_zero, unpack_codes
-from submission.model.codecs.codec import Codec, Parts
+from submission.model.codecs.codec import Codec, Parts, TunableWeight
 
 if TYPE_CHECKING:
     import torch
@@ -195,6 +195,20 @@ class Affine(Codec):
         """Return the codes, uint8 [rows, columns], of the part `codes`."""
         return unpack_codes(part, self.bits, columns)
 
+    def tunable(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> TunableWeight:
+        """Return the weight as a function of scale and zero-point, or of the ranges of those that are codes."""
+        codes, columns = self.unpack(parts["codes"], shape[1]), shape[1]
+        coded = {name: parts[name] for name in ("scale", "zero")} if self.meta_bits else {}
+
+        def dequantize(tuned: Mapping[str, torch.Tensor], rows: slice | torch.Tensor) -> torch.Tensor:
+            sliced = {name: part[rows] for name, part in (coded | dict(tuned)).items()}
+            scale, zero = (self._per_weight(part, columns) for part in self.scale_and_zero(sliced))
+            weight: torch.Tensor = (codes[rows].float() - zero) * scale
+            return weight
+
+        suffix = "_range" if self.meta_bits else ""
+        return TunableWeight(scales=(f"scale{suffix}",), offsets=(f"zero{suffix}",), dequantize=dequantize)
+
     def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
         """Raise ValueError for numbers that are not finite, and for bits beyond the last column."""
         import torch
@@ -221,4 +235,5 @@ def _meta_encoded(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
 def _meta_decoded(name: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return float32 [rows, groups]."""
     low, step = parts[f"{name}_range"].float().split(1, dim=1)
-    return parts[name].float().mul_(step).add_(low)
+    decoded: torch.Tensor = parts[name].float() * step + low  # in place would spoil the gradient of the step
+    return decoded

@@ -86,6 +86,19 @@ class ScaledCodes:
         return place, self.positions[found] % columns, self.remainders[found]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunableWeight:
+    """A weight as a function of the stored numbers that scale and shift its codes; the codes are fixed."""
+
+    scales: tuple[str, ...]
+    """Suffixes of the float16 parts that are factors: a change is in proportion to the number itself."""
+    offsets: tuple[str, ...]
+    """Suffixes of the float16 parts that are added: a change is in proportion to the part's root mean square."""
+    dequantize: Callable[[Mapping[str, torch.Tensor], slice | torch.Tensor], torch.Tensor]
+    """(suffix -> these parts in float32, rows as in `decode`) -> float32 [rows, columns], differentiable in the parts.
+    Of numbers that float16 holds it is what `decode` returns."""
+
+
 class Codec(ABC):
     """How one weight [rows, columns] is stored: which parts, how they are found, and how they become a weight again.
 
@@ -185,6 +198,13 @@ class Codec(ABC):
         """Return the weight as 8-bit codes with scales of rows and columns; None where it is no such product.
 
         For a codec whose `decode` is slow: loading for inference computes it once and keeps it in memory.
+        """
+        return None
+
+    def tunable(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> TunableWeight | None:
+        """Return the weight as a function of its scales and zero-points; None where it is none of any.
+
+        Recovery tunes these with the codes fixed, and stores them at the dtypes and shapes that they have.
         """
         return None
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from submission.model.codecs.codec import Codec, Parts, ScaledCodes
+from submission.model.codecs.codec import Codec, Parts, ScaledCodes, TunableWeight
 from submission.model.codecs.entropy.layout import check_header, check_payload, fixed_bytes
 
 if TYPE_CHECKING:
@@ -161,6 +161,17 @@ class Entropy(Codec):
     def scaled_codes(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> ScaledCodes:
         """Return all codes as int8 with their scales, and what is beyond int8 as a sparse remainder."""
         return _scaled(_opened(parts, shape), parts, range(shape[0]))
+
+    def tunable(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> TunableWeight:
+        """Return the weight as a function of the scales of its rows and columns."""
+        import torch
+
+        codes = self.scaled_codes(parts, shape)
+
+        def dequantize(tuned: Mapping[str, torch.Tensor], rows: slice | torch.Tensor) -> torch.Tensor:
+            return replace(codes, **tuned).dequantize(torch.float32, rows)
+
+        return TunableWeight(scales=SCALES, offsets=(), dequantize=dequantize)
 
     def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
         """Check header, checksums and scales.

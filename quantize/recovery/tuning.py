@@ -1,0 +1,143 @@
+"""Tune the numbers of a packed model by their divergence from the original: Adam, in steps that a killed run resumes.
+
+The order of utterances is drawn from the seed alone, so a step does not depend on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from quantize.recovery.teacher import Teacher
+from quantize.recovery.tunable_model import TunableModel
+from submission.progress import progress
+from submission.runtime.loss import Estimate, make_batch, ratio, standard_error, target_tokens
+from submission.runtime.prompt import Example
+from submission.store.digests import write_bytes
+from submission.system.recipe import RecoveryOptions
+
+SAVE_EVERY_STEPS = 25
+POSITIONS = 2048
+"""Positions of the decoder that a pass with gradients runs over at a time."""
+WARMUP_SHARE = 20
+BETAS = (0.9, 0.95)
+
+
+def tune(
+    student: TunableModel,
+    teacher: Teacher,
+    examples: Sequence[Example],
+    chosen: Sequence[int],
+    pad: int,
+    state: Path,
+    options: RecoveryOptions,
+) -> list[float]:
+    """Tune the student on the chosen examples; return the divergence per target token of every step, before it.
+
+    state: the file from which a killed run resumes.
+    """
+    parameters = student.parameters()
+    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=BETAS)
+    losses = _resume(optimizer, parameters, state)
+    tokens = target_tokens(examples)
+    batches = list(_orders(chosen, options))
+    with progress("recover: tuning", options.steps, "steps", note=lambda _: _recent(losses)) as tick:
+        tick(len(losses))
+        for step in range(len(losses), options.steps):
+            optimizer.param_groups[0]["lr"] = options.learning_rate * rate_at(step, options.steps)
+            optimizer.zero_grad()
+            total, count = 0.0, int(tokens[batches[step]].sum())
+            for part in _parts(batches[step], examples):
+                loss = _divergences(student, teacher, examples, part, pad).sum() / count
+                loss.backward()
+                total += float(loss.detach())
+            optimizer.step()
+            losses.append(total)
+            if (step + 1) % SAVE_EVERY_STEPS == 0:
+                _save(optimizer, parameters, losses, state)
+            tick(1)
+    return losses
+
+
+@torch.no_grad()
+def mean_divergence(
+    student: TunableModel, teacher: Teacher, examples: Sequence[Example], chosen: Sequence[int], pad: int
+) -> Estimate:
+    """Return the divergence per target token on the chosen examples, in nats."""
+    sums = []
+    for part in _parts(chosen, examples):
+        found = _divergences(student, teacher, examples, part, pad).double().cpu()
+        lengths = target_tokens([examples[index] for index in part]).tolist()
+        sums += [piece.sum() for piece in found.split(lengths)]
+    value, residuals = ratio(torch.stack(sums), target_tokens([examples[index] for index in chosen]))
+    return Estimate(value=value, standard_error=standard_error(residuals))
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Return the learning rate of a step from 0, as a share: up over the first twentieth, then down to 0."""
+    warmup = -(-steps // WARMUP_SHARE)
+    return min((step + 1) / warmup, (steps - step) / (steps - warmup + 1))
+
+
+def _divergences(
+    student: TunableModel, teacher: Teacher, examples: Sequence[Example], indices: Sequence[int], pad: int
+) -> torch.Tensor:
+    batch = make_batch([examples[index] for index in indices], pad, student.device)
+    return teacher.divergences(student.logits(batch), indices)
+
+
+def _orders(chosen: Sequence[int], options: RecoveryOptions) -> Iterator[list[int]]:
+    """Yield the examples of every step: all of them in a new order, again and again."""
+    generator, queue = random.Random(f"{options.seed} order"), list[int]()
+    for _ in range(options.steps):
+        while len(queue) < options.batch_size:
+            queue += generator.sample(chosen, len(chosen))
+        yield queue[: options.batch_size]
+        del queue[: options.batch_size]
+
+
+def _parts(indices: Sequence[int], examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield indices in runs of at most POSITIONS positions, padding counted."""
+    part: list[int] = []
+    longest = 0
+    for index in indices:
+        length = len(examples[index].input_ids)
+        if part and max(longest, length) * (len(part) + 1) > POSITIONS:
+            yield part
+            part, longest = [], 0
+        part.append(index)
+        longest = max(longest, length)
+    yield part
+
+
+def _recent(losses: Sequence[float]) -> str:
+    last = losses[-10:]
+    return f"KL {sum(last) / len(last):.4f}" if last else "KL unknown"
+
+
+def _save(optimizer: torch.optim.Adam, parameters: Sequence[torch.Tensor], losses: Sequence[float], path: Path) -> None:
+    tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
+    for number, parameter in enumerate(parameters):
+        held = optimizer.state[parameter]
+        tensors[f"{number}.change"] = parameter.detach()
+        tensors[f"{number}.exp_avg"], tensors[f"{number}.exp_avg_sq"] = held["exp_avg"], held["exp_avg_sq"]
+    write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _resume(optimizer: torch.optim.Adam, parameters: Sequence[torch.Tensor], path: Path) -> list[float]:
+    """Put parameters and optimizer where a killed run saved them; return the losses of its steps, or none."""
+    if not path.is_file():
+        return []
+    tensors = load_file(path)
+    losses: list[float] = tensors["losses"].tolist()
+    for number, parameter in enumerate(parameters):
+        parameter.data.copy_(tensors[f"{number}.change"])
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(len(losses))),
+            **{name: tensors[f"{number}.{name}"].to(parameter.device) for name in ("exp_avg", "exp_avg_sq")},
+        }
+    return losses
