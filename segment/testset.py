@@ -28,16 +28,13 @@ import yaml
 from segment.audio_walk import find_audio
 from submission.errors import UserError
 from submission.text.characters import printable
+from submission.text.recording_names import AUDIO_SUFFIXES
 from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of characters that a line of a file cannot hold: controls, line ends, bytes that are not UTF-8."""
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".aac", ".aif", ".aiff", ".wma"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm"),  # of a film, the first audio stream is read
-)
 ENTRY_KEYS = frozenset(
     {"wav", "offset", "duration", "rW", "uW", "speaker_id", "speaker", "channel", "text", "lang", "id"}
 )

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from unicodedata import normalize
 
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors, vad_detectors
@@ -33,6 +32,7 @@ from submission.store.digests import sha256_file, tree_digest
 from submission.system.recipe import SegmentOptions
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
+from submission.text.recording_names import match_recordings
 from submission.text.segments import Segment
 
 LABEL = "segment"
@@ -218,11 +218,12 @@ def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:
 def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     """Return a folder reduced to the recordings of these names, under them and in their order.
 
-    The others are left out. Unicode forms of names may differ; KeyError for an unknown name.
+    The others are left out, and so are names without a recording. Unicode forms and extensions may differ.
     """
-    here = {normalize("NFC", recording.name): recording for recording in folder.recordings}
-    chosen = [RecordingFile(name=name, path=here[normalize("NFC", name)].path) for name in names]
-    left = here.keys() - {normalize("NFC", name) for name in names}
+    here = {recording.name: recording for recording in folder.recordings}
+    matched = match_recordings(names, here)
+    chosen = [RecordingFile(name=name, path=here[matched[name]].path) for name in names if name in matched]
+    left = here.keys() - set(matched.values())
     return TestSetFolder(
         recordings=tuple(chosen), unlisted=(), missing=(), left_out=tuple(sorted(here[name].name for name in left))
     )

@@ -11,11 +11,11 @@ token, pairs) comes from the local copy of the campaign. Segments come from the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
 from evaluate.comparing.outputs import bundled_output
@@ -43,6 +43,7 @@ from submission.system.campaign import Campaign, Pair
 from submission.system.recipe import Recipe
 from submission.system.schema import nearest
 from submission.text.characters import printable
+from submission.text.recording_names import match_recordings
 from submission.text.segments import Segment, read_segments
 
 RESULT = "rerun.json"
@@ -107,15 +108,16 @@ def open_bundle(folder: Path, campaign: str | None) -> VerifiedBundle:
 
 
 def matching_testset(bundle: VerifiedBundle, folder: TestSetFolder, requested: str | None) -> str:
-    """Return the test set of the bundle whose recordings are all in a folder, by their names, or "".
+    """Return the test set of the bundle of which a folder has all recordings, or alone has any, by their names, or "".
 
     requested: the one to use; UserError where it is not there, and where several are and none is requested.
     """
-    here = {normalize("NFC", recording.name) for recording in folder.recordings}
-    missing = {
-        name: [recording for recording in bundle.recordings(name) if normalize("NFC", recording) not in here]
-        for name in bundle.segments
-    }
+    here = [recording.name for recording in folder.recordings]
+    missing = {}
+    for name in bundle.segments:
+        recordings = bundle.recordings(name)
+        found = match_recordings(recordings, here)
+        missing[name] = [recording for recording in recordings if recording not in found]
     if requested is not None:
         if requested not in missing:
             raise UserError(f"--testset {requested}", "the bundle has no such test set", nearest(requested, missing))
@@ -127,7 +129,20 @@ def matching_testset(bundle: VerifiedBundle, folder: TestSetFolder, requested: s
     if len(complete) > 1:
         what = f"holds the recordings of several test sets: {', '.join(complete)}"
         raise UserError("--audio", what, "name one with --testset, or the folder of one")
-    return complete[0] if complete else ""
+    some = [name for name in missing if len(missing[name]) < len(bundle.recordings(name))]
+    return complete[0] if complete else some[0] if len(some) == 1 else ""
+
+
+def _print_matches(bundle: VerifiedBundle, folder: TestSetFolder, testset: str) -> None:
+    """Print which recordings of a test set are there under another name, and which are not."""
+    recordings = bundle.recordings(testset)
+    found = match_recordings(recordings, [recording.name for recording in folder.recordings])
+    renamed = [f"{name} as {file}" for name, file in found.items() if name != file]
+    absent = [name for name in recordings if name not in found]
+    for what, names in (("recordings by another name", renamed), ("recordings that are not there", absent)):
+        if names:
+            some = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+            print(f"{testset}: {len(names)} of {len(recordings)} {what}: {some}", file=sys.stderr, flush=True)
 
 
 def choose_inputs(
@@ -148,6 +163,8 @@ def choose_inputs(
         raise UserError("--resegment", "contradicts --segments", "use one of them")
     folder = read_folder(audio)
     known = matching_testset(bundle, folder, testset)
+    if known:
+        _print_matches(bundle, folder, known)
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
     if found := segments or (None if known or resegment else given_file(audio)):
@@ -155,7 +172,9 @@ def choose_inputs(
         return RerunInputs(folder=folder, segment_source=given, testset=known)
     if known and not resegment:
         path = bundle.folder / "segments" / f"{known}.yaml"
-        kept = BundledSegments(testset=known, path=path, segments=bundle.segments[known])
+        names = {recording.name for recording in folder.recordings}
+        here = tuple(segment for segment in bundle.segments[known] if segment.recording in names)
+        kept = BundledSegments(testset=known, path=path, segments=here)
         return RerunInputs(folder=folder, segment_source=kept, testset=known)
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
     if options.about.needs_classifier and not classifier.is_dir():
@@ -202,7 +221,7 @@ def rerun(
         device=device,
         load=load,
     )
-    known = inputs.testset or _only_set_in_part(bundle, inputs.folder)
+    known = inputs.testset
     translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known)
     if translation is None:
         return None
@@ -225,17 +244,6 @@ def rerun(
 def _shipped(bundle: VerifiedBundle, pair: Pair, testset: str) -> str:
     """Return the name of a bundle's output, `en-de/ACL`; "" where the pair does not have the test set."""
     return f"{pair.name}/{testset}" if testset in pair.testsets else ""
-
-
-def _only_set_in_part(bundle: VerifiedBundle, folder: TestSetFolder) -> str:
-    """Return the one test set of which a folder has any recording, or ""."""
-    here = {normalize("NFC", recording.name) for recording in folder.recordings}
-    some = [
-        name
-        for name in bundle.segments
-        if not here.isdisjoint(normalize("NFC", recording) for recording in bundle.recordings(name))
-    ]
-    return some[0] if len(some) == 1 else ""
 
 
 def result_json(result: Rerun) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePath
-from unicodedata import normalize
 
 from evaluate.comparing.comparison import LinePosition
 from evaluate.scoring.references import References
-from segment.testset import AUDIO_SUFFIXES, SEGMENTS, read_positions
+from segment.testset import SEGMENTS, read_positions
 from submission.errors import UserError
+from submission.text.recording_names import match_recordings
 from submission.text.segments import SAMPLE_RATE
 
 NEAR = SAMPLE_RATE // 2
@@ -33,7 +32,7 @@ def align_references(references: References, places: Sequence[LinePosition], whe
             raise UserError(where, what, "give its segments with --segments")
         return references, True
     theirs = list(dict.fromkeys(place.recording for place in places))
-    called = _matched_recordings(dict.fromkeys(references.recordings), theirs)
+    called = match_recordings(dict.fromkeys(references.recordings), theirs)
     if unknown := [name for name in theirs if name not in called.values()]:
         what = f"{len(unknown)} of {len(theirs)} recordings have no reference line (first: {unknown[0]})"
         raise UserError(where, what, "give references for every recording, or only the recordings that have them")
@@ -48,26 +47,6 @@ def align_references(references: References, places: Sequence[LinePosition], whe
         if _positions_match(beside, places):
             return beside, True
     return renamed.chosen([number for numbers in lines_of.values() for number in numbers]), False
-
-
-def _matched_recordings(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
-    """Return the references' name of a recording -> its file name; an extension may be left out."""
-    exact = {normalize("NFC", file): file for file in files}
-    stems: dict[str, list[str]] = {}
-    for file in files:
-        stems.setdefault(_stem(file), []).append(file)
-    found = {}
-    for name in names:
-        alike = [exact[known]] if (known := normalize("NFC", name)) in exact else stems.get(_stem(name), [])
-        if len(alike) == 1:
-            found[name] = alike[0]
-    return found
-
-
-def _stem(recording: str) -> str:
-    """Return a recording's name without its extension, if that is one of an audio file."""
-    path = PurePath(normalize("NFC", recording))
-    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
 
 def _positions_match(references: References, places: Sequence[LinePosition]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from segment.testset import find_segments_file, read_folder, read_given, read_positions, read_recordings, read_testset
 from submission.errors import UserError
 from submission.text.segments import Segment, read_segments, write_segments
+from tests.support.recordings import write_noise
 
 RATE = 16_000
 
@@ -279,4 +280,32 @@ def test_positions_are_read_in_every_dialect_and_in_the_order_of_the_entries(tmp
         ]
     path.write_text("- {duration: 0, offset: 0, wav: a.wav}\n", encoding="utf-8")
     with pytest.raises(UserError, match="entry 1: expected offset >= 0 and duration > 0"):
+        read_positions(path)
+
+
+def given_file(tmp_path, text):
+    write_noise(tmp_path / "talk.wav", seconds=14)
+    (tmp_path / "FILE_ORDER").write_text("talk\n", encoding="utf-8")
+    (tmp_path / "given.yaml").write_text(text, encoding="utf-8")
+    return tmp_path / "given.yaml"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "{duration: 3,55, offset: 1,63, wav: talk.wav}",
+            "entry 1: duration: expected seconds, got 3,55",
+        ),
+        ("{duration: 3, offset: 1,63, wav: talk.wav}", r"offset: expected seconds, got 1,63 .*; write 1\.63"),
+        ("{duration: '3,55', offset: 1, wav: talk.wav}", "duration: expected seconds, got '3,55'"),
+        (
+            "{duration: 3, offset: 1, ofset: 2, wav: talk.wav}",
+            "entry 1: unknown key 'ofset'; the keys",
+        ),
+    ],
+)
+def test_decimal_commas_and_unknown_keys_are_refused_by_entry_and_key(entry, said, tmp_path):
+    path = given_file(tmp_path, f"- {entry}\n")
+    with pytest.raises(UserError, match=said):
         read_positions(path)
