@@ -35,7 +35,7 @@ SEGMENTS = "segments.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSetOptions:
-    """What a test set asks of its segmentation, whatever the method."""
+    """How a test set is segmented, whatever the method."""
 
     channels: str = MEAN
     """What is translated of several channels, one of `segment.recording_parts.CHANNELS`."""

@@ -1,7 +1,7 @@
 """Reading of test sets as organisers ship them: recordings, FILE_ORDER and, where given, a segments YAML.
 
     FILE_ORDER      one recording a line, with or without its extension, in the order of the output; of files of one
-                    name in several folders, with as much of the path as tells them apart
+                    name in several folders, with as much of the path as distinguishes them
     …/*.wav         the recordings, at any depth; those that FILE_ORDER does not name follow the others, by path
     segments.yaml   (or the folder's only YAML file) a list of `wav, offset, duration`; seconds
 
