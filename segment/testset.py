@@ -23,10 +23,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segment.audio_walk import find_audio
+from segment.plain_yaml import PlainYamlError, parse_plain_yaml
 from submission.errors import UserError
+from submission.model.families.json_shape import shown
+from submission.text.bounded_text import read_text
 from submission.text.characters import printable
 from submission.text.recording_names import AUDIO_SUFFIXES
 from submission.text.segments import SAMPLE_RATE, Segment
@@ -35,6 +36,7 @@ FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of characters that a line of a file cannot hold: controls, line ends, bytes that are not UTF-8."""
+MOST_ORDER_BYTES = 1 << 20
 ENTRY_KEYS = frozenset(
     {"wav", "offset", "duration", "rW", "uW", "speaker_id", "speaker", "channel", "text", "lang", "id"}
 )
@@ -165,12 +167,7 @@ def _print_skipped(folder: Path, skipped: tuple[str, ...]) -> None:
 
 def _listed(order: Path) -> list[tuple[int, str]]:
     """Return (line number, entry) of FILE_ORDER: any line ends, with or without a BOM, blank lines left out."""
-    try:
-        text = order.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(str(order), "no such file", "write the recordings' names there, one a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(str(order), f"cannot be read as UTF-8 text ({error})", "save it as UTF-8") from error
+    text = read_text(order, "write the recordings' names there, one a line, in UTF-8", MOST_ORDER_BYTES)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     names = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not names:
@@ -183,7 +180,8 @@ def _match(entry: str, found: dict[str, RecordingFile], where: str) -> Recording
     matches = _matches(entry, found.values())
     if len(matches) == 1:
         return matches[0]
-    what = f"{entry!r} means several of {[m.name for m in matches]}" if matches else f"there is no recording {entry!r}"
+    spelled, names = shown(entry), _some([printable(m.name) for m in matches])
+    what = f"{spelled} means several of {names}" if matches else f"there is no recording {spelled}"
     raise UserError(where, what, f"the recordings are {_some(sorted(found))}")
 
 
@@ -316,16 +314,12 @@ def _numbered(path: Path) -> list[tuple[str, Any]]:
 
 
 def _entries(path: Path) -> list[Any]:
+    fix = "get the file again from the organisers"
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        # The base loader makes texts, lists and tables and nothing else, less than the safe one: a tag names no type,
-        # and scalars stay as they are written. 2022.110 is a name and keeps its zero, 2022-99-99 too.
-        content = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        short = " ".join(str(error).split())
-        raise UserError(
-            str(path), f"cannot be read as YAML ({short})", "get the file again from the organisers"
-        ) from error
+        # Scalars stay as they are written: 2022.110 is a name and keeps its zero, 2022-99-99 too.
+        content = parse_plain_yaml(read_text(path, fix))
+    except PlainYamlError as error:
+        raise UserError(str(path), f"cannot be read as YAML ({error})", fix) from error
     if not isinstance(content, list) or not content:
         got = "an empty list" if content == [] else type(content).__name__
         raise UserError(
@@ -336,19 +330,22 @@ def _entries(path: Path) -> list[Any]:
 
 def _wav(entry: Any, where: str) -> str:
     if not isinstance(entry, dict):
-        raise UserError(where, f"expected wav, offset and duration, got {entry!r:.80}", "write a mapping")
+        raise UserError(where, f"expected wav, offset and duration, got {shown(entry)}", "write a mapping")
     for before, key in itertools.pairwise(["", *entry]):
         if key in ENTRY_KEYS:
             continue
         if before and str(key).isdecimal():
-            what = f"{before}: expected seconds, got {entry[before]},{key} with a decimal comma"
-            raise UserError(where, what, f"write {entry[before]}.{key}")
-        raise UserError(where, f"unknown key {key!r:.60}", f"the keys are {', '.join(sorted(ENTRY_KEYS))}")
+            spelled = printable(str(entry[before]), 40)
+            what = f"{before}: expected seconds, got {spelled},{key} with a decimal comma"
+            raise UserError(where, what, f"write {spelled}.{key}")
+        raise UserError(where, f"unknown key {shown(key)}", f"the keys are {', '.join(sorted(ENTRY_KEYS))}")
     missing = [key for key in ("wav", "offset", "duration") if key not in entry]
     if missing:
         raise UserError(where, f"lacks {', '.join(missing)}", "give wav, offset and duration")
     if not isinstance(entry["wav"], str):
-        raise UserError(where, f"wav: expected a file name, got {entry['wav']!r}", "name a recording of the test set")
+        raise UserError(
+            where, f"wav: expected a file name, got {shown(entry['wav'])}", "name a recording of the test set"
+        )
     return entry["wav"]
 
 
@@ -360,7 +357,7 @@ def _seconds(entry: dict[str, Any], key: str, where: str) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise UserError(where, f"{key}: expected seconds, got {value!r}", "write a number such as 3.25")
+        raise UserError(where, f"{key}: expected seconds, got {shown(value)}", "write a number such as 3.25")
     return seconds
 
 

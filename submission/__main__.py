@@ -130,15 +130,16 @@ def verify(args: argparse.Namespace) -> int:
     _any_script()
     beside = {folder / BUNDLE: package_findings(folder) for folder in args.bundles if is_package(folder)}
     args.bundles = [folder / BUNDLE if is_package(folder) else folder for folder in args.bundles]
-    found = {folder: [*beside.get(folder, []), *check(folder, args.campaign)] for folder in args.bundles}
+    found = {folder: [*beside.get(folder, []), *check(folder, args.campaign, args.base)] for folder in args.bundles}
     of_set = verify_upload_set(args.bundles, args.campaign) if len(args.bundles) > 1 else []
     findings = [*chain.from_iterable(found.values()), *of_set]
     if len(args.bundles) == 1:
-        print(findings_json(findings) if args.json else report(args.bundles[0], args.campaign, findings), end="")
+        text = findings_json(findings) if args.json else report(args.bundles[0], args.campaign, findings, args.base)
+        print(text, end="")
     elif args.json:
         print(findings_json({**{printable(str(f), 4_096): some for f, some in found.items()}, "": of_set}), end="")
     else:
-        print(*(report(folder, args.campaign, some) for folder, some in found.items()), sep="\n")
+        print(*(report(folder, args.campaign, some, args.base) for folder, some in found.items()), sep="\n")
         print(upload_set_report(args.bundles, of_set), end="")
     return exit_status(findings)
 
@@ -237,6 +238,10 @@ def _parser() -> argparse.ArgumentParser:
         "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
     )
     _add_campaign(verb)
+    help_text = (
+        "folder of the base model, to compare configuration, tokenizer and processor with (the miniature's ships)"
+    )
+    verb.add_argument("--base", type=Path, metavar="DIR", help=help_text)
     _add_json(verb)
 
     verb = _add_verb(verbs, archive)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
+from submission.model.families import read_config
 from submission.runtime.families import runtime_of
 from submission.runtime.packed import plain_bytes, prepack_linears
 from submission.runtime.quantizer import register
+from submission.text.characters import printable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,13 +77,14 @@ def load_processor(folder: Path) -> ProcessorMixin:
         if not any((folder / name).is_file() for name in names):
             what = f"has no {kind} ({' or '.join(names)})"
             raise UserError(str(folder), what, "copy it from the model that this one was made from")
+    read = runtime_of(read_config(folder)).read_processor
     try:
-        found: ProcessorMixin = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        what = f"its processor cannot be loaded ({str(error).splitlines()[0]})"
+        return read(folder)
+    except Exception as error:  # the tokenizers library raises nothing narrower for a file that is none of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"its processor cannot be loaded ({printable(reason, 200)})"
         fix = "put tokenizer and feature extractor files beside the weights"
         raise UserError(str(folder), what, fix) from error
-    return found
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
         ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
         ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
         ("{wav: a.wav, offset: true, duration: 1}", "offset: expected seconds, got 'true'"),
-        ("{wav: a.wav, offset: [1], duration: 1}", "offset: expected seconds, got ['1']"),
+        ("{wav: a.wav, offset: [1], duration: 1}", "offset: expected seconds, got a list of 1"),
         ("{wav: [a.wav], offset: 0, duration: 1}", "wav: expected a file name"),
         ("{wav: a.wav, duration: 1}", "lacks offset"),
         ("a.wav", "expected wav, offset and duration, got 'a.wav'"),

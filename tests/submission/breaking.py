@@ -19,6 +19,9 @@ CONFIG = "model/config.json"
 WEIGHTS = "model/model.safetensors"
 DESCRIPTION = "description/en-de.txt"
 SEGMENTER = "segmenter/config.json"
+TOKENIZER = "model/tokenizer.json"
+TOKENIZER_CONFIG = "model/tokenizer_config.json"
+PROCESSOR = "model/processor_config.json"
 # What else is found where config.json gives other sizes than the weights have.
 OTHER_SIZES = ("DES03", "MAN07", "WEI06")
 
@@ -142,6 +145,33 @@ def stream_of_nothing(bundle: Path) -> None:
     (bundle / WEIGHTS).write_bytes(head + b"Z" * (file_bytes(stored) - len(head)))
 
 
+def replacing_decoder(tokenizer: dict) -> None:
+    """Let the tokenizer write one text whatever the model says."""
+    rule = {"type": "Replace", "pattern": {"Regex": "(?s).+"}, "content": "Guten Tag."}
+    tokenizer["decoder"] = {"type": "Sequence", "decoders": [rule]}
+
+
+def growing_decoder(tokenizer: dict) -> None:
+    """Let each rule of the decoder double what it gets."""
+    rule = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    tokenizer["decoder"] = {"type": "Sequence", "decoders": [rule] * 60}
+
+
+def exchange_tokens(tokenizer: dict) -> None:
+    """Let two tokens of one byte stand for each other, so that another text is written."""
+    words = tokenizer["model"]["vocab"]
+    words["a"], words["e"] = words["e"], words["a"]
+
+
+def stretched(path: str, size: int) -> Callable[[Path], None]:
+    """Let a file be as long as one says, by a hole that no disk has to hold, behind a manifest that agrees."""
+
+    def apply(bundle: Path) -> None:
+        os.truncate(bundle / path, size)
+
+    return apply
+
+
 def deep_folder(bundle: Path) -> None:
     """Nest folders until their path is longer than the system can open."""
     here = os.open(bundle / "segments", os.O_RDONLY)
@@ -187,6 +217,10 @@ def speak(bundle: Path) -> None:
     seal(bundle)
 
 
+MOST_SEALED_BYTES = 64 << 20
+"""Of a longer file nobody computes the digest: that is what it was stretched for."""
+
+
 def seal(bundle: Path) -> None:
     """Bring the manifest up to date, and what follows from the size, so that only the fault itself is found."""
     path = bundle / "manifest.json"
@@ -201,7 +235,10 @@ def seal(bundle: Path) -> None:
         description.write_bytes(data.replace(size_text(old).encode(), size_text(size).encode()))
     files = [p for p in sorted(bundle.rglob("*")) if p.is_file() and not p.is_symlink() and p != path]
     manifest["files"] = {
-        os.fsencode(p.relative_to(bundle)).decode("utf-8"): {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
+        os.fsencode(p.relative_to(bundle)).decode("utf-8"): {
+            "bytes": p.stat().st_size,
+            "sha256": sha256_file(p) if p.stat().st_size < MOST_SEALED_BYTES else "0" * 64,
+        }
         for p in files
     }
     for section in ("campaign", "recipe"):

@@ -13,7 +13,7 @@ from submission.bundle.bundle import bundle
 from submission.model.checkpoint import config_text, packed_config
 from submission.model.codecs import Affine
 from submission.model.families import read_config, stored_dtype, tensors
-from submission.model.forecast import resolve_codecs, stored_parts
+from submission.model.forecast import companion_files, resolve_codecs, stored_parts
 from submission.model.safetensors_header import file_bytes, header_bytes
 from submission.store.digests import canonical_json
 from submission.system.campaign import Campaign, read_campaign
@@ -67,8 +67,8 @@ def write_model(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(head + b"Z" * (file_bytes(stored) - len(head)))
     (folder / "config.json").write_text(config_text(packed_config(CONFIG, codecs)), encoding="utf-8")
-    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_text("{}\n", encoding="utf-8")
+    for path in companion_files(SHIPPED["base"]):
+        shutil.copy(path, folder)
 
 
 def write_scores(path: Path, campaign: Campaign, *, blank: int) -> None:

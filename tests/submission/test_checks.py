@@ -259,7 +259,7 @@ def test_the_head_of_the_report_is_written_whatever_lies_in_the_folder(good, bre
     assert report(good, None, []).endswith("verify: no findings\n")
     lines = report(good, "miniature", []).splitlines()
     assert lines[1].startswith("checked against: campaign miniature, limit ")
-    assert len(lines) == 9
+    assert len(lines) == 10
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ NAMES = {
     ),
 }
 
-OWN = {name: {f"submission/{side}/families/{name}.py" for side in ("model", "runtime")} for name in NAMES}
+OWN = {
+    name: {f"submission/{file}.py" for file in (f"model/families/{name}", f"runtime/families/{name}")}
+    | {f"submission/model/families/{name}_files.py"}
+    for name in NAMES
+}
 
 # Where else a family is named, and why.
 ALLOWED = {

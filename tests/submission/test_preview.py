@@ -9,6 +9,7 @@ import pytest
 
 from submission.bundle.preview import preview, preview_text
 from submission.bundle.preview_page import preview_page
+from submission.model.sizes import size_text
 
 
 def both(bundle) -> tuple[str, str]:
@@ -21,7 +22,7 @@ def test_it_shows_what_a_person_checks_before_the_upload(pristine, rendering):
     text = both(pristine)[rendering]
     for fact in (
         "miniature (Miniature of IWSLT",
-        "model folder: 1,406,322 bytes = 0.001406 GB = 0.001310 GiB",
+        f"model folder: {size_text(sum(p.stat().st_size for p in (pristine / 'model').iterdir()))}",
         "bytes to spare",
         "en-de/ACL",
         "BLEU 31.5; chrF 52.2",

@@ -16,6 +16,7 @@ from submission.bundle.checks import (
     descriptions,
     files,
     inventory,
+    model_files,
     scores,
     segmenter,
     target_languages,
@@ -70,6 +71,7 @@ CHECKS = (
     _error("CFG04", "model larger than the campaign's base model in some dimension", derivation.larger_than_base),
     _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
     _error("CFG06", "chat template that accesses code or other files", weights.reaching_template),
+    _error("CFG07", "configuration with a key or value that the base model does not have", model_files.unknown_setting),
     _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
     _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
@@ -96,6 +98,7 @@ CHECKS = (
     _error("MAN05", "file digest other than in the manifest", inventory.wrong_digest),
     _error("MAN06", "path in the manifest that leaves the folder", inventory.leaving_path),
     _error("MAN07", "manifest that contradicts the artifacts", inventory.wrong_facts),
+    _error("MAN08", "file far larger than a bundle has, not read", inventory.unread_file),
     _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
     _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
     _error("SCO01", "`scores.json` missing or not a list of scores", scores.invalid_scores),
@@ -110,6 +113,9 @@ CHECKS = (
     _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
     _error("SIZE01", "model folder over the size limit", inventory.over_the_limit),
     _warning("SIZE02", "model folder within the limit in GiB and over it in GB", inventory.over_the_decimal_reading),
+    _error("TOK01", "file missing that running the model needs", model_files.missing_companion),
+    _error("TOK02", "tokenizer, processor or generation beyond what the family has", model_files.foreign_companion),
+    _error("TOK03", "tokenizer, processor or generation other than the base model's", model_files.other_than_base),
     _error("TXT01", "number of lines other than the number of segments", texts.wrong_line_count),
     _error("TXT02", "output that is not UTF-8", texts.not_utf8),
     _error("TXT03", "byte order mark", texts.byte_order_mark),
@@ -138,15 +144,16 @@ PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and conditi
 """The one check of several bundles; it reads a list of views."""
 
 
-def verify(folder: Path, campaign: str | None = None) -> list[Finding]:
+def verify(folder: Path, campaign: str | None = None, base: Path | None = None) -> list[Finding]:
     """Return the findings of a bundle, errors first; an empty list for a good one.
 
     campaign: name or TOML file of the campaign to check against; None takes the shipped one that the bundle
-    names. The bundle's own copy of the campaign is compared with it, never used. Raises UserError where there is
+    names. The bundle's own copy of the campaign is compared with it, never used. base: folder of the campaign's base
+    model, to compare configuration, tokenizer and processor with. Raises UserError where there is
     no folder to check or no campaign to check it against.
     """
     require_bundle_folder(folder)
-    view = BundleView(folder, chosen_campaign(folder, campaign))
+    view = BundleView(folder, chosen_campaign(folder, campaign), base)
     # Where a folder was not listed to its end, no other check would be right.
     checks = [check for check in CHECKS if check.find is files.overfull] if view.overfull else CHECKS
     return sorted_findings(finding for check in checks for finding in check.findings(view))

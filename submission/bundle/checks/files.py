@@ -53,7 +53,8 @@ OLD_PICKLE = re.compile(
 )
 TAR_MARK_AT = 257
 TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json"})
-MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".jinja", ".md"})
+MODEL_FILES = frozenset({"config.json", "model.safetensors.index.json", "README.md", "LICENSE", "NOTICE"})
+"""What the model folder may hold besides weights and the files that its family names."""
 LONGEST_NAME_BYTES = 200
 SPARSE_FROM_BYTES = 64 << 10
 
@@ -159,7 +160,10 @@ def misplaced(view: BundleView) -> Iterator[Fault]:
             or folder in {"segments", "description"}  # SET02 reports other names there
             or is_pair(folder)
             or (folder == SEGMENTER and name in SEGMENTER_FILES)
-            or (folder == "model" and (suffix_of(name) in MODEL_SUFFIXES or name in {"LICENSE", "NOTICE"}))
+            or (
+                folder == "model"
+                and (name in MODEL_FILES or name in view.family.files or name.endswith(".safetensors"))
+            )
         )
         if not known and suffix_of(path) not in CODE_SUFFIXES:
             yield printable(path), "this file does not belong in a bundle"

@@ -65,6 +65,13 @@ def wrong_digest(view: BundleView) -> Iterator[Fault]:
             yield printable(path), f"expected SHA-256 {printable(str(expected)[:64])}, got {digest}"
 
 
+def unread_file(view: BundleView) -> Iterator[Fault]:
+    """Write the bundle again: this file is larger than everything of its kind in a bundle, and was not read."""
+    for path in view.beyond_budget:
+        if not path.startswith("model/") or view.campaign.size_limit_bytes is None:  # SIZE01 says so of the model
+            yield printable(path), f"{view.files[path].size_bytes:,} bytes are beyond what a bundle has; not read"
+
+
 def leaving_path(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: a manifest lists files of its own folder only, by plain relative paths."""
     for path in view.manifest_files:
@@ -103,7 +110,7 @@ def over_the_limit(view: BundleView) -> Iterator[Fault]:
         yield (
             "model",
             f"{size_text(view.model_bytes)} is over the limit of {view.campaign.size_limit} ({size_text(limit)}) "
-            f"by {over:,} bytes",
+            f"by {over:,} bytes; what lies beyond was not hashed",
         )
 
 

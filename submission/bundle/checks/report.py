@@ -19,15 +19,15 @@ from submission.model.sizes import size_text
 from submission.text.characters import printable
 
 UNKNOWN = "unknown"
-LABELS = ("checked against", "model folder", "parameters", "segmenter", "outputs", "files")
+LABELS = ("checked against", "model folder", "parameters", "tokenizer", "segmenter", "outputs", "files")
 
 
-def report(folder: Path, campaign: str | None, findings: Sequence[Finding]) -> str:
-    """Return the findings of `verify(folder, campaign)` as text, below a head that names what was checked.
+def report(folder: Path, campaign: str | None, findings: Sequence[Finding], base: Path | None = None) -> str:
+    """Return the findings of `verify(folder, campaign, base)` as text, below a head that names what was checked.
 
     The head is written for any folder; what cannot be read is `unknown`.
     """
-    rows = {"bundle": printable(str(folder), 4_096), **head(folder, campaign)}
+    rows = {"bundle": printable(str(folder), 4_096), **head(folder, campaign, base)}
     lines = [f"{label + ':':<16} {value}" for label, value in rows.items()]
     return "\n".join([*lines, "", findings_text(list(findings))])
 
@@ -37,10 +37,10 @@ def upload_set_report(folders: Sequence[Path], findings: Sequence[Finding]) -> s
     return f"together:        {len(folders)} bundles as one upload\n\n{findings_text(list(findings))}"
 
 
-def head(folder: Path, campaign: str | None) -> dict[str, str]:
+def head(folder: Path, campaign: str | None, base: Path | None = None) -> dict[str, str]:
     """Return label -> value: the campaign and its limit, the model's size, outputs and files."""
     try:
-        view = BundleView(folder, chosen_campaign(folder, campaign))
+        view = BundleView(folder, chosen_campaign(folder, campaign), base)
     except UserError:  # which `verify` raises
         return dict.fromkeys(LABELS, UNKNOWN)
     limit, stated = view.campaign.size_limit_bytes, "no size limit"
@@ -51,6 +51,7 @@ def head(folder: Path, campaign: str | None) -> dict[str, str]:
         "checked against": f"campaign {view.campaign.name}, {stated}",
         "model folder": _size(view.model_bytes, limit) if known and view.under("model") else UNKNOWN,
         "parameters": _parameters(view),
+        "tokenizer": _tokenizer(view),
         "segmenter": _segmenter(view) if known else UNKNOWN,
         "outputs": _outputs(view),
         "files": f"{len(view.files):,}, {size_text(sum(e.size_bytes for e in view.files.values()))}"
@@ -72,6 +73,14 @@ def _parameters(view: BundleView) -> str:
     name = view.campaign.model.name
     of = f"the base model {name} has {base:,}" if base else f"the shapes of {name} do not ship: not compared"
     return f"{got:,}; {of}" if got else UNKNOWN
+
+
+def _tokenizer(view: BundleView) -> str:
+    """Return what tokenizer, processor and generation configuration were compared with."""
+    name = view.campaign.model.name
+    if view.base is not None:
+        return f"compared with the base model {name}, with processor and generation configuration"
+    return f"by the rules of {view.family.name} alone: name the folder of {name} with --base to compare it"
 
 
 def _segmenter(view: BundleView) -> str:

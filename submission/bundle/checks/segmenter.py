@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import Any
 
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.remote_code import remote_references
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
-from submission.bundle.untrusted.bundle_view import BundleView
+from submission.bundle.untrusted.bundle_view import MOST_FAULTS, BundleView
+from submission.bundle.untrusted.classifier_tensors import CLASSIFIER, classifier_tensors
 from submission.bundle.untrusted.folder import MOST_JSON_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.bundle.untrusted.tensor_header import read_header
@@ -16,10 +17,8 @@ from submission.model.safetensors_header import BadHeader
 from submission.system.data_folder import needs_classifier
 from submission.text.characters import printable
 
-# What `segment.classifier.model` writes and reads; that package needs more than the standard library.
-FORMAT = "segmentation-classifier"
-VERSION = 1
 CONFIG, WEIGHTS = (f"{SEGMENTER}/{name}" for name in SEGMENTER_FILES)
+MOST_SHOWN = 5
 DTYPES = frozenset({"F32", "F16", "BF16"})
 
 
@@ -46,21 +45,22 @@ def bad_configuration(view: BundleView) -> Iterator[Fault]:
     except Unreadable as error:
         yield CONFIG, str(error)
         return
-    expected: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    for key, value in expected.items():
-        if table.get(key) != value or type(table.get(key)) is not type(value):
-            yield CONFIG, f"{key}: expected {value!r}, got {printable(repr(table.get(key))[:80])}"
-    for key in ("wav2vec2", "head"):
-        if not isinstance(table.get(key), dict):
-            yield CONFIG, f"{key}: expected a table, got {printable(repr(table.get(key))[:80])}"
-    for key in sorted(table.keys() - {"format", "version", "wav2vec2", "head"}):
-        yield CONFIG, f"{printable(key)}: unknown key"
+    faults = list(itertools.islice(CLASSIFIER(table, ""), MOST_FAULTS))
+    for fault in faults:
+        yield CONFIG, fault
+    if not faults:
+        try:
+            classifier_tensors(table)
+        except ValueError as error:
+            yield CONFIG, str(error)
     for found in remote_references(table):
         yield CONFIG, found
 
 
 def bad_weights(view: BundleView) -> Iterator[Fault]:
-    """Copy the classifier's `model.safetensors` again; this is not a safetensors file, or not a complete one."""
+    """Copy the classifier's `model.safetensors` again: it must hold exactly the tensors that `segmenter/config.json`
+    implies, as floats.
+    """
     if WEIGHTS not in view.files:
         return  # reported as SEG01
     try:
@@ -68,8 +68,23 @@ def bad_weights(view: BundleView) -> Iterator[Fault]:
     except BadHeader as error:
         yield WEIGHTS, str(error)
         return
-    if not header.tensors:
-        yield WEIGHTS, "holds no tensor"
+    expected = _expected(view)
+    held = {name: info.shape for name, info in header.tensors.items()}
+    wrong = sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))
+    for name in wrong[:MOST_SHOWN] if expected else ():
+        want, got = (str(list(s[name])) if name in s else "none" for s in (expected, held))
+        yield WEIGHTS, f"'{printable(name)}': expected {want}, got {got}"
+    if len(wrong) > MOST_SHOWN and expected:
+        yield WEIGHTS, f"{len(wrong) - MOST_SHOWN} more tensors are not as the configuration implies"
     other = sorted(name for name, info in header.tensors.items() if info.dtype not in DTYPES)
     if other:
         yield WEIGHTS, f"'{printable(other[0])}' is {header.tensors[other[0]].dtype}, and a classifier has floats only"
+
+
+def _expected(view: BundleView) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that the classifier's configuration implies; none where it is not valid, which SEG02 says."""
+    try:
+        table = view.table(CONFIG)
+        return {} if any(CLASSIFIER(table, "")) else classifier_tensors(table)
+    except (Unreadable, ValueError):
+        return {}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from submission.bundle.checks.files import suffix_of
 from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
 from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
-from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import tensors
@@ -19,6 +17,7 @@ from submission.text.characters import printable
 # Vocabularies: any text may be a key there.
 NOT_CONFIGURATION = frozenset({"model/tokenizer.json", "model/vocab.json", "model/added_tokens.json"})
 INDEX = ".safetensors.index.json"
+WEIGHTS = "model/model.safetensors"
 MOST_SHOWN = 5
 
 
@@ -30,21 +29,17 @@ def configuration(view: BundleView) -> Iterator[Fault]:
     kind, expected = view.config.get("model_type"), view.campaign.model.architecture
     if kind != expected:
         yield CONFIG, f"model_type: expected '{expected}', got {printable(repr(kind)[:80])}"
-    elif isinstance(view.expected_tensors, Unreadable):
+    elif isinstance(view.expected_tensors, Unreadable) and not view.config_faults and not view.larger_sizes:
         yield CONFIG, str(view.expected_tensors)
 
 
 def outside_reference(view: BundleView) -> Iterator[Fault]:
     """Remove the key: loading would fetch weights, or run code, that the bundle does not hold."""
-    for entry in view.under("model"):
-        if suffix_of(entry.path) != ".json" or entry.path in NOT_CONFIGURATION or entry.path.endswith(INDEX):
-            continue
-        try:
-            value = view.config if entry.path == CONFIG else view.json(entry.path)
-        except Unreadable:
-            continue  # CFG03 says so
-        for found in remote_references(value):
-            yield printable(entry.path), found
+    tables = {CONFIG: view.config, **{f"model/{name}": value for name, value in view.model_files.items()}}
+    for path, value in tables.items():
+        if path not in NOT_CONFIGURATION and not isinstance(value, Unreadable):
+            for found in remote_references(value):
+                yield printable(path), found
     for path in view.files:
         if path.rpartition("/")[2] == "adapter_config.json":
             yield printable(path), "an adapter: its weights apply to a base model outside the bundle"
@@ -61,27 +56,29 @@ def reaching_template(view: BundleView) -> Iterator[Fault]:
 
 def _templates(view: BundleView) -> Iterator[tuple[str, str]]:
     """Yield every chat template of the model, whether a file of its own or a text in JSON."""
-    for entry in view.under("model"):
-        try:
-            if suffix_of(entry.path) == ".jinja":
-                yield entry.path, view.read(entry.path, MOST_TEXT_BYTES).decode("utf-8", "replace")
-            elif suffix_of(entry.path) == ".json" and entry.path not in NOT_CONFIGURATION:
-                template = view.json(entry.path)
-                template = template.get("chat_template") if isinstance(template, dict) else None
-                # A text, or in older files a list of tables of which each has one.
-                for part in template if isinstance(template, list) else [template]:
-                    text = part.get("template") if isinstance(part, dict) else part
-                    if isinstance(text, str):
-                        yield entry.path, text
-        except Unreadable:
-            continue  # CFG01, CFG03 or FILE07 say so
+    for name, file in view.family.files.items():
+        path = f"model/{name}"
+        if file.shape is None and path in view.files:
+            try:
+                yield path, view.read(path, file.most_bytes).decode("utf-8", "replace")
+            except Unreadable:
+                continue  # FILE07 or FILE12 says so
+    for name, table in view.model_files.items():
+        template = table.get("chat_template") if isinstance(table, dict) else None
+        # A text, or in older files a list of tables of which each has one.
+        for part in template if isinstance(template, list) else [template]:
+            text = part.get("template") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield f"model/{name}", text
 
 
 def unreadable_json(view: BundleView) -> Iterator[Fault]:
     """Write the file again from the packed model; it is not the JSON that loading it would read."""
+    for name, value in view.model_files.items():
+        if isinstance(value, Unreadable):
+            yield f"model/{name}", str(value)
     for entry in view.under("model"):
-        # Vocabularies are larger than what is read here; their digests hold them.
-        if suffix_of(entry.path) == ".json" and entry.path not in {CONFIG, *NOT_CONFIGURATION}:
+        if entry.path.endswith(INDEX):
             try:
                 view.json(entry.path)
             except Unreadable as error:
@@ -124,6 +121,12 @@ def bad_index(view: BundleView) -> Iterator[Fault]:
     indexes = [e.path for e in view.under("model") if e.path.endswith(INDEX)]
     if not indexes and len(view.headers) > 1:
         yield "model", f"{len(view.headers)} safetensors files and no index"
+    for path in sorted(view.headers) if WEIGHTS in view.headers or not indexes else ():
+        if path != WEIGHTS:
+            yield (
+                printable(path),
+                f"is not read: loading takes {WEIGHTS} alone where it is there, or what an index names",
+            )
     held = {name: path.rpartition("/")[2] for path, header in _good_headers(view) for name in header.tensors}
     for path in indexes:
         try:

@@ -27,10 +27,14 @@ MOST_ENTRIES = 1_000
 MOST_JSON_BYTES = 2 << 20
 # Two hours of speech make about 0.2 MB.
 MOST_TEXT_BYTES = 2 << 20
+# All that is parsed as JSON of one bundle: a tokenizer's files, and every other file at its bound.
+MOST_PARSED_BYTES = 48 << 20
+# Values of one JSON file: a vocabulary of half a million tokens and its merges; each costs some hundred bytes.
+MOST_VALUES = 1_500_000
 HEAD_BYTES = 512
 CHUNK_BYTES = 1 << 20
 BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
-MOST_HOLES = 10_000
+MOST_HOLES = 100_000
 _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
@@ -55,6 +59,9 @@ class Folder:
         self.path = path
         self.unlisted: list[tuple[str, str]] = []
         """Folders that could not be listed, and why; filled by `entries`."""
+        self._parsed: dict[str, Any] = {}
+        self._left_to_parse = MOST_PARSED_BYTES
+        self._left_holes = MOST_HOLES
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -111,7 +118,7 @@ class Folder:
     def hole_bytes(self, path: str) -> int:
         """Return how many bytes of a file are holes.
 
-        0 where the system cannot say; a part of them where there are more than MOST_HOLES.
+        0 where the system cannot say; a part of them where there are more than MOST_HOLES in all files together.
         """
         if not hasattr(os, "SEEK_HOLE"):
             return 0
@@ -121,7 +128,8 @@ class Folder:
         except OSError:
             return 0  # reported as FILE07
         try:
-            for _ in range(MOST_HOLES):
+            while self._left_holes > 0:
+                self._left_holes -= 1
                 begin = os.lseek(descriptor, place, os.SEEK_HOLE)
                 if begin >= end:
                     break
@@ -168,9 +176,21 @@ class Folder:
         """Return the first bytes of a file, HEAD_BYTES at most."""
         return next(self.chunks(path, HEAD_BYTES), b"")
 
-    def json(self, path: str) -> Any:
-        """Return the value of a strict JSON file; Unreadable where it is not one."""
-        return parse_json(self.read(path, MOST_JSON_BYTES))
+    def json(self, path: str, limit: int = MOST_JSON_BYTES) -> Any:
+        """Return the value of a strict JSON file, which is read and parsed once; Unreadable where it is not one.
+
+        Nobody changes the value. All files of a bundle together may have MOST_PARSED_BYTES.
+        """
+        if path not in self._parsed:
+            try:
+                data = self.read(path, min(limit, self._left_to_parse))
+                self._left_to_parse -= len(data)
+                self._parsed[path] = parse_json(data, MOST_VALUES)
+            except Unreadable as error:
+                self._parsed[path] = error
+        if isinstance(value := self._parsed[path], Unreadable):
+            raise value
+        return value
 
     def table(self, path: str) -> dict[str, Any]:
         """Return the object that a strict JSON file holds; Unreadable where it is something else."""

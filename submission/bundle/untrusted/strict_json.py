@@ -20,8 +20,13 @@ class RepeatedKey(Unreadable):
     """A JSON object gives one key twice, so that two programs may read different values."""
 
 
-def parse_json(data: bytes) -> Any:
-    """Return the value of strict JSON: UTF-8, no BOM, every key once, every number finite; Unreadable otherwise."""
+def parse_json(data: bytes, most_values: int) -> Any:
+    """Return the value of strict JSON: UTF-8, no BOM, every key once, every number finite; Unreadable otherwise.
+
+    most_values: bound on how many values it holds, and so on the memory that they take, counted before parsing.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > most_values:
+        raise Unreadable(f"holds more than {most_values:,} values")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, **_NUMBERS)
     except RecursionError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from submission.model.families.json_shape import Shape, anything_small
 from submission.model.families.smoothing import SmoothingGroup, Stack
 from submission.model.families.tensors import TensorSpec
 
@@ -13,6 +14,17 @@ from submission.model.families.tensors import TensorSpec
 def no_tied_weights(config: dict[str, Any]) -> dict[str, str]:
     """Return no tied weights: every weight of the loaded model is stored by its own name."""
     return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A file that a model's folder may hold beside its configuration and weights."""
+
+    shape: Shape | None = anything_small
+    """What its JSON may hold; None for a text."""
+    required: bool = False
+    """Whether a model of the family cannot be run without it."""
+    most_bytes: int = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +44,17 @@ class Family:
     weights that share their numbers (`tied_weights`) the stored one alone is listed."""
     sizes: Callable[[dict[str, Any]], dict[str, int]]
     """Configuration -> "section.key" -> size, of everything that shapes a tensor, also where it is silent."""
+    settings: Callable[[dict[str, Any]], dict[str, Any]]
+    """Configuration -> "section.key" -> value, of everything else that decides what the model computes, also where it
+    is silent. A model that derives from another has the same."""
+    config_shape: Shape
+    """What `config.json` may hold, without its `quantization_config`. Untrusted: each key is known, with its kind and
+    range, and no value makes a library fetch or choose code."""
+    files: Mapping[str, ModelFile]
+    """Name -> every file that loading a model of the family reads beside configuration and weights, and no other."""
+    disagreements: Callable[[dict[str, Any], Mapping[str, Any]], Iterator[tuple[str, str]]]
+    """(configuration, name -> JSON value of those of `files` that are there, all of their shapes) -> (name, what is
+    wrong) where one of them does not fit the configuration or another file."""
     role_of: Callable[[str], str]
     """Name of a tensor on the hub -> its role; KeyError for a name that is none."""
     hub_name: Callable[[str], str]

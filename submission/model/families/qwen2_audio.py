@@ -13,6 +13,7 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.model.families.family import Family
+from submission.model.families.qwen2_audio_files import CONFIG, FILES, disagreements, settings
 from submission.model.families.smoothing import SmoothingGroup, Stack
 from submission.model.families.tensors import TensorSpec
 
@@ -153,6 +154,7 @@ def tensors(config: dict[str, Any]) -> list[TensorSpec]:
     if text.get("tie_word_embeddings") or config.get("tie_word_embeddings"):
         what = "the LM head shares the embedding's weight"
         raise UserError("config.json: tie_word_embeddings", what, "use a checkpoint with its own LM head")
+    _refuse_undivided(audio, text)
     shapes = _audio_shapes(audio) | _projector_shapes(audio, text) | _text_shapes(text)
     return [_spec(name, shape) for name, shape in shapes.items()]
 
@@ -232,6 +234,18 @@ def _layer_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
+def _refuse_undivided(audio: dict[str, Any], text: dict[str, Any]) -> None:
+    """Raise UserError where attention's heads do not share out its width."""
+    pairs = [("audio_config", audio, "d_model", "encoder_attention_heads")]
+    pairs.append(("text_config", text, "num_attention_heads", "num_key_value_heads"))
+    if not text.get("head_dim"):
+        pairs.append(("text_config", text, "hidden_size", "num_attention_heads"))
+    for name, section, whole, part in pairs:
+        if section[whole] % section[part]:
+            what = f"{section[part]} does not divide {whole} {section[whole]}"
+            raise UserError(f"config.json: {name}.{part}", what, "correct the configuration")
+
+
 def _audio_shapes(audio: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     width, inner, mels = audio["d_model"], audio["encoder_ffn_dim"], audio["num_mel_bins"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -304,6 +318,10 @@ FAMILY = Family(
     roles=ROLES,
     tensors=tensors,
     sizes=sizes,
+    settings=settings,
+    config_shape=CONFIG,
+    files=FILES,
+    disagreements=disagreements,
     role_of=role_of,
     hub_name=hub_name,
     module_name=module_name,

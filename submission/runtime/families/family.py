@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,9 @@ class FamilyRuntime:
     inputs and returns `last_hidden_state`; `get_output_embeddings()` is the head."""
     processor_class: type[ProcessorMixin]
     """The class of the family's processors (no other family's), with a `tokenizer`."""
+    read_processor: Callable[[Path], ProcessorMixin]
+    """Model folder -> its processor. The family names the classes of processor, tokenizer and feature extractor; those
+    that the folder names are never read, since its files may be anybody's."""
     window_samples: Callable[[Any], int]
     """Processor -> the longest audio that the model takes whole."""
     shortest_samples: Callable[[Any], int]

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import (
+    PreTrainedConfig,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    Qwen2Tokenizer,
+    WhisperFeatureExtractor,
+)
 
 from submission.errors import UserError
 from submission.runtime.families.family import AudioFeatures, FamilyRuntime, Inputs, Window
@@ -24,6 +32,18 @@ FEATURES = "input_features"
 MASK = "feature_attention_mask"
 FRAMES_PER_SECOND = 100
 """Of the published model's log-mel spectrogram."""
+
+
+def read_processor(folder: Path) -> Qwen2AudioProcessor:
+    """Return the processor of a model folder.
+
+    Qwen2's tokenizer takes vocabulary, merges and added tokens from the files, and none of the rules that may stand
+    beside them: a decoder that replaces text, a normalizer, a truncation.
+    """
+    return Qwen2AudioProcessor(
+        feature_extractor=WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True),
+        tokenizer=Qwen2Tokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+    )
 
 
 def window_samples(processor: Qwen2AudioProcessor) -> int:
@@ -148,6 +168,7 @@ RUNTIME = FamilyRuntime(
     name=NAME,
     model_class=Qwen2AudioForConditionalGeneration,
     processor_class=Qwen2AudioProcessor,
+    read_processor=read_processor,
     window_samples=window_samples,
     shortest_samples=shortest_samples,
     extract_features=extract_features,
