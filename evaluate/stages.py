@@ -89,8 +89,15 @@ def with_references(options: Options, inputs: Inputs) -> Any:
         language=options["target"],
         hypotheses=inputs["decode"] / "hypotheses.jsonl",
         references=references,
-        given=options["given"],
+        given=options["given"] and not _was_split(inputs),
     )
+
+
+def _was_split(inputs: Inputs) -> bool:
+    """Return whether given segments were split, so that lines are no longer those of the references."""
+    from segment.segmentation_report import read_report
+
+    return "segments" in inputs and bool(read_report(inputs["segments"]).get("split"))
 
 
 def _load_comet_here(folder: Path, digest: str) -> Any:

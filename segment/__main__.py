@@ -27,7 +27,7 @@ def segment_testsets(args: argparse.Namespace) -> None:
     segmented costs no other. Under torchrun, processes share the recordings.
     """
     from segment import stages
-    from segment.segmentation_report import combined_error, coverage_lines, read_report
+    from segment.segmentation_report import combined_error, coverage_lines, order_lines, read_report
     from submission.store.launch import launched
 
     system, store = open_system(args)
@@ -40,19 +40,25 @@ def segment_testsets(args: argparse.Namespace) -> None:
         from segment.segmentation import detect_share
 
         left = [stage for stage in wanted if store.record(stage) is None]
-        shares = [(store.locate(stage.inputs["audio"]), _detectors_of(stage, store, detectors)) for stage in left]
+        shares = [(stages.parts_of_stage(stage, store), _detectors_of(stage, store, detectors)) for stage in left]
         detect_share(shares, stages.probability_cache(store), launch)
         if launch.rank > 0:
             return
     errors = []
     for stage in wanted:
         try:
-            built = stages.segmented(stage, store, detectors)
+            built = stages.segmented(stage, store, detectors, allow_missing=args.allow_missing)
         except UserError as error:
             errors.append(error)
             continue
         report = read_report(built)
-        print(f"{stage.id} ({report.get('method', 'given')})", *coverage_lines(report), sep="\n", flush=True)
+        print(
+            f"{stage.id} ({report.get('method', 'given')})",
+            *coverage_lines(report),
+            *order_lines(report),
+            sep="\n",
+            flush=True,
+        )
     if errors:
         raise combined_error(errors, "segment run", f"{len(errors)} of {len(testsets)} test sets cannot be segmented")
 
@@ -125,6 +131,7 @@ def plot(args: argparse.Namespace) -> None:
     from segment import stages
     from segment.plotting import RecordingPlot, write_plot
     from segment.probabilities.speech_probabilities import detect_speech
+    from segment.recording_parts import RecordingPart
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
     from submission.runtime.audio import read_slice
@@ -136,19 +143,24 @@ def plot(args: argparse.Namespace) -> None:
     if unknown := set(args.recording) - recordings.keys():
         raise UserError("--recording", f"unknown {sorted(unknown)}", f"choose from {', '.join(recordings)}")
     args.out.mkdir(parents=True, exist_ok=True)
-    chosen = [recording for name, recording in recordings.items() if name in args.recording or not args.recording]
+    chosen = [
+        RecordingPart(recording=recording)
+        for name, recording in recordings.items()
+        if name in args.recording or not args.recording
+    ]
     shared = stages.shared_detectors([stage], system.recipe.segment.batch_size)
     detectors = _detectors_of(stage, store, shared)
-    for recording, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
+    for part, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
         if isinstance(probabilities, UserError):
             raise probabilities
+        recording = part.recording
         recording_plot = RecordingPlot(
             title=f"{recording.name}, {stage.options.get('method', 'given')}",
             probabilities=probabilities,
             segments=[(s.start, s.end) for s in segments if s.recording == recording.name],
             read=partial(read_slice, recording.path),
         )
-        print(*write_plot(recording_plot, args.out / recording.name), sep="\n", flush=True)
+        print(*write_plot(recording_plot, args.out / recording.name.replace("/", "-")), sep="\n", flush=True)
 
 
 def _add_corpus(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +186,9 @@ def main() -> int:
     add_system_arguments(verb)
     verb.add_argument(
         "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
+    )
+    verb.add_argument(
+        "--allow-missing", action="store_true", help="go on where FILE_ORDER names recordings that are not there"
     )
 
     verb = verbs.add_parser("plot", help="plot segmented recordings", description=plot.__doc__)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
 from submission.text.segments import SAMPLE_RATE
@@ -29,6 +30,21 @@ class Coverage:
     """What the voice-activity detector takes for speech."""
     dropped: int
     """How much of it is outside every segment."""
+
+    @classmethod
+    def empty(cls, recording: str) -> Coverage:
+        """Return that of a recording of which nothing was segmented."""
+        return cls(recording=recording, recorded=0, segments=(), speech=0, dropped=0)
+
+    def __add__(self, other: Coverage) -> Coverage:
+        """Return that of two parts of one recording together."""
+        return Coverage(
+            recording=self.recording,
+            recorded=self.recorded + other.recorded,
+            segments=self.segments + other.segments,
+            speech=self.speech + other.speech,
+            dropped=self.dropped + other.dropped,
+        )
 
 
 class CoverageFigures(TypedDict):
@@ -57,22 +73,35 @@ class _About(TypedDict, total=False):
     """Of a given segmentation: segments that begin before an earlier one ends."""
     cut_at_end: int
     """Of a given segmentation: segments that reached past the end by no more than 50 ms and were cut there."""
+    without_recording: int
+    """Of a given segmentation: entries of recordings that are missing, where that is allowed."""
+    split: int
+    """Of a given segmentation: segments longer than the model's window, each split into several."""
+    regions: int
+    """Number of given regions, each of which was segmented like a recording."""
+    channels: str
+    """What was translated of several channels, where any recording has them and it is not their mean."""
+    parts_of_several_channels: int
+    """Number of recordings or regions with several channels."""
 
 
 class SegmentationReport(CoverageFigures, _About):
     """What the file holds; the figures are those of all recordings together."""
 
     segmentation: str
-    """`free` or `given`."""
+    """`free`, `given` or `regions`."""
     recordings: list[RecordingFigures]
     recordings_without_segments: list[str]
     recordings_not_in_file_order: list[str]
+    """They follow the others."""
+    recordings_missing: list[str]
+    """Entries of FILE_ORDER without a file."""
 
 
-def make_report(about: Mapping[str, Any], coverages: Sequence[Coverage], unlisted: Sequence[str]) -> SegmentationReport:
+def make_report(about: Mapping[str, Any], coverages: Sequence[Coverage], testset: TestSetFolder) -> SegmentationReport:
     """Return the report of a segmentation.
 
-    about: `segmentation`, and what belongs to it; unlisted: recordings that FILE_ORDER does not name.
+    about: `segmentation`, and what belongs to it; testset: for what its FILE_ORDER and its files do not share.
     """
     recordings = [RecordingFigures(recording=coverage.recording, **_figures([coverage])) for coverage in coverages]
     return SegmentationReport(
@@ -80,7 +109,8 @@ def make_report(about: Mapping[str, Any], coverages: Sequence[Coverage], unliste
         **_figures(coverages),
         recordings=recordings,
         recordings_without_segments=[coverage.recording for coverage in coverages if not coverage.segments],
-        recordings_not_in_file_order=list(unlisted),
+        recordings_not_in_file_order=list(testset.unlisted),
+        recordings_missing=list(testset.missing),
     )
 
 
@@ -134,6 +164,25 @@ def coverage_lines(report: SegmentationReport) -> list[str]:
             f"speech {row['speech_seconds']:7.1f} s: {row['covered_speech_seconds']:.1f} covered, "
             f"{row['dropped_speech_seconds']:.1f} dropped ({share:.2%})"
         )
+    if report.get("regions"):
+        lines.append(f"  {report['regions']} regions, each segmented like a recording; nothing outside of them counts")
+    if report.get("split"):
+        lines.append(f"  {report['split']} given segments are longer than the model's window and were split")
+    if report.get("channels"):
+        parts = f"{report['parts_of_several_channels']} recordings or regions have several channels"
+        lines.append(f"  {parts}: {'the first' if report['channels'] == 'first' else 'each by itself'} is translated")
+    return lines
+
+
+def order_lines(report: SegmentationReport) -> list[str]:
+    """Return what FILE_ORDER and the files do not share, as text; nothing where they agree."""
+    lines = []
+    for title, names in (
+        ("not in FILE_ORDER, after the others", report["recordings_not_in_file_order"]),
+        ("in FILE_ORDER without a file, left out", report["recordings_missing"]),
+    ):
+        if names:
+            lines.append(f"  {title}: {', '.join(names)}")
     return lines
 
 

@@ -14,6 +14,7 @@ from submission.system.revisions import REVISIONS
 
 if TYPE_CHECKING:
     from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
+    from segment.recording_parts import RecordingPart
     from submission.system.recipe import SegmentOptions
 
 NOT_READ = {"threshold": 0.5}
@@ -83,28 +84,44 @@ def segment(
     detectors: SharedDetectors | None = None,
     cache: ProbabilityCache | None = None,
     label: str = "segment",
+    allow_missing: bool = False,
 ) -> None:
     """Write segments.yaml and a report on a test set.
 
     detectors: where models are loaded once for several stages; cache: where frame probabilities are kept, by default
-    a temporary folder; label: of the progress line.
+    a temporary folder; label: of the progress line; allow_missing: whether recordings of FILE_ORDER may be missing.
     """
     from segment.probabilities.speech_probabilities import ProbabilityCache
-    from segment.segmentation import SEGMENTS, segment_testset, write_given_segmentation
+    from segment.segmentation import SEGMENTS, TestSetOptions, segment_testset, write_given_segmentation
 
+    about = TestSetOptions(channels=options["channels"], allow_missing=allow_missing)
     models = (detectors or SharedDetectors())(options, inputs)
     with tempfile.TemporaryDirectory(prefix="probabilities-") as scratch:
         cache = cache or ProbabilityCache(folder=Path(scratch))
         if takes_given(options):
             file = inputs["gold"] / SEGMENTS if "gold" in inputs else None
-            write_given_segmentation(inputs["audio"], options["window_seconds"], models, cache, label, out, file)
+            write_given_segmentation(inputs["audio"], options["window_seconds"], models, cache, label, out, file, about)
         else:
-            segment_testset(inputs["audio"], segment_options(options), models, cache, label, out)
+            by_regions = options["segmentation"] == "regions"
+            method = segment_options(options)
+            segment_testset(inputs["audio"], method, models, cache, label, out, about, by_regions=by_regions)
 
 
-def segmented(stage: Stage, store: Store, detectors: SharedDetectors) -> Path:
-    """Return the folder of a stage segment:<NAME>, built where it is missing."""
-    work = functools.partial(segment, detectors=detectors, cache=probability_cache(store), label=stage.id)
+def parts_of_stage(stage: Stage, store: Store) -> list[RecordingPart]:
+    """Return the parts of recordings of which a stage needs probabilities; nothing where they cannot be read."""
+    from segment.segmentation import parts_of_testset
+
+    folder, options = store.locate(stage.inputs["audio"]), stage.options
+    by_regions = options["segmentation"] == "regions" and not takes_given(options)
+    channels = "mean" if takes_given(options) else options["channels"]
+    return parts_of_testset(folder, channels, by_regions=by_regions)
+
+
+def segmented(stage: Stage, store: Store, detectors: SharedDetectors, *, allow_missing: bool = False) -> Path:
+    """Return the folder of a stage segment:<NAME>, built where it is missing; allow_missing: as for `segment`."""
+    work = functools.partial(
+        segment, detectors=detectors, cache=probability_cache(store), label=stage.id, allow_missing=allow_missing
+    )
     return store.build(stage, work)
 
 

@@ -1,11 +1,13 @@
 """Reading of test sets as organisers ship them: recordings, FILE_ORDER and, where given, a segments YAML.
 
-    FILE_ORDER      one recording a line, with or without its extension, in the order of the output
-    …/*.wav         the recordings, at any depth
+    FILE_ORDER      one recording a line, with or without its extension, in the order of the output; of files of one
+                    name in several folders, with as much of the path as distinguishes them
+    …/*.wav         the recordings, at any depth; those that FILE_ORDER does not name follow the others, by path
     segments.yaml   (or the folder's only YAML file) a list of `wav, offset, duration`; seconds
 
 The YAML comes in three dialects (SHAS flow style, block style, JSON with paths in `wav`), which YAML readers do
-not distinguish. Its order is kept within a recording; recordings follow FILE_ORDER.
+not distinguish. Its order is kept within a recording; recordings follow FILE_ORDER. A recording's name is its file
+name; where several files share that, it is the path below the test set's folder.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import itertools
 import math
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,7 +51,7 @@ class RecordingFile:
     """One recording of a test set."""
 
     name: str
-    """File name, `talk1.wav`; unique in its test set."""
+    """File name, `talk1.wav`, or path, `day1/talk1.wav`, where another file has the same; unique in its test set."""
     path: Path
 
 
@@ -57,9 +60,13 @@ class TestSetFolder:
     """What lies in a test set's folder."""
 
     recordings: tuple[RecordingFile, ...]
-    """In the order of FILE_ORDER."""
+    """In the order of FILE_ORDER, then those that it does not name, by path."""
     unlisted: tuple[str, ...]
-    """Recordings that FILE_ORDER does not name; they are not translated."""
+    """Those that FILE_ORDER does not name."""
+    missing: tuple[str, ...] = ()
+    """Entries of FILE_ORDER for which there is no recording."""
+    left_out: tuple[str, ...] = ()
+    """Recordings of the folder that are not to be translated, where only some are."""
 
     __test__ = False  # not a test class, although pytest would take it for one by its name
 
@@ -73,10 +80,15 @@ class GivenSegments:
     """Segments that begin before an earlier one of their recording ends; allowed."""
     cut_at_end: int
     """Segments that reached past the end by no more than 50 ms and were cut there."""
+    without_recording: int = 0
+    """Entries of recordings that FILE_ORDER names and that are missing."""
 
 
 def read_testset(folder: Path) -> TestSetFolder:
-    """Return the recordings of a test set in order; UserError where FILE_ORDER and the files disagree."""
+    """Return the recordings of a test set in order; UserError where an entry of FILE_ORDER means none or several.
+
+    An entry without a file becomes one of `missing`.
+    """
     return _ordered(_find_recordings(folder), [folder / FILE_ORDER])
 
 
@@ -91,38 +103,54 @@ def read_folder(folder: Path) -> TestSetFolder:
 
 
 def _ordered(found: dict[str, RecordingFile], orders: list[Path]) -> TestSetFolder:
-    """Return the recordings that files FILE_ORDER name, in their order, and which they leave out."""
-    names = [(f"{order} line {number}", name) for order in orders for number, name in _listed(order)]
-    recordings = [_match(name, found, where) for where, name in names]
-    for i, recording in enumerate(recordings):
-        if recording in recordings[:i]:
-            raise UserError(names[i][0], f"{recording.name} is listed twice", "list it once")
-    unlisted = tuple(sorted({r.name for r in found.values()} - {r.name for r in recordings}))
-    return TestSetFolder(recordings=tuple(recordings), unlisted=unlisted)
+    """Return the recordings that files FILE_ORDER name, in their order, then the others, by path."""
+    listed: list[RecordingFile] = []
+    missing = []
+    for order in orders:
+        for number, entry in _listed(order):
+            where = f"{order} line {number}"
+            matches = _matches(entry, found.values(), order.parent)
+            if not matches:
+                missing.append(entry)
+            elif len(matches) > 1:
+                what = f"{entry!r} means several of {_some([match.name for match in matches])}"
+                raise UserError(where, what, "write more of the path")
+            elif matches[0] in listed:
+                raise UserError(where, f"{matches[0].name} is listed twice", "list it once")
+            else:
+                listed.append(matches[0])
+    if not listed:
+        what = f"none of its {len(missing)} entries is a recording of the folder (first: {missing[0]!r})"
+        raise UserError(str(orders[0]), what, f"the recordings are {_some(sorted(found))}")
+    others = [recording for recording in found.values() if recording not in listed]
+    return TestSetFolder(recordings=(*listed, *others), unlisted=tuple(r.name for r in others), missing=tuple(missing))
 
 
 def _find_recordings(folder: Path) -> dict[str, RecordingFile]:
-    """Return composed file name -> recording for all audio files below a folder, by path.
+    """Return composed name -> recording for all audio files below a folder, by path.
 
-    Raises UserError where two share a name, since a segment names its recording by the file name alone, and for a name
-    that outputs could not hold.
+    Raises UserError where two paths differ in their Unicode form alone, and for a name that outputs could not hold.
     """
     if not folder.is_dir():
         what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
         raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
-    found: dict[str, RecordingFile] = {}
     walked = find_audio(folder, AUDIO_SUFFIXES)
     _print_skipped(folder, walked.skipped)
+    paths = []
     for path in walked.paths:
-        if any(unicodedata.category(character) in UNPRINTABLE for character in path.name):
-            what = f"a file name that is not UTF-8, or holds a control character: {ascii(path.name)}"
+        inside = path.relative_to(folder).as_posix()
+        if any(unicodedata.category(character) in UNPRINTABLE for character in inside):
+            what = f"a file name that is not UTF-8, or holds a control character: {ascii(inside)}"
             raise UserError(str(folder), what, "rename it: outputs name their recordings")
-        key = _composed(path.name)
+        paths.append(path)
+    counts = Counter(_composed(path.name) for path in paths)
+    found: dict[str, RecordingFile] = {}
+    for path in paths:
+        name = path.name if counts[_composed(path.name)] == 1 else path.relative_to(folder).as_posix()
+        key = _composed(name)
         if key in found:
-            raise UserError(
-                str(path), f"{found[key].path} has the same file name", "keep one of them: names must be unique"
-            )
-        found[key] = RecordingFile(name=path.name, path=path)
+            raise UserError(str(path), f"{found[key].path} has the same file name", "keep one of them")
+        found[key] = RecordingFile(name=name, path=path)
     if not found:
         raise UserError(str(folder), f"holds no recordings ({', '.join(AUDIO_SUFFIXES)})", "put the recordings there")
     return found
@@ -148,16 +176,36 @@ def _listed(order: Path) -> list[tuple[int, str]]:
 
 
 def _match(entry: str, found: dict[str, RecordingFile], where: str) -> RecordingFile:
-    """Return the recording that an entry means: its file name, any path before it, the extension optional."""
-    name = _composed(_last_part(entry))
-    if name in found:
-        return found[name]
-    matches = [recording for key, recording in found.items() if Path(key).stem == name]
+    """Return the recording that an entry means: its file name, the extension and any path before it optional."""
+    matches = _matches(entry, found.values())
     if len(matches) == 1:
         return matches[0]
     spelled, names = shown(entry), _some([printable(m.name) for m in matches])
     what = f"{spelled} means several of {names}" if matches else f"there is no recording {spelled}"
     raise UserError(where, what, f"the recordings are {_some(sorted(found))}")
+
+
+def _matches(entry: str, found: Iterable[RecordingFile], folder: Path | None = None) -> list[RecordingFile]:
+    """Return the recordings that an entry can mean: of those of its name, the ones that share most of its path.
+
+    folder: what relative entries are relative to. An extension may be left out where no file is named like it without.
+    """
+    *before, name = _composed(entry).replace("\\", "/").rstrip("/").split("/")
+    named = [recording for recording in found if _composed(recording.path.name) == name]
+    named = named or [recording for recording in found if Path(_composed(recording.path.name)).stem == name]
+    if len(named) < 2:
+        return named
+    parts = [part for part in before if part not in ("", ".")]
+    if folder is not None and not entry.startswith(("/", "\\")):
+        parts = [*map(_composed, folder.parts), *parts]
+    shared = [_shared_end(parts, [_composed(part) for part in recording.path.parent.parts]) for recording in named]
+    return [recording for recording, count in zip(named, shared, strict=True) if count == max(shared)]
+
+
+def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many parts two paths have in common from their ends."""
+    same = (a == b for a, b in zip(reversed(one), reversed(other), strict=False))
+    return sum(itertools.takewhile(bool, same))
 
 
 def _last_part(entry: str) -> str:
@@ -190,31 +238,41 @@ def find_segments_file(folder: Path) -> Path:
     raise UserError(str(folder), f"expected the given segments in {SEGMENTS}, the folder {what}", f"add {SEGMENTS}")
 
 
-def read_given(
-    path: Path, testset: TestSetFolder, length_samples: Callable[[Path], int], window_seconds: float
-) -> GivenSegments:
-    """Return a given segmentation as segments in samples: every entry, in order, recordings as in FILE_ORDER.
+def read_given(path: Path, testset: TestSetFolder, length_samples: Callable[[Path], int]) -> GivenSegments:
+    """Return given segments or regions in samples: every entry, in order, recordings as in FILE_ORDER.
 
-    length_samples: path of a recording -> its samples at 16 kHz. Raises UserError that names the entry: not
-    `wav, offset, duration`, not a number, negative, empty, past the end, longer than window_seconds (the model
-    takes no more audio; splitting it would change the number of lines that the organisers expect).
+    length_samples: path of a recording -> its samples at 16 kHz. Segments of any length are taken. Entries of
+    recordings that FILE_ORDER names and that are missing are left out and counted. Raises UserError that names the
+    entry: not `wav, offset, duration`, not a number, negative, empty, past the end.
     """
     known = {_composed(recording.name): recording for recording in testset.recordings}
+    missing = {_stem(entry) for entry in testset.missing}
     lengths: dict[str, int] = {}
     segments: dict[str, list[Segment]] = {recording.name: [] for recording in testset.recordings}
-    cut = 0
+    cut = without = 0
     for where, entry in _numbered(path):
-        recording = _match(_wav(entry, where), known, where)
+        wav = _wav(entry, where)
+        if _stem(wav) in missing and not _matches(wav, testset.recordings):
+            without += 1
+            continue
+        recording = _match(wav, known, where)
         if recording.name not in lengths:
             lengths[recording.name] = length_samples(recording.path)
-        segment, was_cut = _segment(entry, recording.name, lengths[recording.name], window_seconds, where)
+        segment, was_cut = _segment(entry, recording.name, lengths[recording.name], where)
         segments[recording.name].append(segment)
         cut += was_cut
     return GivenSegments(
         segments=tuple(s for part in segments.values() for s in part),
         overlaps=sum(_overlaps(part) for part in segments.values()),
         cut_at_end=cut,
+        without_recording=without,
     )
+
+
+def _stem(entry: str) -> str:
+    """Return the file name of an entry without the extension of an audio file."""
+    name = Path(_composed(_last_part(entry)))
+    return name.stem if name.suffix.lower() in AUDIO_SUFFIXES else name.name
 
 
 def read_recordings(path: Path, testset: TestSetFolder | None) -> list[str]:
@@ -313,9 +371,7 @@ def _span(entry: dict[str, Any], where: str) -> tuple[int, int]:
     return round(offset * SAMPLE_RATE), round((offset + duration) * SAMPLE_RATE)
 
 
-def _segment(
-    entry: dict[str, Any], recording: str, length: int, window_seconds: float, where: str
-) -> tuple[Segment, bool]:
+def _segment(entry: dict[str, Any], recording: str, length: int, where: str) -> tuple[Segment, bool]:
     """Return an entry's segment and whether it was cut at the recording's end."""
     start, end = _span(entry, where)
     stop = min(end, length)
@@ -325,13 +381,6 @@ def _segment(
             f"{recording}: {start / SAMPLE_RATE:g} s to {end / SAMPLE_RATE:g} s does not lie within the recording's "
             f"{length / SAMPLE_RATE:g} s",
             "check that the segments belong to these recordings",
-        )
-    if stop - start > window_seconds * SAMPLE_RATE:
-        raise UserError(
-            where,
-            f"{recording}: {(stop - start) / SAMPLE_RATE:g} s are more than the {window_seconds:g} s "
-            "that the model takes at once",
-            "split this entry into shorter ones, or let the campaign segment the test set freely",
         )
     return Segment(recording=recording, start=start, end=stop), end > length
 

@@ -39,12 +39,13 @@ def steps(args: argparse.Namespace) -> None:
     if args.report:
         recipes = [args.recipe or REPORT_SYSTEMS, *REPORTED[1:], *also]
     passed = {"--dist": args.dist, "--comet": args.comet}
+    options = {name: [str(value)] for name, value in passed.items() if value is not None}
     selections = [select(args, recipe) for recipe in recipes]
     commands = step_commands(
         selections,
         first=args.first,
         last="pack" if args.report else args.until,
-        options={name: str(value) for name, value in passed.items() if value is not None},
+        options=options | ({"--allow-missing": []} if args.allow_missing else {}),
     )
     if args.report:
         words = "".join(f" --also {shlex.quote(recipe)}" for recipe in also)
@@ -268,6 +269,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         "--until", choices=names, default=names[-1], metavar="STEP", help=f"the last step: {', '.join(names)}"
     )
     parser.add_argument("--report", action="store_true", help="the commands that make the report, its models included")
+    parser.add_argument("--allow-missing", action="store_true", help="build without recordings that FILE_ORDER names")
     targets = "sizes, 2.5GB,3GB: the recipe frontier at each of them, in addition"
     parser.add_argument("--targets", default="", metavar="SIZES", help=targets)
 

@@ -32,7 +32,9 @@ def _decode(system: System, store: Store, work: Path) -> dict[str, Any]:
     packed = store.need(system.model_stage()) / "model"
     segments, recordings = gold_segments(system.data_path(store) / OPEN_FOLDER)
     batch = [segments[index] for index in form_batches(segments, system.recipe.decode)[0]]
-    waveforms = [read_slice(recordings[segment.recording], segment.start, segment.end) for segment in batch]
+    waveforms = [
+        read_slice(recordings[segment.recording], segment.start, segment.end, segment.channel) for segment in batch
+    ]
     prompt = render_prompt(system.campaign.prompt, system.campaign.pairs[0].target_language)
     end_token = system.campaign.model.end_token
     figures = bench_decoding(plain, packed, waveforms, prompt, system.recipe.decode, end_token)

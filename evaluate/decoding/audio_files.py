@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from segment.testset import TestSetFolder
 from submission.progress import progress
 from submission.runtime.audio import audio_blocks, seeks
+from submission.runtime.channels import Channel
 from submission.text.segments import SAMPLE_RATE, Segment
 
 
@@ -17,19 +19,29 @@ def readable_in_pieces(folder: TestSetFolder, segments: Sequence[Segment], aside
     """Return recording -> a file whose segments can be read without decoding the whole file.
 
     A batch has segments of similar length from many recordings. Of recordings that are compressed or of another rate
-    only one is kept decoded at a time; where there are several, each is decoded once into a file in `aside`.
+    only one channel of one is kept decoded at a time; where there are several, each recording is decoded once into a
+    file in `aside`.
     """
-    used = {segment.recording for segment in segments}
+    used: dict[str, set[Channel]] = {}
+    for segment in segments:
+        used.setdefault(segment.recording, set()).add(segment.channel)
     paths = {recording.name: recording.path for recording in folder.recordings}
     slow = [name for name, path in paths.items() if name in used and not seeks(path)]
-    if len(slow) > 1:
+    if sum(len(used[name]) for name in slow) > 1:
         aside.mkdir(exist_ok=True)
         with progress("decode the recordings", len(slow), "recordings") as tick:
             for number, name in enumerate(slow):
                 decoded = aside / f"{number:04d}.w64"
-                with soundfile.SoundFile(decoded, "w", SAMPLE_RATE, 1, "FLOAT") as file:
-                    for samples in audio_blocks(paths[name]):
-                        file.write(samples)
+                _write_decoded(paths[name], decoded, used[name])
                 paths[name] = decoded
                 tick(1)
     return paths
+
+
+def _write_decoded(path: Path, decoded: Path, used: set[Channel]) -> None:
+    """Write a recording at 16 kHz: the mean of its channels, or the channels up to the last one that is used."""
+    last = max((channel for channel in used if channel is not None), default=None)
+    channels: Sequence[Channel] = [None] if last is None else range(last + 1)
+    with soundfile.SoundFile(decoded, "w", SAMPLE_RATE, len(channels), "FLOAT") as file:
+        for blocks in zip(*(audio_blocks(path, channel) for channel in channels), strict=True):
+            file.write(np.stack(blocks, axis=1))

@@ -221,7 +221,9 @@ def decode_batch(
     if not long_enough:
         return results
     waveforms = [
-        read_slice(recordings[segment.recording], segment.start, min(segment.end, segment.start + window))
+        read_slice(
+            recordings[segment.recording], segment.start, min(segment.end, segment.start + window), segment.channel
+        )
         for _, segment in long_enough
     ]
     generations = translator.generate(waveforms, [name for name, _ in long_enough])

@@ -35,7 +35,9 @@ def translate(args: argparse.Namespace) -> None:
     pair = find_pair(campaign, args.pair)
     check_separate(args.audio, args.out)
     folder = read_folder(args.audio)
-    segment_source = how_to_segment(system, args.audio, args.segments, args.method, args.classifier)
+    segment_source = how_to_segment(
+        system, args.audio, args.segments, args.method, args.classifier, args.channels or "mean", args.regions
+    )
     segment_source.about()  # reports errors before the model is read
     check_model(args.model, campaign)
     decoding = DecodingSetup(
@@ -83,6 +85,7 @@ def rerun(args: argparse.Namespace) -> int:
         segments=args.segments,
         testset=args.testset,
         resegment=args.resegment,
+        channels=args.channels,
         device=args.device,
         references=args.references,
         worst=args.worst,
@@ -126,6 +129,8 @@ def _add_translate(verbs: Verbs) -> None:
     methods = [name for name, method in SEGMENTATION_METHODS.items() if not method.from_references]
     classifying = [name for name, method in SEGMENTATION_METHODS.items() if method.needs_classifier]
     one.add_argument("--method", choices=methods, help="how to segment the recordings")
+    regions = "list of the stretches to translate, each segmented like a recording"
+    one.add_argument("--regions", type=Path, metavar="YAML", help=regions)
     help_text = f"folder of the classifier of {' and '.join(classifying)}"
     one.add_argument("--classifier", type=Path, metavar="DIR", help=help_text)
     one.add_argument("--json", action="store_true", help="print translation_report.json instead of text")
@@ -160,6 +165,8 @@ def _add_compare(verbs: Verbs) -> None:
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
     parser.add_argument("--segments", type=Path, metavar="YAML", help="list of wav, offset and duration")
+    channels = "of several channels: their mean (default), the first, or each by itself, a speaker in each"
+    parser.add_argument("--channels", choices=("mean", "first", "each"), help=channels)
     parser.add_argument("--pair", required=True, metavar="P", help="language pair, such as en-de")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder of this run")
     _add_references(parser)

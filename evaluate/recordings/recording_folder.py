@@ -2,9 +2,11 @@
 
 Audio files are found at any depth; FILE_ORDER is optional. Segments have one of three sources:
 
-    ListedSegments     a YAML list in any dialect, unchanged, in its order within a recording
+    ListedSegments     a YAML list in any dialect, in its order within a recording; what is longer than the model's
+                      window is split
     BundledSegments   the segments of a bundle's test set, for the same recordings
-    ByMethod          a method of `submission.system.registry`, with a classifier where the method needs one
+    ByMethod          a method of `submission.system.registry`, with a classifier where the method needs one, on whole
+                      recordings or on the regions that a YAML lists
 
 `about` returns everything that the segments depend on before any audio is read, so that a run can check whether it
 may resume.
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segment.classifier.model import CONFIG, WEIGHTS
-from segment.probabilities.detectors import make_detectors
+from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.segmentation import segment_with
+from segment.recording_parts import EACH, MEAN
+from segment.segmentation import detector_of, segment_with, within_window
 from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
 from submission.errors import UserError
@@ -55,7 +58,7 @@ class ListedSegments:
 
     path: Path
     window_seconds: float
-    """Length of the encoder's window; longer segments are refused."""
+    """Length of the encoder's window; longer segments are split."""
 
     @property
     def source(self) -> str:
@@ -64,14 +67,14 @@ class ListedSegments:
 
     def about(self) -> dict[str, Any]:
         """Return the digest of the YAML file; UserError where there is none."""
-        if not self.path.is_file():
-            raise UserError(str(self.path), "no such file", "name the YAML that lists wav, offset and duration")
-        return {"segmentation": "given", "sha256": sha256_file(self.path)}
+        return {"segmentation": "given", "sha256": _digest_of(self.path)}
 
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
-        """Return the segments as the file lists them, and how many overlap or were cut at a recording's end."""
-        given = read_given(self.path, folder, checked_length, self.window_seconds)
-        return list(given.segments), {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end}
+        """Return the segments as the file lists them, and how many overlap, were cut at a recording's end, or split."""
+        given = read_given(self.path, folder, checked_length)
+        find = detector_of(folder, vad_detectors(REVISIONS["segment"]), memory, LABEL)
+        segments, split = within_window(given.segments, self.window_seconds, find)
+        return segments, {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end, "split": split}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,15 +115,28 @@ class ByMethod:
     options: SegmentOptions
     classifier: Path | None
     """The classifier's folder; None where the method needs none."""
+    channels: str = MEAN
+    """What is translated of several channels, one of `segment.recording_parts.CHANNELS`."""
+    regions: Path | None = None
+    """A YAML of the stretches to be translated, each segmented like a recording; None for whole recordings."""
 
     @property
     def source(self) -> str:
         """The method, for reports."""
-        return f"by the method {self.options.method}"
+        within = f" within the regions of {self.regions}" if self.regions else ""
+        return f"by the method {self.options.method}{within}"
 
     def about(self) -> dict[str, Any]:
         """Return the method's options and the classifier's digest; UserError where that is missing."""
-        return {"segmentation": "free", **asdict(self.options), "classifier": self._digest()}
+        about = {
+            "segmentation": "free",
+            **asdict(self.options),
+            "classifier": self._digest(),
+            "channels": self.channels,
+        }
+        if self.regions:
+            about |= {"segmentation": "regions", "sha256": _digest_of(self.regions)}
+        return about
 
     def _digest(self) -> str:
         if not self.options.about.needs_classifier:
@@ -135,23 +151,38 @@ class ByMethod:
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the method's segments and its report; probabilities are taken from the cache where it has them."""
         detectors = make_detectors(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
-        return segment_with(folder, self.options, detectors, memory, LABEL)
+        return segment_with(folder, self.options, detectors, memory, LABEL, self.channels, self.regions)
+
+
+def _digest_of(path: Path) -> str:
+    """Return the digest of a YAML file; UserError where there is none."""
+    if not path.is_file():
+        raise UserError(str(path), "no such file", "name the YAML that lists wav, offset and duration")
+    return sha256_file(path)
 
 
 def how_to_segment(
-    system: System, audio: Path, yaml: Path | None, method: str | None, classifier: Path | None
+    system: System,
+    audio: Path,
+    yaml: Path | None,
+    method: str | None,
+    classifier: Path | None,
+    channels: str = MEAN,
+    regions: Path | None = None,
 ) -> SegmentSource:
     """Return how the recordings of a folder become segments.
 
-    In this order: the given YAML; the given method; a YAML among the recordings; the recipe's method. Raises UserError
-    where yaml and method are both given.
+    In this order: the given YAML; the given method or regions; a YAML among the recordings; the recipe's method. Raises
+    UserError where the YAML of the segments and what makes segments are both given.
     """
-    if yaml and method:
-        raise UserError("--method", "contradicts --segments", "use one of them")
-    if found := yaml or (None if method else given_file(audio)):
+    if yaml and (method or regions or channels == EACH):
+        option = "--method" if method else "--regions" if regions else f"--channels {EACH}"
+        raise UserError(option, "contradicts --segments", "use one of them")
+    if found := yaml or (None if method or regions or channels == EACH else given_file(audio)):
         return ListedSegments(path=found, window_seconds=system.campaign.model.window_seconds)
     options = system.recipe.segment
-    return ByMethod(options=replace(options, method=method or options.method), classifier=classifier)
+    chosen = replace(options, method=method or options.method)
+    return ByMethod(options=chosen, classifier=classifier, channels=channels, regions=regions)
 
 
 def check_separate(folder: Path, out: Path) -> None:
@@ -187,12 +218,12 @@ def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:
 def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     """Return a folder reduced to the recordings of these names, under them and in their order.
 
-    The others become unlisted, and names without a recording are left out. Unicode forms and extensions may differ.
+    The others are left out, and so are names without a recording. Unicode forms and extensions may differ.
     """
     here = {recording.name: recording for recording in folder.recordings}
     matched = match_recordings(names, here)
     chosen = [RecordingFile(name=name, path=here[matched[name]].path) for name in names if name in matched]
     left = here.keys() - set(matched.values())
     return TestSetFolder(
-        recordings=tuple(chosen), unlisted=tuple(sorted((*folder.unlisted, *(here[name].name for name in left))))
+        recordings=tuple(chosen), unlisted=(), missing=(), left_out=tuple(sorted(here[name].name for name in left))
     )

@@ -29,6 +29,7 @@ from evaluate.recordings.recording_folder import (
     only,
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
+from segment.recording_parts import MEAN
 from segment.testset import TestSetFolder, read_folder
 from submission.bundle.manifest import NAME as MANIFEST
 from submission.bundle.manifest import SEGMENTER
@@ -145,12 +146,18 @@ def _print_matches(bundle: VerifiedBundle, folder: TestSetFolder, testset: str) 
 
 
 def choose_inputs(
-    bundle: VerifiedBundle, audio: Path, segments: Path | None, testset: str | None, resegment: bool
+    bundle: VerifiedBundle,
+    audio: Path,
+    segments: Path | None,
+    testset: str | None,
+    resegment: bool,
+    channels: str | None = None,
 ) -> RerunInputs:
     """Return what to translate of a folder, and how its recordings become segments.
 
     segments: the given YAML; testset: the requested one; resegment: whether to segment recordings of which the bundle
-    holds the segments. Raises UserError where these contradict each other, and where a classifier is missing.
+    holds the segments; channels: what is translated of several, by default what the campaign says of the test set.
+    Raises UserError where these contradict each other, and where a classifier is missing.
     """
     if resegment and segments:
         raise UserError("--resegment", "contradicts --segments", "use one of them")
@@ -173,7 +180,14 @@ def choose_inputs(
     if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
-    return RerunInputs(folder=folder, segment_source=ByMethod(options=options, classifier=classifier), testset=known)
+    asked = bundle.campaign.testset(known) if known else None
+    by_method = ByMethod(
+        options=options,
+        classifier=classifier,
+        channels=channels or (asked.channels if asked else MEAN),
+        regions=given_file(audio) if asked and asked.segmentation == "regions" else None,
+    )
+    return RerunInputs(folder=folder, segment_source=by_method, testset=known)
 
 
 def rerun(
@@ -185,6 +199,7 @@ def rerun(
     segments: Path | None = None,
     testset: str | None = None,
     resegment: bool = False,
+    channels: str | None = None,
     device: str = "auto",
     references: Path | None = None,
     worst: int,
@@ -195,7 +210,7 @@ def rerun(
     The result is also written to `out/rerun.json`; of several processes the first one returns it. references: to score
     against; worst: how many differences to keep; load: as of `DecodingSetup`. Other arguments as `choose_inputs`.
     """
-    inputs = choose_inputs(bundle, audio, segments, testset, resegment)
+    inputs = choose_inputs(bundle, audio, segments, testset, resegment, channels)
     check_model(bundle.folder / "model", bundle.campaign)
     decoding = DecodingSetup(
         model=bundle.folder / "model",

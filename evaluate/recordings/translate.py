@@ -333,6 +333,8 @@ def _report(folder: TestSetFolder, segments: list[Segment], summary: DecodeSumma
     return {
         "recordings": len(folder.recordings),
         "recordings_not_listed": list(folder.unlisted),
+        "recordings_left_out": list(folder.left_out),
+        "recordings_missing": list(folder.missing),
         "recordings_without_segments": sorted(silent),
         "segments": len(segments),
         "segment_seconds": round(sum(segment.end - segment.start for segment in segments) / SAMPLE_RATE, 3),
@@ -350,15 +352,21 @@ def translation_text(translation: Translation) -> str:
         segments += f"; {about['overlapping']:,} overlap"
     if about.get("cut_at_end"):
         segments += f"; {about['cut_at_end']:,} cut at their recording's end"
+    if about.get("split"):
+        segments += f"; {about['split']:,} given ones longer than the model's window, split"
     lines = [f"recordings: {report['recordings']:,}", f"segments: {segments}"]
     if "speech_seconds" in about:
         lines += ["speech found by the voice-activity detector:", *coverage_lines(about)]
     for label, key in (
-        ("not listed in FILE_ORDER", "recordings_not_listed"),
+        ("in FILE_ORDER without a file", "recordings_missing"),
         ("no segments", "recordings_without_segments"),
     ):
         if report[key]:
             lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
+    if names := report["recordings_not_listed"]:
+        lines.append(f"not listed in FILE_ORDER: {len(names):,} recordings follow the others: {', '.join(names)}")
+    if names := report["recordings_left_out"]:
+        lines.append(f"not of the test set: {len(names):,} recordings are not translated: {', '.join(names)}")
     summary = translation.summary if translation.summary.decoded else "everything by an earlier run"
     lines.append(f"decoded: {summary if translation.segments else 'nothing, there are no segments'}")
     if others := report["references_without_recording"]:

@@ -39,8 +39,8 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
     """Return the recordings of a corpus, sorted by name.
 
     corpus: a `corpus.jsonl`, a plain corpus's `utterances.tsv`, or a `segments.yaml` of the canonical form.
-    audio_root: what its audio paths are relative to. Raises UserError for audio that is missing or lies
-    elsewhere, and for utterances that are empty or not within it.
+    audio_root: what its audio paths are relative to, but for audio that the corpus stage extracted beside corpus.jsonl.
+    Raises UserError for audio that is missing or lies elsewhere, and for utterances that are empty or not within it.
     """
     positions = _positions(corpus)
     recordings = []
@@ -54,13 +54,28 @@ def read_labelled(corpus: Path, audio_root: Path) -> list[LabelledRecording]:
                 f"{name}: an utterance lies at samples {wrong[0][0]} to {wrong[0][1]}, the recording has {samples}",
                 "check that the corpus belongs to this audio",
             )
-        recordings.append(LabelledRecording(name=name, path=path, samples=samples, utterances=utterances))
+        recordings.append(
+            LabelledRecording(name=_named(name, corpus), path=path, samples=samples, utterances=utterances)
+        )
     if not recordings:
         raise UserError(str(corpus), "names no utterances", "give a corpus of long recordings")
     return recordings
 
 
+def _named(name: str, corpus: Path) -> str:
+    """Return an audio path as it is shown: of audio beside the corpus, relative to it."""
+    return PurePosixPath(name).relative_to(corpus.parent.absolute()).as_posix() if _is_beside(name, corpus) else name
+
+
+def _is_beside(name: str, corpus: Path) -> bool:
+    """Return whether a path is that of audio which the corpus stage extracted beside its corpus.jsonl."""
+    path = PurePosixPath(name)
+    return path.is_absolute() and ".." not in path.parts and path.is_relative_to(corpus.parent.absolute())
+
+
 def _locate(name: str, audio_root: Path, corpus: Path) -> Path:
+    if _is_beside(name, corpus) and Path(name).is_file():
+        return Path(name)
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise UserError(str(corpus), f"names {name}, which leaves the audio's folder", "write paths below --audio-root")
     path = audio_root / name

@@ -103,10 +103,10 @@ class GapFiller:
             if groups and start - groups[-1][1] <= self.join and end - groups[-1][0] <= self.longest:
                 groups[-1] = (groups[-1][0], end)
             else:
-                groups += self._cut(start, end)
+                groups += self.cut(start, end)
         return groups
 
-    def _cut(self, start: int, end: int) -> list[Stretch]:
+    def cut(self, start: int, end: int) -> list[Stretch]:
         """Return a stretch as parts of at most the maximum, without a gap."""
         parts = []
         while end - start > self.longest:
@@ -129,27 +129,37 @@ class GapFiller:
         if covered and covered[-1][1] == segment[0]:
             start, end = covered[-1][0], segment[1]
             if min(segment[0] - start, end - segment[0]) < self.shortest:
-                covered[-1:] = self._cut(start, end)
+                covered[-1:] = self.cut(start, end)
                 return
         covered.append(segment)
 
 
-def segment_and_fill_gaps(probabilities: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
-    """Return the segments of SHAS, extended and complemented by others until they cover all detected speech."""
-    longest, shortest = length_limits(options)
+def split_stretch(probabilities: FrameProbabilities, stretch: Stretch, longest: int) -> list[Stretch]:
+    """Return a stretch of a recording as parts of at most `longest` samples, without a gap.
 
+    It is split where the detector's probability of speech is lowest.
+    """
+    return _gap_filler(probabilities, longest, longest // 4).cut(*stretch)
+
+
+def _gap_filler(probabilities: FrameProbabilities, longest: int, shortest: int) -> GapFiller:
     def least_probable(start: int, end: int) -> int:
         """Return the middle of the least probable chunk, or the allowed position nearest to it."""
         first = start // CHUNK_SAMPLES
         chunk = first + int(probabilities.vad[first : (end - 1) // CHUNK_SAMPLES + 1].argmin())
         return min(max(chunk * CHUNK_SAMPLES + CHUNK_SAMPLES // 2, start), end - 1)
 
-    fill_gaps = GapFiller(
+    return GapFiller(
         samples=probabilities.samples,
         longest=longest,
         shortest=min(shortest, longest // 2),
         least_probable=least_probable,
     )
+
+
+def segment_and_fill_gaps(probabilities: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:
+    """Return the segments of SHAS, extended and complemented by others until they cover all detected speech."""
+    fill_gaps = _gap_filler(probabilities, *length_limits(options))
     speech = speech_stretches(probabilities.vad, probabilities.samples)
     return fill_gaps(segment_by_classifier(probabilities, options), speech)
 

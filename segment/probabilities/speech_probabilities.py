@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from segment.probabilities.vad import SileroVad
 from segment.probabilities.windows import AudioSource
-from segment.testset import RecordingFile
+from segment.recording_parts import RecordingPart
 from submission.errors import UserError
 from submission.runtime.audio import checked_length, read_slice
 from submission.store.digests import canonical_json, sha256_file, sha256_text, write_bytes
@@ -90,9 +90,9 @@ class ProbabilityCache:
 
 @dataclass(slots=True, kw_only=True)
 class _Pending:
-    """A recording whose probabilities are being computed."""
+    """A part of a recording whose probabilities are being computed."""
 
-    recording: RecordingFile
+    part: RecordingPart
     samples: int = 0
     digest: str = ""
     vad: np.ndarray | None = None
@@ -107,17 +107,19 @@ class _Pending:
 
 
 def detect_speech(
-    recordings: Iterable[RecordingFile],
+    parts: Iterable[RecordingPart],
     detectors: Detectors,
     cache: ProbabilityCache,
     tick: Tick = lambda seconds: None,
-) -> Iterator[tuple[RecordingFile, FrameProbabilities | UserError]]:
-    """Yield each recording, in order, with its frame probabilities, or with why it cannot be read.
+) -> Iterator[tuple[RecordingPart, FrameProbabilities | UserError]]:
+    """Yield each part of a recording, in order, with its frame probabilities, or with why it cannot be read.
+
+    The detectors process a part like a recording, and nothing around it.
 
     tick gets the seconds of audio done: half of a recording's when the voice-activity detector is through, half by
     the classifier, where there is one.
     """
-    left = deque(recordings)
+    left = deque(parts)
     while left:
         group: list[_Pending] = []
         unclassified: list[_Pending] = []
@@ -130,11 +132,11 @@ def detect_speech(
             pending.classifier = probabilities
             cache.put(detectors.classifier_key, pending.digest, probabilities)
         for pending in group:
-            yield pending.recording, pending.result()
+            yield pending.part, pending.result()
 
 
 def _detected(
-    left: deque[RecordingFile],
+    left: deque[RecordingPart],
     group: list[_Pending],
     unclassified: list[_Pending],
     detectors: Detectors,
@@ -148,7 +150,7 @@ def _detected(
     """
     seconds = 0.0
     while left and seconds < GROUP_SECONDS:
-        pending = _Pending(recording=left.popleft())
+        pending = _Pending(part=left.popleft())
         group.append(pending)
         try:
             source = _detect(pending, detectors, cache)
@@ -167,14 +169,34 @@ def _detected(
 
 def _detect(pending: _Pending, detectors: Detectors, cache: ProbabilityCache) -> AudioSource:
     """Fill in what is cached of a recording, and the detector's probabilities; UserError where it cannot be read."""
-    path = pending.recording.path
-    pending.samples = checked_length(path)
-    pending.digest = sha256_file(path)
+    part = pending.part
+    path = part.recording.path
+    length = checked_length(path)
+    pending.samples = (length if part.end is None else part.end) - part.start
+    pending.digest = _digest(part)
     pending.vad = cache.get(detectors.vad_key, pending.digest)
     if detectors.classify:
         pending.classifier = cache.get(detectors.classifier_key, pending.digest)
-    source = AudioSource(read=partial(read_slice, path), samples=pending.samples)
+    source = AudioSource(read=partial(_read, part), samples=pending.samples)
     if pending.vad is None:
         pending.vad = detectors.vad().probabilities(source.read, source.samples)
         cache.put(detectors.vad_key, pending.digest, pending.vad)
     return source
+
+
+def _read(part: RecordingPart, start: int, end: int) -> np.ndarray:
+    """Return samples of a part, which are counted from its start."""
+    return read_slice(part.recording.path, part.start + start, part.start + end, part.channel)
+
+
+def _digest(part: RecordingPart) -> str:
+    """Return what names a part in the cache: the digest of the recording's bytes, and which part of it is meant."""
+    stat = part.recording.path.stat()
+    digest = _file_digest(part.recording.path, stat.st_size, stat.st_mtime_ns)
+    return digest if part.is_whole else canonical_json([digest, part.channel, part.start, part.end])
+
+
+@lru_cache(maxsize=1)
+def _file_digest(path: Path, size_bytes: int, modified_ns: int) -> str:
+    """Return the digest of a file, once for all of its parts, which follow one another."""
+    return sha256_file(path)

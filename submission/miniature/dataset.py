@@ -39,6 +39,7 @@ from submission.miniature.recordings import (
 from submission.miniature.voice import voices
 from submission.progress import progress
 from submission.system.data_folder import UNSHIPPED
+from submission.text.segments import SAMPLE_RATE, Segment
 
 SEED = 2026
 
@@ -108,7 +109,9 @@ BUSINESSNEWS = tuple(
 )
 """The parts of one broadcast, with music between them."""
 UNLISTED_EVERY = 5
-"""Of the broadcast, one sentence in this many is not to be translated."""
+"""Of the broadcast, one sentence in this many is not to be translated; those between two of them are a region."""
+REGION_MARGIN_SAMPLES = SAMPLE_RATE // 5
+"""How far a region reaches beyond its sentences; pauses are longer."""
 
 
 def write_data_folder(
@@ -166,14 +169,24 @@ def _sentences(volume: DataSize) -> int:
 
 
 def _write_broadcast(out: Path, parts: list[SyntheticRecording], seed: int) -> None:
-    """Write one long recording of which segments.yaml lists only some sentences."""
+    """Write one long recording of which segments.yaml names the regions to be translated, of several sentences each."""
     rng = np.random.default_rng([seed, len(parts)])
     pieces: list[SyntheticRecording | np.ndarray] = []
     for part in parts:
         pieces += [jingle(float(rng.uniform(3, 6)), rng), part]
     broadcast = spliced("morning_report", [*pieces, jingle(4, rng)])
-    listed = [line for place, line in enumerate(broadcast.lines) if (place + 1) % UNLISTED_EVERY]
-    write_testset(out, "BUSINESSNEWS", [broadcast], LANGUAGES, fixed=True, listed=[listed], suffixes=True)
+    starts = range(0, len(broadcast.lines), UNLISTED_EVERY)
+    runs = [run for start in starts if (run := broadcast.lines[start : start + UNLISTED_EVERY - 1])]
+    regions = [
+        Segment(
+            recording=broadcast.name,
+            start=max(0, run[0].start - REGION_MARGIN_SAMPLES),
+            end=run[-1].end + REGION_MARGIN_SAMPLES,
+        )
+        for run in runs
+    ]
+    listed = [line for run in runs for line in run]
+    write_testset(out, "BUSINESSNEWS", [broadcast], LANGUAGES, listed=[listed], regions=regions, suffixes=True)
 
 
 def _clip_sessions(count: int) -> tuple[Session, ...]:

@@ -57,14 +57,16 @@ def write_testset(
     recordings: Sequence[SyntheticRecording],
     languages: Sequence[str],
     *,
-    fixed: bool,
+    fixed: bool = False,
     listed: Sequence[Sequence[PlacedSentence]] | None = None,
+    regions: Sequence[Segment] = (),
     suffixes: bool,
 ) -> None:
     """Write a blind test set to `testsets/` and its references to `references/`.
 
     fixed: the organisers give the segmentation. listed: per recording the sentences that are to be translated; None for
-    all. suffixes: FILE_ORDER names the files with `.wav` (both ways are in use).
+    all. regions: where the organisers name these alone. suffixes: FILE_ORDER names the files with `.wav` (both ways are
+    in use).
     """
     blind, kept = data / "testsets" / name, data / "references" / name
     blind.mkdir(parents=True)
@@ -82,6 +84,8 @@ def write_testset(
     ]
     for path in [kept, blind] if fixed else [kept]:
         write_segments(path / "segments.yaml", segments)
+    if regions:
+        write_segments(blind / "segments.yaml", regions)
     spoken = [line for lines in chosen for line in lines]
     write_text(kept / "en.txt", "".join(line.sentence.source + "\n" for line in spoken))
     for language in languages:

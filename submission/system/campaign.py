@@ -57,8 +57,18 @@ class TestSet:
     """One blind test set."""
 
     name: str
-    segmentation: Literal["free", "given"]
-    """Whether the participant segments the recordings or the organisers ship the segments."""
+    segmentation: Literal["free", "given", "regions"]
+    """Whether the participant segments the recordings, the organisers ship the segments, or they name the regions that
+    are to be translated, each of which the participant segments."""
+    channels: Literal["mean", "first", "each"] = "mean"
+    """Of several channels: their mean is translated, the first one, or each by itself, a speaker in each."""
+
+    def __post_init__(self) -> None:
+        if self.segmentation == "given" and self.channels == "each":
+            raise ValueError(
+                f"{self.name}: given segments name no channel, and channels = 'each' translates each by itself; "
+                "write 'mean' or 'first'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ class Required:
 
 def needs_classifier(campaign: Campaign, recipe: Recipe) -> bool:
     """Return whether a system segments recordings with the classifier."""
-    free = any(testset.segmentation == "free" for testset in campaign.testsets)
+    free = any(testset.segmentation != "given" for testset in campaign.testsets)
     return free and recipe.segment.about.needs_classifier
 
 
@@ -105,7 +105,7 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
             parts.append(Required(part=source.part, holds=source.files or corpus_format.holds, get=get))
     for testset in campaign.testsets:
         # Which files are its recordings, of whatever format, is what FILE_ORDER says.
-        holds = ("FILE_ORDER",) + (("*.y*ml",) if testset.segmentation == "given" else ())
+        holds = ("FILE_ORDER",) + (("*.y*ml",) if testset.segmentation != "free" else ())
         parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=f"the blind test set, {TRACK}"))
     return sorted(parts, key=lambda r: r.part)
 

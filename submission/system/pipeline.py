@@ -7,7 +7,7 @@ reads from it whether a system has a step; plan, summary and error messages take
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ STEPS = (
         has=lambda system: system.recipe.quantize.recovery is not None,
         takes_lists=True,
     ),
-    BuildStep(name="segment", command="segment run", stages=("segment",)),
+    BuildStep(name="segment", command="segment run", stages=("segment",), options=("--allow-missing",)),
     BuildStep(name="decode", command="evaluate decode", stages=("decode",)),
     BuildStep(name="score", command="evaluate score", stages=("score",)),
     BuildStep(name="bundle", command="submission bundle", options=("--dist", "--comet")),
@@ -131,12 +131,16 @@ class Selection:
 
 
 def step_commands(
-    selections: Sequence[Selection], *, first: str = STEPS[0].name, last: str = STEPS[-1].name, options: dict[str, str]
+    selections: Sequence[Selection],
+    *,
+    first: str = STEPS[0].name,
+    last: str = STEPS[-1].name,
+    options: Mapping[str, Sequence[str]],
 ) -> list[str]:
     """Return the commands of the steps from `first` to `last`, in order.
 
     A command that takes lists stands once for a list; of the others, systems that share their stages run it once.
-    options: values of the further options, for the commands that take them.
+    options: further option -> its values, for the commands that take it; a flag has none.
     """
     names = [each.name for each in STEPS]
     span = STEPS[names.index(step(first).name) : names.index(step(last).name) + 1]
@@ -144,7 +148,7 @@ def step_commands(
     done: set[frozenset[str]] = set()
     single = len(selections) == 1 and len(selections[0].systems) == 1
     for each in span:
-        words = "".join(f" {name} {shlex.quote(options[name])}" for name in each.options if name in options)
+        words = "".join(f" {shlex.join([name, *options[name]])}" for name in each.options if name in options)
         for selection in selections:
             systems = [system for system in selection.systems if each.has(system)]
             if not single:  # what systems share is known by the keys of their stages
@@ -157,7 +161,7 @@ def step_commands(
 
 def _is_new(each: BuildStep, system: System, done: set[frozenset[str]]) -> bool:
     """Return whether a step of a system builds what no command before it builds, and note it."""
-    if each.options:
+    if "--dist" in each.options:
         return True  # every system has a bundle of its own
     keys = frozenset([each.name, *(stage.key for stage in system.stages() if stage.name in each.stages)])
     if keys in done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 REVISIONS = {
-    "data": 2,
+    "data": 3,
     "corpus": 4,
     "finetune": 4,
     "merge": 3,

@@ -189,10 +189,11 @@ def _segmentation(system: System, testset: TestSet) -> Stage:
     recipe = system.recipe.segment
     options: dict[str, Any] = {
         "segmentation": testset.segmentation,
+        "channels": testset.channels,
         "window_seconds": system.campaign.model.window_seconds,
     }
     inputs = {"audio": system.data.part(testset_part(testset.name))}
-    if testset.segmentation == "free":
+    if testset.segmentation != "given":
         options |= {name: value for name, value in asdict(recipe).items() if name in recipe.about.reads}
         if recipe.original_batching and recipe.about.needs_classifier:
             options["batch_size"] = recipe.batch_size  # otherwise it changes the speed, not the segments
@@ -218,6 +219,8 @@ def _score(system: System, pair: Pair, testset: str, decode: Stage) -> Stage:
         "references": system.data.part(reference_part(testset)),
         "audio": system.data.part(testset_part(testset)),
     }
+    if options["given"] and not gold:
+        inputs["segments"] = decode.inputs["segments"]
     return make_stage("score", system.arguments, options, inputs, decode.part)
 
 

@@ -4,7 +4,8 @@ The file is the one that SHAS and MuST-C write, one flow mapping a line:
 
     - {duration: 13.75, offset: 0.26, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}
 
-The project writes this narrow form, and this module reads only it (the checks of a bundle have no YAML library).
+Where the speakers of a recording have a channel each, `speaker_id` names it, `channel_0`. The project writes this
+narrow form, and this module reads only it (the checks of a bundle have no YAML library).
 Lists that organisers ship in other dialects are read by `segment`, which writes this form.
 """
 
@@ -23,7 +24,8 @@ SAMPLE_RATE = 16_000
 
 _LINE = re.compile(
     r"- \{duration: (?P<duration>\d{1,9}(?:\.\d{1,9})?), offset: (?P<offset>\d{1,9}(?:\.\d{1,9})?), "
-    r'rW: 0, speaker_id: NA, uW: 0, wav: (?P<wav>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_][A-Za-z0-9._-]*)\}'
+    r"rW: 0, speaker_id: (?:NA|channel_(?P<channel>\d{1,3})), uW: 0, "
+    r'wav: (?P<wav>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_][A-Za-z0-9._-]*)\}'
 )
 
 
@@ -35,6 +37,8 @@ class Segment:
     """File name of the recording, `talk1.wav`."""
     start: int
     end: int
+    channel: int | None = None
+    """The one channel of the recording that is read, from 0; None: the mean of all."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
@@ -83,8 +87,8 @@ def _scalar(name: str) -> str:
 def write_segments(path: Path, segments: Iterable[Segment]) -> None:
     """Write segments in the given order; positions in seconds are exact to the sample."""
     lines = [
-        f"- {{duration: {_seconds(s.end - s.start)}, offset: {_seconds(s.start)}, rW: 0, speaker_id: NA, uW: 0, "
-        f"wav: {_scalar(s.recording)}}}\n"
+        f"- {{duration: {_seconds(s.end - s.start)}, offset: {_seconds(s.start)}, rW: 0, "
+        f"speaker_id: {'NA' if s.channel is None else f'channel_{s.channel}'}, uW: 0, wav: {_scalar(s.recording)}}}\n"
         for s in segments
     ]
     write_text(path, "".join(lines) or "[]\n")
@@ -110,7 +114,8 @@ def parse_segments(text: str, where: str) -> list[Segment]:
         end = start + round(float(match["duration"]) * SAMPLE_RATE)
         try:
             wav = json.loads(match["wav"]) if match["wav"].startswith('"') else match["wav"]
-            segments.append(Segment(recording=wav, start=start, end=end))
+            channel = None if match["channel"] is None else int(match["channel"])
+            segments.append(Segment(recording=wav, start=start, end=end, channel=channel))
         except ValueError as error:
             raise UserError(f"{where} line {number}", str(error), "give every segment a positive duration") from error
     return segments

@@ -93,7 +93,7 @@ def test_what_can_be_segmented_as_given_is_scored_line_by_line(tmp_path, text):
     for name in ("2022.wav", "talk1.wav"):
         (testset / name).touch()
     (testset / "FILE_ORDER").write_text("2022\ntalk1\n", encoding="utf-8")
-    given = read_given(folder / "segments.yaml", read_testset(testset), lambda path: 160_000, 8.0)
+    given = read_given(folder / "segments.yaml", read_testset(testset), lambda path: 160_000)
     references = find_references(folder, "en-de", testset)
     check_line_by_line(references, [segment.recording for segment in given.segments], "here")
     assert references.recordings == ("2022.wav", "talk1.wav")

@@ -139,7 +139,7 @@ def test_blind_sets_come_as_organisers_ship_them(data, name):
     names = [recording.name for recording in testset.recordings]
     assert testset.unlisted == ()
     shipped = sorted(path.name for path in folder.iterdir())
-    given = ["segments.yaml"] if TESTSETS[name] == "given" else []
+    given = ["segments.yaml"] if TESTSETS[name] != "free" else []
     assert shipped == sorted([*names, "FILE_ORDER", *given])
     gold = read_segments(kept / "segments.yaml")
     assert list(dict.fromkeys(segment.recording for segment in gold)) == names
@@ -160,13 +160,16 @@ def test_given_segments_are_those_of_the_references(data):
         assert given == (data / "references" / name / "segments.yaml").read_bytes()
 
 
-def test_the_broadcast_is_one_recording_of_which_only_parts_are_listed(data):
+def test_the_broadcast_is_one_recording_of_which_only_regions_are_named_longer_than_the_window(data):
     folder = data / "testsets" / "BUSINESSNEWS"
     testset = read_testset(folder)
     assert len(testset.recordings) == 1
-    window = CAMPAIGN.model.window_seconds
-    segments = read_given(find_segments_file(folder), testset, checked_length, window).segments
-    assert len(segments) == 7  # of eight sentences every fifth is not listed
+    regions = read_given(find_segments_file(folder), testset, checked_length).segments
+    assert len(regions) == 2  # of eight sentences the fifth is not listed
+    sentences = read_segments(data / "references" / "BUSINESSNEWS" / "segments.yaml")
+    within = [[s for s in sentences if region.start <= s.start and s.end <= region.end] for region in regions]
+    assert [len(some) for some in within] == [4, 3] and len(sentences) == 7
+    assert max(region.seconds for region in regions) > CAMPAIGN.model.window_seconds
 
 
 def test_no_sentence_occurs_twice(data):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from segment.segmentation_report import REPORT, Coverage, coverage_lines, make_report, read_report, write_report
+from segment.segmentation_report import (
+    REPORT,
+    Coverage,
+    coverage_lines,
+    make_report,
+    order_lines,
+    read_report,
+    write_report,
+)
+from segment.testset import TestSetFolder
 from submission.errors import UserError
 
 RATE = 16_000
+TESTSET = TestSetFolder(recordings=(), unlisted=("extra.wav",), missing=("gone",))
 COVERAGES = [
     Coverage(recording="a.wav", recorded=9 * RATE, segments=(2 * RATE, 3 * RATE), speech=6 * RATE, dropped=RATE),
     Coverage(recording="long.wav", recorded=RATE, segments=(), speech=0, dropped=0),
@@ -15,17 +27,20 @@ COVERAGES = [
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
-    report = make_report({"segmentation": "free", "method": "shas"}, COVERAGES, ["extra.wav"])
+    report = make_report({"segmentation": "free", "method": "shas"}, COVERAGES, TESTSET)
     write_report(tmp_path, report)
     assert read_report(tmp_path) == report
-    assert report["recordings_without_segments"] == ["long.wav"] and report["recordings_not_in_file_order"] == [
-        "extra.wav"
+    assert report["recordings_without_segments"] == ["long.wav"]
+    assert report["recordings_not_in_file_order"] == ["extra.wav"] and report["recordings_missing"] == ["gone"]
+    assert order_lines(report) == [
+        "  not in FILE_ORDER, after the others: extra.wav",
+        "  in FILE_ORDER without a file, left out: gone",
     ]
     assert (report["longest_seconds"], report["recordings"][1]["longest_seconds"]) == (3.0, None)
 
 
 def test_every_recording_and_the_whole_have_a_line():
-    lines = coverage_lines(make_report({"segmentation": "given"}, COVERAGES, []))
+    lines = coverage_lines(make_report({"segmentation": "given"}, COVERAGES, replace(TESTSET, unlisted=(), missing=())))
     assert [line.split()[0] for line in lines] == ["a.wav", "long.wav", "together"]
     assert "5.0 covered, 1.0 dropped (16.67%)" in lines[0]
 

@@ -78,7 +78,9 @@ def alone(data, tmp_path_factory) -> Path:
     result = run("segment", "run", *arguments(data, store))
     assert result.returncode == 0, result.stderr
     assert "segment:ACL (shas+vad)\n  r0.wav" in result.stdout and "dropped (0.00%)" in result.stdout
-    assert "segment:BUSINESSNEWS (given)\n  g.wav" in result.stdout
+    assert "segment:CHALLENGEACCENT (given)\n  g.wav" in result.stdout
+    assert "segment:BUSINESSNEWS (shas+vad)\n  g.wav" in result.stdout
+    assert "  1 regions, each segmented like a recording" in result.stdout
     return store
 
 
@@ -152,9 +154,11 @@ def test_gold_segments_are_those_of_the_references(data, tmp_path):
     recipe = tmp_path / "gold.toml"
     recipe.write_text(RECIPE.replace("shas+vad", "gold"), encoding="utf-8")
     arguments = ["--data", str(data), "--store", str(tmp_path / "store"), "--recipe", str(recipe)]
-    result = run("segment", "run", *arguments, "--testset", "ACL", "--testset", "YOUTUBE", "--testset", "BUSINESSNEWS")
+    result = run(
+        "segment", "run", *arguments, "--testset", "ACL", "--testset", "YOUTUBE", "--testset", "CHALLENGEACCENT"
+    )
     assert result.returncode == 2
-    assert "segment:ACL (given)" in result.stdout and "segment:BUSINESSNEWS (given)" in result.stdout
+    assert "segment:ACL (given)" in result.stdout and "segment:CHALLENGEACCENT (given)" in result.stdout
     assert str(Path("references", "YOUTUBE", "segments.yaml")) in result.stderr
     (segments,) = [
         path

@@ -13,7 +13,7 @@ from segment.methods.divide_and_conquer import split_probabilities
 from segment.methods.fixed import cut_evenly
 from segment.methods.pdac import FRAME_RATE_HZ
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from segment.segmentation import segment_testset, write_given_segmentation
+from segment.segmentation import TestSetOptions, segment_testset, write_given_segmentation
 from segment.segmentation_report import coverage_lines, read_report
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
@@ -50,10 +50,10 @@ def test_shas_segments_a_test_set_and_reports_its_figures(testset, cache, tmp_pa
     assert segments[-1].end == pytest.approx(23 * RATE, abs=400)
     assert all(0.2 < s.seconds < 7 for s in segments)
     assert report["segments"] == len(segments) >= 4
-    assert report["recordings_without_segments"] == ["a.wav"]
+    assert report["recordings_without_segments"] == ["a.wav", "extra.wav"]
     assert report["recordings_not_in_file_order"] == ["extra.wav"]
-    assert (report["segmentation"], report["method"], report["recorded_seconds"]) == ("free", "shas", 28.0)
-    assert [r["recording"] for r in report["recordings"]] == ["b.wav", "a.wav"]
+    assert (report["segmentation"], report["method"], report["recorded_seconds"]) == ("free", "shas", 29.0)
+    assert [r["recording"] for r in report["recordings"]] == ["b.wav", "a.wav", "extra.wav"]
 
 
 def test_plain_shas_drops_the_soft_speech_and_reports_it(testset, cache, tmp_path):
@@ -81,9 +81,9 @@ def test_the_detector_alone_is_split_by_the_same_rules(testset, cache, tmp_path)
 
 def test_fixed_lengths_cover_everything(testset, cache, tmp_path):
     _, report = segment(testset, cache, tmp_path, "fixed")
-    assert report["segment_seconds"] == report["recorded_seconds"] == 28.0
+    assert report["segment_seconds"] == report["recorded_seconds"] == 29.0
     assert report["dropped_speech_seconds"] == 0.0
-    assert report["longest_seconds"] == 7.0 and report["segments"] == 5
+    assert report["longest_seconds"] == 7.0 and report["segments"] == 6
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -151,14 +151,14 @@ def test_a_bad_recording_is_named_and_costs_no_other(testset, cache, tmp_path):
     (testset / "FILE_ORDER").write_text("c\nb\nd\na\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
         segment(testset, cache, tmp_path / "out")
-    assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
+    assert "segment:X: 2 of 5 recordings cannot be read" in str(error.value)
     assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
-    assert len(list(cache.folder.iterdir())) == 4  # two of b and of a
+    assert len(list(cache.folder.iterdir())) == 6  # two of b, of a and of extra
     for name in ("c.wav", "d.wav"):
         soundfile.write(testset / "wavs" / name, np.zeros(RATE), RATE)
     _, report = segment(testset, cache, tmp_path / "out")
-    assert [r["recording"] for r in report["recordings"]] == ["c.wav", "b.wav", "d.wav", "a.wav"]
+    assert [r["recording"] for r in report["recordings"]] == ["c.wav", "b.wav", "d.wav", "a.wav", "extra.wav"]
 
 
 def test_a_bad_recording_with_given_segments_costs_no_other(testset, cache, tmp_path):
@@ -171,10 +171,10 @@ def test_a_bad_recording_with_given_segments_costs_no_other(testset, cache, tmp_
     detectors = replace(loudness_detectors(), classify=None)
     with pytest.raises(UserError) as error:
         write_given_segmentation(testset, 8, detectors, cache, "segment:X", tmp_path / "out")
-    assert "segment:X: 2 of 4 recordings cannot be read" in str(error.value)
+    assert "segment:X: 2 of 5 recordings cannot be read" in str(error.value)
     assert "c.wav: is not audio" in str(error.value) and "d.wav: is not audio" in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
-    assert len(list(cache.folder.iterdir())) == 2  # of a and b
+    assert len(list(cache.folder.iterdir())) == 3  # of a, b and extra
 
 
 def test_samples_that_are_not_finite_are_refused_by_their_position(testset, cache, tmp_path):
@@ -189,3 +189,104 @@ def test_a_recording_without_samples_is_refused(testset, cache, tmp_path):
     soundfile.write(testset / "wavs" / "a.wav", np.zeros(0), RATE)
     with pytest.raises(UserError, match=r"a\.wav: has no samples"):
         segment(testset, cache, tmp_path / "out")
+
+
+def given_file(testset: Path, *entries: str) -> None:
+    text = "".join(f"- {{wav: {entry}}}\n" for entry in entries)
+    (testset / "segments.yaml").write_text(text, encoding="utf-8")
+
+
+def test_regions_are_segmented_like_recordings_in_their_order(testset, cache, tmp_path):
+    given_file(testset, "b, offset: 14, duration: 10", "b, offset: 0.5, duration: 2.9", "a, offset: 1, duration: 1")
+    detectors = loudness_detectors()
+    out = tmp_path / "out"
+    out.mkdir()
+    segment_testset(testset, OPTIONS, detectors, cache, "segment:X", out, by_regions=True)
+    segments, report = read(out)
+    assert {s.recording for s in segments} == {"b.wav"}
+    later = [s for s in segments if s.start >= 14 * RATE]
+    assert len(later) >= 2 and segments[: len(later)] == later  # the region of 10 s is longer than 7 s
+    assert later[0].start == 14 * RATE and later[-1].end == pytest.approx(23 * RATE, abs=400)
+    (first,) = segments[len(later) :]
+    assert (first.start, first.end) == pytest.approx((1 * RATE, 3 * RATE), abs=400)
+    assert (report["segmentation"], report["method"], report["regions"]) == ("regions", "shas", 3)
+    assert report["recorded_seconds"] == pytest.approx(13.9)
+    assert "3 regions, each segmented like a recording" in "\n".join(coverage_lines(report))
+    cut = tmp_path / "cut"
+    (cut / "wavs").mkdir(parents=True)
+    (cut / "FILE_ORDER").write_text("r\n", encoding="utf-8")
+    speech, _ = soundfile.read(testset / "wavs" / "b.wav", dtype="float32")
+    soundfile.write(cut / "wavs" / "r.wav", speech[14 * RATE : 24 * RATE], RATE)
+    alone, _ = segment(cut, cache, tmp_path / "alone")
+    assert [(s.start + 14 * RATE, s.end + 14 * RATE) for s in alone] == [(s.start, s.end) for s in later]
+
+
+def test_given_segments_longer_than_the_window_are_split_within_counted_and_nothing_is_left_out(
+    testset, cache, tmp_path
+):
+    given_file(testset, "b, offset: 4, duration: 20", "b, offset: 1, duration: 2", "a, offset: 0, duration: 3")
+    detectors = replace(loudness_detectors(), classify=None)
+    write_given_segmentation(testset, 8, detectors, cache, "segment:X", tmp_path)
+    segments, report = read(tmp_path)
+    pieces = [s for s in segments if s.recording == "b.wav"][:-1]
+    assert len(pieces) >= 3 and all(s.seconds <= 8 for s in segments)
+    assert (pieces[0].start, pieces[-1].end) == (4 * RATE, 24 * RATE)
+    assert all(a.end == b.start for a, b in zip(pieces, pieces[1:], strict=False))
+    assert report["split"] == 1 and report["segments"] == len(pieces) + 2
+    assert any("1 given segments are longer than the model's window" in line for line in coverage_lines(report))
+
+
+def test_a_recording_that_file_order_names_and_is_missing_stops_a_test_set_unless_that_is_allowed(
+    testset, cache, tmp_path
+):
+    (testset / "FILE_ORDER").write_text("gone\nb.wav\na\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"names 1 recordings that are not there \(first: gone\).*--allow-missing"):
+        segment_testset(testset, OPTIONS, loudness_detectors(), cache, "segment:X", tmp_path)
+    segment_testset(testset, OPTIONS, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(allow_missing=True))
+    segments, report = read(tmp_path)
+    assert {s.recording for s in segments} == {"b.wav"} and report["recordings_missing"] == ["gone"]
+
+
+@pytest.fixture
+def call(tmp_path) -> Path:
+    """A call of 12 s in two channels: one speaker at 1-3 and 7-9 s, the other at 4-6 and 8.5-11 s."""
+    folder = tmp_path / "call"
+    folder.mkdir()
+    channels = np.zeros((12 * RATE, 2), np.float32)
+    for channel, start, end in ((0, 1, 3), (1, 4, 6), (0, 7, 9), (1, 8.5, 11)):
+        channels[int(start * RATE) : int(end * RATE), channel] = 0.5
+    soundfile.write(folder / "call.wav", channels, RATE)
+    (folder / "FILE_ORDER").write_text("call\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ("mean", [(None, 1, 3), (None, 4, 6), (None, 7, 11)]),
+        ("first", [(0, 1, 3), (0, 7, 9)]),
+        ("each", [(0, 1, 3), (1, 4, 6), (0, 7, 9), (1, 8.5, 11)]),
+    ],
+)
+def test_channels_are_mixed_or_the_first_or_each_by_itself_merged_by_time(call, cache, tmp_path, channels, expected):
+    options = replace(OPTIONS, max_seconds=5)
+    segment_testset(call, options, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(channels=channels))
+    segments, report = read(tmp_path)
+    assert [s.channel for s in segments] == [channel for channel, _, _ in expected]
+    for found, (_, start, end) in zip(segments, expected, strict=True):
+        assert (found.start, found.end) == pytest.approx((start * RATE, end * RATE), abs=600)
+    assert report.get("channels", "mean") == channels
+    assert report["recorded_seconds"] == (24.0 if channels == "each" else 12.0)
+
+
+def test_a_mono_recording_has_no_channels_to_choose_from(testset, cache, tmp_path):
+    segment_testset(testset, OPTIONS, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(channels="each"))
+    segments, report = read(tmp_path)
+    assert {s.channel for s in segments} == {None} and "channels" not in report
+
+
+def test_the_first_channel_of_given_segments_is_named_in_them(call, cache, tmp_path):
+    given_file(call, "call, offset: 1, duration: 2")
+    detectors = replace(loudness_detectors(), classify=None)
+    write_given_segmentation(call, 8, detectors, cache, "X", tmp_path, None, TestSetOptions(channels="first"))
+    assert [(s.start, s.end, s.channel) for s in read(tmp_path)[0]] == [(RATE, 3 * RATE, 0)]

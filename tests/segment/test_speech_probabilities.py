@@ -13,6 +13,7 @@ from segment.classifier.model import load_classifier
 from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import load_vad
+from segment.recording_parts import RecordingPart
 from segment.testset import RecordingFile
 from submission.errors import UserError
 from submission.system.recipe import SegmentOptions
@@ -38,7 +39,8 @@ def recordings(tmp_path) -> list[RecordingFile]:
 def detected(
     recordings: list[RecordingFile], detectors: Detectors, cache: ProbabilityCache
 ) -> dict[str, FrameProbabilities | UserError]:
-    return {recording.name: result for recording, result in detect_speech(recordings, detectors, cache)}
+    parts = [RecordingPart(recording=recording) for recording in recordings]
+    return {part.recording.name: result for part, result in detect_speech(parts, detectors, cache)}
 
 
 def assert_equal(one: dict[str, FrameProbabilities], other: dict[str, FrameProbabilities]) -> None:
@@ -145,7 +147,9 @@ def test_only_methods_that_classify_load_the_classifier(recordings, cache, tmp_p
 def test_progress_adds_up_to_the_recordings(recordings, cache):
     for _ in range(2):  # computed, then read from the cache
         seconds = []
-        list(detect_speech(recordings, loudness_detectors(), cache, seconds.append))
+        list(
+            detect_speech([RecordingPart(recording=r) for r in recordings], loudness_detectors(), cache, seconds.append)
+        )
         assert sum(seconds) == pytest.approx(116.5)
 
 

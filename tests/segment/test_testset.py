@@ -10,7 +10,7 @@ import pytest
 
 from segment.testset import find_segments_file, read_folder, read_given, read_positions, read_recordings, read_testset
 from submission.errors import UserError
-from submission.text.segments import Segment
+from submission.text.segments import Segment, read_segments, write_segments
 from tests.support.recordings import write_noise
 
 RATE = 16_000
@@ -30,10 +30,10 @@ def names(folder: Path) -> list[str]:
     return [recording.name for recording in read_testset(folder).recordings]
 
 
-def given(folder: Path, text: str, seconds: float = 60.0, window: float = 8.0):
+def given(folder: Path, text: str, seconds: float = 60.0):
     path = folder / "segments.yaml"
     path.write_bytes(text.encode())
-    return read_given(path, read_testset(folder), lambda path: int(seconds * RATE), window)
+    return read_given(path, read_testset(folder), lambda path: int(seconds * RATE))
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,47 @@ def test_recordings_are_found_at_any_depth_and_under_any_name(tmp_path):
     assert names(tmp_path) == ["2022.acl-long.110.wav", "Gespräch 1.wav", "three.WAV"]
 
 
-def test_recordings_that_file_order_leaves_out_are_listed(tmp_path):
-    assert read_testset(make(tmp_path, "a", "a.wav", "b.wav")).unlisted == ("b.wav",)
+def test_recordings_that_file_order_leaves_out_follow_the_others_and_are_named(tmp_path):
+    testset = read_testset(make(tmp_path, "c\na", "a.wav", "z/b.wav", "c.wav", "d.wav"))
+    assert [r.name for r in testset.recordings] == ["c.wav", "a.wav", "d.wav", "b.wav"]
+    assert testset.unlisted == ("d.wav", "b.wav") and testset.missing == ()
+
+
+def test_entries_without_a_recording_are_named_and_cost_no_other(tmp_path):
+    testset = read_testset(make(tmp_path, "gone.wav\nb\nlost/a2\na\n", "a.wav", "b.wav"))
+    assert [r.name for r in testset.recordings] == ["b.wav", "a.wav"]
+    assert testset.missing == ("gone.wav", "lost/a2")
+    result = given(tmp_path, "".join(f"- {{wav: {name}, offset: 0, duration: 1}}\n" for name in ("a", "gone", "b")))
+    assert [s.recording for s in result.segments] == ["b.wav", "a.wav"] and result.without_recording == 1
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["day2/talk\nday1/talk\n", "./day2/talk.wav\nday1\\talk.wav\n", "/sets/day2/talk.wav\n/sets/day1/talk.wav\n"],
+)
+def test_files_of_one_name_in_several_folders_are_told_apart_by_their_paths(tmp_path, order):
+    make(tmp_path, order, "day1/talk.wav", "day2/talk.wav", "day1/other.wav")
+    assert names(tmp_path) == ["day2/talk.wav", "day1/talk.wav", "other.wav"]
+    text = "- {wav: day1/talk.wav, offset: 0, duration: 1}\n- {wav: x/day2/talk, offset: 0, duration: 2}\n"
+    result = given(tmp_path, text)
+    assert [(s.recording, s.end) for s in result.segments] == [("day2/talk.wav", 2 * RATE), ("day1/talk.wav", RATE)]
+    write_segments(tmp_path / "again.yaml", result.segments)
+    assert read_segments(tmp_path / "again.yaml") == list(result.segments)
+    with pytest.raises(UserError, match="entry 1: 'talk.wav' means several of"):
+        given(tmp_path, "- {wav: talk.wav, offset: 0, duration: 1}")
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.MKV", "talk.webm", "talk.opus", "talk.mov", "talk.aac"])
+def test_containers_are_recordings(tmp_path, name):
+    assert names(make(tmp_path, name.partition(".")[0], name)) == [name]
 
 
 @pytest.mark.parametrize(
     ("order", "files", "message"),
     [
-        ("a\nc\n", ["a.wav", "b.wav"], "line 2: there is no recording 'c'; the recordings are a.wav, b.wav"),
+        ("c\nd\n", ["a.wav", "b.wav"], "none of its 2 entries is a recording of the folder (first: 'c')"),
         ("a\na.wav\n", ["a.wav"], "line 2: a.wav is listed twice"),
-        ("a\n", ["a.wav", "x/a.wav"], "has the same file name"),
+        ("a\n", ["x/a.wav", "y/a.wav"], "line 1: 'a' means several of x/a.wav, y/a.wav; write more of the path"),
         ("a\n", ["a.wav", "a.flac"], "means several of"),
         ("\n\n", ["a.wav"], "names no recordings"),
         (b"\xff\xfea\n", ["a.wav"], "cannot be read as UTF-8"),
@@ -137,7 +168,6 @@ def test_times_as_small_as_yaml_takes_for_text_are_numbers(tmp_path):
         ("{wav: a.wav, offset: 0, duration: 1e-9}", "does not lie within"),
         ("{wav: a.wav, offset: 57, duration: 4}", "57 s to 61 s does not lie within the recording's 60 s"),
         ("{wav: a.wav, offset: 60.01, duration: 0.01}", "does not lie within"),
-        ("{wav: a.wav, offset: 0, duration: 8.5}", "8.5 s are more than the 8 s that the model takes at once"),
         ("{wav: a.wav, offset: soon, duration: 1}", "offset: expected seconds, got 'soon'"),
         ("{wav: a.wav, offset: .nan, duration: 1}", "offset: expected seconds"),
         ("{wav: a.wav, offset: 0, duration: .inf}", "duration: expected seconds"),
@@ -175,7 +205,7 @@ def test_a_bare_name_is_read_as_it_is_written(tmp_path, name):
 def test_a_name_is_found_in_either_of_unicodes_forms(tmp_path, file_form, text_form):
     written, named = unicodedata.normalize(file_form, "Gespräch.wav"), unicodedata.normalize(text_form, "Gespräch")
     make(tmp_path, f"{named}\n", written, "b.wav")
-    assert names(tmp_path) == [written]
+    assert names(tmp_path) == [written, "b.wav"]
     assert read_testset(tmp_path).unlisted == ("b.wav",)
     result = given(tmp_path, f"- {{wav: x/{named}.wav, offset: 0, duration: 1}}\n")
     assert [s.recording for s in result.segments] == [written]
@@ -224,17 +254,16 @@ def test_an_order_counts_and_the_orders_of_its_folders_where_a_folder_has_none(t
     make(tmp_path / "one", b"\xef\xbb\xbfb\r\na\r\n", "a.wav", "b.wav", "x.wav")
     make(tmp_path / "two", "d.wav\nc.wav\n", "c.wav", "d.wav")
     folder = read_folder(tmp_path)
-    assert [r.name for r in folder.recordings] == ["b.wav", "a.wav", "d.wav", "c.wav"]
+    assert [r.name for r in folder.recordings] == ["b.wav", "a.wav", "d.wav", "c.wav", "x.wav"]
     assert folder.unlisted == ("x.wav",)
     make(tmp_path, "c\nb\n")
-    assert [r.name for r in read_folder(tmp_path).recordings] == ["c.wav", "b.wav"]
+    assert [r.name for r in read_folder(tmp_path).recordings][:2] == ["c.wav", "b.wav"]
 
 
-def test_two_files_of_one_name_are_refused_in_any_folder_too(tmp_path):
+def test_the_orders_of_two_folders_mean_their_own_files(tmp_path):
     make(tmp_path / "one", "a", "a.wav")
     make(tmp_path / "two", "a", "a.wav")
-    with pytest.raises(UserError, match="has the same file name; keep one of them"):
-        read_folder(tmp_path)
+    assert [r.name for r in read_folder(tmp_path).recordings] == ["one/a.wav", "two/a.wav"]
 
 
 def test_positions_are_read_in_every_dialect_and_in_the_order_of_the_entries(tmp_path):

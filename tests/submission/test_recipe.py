@@ -216,15 +216,22 @@ def test_a_campaign_may_state_no_limit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("text", "message"),
     [
-        ("primary", r'quantize.overrides: count: "fit" needs a size limit, and campaign miniature states none'),
-        ("frontier@limit", r"quantize.target: 'limit' needs a size limit, and campaign miniature states none"),
+        (
+            'extends = "primary"\n',
+            'quantize.overrides: count: "fit" needs a size limit, and campaign miniature states none',
+        ),
+        (
+            'extends = "frontier"\n[quantize]\ntarget = "limit"\n',
+            "quantize.target: 'limit' needs a size limit, and campaign miniature states none",
+        ),
     ],
 )
-def test_a_recipe_that_is_fitted_to_a_limit_is_refused_without_one(tmp_path, recipe, message):
+def test_a_recipe_that_is_fitted_to_a_limit_is_refused_without_one(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        System(campaign_without_limit(tmp_path), read_recipe(recipe, "miniature"), None, tmp_path)
+        System(campaign_without_limit(tmp_path), read_recipe(str(tmp_path / "mine.toml"), "miniature"), None, tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "ranks"), [("1752 kB", True), ("4 MB", False)])

@@ -46,6 +46,7 @@ def test_file_is_the_one_that_shas_writes(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
+        "- {duration: 1.0, offset: 0.26, rW: 0, speaker_id: channel_, uW: 0, wav: talk1.wav}\n",
         "- {duration: 0.0, offset: 0.26, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}\n",
         "- {duration: -1.0, offset: 0.26, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}\n",
         "- {duration: 1.0, offset: .inf, rW: 0, speaker_id: NA, uW: 0, wav: talk1.wav}\n",
@@ -63,3 +64,10 @@ def test_anything_else_is_refused_by_line(text):
 def test_segments_are_counted_within_their_recording():
     segments = [Segment(recording=name, start=i, end=i + 1) for i, name in enumerate("aba")]
     assert segment_ids(segments) == ["a/0000", "b/0000", "a/0001"]
+
+
+def test_the_channel_of_a_segment_stands_in_its_speaker(tmp_path):
+    segments = [Segment(recording="a.wav", start=0, end=9, channel=1), Segment(recording="a.wav", start=5, end=9)]
+    write_segments(tmp_path / "s.yaml", segments)
+    assert "speaker_id: channel_1" in (tmp_path / "s.yaml").read_text(encoding="utf-8").split("\n")[0]
+    assert read_segments(tmp_path / "s.yaml") == segments
