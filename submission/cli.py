@@ -90,7 +90,7 @@ def _arguments(args: argparse.Namespace, recipe: str) -> str:
 
 
 def _opened(args: argparse.Namespace, campaign: Campaign, recipe: Recipe, name: str) -> tuple[System, Store]:
-    system = System(campaign, recipe, args.data, args.store / "sources", arguments=_arguments(args, name))
+    system = System(campaign, recipe, args.data, args.store, arguments=_arguments(args, name))
     return system, Store(root=args.store, journal=args.store / "journals" / f"{system.name}.jsonl")
 
 

@@ -19,10 +19,12 @@ from safetensors import safe_open
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX, WEIGHTS, Located, read_checkpoint, weight_files
 from submission.model.families import family_of
+from submission.model.forecast import COMPANIONS
 from submission.progress import progress
 from submission.store.digests import canonical_json, sha256_file, write_text
+from submission.system.data_folder import LICENSES
 
-COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "NOTICE*")
+COPIED = ("config.json", INDEX, *COMPANIONS, *LICENSES)
 """Files of a checkpoint besides its weights: configuration, tokenizer, processor, chat template, licence."""
 REPORT = "merge_report.json"
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -129,7 +131,7 @@ def _add(path: Path, tensor: Located, delta: torch.Tensor) -> None:
 
 
 def _copy_companions(base: Path, out: Path) -> None:
-    names = {path.name for pattern in COMPANIONS for path in base.glob(pattern) if path.is_file()}
+    names = {name for name in COPIED if (base / name).is_file()}
     if (base / WEIGHTS).is_file():
         names.discard(INDEX)  # a leftover beside a single file would name shards that are not there
     for name in sorted(names):

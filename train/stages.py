@@ -35,8 +35,10 @@ def finetune(options: Options, inputs: Inputs, out: Path) -> None:
     """Train LoRA adapters on the corpus, whose audio lies in `data`."""
     from submission.system.recipe import FinetuneOptions
     from submission.system.schema import parse_options
+    from train.corpora.audio_digests import check_audio
     from train.finetune import finetune as train_adapters
 
+    check_audio(inputs["corpus"], inputs["data"])
     choices = parse_options(FinetuneOptions, options)
     train_adapters(inputs["base"], inputs["corpus"], inputs["data"], task_of(options), choices, out)
 

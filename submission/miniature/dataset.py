@@ -38,7 +38,8 @@ from submission.miniature.recordings import (
 )
 from submission.miniature.voice import voices
 from submission.progress import progress
-from submission.system.data_folder import UNSHIPPED
+from submission.store.input_files import Reads, find_files
+from submission.system.data_folder import SHIPPED_FILES
 from submission.text.segments import SAMPLE_RATE, Segment
 
 SEED = 2026
@@ -132,7 +133,7 @@ def write_data_folder(
             verb = "submission.miniature forge" if name == "base" else "segment train"
             raise UserError(str(folder), "holds no trained model", f"train it with `python -m {verb}` (see its --help)")
     for name, folder in shipped.items():
-        _copy_model(folder, out / "models" / (model_name if name == "base" else name))
+        _copy_model(folder, out / "models" / (model_name if name == "base" else name), SHIPPED_FILES[name])
     pool = SentencePool(seed)
 
     with progress("data", _sentences(volume), "sentences") as tick:
@@ -152,9 +153,12 @@ def write_data_folder(
         write_plain_corpus(out / "corpora/recordings", made(_long_sessions(volume.recordings)), clips=False)
 
 
-def _copy_model(source: Path, target: Path) -> None:
-    """Copy a model's files without forge.json, the report of its training."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*UNSHIPPED))
+def _copy_model(source: Path, target: Path, reads: Reads) -> None:
+    """Copy the files that make up a model; the report of its training and what else lies there is left."""
+    target.mkdir(parents=True)
+    for pattern in reads.content:
+        for path in find_files(source, pattern):
+            shutil.copyfile(path, target / path.name)
 
 
 def _within(session: Session, volume: DataSize) -> Session:

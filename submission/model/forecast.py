@@ -20,6 +20,7 @@ from submission.model.codecs import Codec, codec_parts
 from submission.model.families import family_of, stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
 from submission.model.safetensors_header import header_bytes, tensor_bytes
+from submission.model.tokenizer_files import repeated_files
 from submission.system.schema import nearest
 
 if TYPE_CHECKING:
@@ -92,8 +93,12 @@ class Forecast:
 
 
 def companion_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint that go into the packed model as they are, sorted by name."""
-    return [folder / name for name in COMPANIONS if (folder / name).is_file()]
+    """Return the files of a checkpoint that go into the packed model as they are, sorted by name.
+
+    Of a tokenizer only what loads to the same one: not what tokenizer.json holds already.
+    """
+    repeated = repeated_files(folder)
+    return [folder / name for name in COMPANIONS if name not in repeated and (folder / name).is_file()]
 
 
 def forecast(

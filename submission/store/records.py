@@ -10,6 +10,8 @@ from typing import Any
 from submission.store.digests import canonical_json, sha256_text, write_text
 
 RECORD = "artifact.json"
+CONTENTS = "contents"
+"""Below the store: a file for each artifact that stands for its content, by the key of its stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,10 @@ class ArtifactRecord:
         """One digest of all files."""
         return sha256_text(canonical_json(self.files))
 
+    def content(self, reports: tuple[str, ...]) -> str:
+        """Return one digest of all files but reports, which nothing reads that is made from the artifact."""
+        return sha256_text(canonical_json({name: self.files[name] for name in self.files.keys() - set(reports)}))
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all files, the record itself left out."""
@@ -61,6 +67,28 @@ def read_record(folder: Path) -> ArtifactRecord | None:
         return found if found.digest == digest else None
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def write_content(store: Path, key: str, digest: str) -> None:
+    """Note the digest of an artifact's content; it stays when the artifact is removed to free its space."""
+    (store / CONTENTS).mkdir(parents=True, exist_ok=True)
+    write_text(store / CONTENTS / key, f"{digest}\n")
+
+
+def read_content(store: Path, key: str) -> str | None:
+    """Return the digest of the content of an artifact; None where it was never built, or stands for its key alone."""
+    try:
+        return (store / CONTENTS / key).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def contents_changed(store: Path) -> int:
+    """Return a number that changes when `write_content` notes something."""
+    try:
+        return (store / CONTENTS).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
     <root>/objects/<key>/     an artifact: the stage's files and `artifact.json`; complete, or not there
     <root>/partial/<key>/     a stage at work, or what a killed one left
+    <root>/contents/<key>     digest of an artifact's content, where later keys depend on that and not on its key
     <root>/locks/<key>        held (flock) while a stage is at work, so that two builds make one artifact
 
 An artifact is written in `partial`, described, and moved into `objects` by one rename. Nothing else ever
@@ -38,6 +39,7 @@ from submission.store.records import (
     begin_journal,
     read_journal,
     read_record,
+    write_content,
 )
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -91,6 +93,9 @@ class Stage:
     options: dict[str, Any]
     """Every choice that the stage reads, as JSON values."""
     inputs: dict[str, Input]
+    reports: tuple[str, ...] | None = None
+    """Files of the artifact that no other stage reads, where it stands in later keys by the content of the others; None
+    where it stands there by its key."""
     command: str = field(default="", compare=False)
     """The command line that builds it."""
 
@@ -203,6 +208,8 @@ class Store:
             ),
         )
         record.write(partial)
+        if stage.reports is not None:
+            write_content(self.root, stage.key, record.content(stage.reports))
         _flush_folder(partial)
         self.folder(stage).parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial, self.folder(stage))

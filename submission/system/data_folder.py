@@ -11,27 +11,20 @@ references/<NAME>/   optional: gold segments and translations, for scoring
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
-from submission.store.digests import (
-    canonical_json,
-    describe_files,
-    files_below,
-    sha256_file,
-    sha256_text,
-    tree_digest,
-    write_text,
-)
+from submission.model.forecast import COMPANIONS
+from submission.store.digests import canonical_json, sha256_text
+from submission.store.input_files import OR, InputDigests, Reads, audio_files, find_files
 from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign
 from submission.system.corpus_formats import ACL_6060, CORPUS_FORMATS
-from submission.system.recipe import Recipe
+from submission.system.recipe import CorpusOptions, Recipe, Source
 
 OPEN_TESTSET = "ACL6060"
 """ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded."""
@@ -50,11 +43,32 @@ TRACK = "https://iwslt.org/2026/compression"
 COMET_HPARAMS, COMET_CHECKPOINT, COMET_ENCODER = "hparams.yaml", "checkpoints/model.ckpt", "encoder"
 """Files of a COMET checkpoint as it is published, and the folder of its encoder's tokenizer and configuration."""
 
+SEGMENTS = "segments.yaml"
+SEGMENT_LISTS = f"{SEGMENTS} | **/*.yaml | **/*.yml"
+"""A test set's given segments, as `segment.testset` looks for them."""
+
 CLASSIFIER = "models/shas"
 """Where the segmentation classifier lies below the data folder."""
 
-UNSHIPPED = ("forge.json", "*.md", ".*")
-"""What lies beside a forged model's files and is not part of the model."""
+NAMED_AUDIO = "audio that the corpus names"
+"""Digest of the data folder for stages that read of it what their corpus names, and digests, alone."""
+
+LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
+CHECKPOINT_FILES = Reads(
+    content=(
+        "config.json",
+        "model.safetensors | model.safetensors.index.json",
+        "model.safetensors | model-*.safetensors | *.safetensors",
+        *COMPANIONS,
+        *LICENSES,
+    )
+)
+"""What is read of a checkpoint: one file of weights, or an index and its shards, and what lies beside them."""
+CLASSIFIER_FILES = Reads(content=("config.json", "model.safetensors"))
+COMET_FILES = Reads(
+    content=(COMET_HPARAMS, COMET_CHECKPOINT, *(f"{COMET_ENCODER}/*.{suffix}" for suffix in ("json", "model", "txt")))
+)
+SHIPPED_FILES = {"base": CHECKPOINT_FILES, "shas": CLASSIFIER_FILES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +78,18 @@ class Required:
     part: str
     """Path below the data folder."""
     holds: tuple[str, ...]
-    """Files or patterns that must be there, so that an empty folder or half a download does not pass."""
+    """Patterns, as in `submission.store.input_files`, of which each must match: half a download does not pass."""
     get: str
-    """How to get it."""
+    """How to get it; `{folder}` stands for where it is to lie."""
+    audio: str = ""
+    """A folder of it, or alternatives, in which there must be audio; empty for none."""
+
+    def needs(self) -> tuple[str, ...]:
+        """Return what must be there, as it is printed."""
+        folders = [f"{folder}/*" for folder in self.audio.split(OR)] if self.audio else []
+        return tuple(
+            one.replace(OR, " or ") for one in (*self.holds, *([f"audio, {OR.join(folders)}"] if folders else []))
+        )
 
 
 def needs_classifier(campaign: Campaign, recipe: Recipe) -> bool:
@@ -81,42 +104,99 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
     parts = [
         Required(
             part=f"models/{model.name}",
-            holds=("config.json", "*.safetensors", "tokenizer*.json"),
+            holds=("config.json", "model.safetensors | model-*.safetensors | *.safetensors", "tokenizer*.json"),
             get="run `python -m submission.miniature data`, which makes the whole folder"
             if campaign.made_here
-            else f"hf download {model.hub} --local-dir DIR/models/{model.name}",
+            else f"hf download {model.hub} --local-dir {{folder}}",
         )
     ]
     targets = sorted({pair.target for pair in campaign.pairs})
     # Dev is trained or watched on, from txt or xml; eval is scored against, line by line, from txt.
-    for split, texts in (("dev", "text/*/ACL.6060.*.en-xx.{}.*"), ("eval", "text/txt/ACL.6060.*.en-xx.{}.txt")):
-        holds = ("segmented_wavs/gold/*.wav", *(texts.format(target) for target in targets))
-        parts.append(Required(part=f"acl_6060/{split}", holds=holds, get=f"ACL 60/60, {ACL_6060}"))
+    acl = CORPUS_FORMATS["acl6060"]
+    texts = tuple(f"text/txt/ACL.6060.*.en-xx.{target}.txt" for target in targets)
+    for part, holds in ((DEV_FOLDER, acl.files(targets)), (OPEN_FOLDER, texts)):
+        parts.append(Required(part=part, holds=holds, audio=acl.audio, get=f"into {{folder}}: ACL 60/60, {ACL_6060}"))
     if needs_classifier(campaign, recipe):
         get = (
-            "a published SHAS checkpoint: `python -m segment convert CHECKPOINT --wav2vec2 DIR --out DIR/models/shas`; "
+            "a published SHAS checkpoint: `python -m segment convert CHECKPOINT --wav2vec2 WAV2VEC2 --out {folder}`; "
             'a classifier of your own: `python -m segment train`; or segment.method = "vad" in the recipe'
         )
-        parts.append(Required(part=CLASSIFIER, holds=("config.json", "model.safetensors"), get=get))
-    for source in recipe.corpus.sources:
+        parts.append(Required(part=CLASSIFIER, holds=CLASSIFIER_FILES.content, get=get))
+    corpus = recipe.corpus.scaled()
+    for source in corpus.sources:
         corpus_format = CORPUS_FORMATS[source.format]
-        if source.part not in {part.part for part in parts}:
-            get = corpus_format.get.replace("FOLDER", f"DIR/{source.part}")
-            parts.append(Required(part=source.part, holds=source.files or corpus_format.holds, get=get))
+        files = source.files or corpus_format.files(needed_languages(corpus, source))
+        parts.append(Required(part=source.part, holds=files, audio=corpus_format.audio, get=corpus_format.get))
     for testset in campaign.testsets:
         # Which files are its recordings, of whatever format, is what FILE_ORDER says.
-        holds = ("FILE_ORDER",) + (("*.y*ml",) if testset.segmentation != "free" else ())
-        parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=f"the blind test set, {TRACK}"))
-    return sorted(parts, key=lambda r: r.part)
+        holds = ("FILE_ORDER",) + (() if testset.segmentation == "free" else (SEGMENT_LISTS,))
+        get = f"into {{folder}}: the blind test set, {TRACK}"
+        parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=get))
+    return _each_once(parts)
+
+
+def _each_once(parts: list[Required]) -> list[Required]:
+    """Return the parts sorted by path, those that are read for several reasons once, with all that they must hold."""
+    found: dict[str, Required] = {}
+    for part in parts:
+        known = found.get(part.part)
+        if known is not None:
+            holds = tuple(dict.fromkeys(known.holds + part.holds))
+            if part.audio and part.audio != known.audio:
+                holds += (f"{part.audio}/*",)
+            part = replace(known, holds=holds)
+        found[part.part] = part
+    return [found[name] for name in sorted(found)]
+
+
+def needed_languages(corpus: CorpusOptions, source: Source) -> list[str]:
+    """Return the target languages that a recipe takes from one of its corpora: those that it must hold.
+
+    A language comes from every corpus that is published in it, but where the recipe gives all its utterances to others.
+    corpus: without scale and quotas.
+    """
+    published, needed = CORPUS_FORMATS[source.format].languages, []
+    for language, total in corpus.utterances.items():
+        shared = not total or total > sum(other.utterances.get(language, 0) for other in corpus.sources)
+        if language in source.utterances or (shared and (language in published or not published)):
+            needed.append(language)
+    return sorted(needed)
+
+
+def parts_read(campaign: Campaign, recipe: Recipe) -> dict[str, Reads]:
+    """Return part of the data folder -> which of its files stages read; parts that may be missing are among them."""
+    targets = sorted({pair.target for pair in campaign.pairs})
+    acl = CORPUS_FORMATS["acl6060"]
+    parts = {
+        f"models/{campaign.model.name}": CHECKPOINT_FILES,
+        CLASSIFIER: CLASSIFIER_FILES,
+        DEV_FOLDER: Reads(content=acl.files(targets), clips=(acl.audio,)),
+        OPEN_FOLDER: Reads(content=acl.files(targets), recordings=(acl.audio,)),
+    }
+    corpus = recipe.corpus.scaled()
+    for source in corpus.sources:
+        corpus_format = CORPUS_FORMATS[source.format]
+        files = source.files or corpus_format.files(needed_languages(corpus, source))
+        reads = Reads(content=files, clips=(corpus_format.audio or ".",))
+        parts[source.part] = parts.get(source.part, Reads()) | reads
+    texts = (f"{pair.name}.{suffix}" for pair in campaign.pairs for suffix in ("txt", "xml"))
+    references = Reads(content=(SEGMENTS, *texts, *sorted({f"{pair.source}.txt" for pair in campaign.pairs})))
+    for testset in campaign.testsets:
+        lists = () if testset.segmentation == "free" else (SEGMENT_LISTS,)
+        parts[testset_part(testset.name)] = Reads(content=("FILE_ORDER", *lists), recordings=(".",))
+        parts[reference_part(testset.name)] = references
+    return parts
 
 
 def missing_parts(data: Path, required: list[Required]) -> list[Required]:
     """Return the required parts that are not in a data folder, each with only what it lacks in `holds`."""
     missing = []
     for part in required:
-        lacks = tuple(pattern for pattern in part.holds if next((data / part.part).rglob(pattern), None) is None)
-        if lacks:
-            missing.append(replace(part, holds=lacks))
+        folder = data / part.part
+        lacks = tuple(pattern for pattern in part.holds if next(find_files(folder, pattern), None) is None)
+        silent = all(next(audio_files(folder, below), None) is None for below in part.audio.split(OR))
+        if lacks or (part.audio and silent):
+            missing.append(replace(part, holds=lacks, audio=part.audio if silent else ""))
     return missing
 
 
@@ -125,15 +205,7 @@ def check_parts(data: Path, campaign: Campaign) -> None:
     read_checkpoint(data / "models" / campaign.model.name)
 
 
-def model_digest(folder: Path) -> str:
-    """Return the digest of a forged model: its files, without the notes on how it was made."""
-    files = describe_files(folder)
-    return sha256_text(
-        canonical_json({name: f for name, f in files.items() if not any(fnmatch(name, p) for p in UNSHIPPED)})
-    )
-
-
-def comet_digest(folder: Path, cache: Path) -> str:
+def comet_digest(folder: Path, digests: InputDigests) -> str:
     """Return the digest of a COMET checkpoint: of all that its figures depend on.
 
     Raises UserError where the folder is none.
@@ -142,34 +214,7 @@ def comet_digest(folder: Path, cache: Path) -> str:
     if missing:
         get = f"hf download Unbabel/wmt22-comet-da --local-dir {folder}"
         raise UserError(f"COMET model {folder}", f"lacks {' and '.join(missing)}", get)
-    parts = {COMET_HPARAMS: sha256_file(folder / COMET_HPARAMS)}
-    for part in (Path(COMET_CHECKPOINT).parent.as_posix(), COMET_ENCODER):
-        if (folder / part).is_dir():
-            parts[part] = cached_tree_digest(folder / part, cache)
-    return sha256_text(canonical_json(parts))
-
-
-def cached_tree_digest(folder: Path, cache: Path) -> str:
-    """Return `tree_digest(folder)`, from a cache file where no file's size, time or inode has changed since.
-
-    A base model is 16 GB: without the cache every command would spend a minute on reading it.
-    """
-    stats = [
-        [p.relative_to(folder).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns, s.st_ino]
-        for p in files_below(folder)
-    ]
-    entry = cache / f"{sha256_text(str(folder.resolve()))}.json"
-    try:
-        known = json.loads(entry.read_text(encoding="utf-8"))
-        if known["stats"] == stats:
-            cached: str = known["digest"]
-            return cached
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no cache, or not one of ours: it is only a short cut
-    digest = tree_digest(folder)
-    cache.mkdir(parents=True, exist_ok=True)
-    write_text(entry, canonical_json({"digest": digest, "stats": stats}))
-    return digest
+    return digests.digest(folder, COMET_FILES)
 
 
 def testset_part(name: str) -> str:
@@ -190,23 +235,30 @@ class DataFolder:
     """The folder that `--data` names."""
     stage: Stage | None
     """The stage that makes the folder; None where it is given."""
-    cache: Path
-    """Where digests are kept."""
+    reads: Mapping[str, Reads]
+    """Part of the folder -> which of its files are read."""
+    digests: InputDigests
 
     def part(self, part: str) -> Input:
-        """Return a part of the folder as an input; its digest is `absent` where it is not there."""
+        """Return a part of the folder as an input; its digest is that of what is read of it, `absent` without it."""
         if self.stage is not None:
             return Input(digest=sha256_text(f"{self.stage.key}/{part}"), path=Path(part), stage=self.stage)
         folder = self.given / part if self.given else Path(part)
         there = self.given is not None and folder.is_dir()
-        return Input(digest=cached_tree_digest(folder, self.cache) if there else "absent", path=folder)
+        return Input(digest=self.digests.digest(folder, self.reads[part]) if there else "absent", path=folder)
 
     def whole(self, parts: Iterable[str]) -> Input:
         """Return the folder itself, for utterances whose audio paths are relative to it, as an input.
 
         parts: what is read of it, which alone its digest covers.
         """
-        digest = sha256_text(canonical_json({part: self.part(part).digest for part in parts}))
+        return self._root(sha256_text(canonical_json({part: self.part(part).digest for part in parts})))
+
+    def named_audio(self) -> Input:
+        """Return the folder itself, for stages that read of it only audio that their corpus names and digests."""
+        return self._root(NAMED_AUDIO)
+
+    def _root(self, digest: str) -> Input:
         return Input(digest=digest, path=Path() if self.stage else self.given or Path(), stage=self.stage)
 
     def missing(self, required: list[Required]) -> list[Required]:
@@ -220,7 +272,11 @@ class DataFolder:
         missing = self.missing(required)
         if missing:
             place = str(self.given or "DIR")
-            lines = "".join(f"  {r.part}: {', '.join(r.holds)}\n      {r.get.replace('DIR', place)}\n" for r in missing)
+            lines = "".join(
+                f"  {r.part}: {', '.join(r.needs())}\n"
+                f"      {r.get.replace('{folder}', shlex.quote(f'{place}/{r.part}'))}\n"
+                for r in missing
+            )
             looked = f"looked in {place}" if self.given else "no --data DIR was given"
             raise UserError(
                 f"campaign {campaign.name}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -102,6 +102,11 @@ class CorpusOptions:
     seed: int
     max_skipped_share: float = 0.02
     """Largest share of unusable utterances that does not stop the run."""
+    scale: float = 1.0
+    """What every number of utterances is multiplied with: 0.1 for a tenth of the sample."""
+    quotas: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Name of a corpus -> target language -> how many of its utterances come from it, in place of the number in
+    `sources`: a recipe that extends another changes one number without repeating its corpora."""
     allow_fewer: bool = False
     """Whether a corpus that holds fewer utterances than requested is taken as it is."""
     languages: dict[str, str] = field(default_factory=dict)
@@ -114,8 +119,12 @@ class CorpusOptions:
         names = [source.name for source in self.sources]
         _require(len(set(names)) == len(names), f"sources: {names} repeats a name; give each its own")
         _require(all(n >= 0 for n in self.utterances.values()), "utterances: negative; write 0 for all there are")
-        for source in self.sources:
-            self._check_quotas(source)
+        _require(self.scale > 0, f"scale: {self.scale} is not positive; write e.g. 0.1")
+        for name in sorted(self.quotas.keys() - set(names)):
+            _require(False, f"quotas.{name}: no corpus of that name; {nearest(name, names)}")
+        sources = self._with_quotas()
+        for source in sources:
+            self._check_quotas(source, sources)
         _require(
             self.held_out_recordings >= 0,
             f"held_out_recordings: {self.held_out_recordings} is negative; write 0 or more",
@@ -125,17 +134,39 @@ class CorpusOptions:
             f"max_skipped_share: {self.max_skipped_share} is no share; write a number from 0 to below 1",
         )
 
-    def _check_quotas(self, source: Source) -> None:
+    def _with_quotas(self) -> tuple[Source, ...]:
+        """Return the corpora with the numbers of `quotas` in place of their own."""
+        return tuple(
+            replace(source, utterances=source.utterances | self.quotas.get(source.name, {})) for source in self.sources
+        )
+
+    def _check_quotas(self, source: Source, sources: tuple[Source, ...]) -> None:
         for language, count in source.utterances.items():
             where = f"sources: {source.name}: utterances.{language}"
             _require(count > 0, f"{where}: {count} is not positive; leave it out to share the rest")
             _require(language in self.utterances, f"{where}: not in corpus.utterances; write the total there")
-            given = sum(other.utterances.get(language, 0) for other in self.sources)
+            given = sum(other.utterances.get(language, 0) for other in sources)
             total = self.utterances[language]
             _require(
                 not total or given <= total,
                 f"{where}: the corpora give {given}, corpus.utterances requests {total} in all; raise that number",
             )
+
+    def scaled(self) -> CorpusOptions:
+        """Return the same sample without `scale` and `quotas`: both are in the numbers of the languages and corpora."""
+
+        def number(count: int) -> int:
+            return max(1, round(count * self.scale)) if count else 0
+
+        sources = tuple(
+            replace(source, utterances={language: number(count) for language, count in source.utterances.items()})
+            for source in self._with_quotas()
+        )
+        totals = {
+            language: max(number(count), sum(source.utterances.get(language, 0) for source in sources)) if count else 0
+            for language, count in self.utterances.items()
+        }
+        return replace(self, sources=sources, utterances=totals, scale=1.0, quotas={})
 
     def trained_languages(self, campaign_languages: dict[str, str]) -> dict[str, str]:
         """Return code -> name in the prompt for every target language that is trained, sorted by code.

@@ -80,7 +80,7 @@ def _find(name: str) -> _Location:
 
 
 def _split_target(name: str) -> tuple[str, str]:
-    """Return the name of a recipe and the target behind its `@`, `2.5 GB` or `limit`; it is empty where there is none."""
+    """Return the name of a recipe and the target behind its `@`, `2.5 GB` or `limit`; empty where none is."""
     base, _, size = name.rpartition("@")
     if base and size == LIMIT:
         return base, LIMIT

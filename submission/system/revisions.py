@@ -6,12 +6,12 @@ REVISIONS = {
     "data": 3,
     "corpus": 4,
     "finetune": 4,
-    "merge": 3,
+    "merge": 4,
     "sensitivity": 3,
     "awq": 3,
     "calibrate": 3,
     "allocate": 1,
-    "quantize": 4,
+    "quantize": 5,
     "recover": 1,
     "segment": 4,
     "decode": 5,
@@ -19,3 +19,10 @@ REVISIONS = {
     "score": 6,
     "comet": 3,
 }
+
+REPORTS: dict[str, tuple[str, ...]] = {
+    "corpus": ("corpus_report.json",),
+    "finetune": ("log.jsonl", "curve.csv", "curve.png", "curve.svg"),
+    "merge": ("merge_report.json",),
+}
+"""Stages whose artifacts stand in later keys by their content -> files of them that no other stage reads."""

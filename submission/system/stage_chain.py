@@ -7,7 +7,9 @@
 Between merge and quantize, systems with a byte target have calibrate and allocate in place of sensitivity and awq;
 after quantize, systems with recovery have recover, whose model takes the place of the packed one.
 A stage's function receives exactly the options and inputs that stand here. A key covers a stage's options and its
-inputs' keys, so the plan of a whole system is known before any of it is built.
+inputs' keys. corpus, finetune and merge stand in later keys by the content of what they made, once it is made, and by
+their own key until then: a corpus that is sampled again with the same result, or a base model that is downloaded again,
+trains nothing again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from submission.store.input_files import InputDigests
 from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign, Pair, TestSet
 from submission.system.data_folder import (
@@ -24,14 +27,14 @@ from submission.system.data_folder import (
     DEV_FOLDER,
     OPEN_TESTSET,
     SHIPPED,
-    model_digest,
+    SHIPPED_FILES,
     reference_part,
     testset_part,
 )
 from submission.system.model_size import target_bytes
 from submission.system.pipeline import has_step, stage_command
 from submission.system.recipe import QuantizeOptions
-from submission.system.revisions import REVISIONS
+from submission.system.revisions import REPORTS, REVISIONS
 
 if TYPE_CHECKING:
     from submission.system.system import System
@@ -48,14 +51,17 @@ def make_stage(name: str, arguments: str, options: dict[str, Any], inputs: dict[
         revision=REVISIONS[name],
         options=options,
         inputs=inputs,
+        reports=REPORTS.get(name),
         command=f"python -m {stage_command(name)} {arguments}".rstrip(),
     )
 
 
-def data_stage(campaign: Campaign, arguments: str) -> Stage:
+def data_stage(campaign: Campaign, arguments: str, digests: InputDigests) -> Stage:
     """Return the stage that makes the miniature's data folder."""
     shipped = {
-        name: Input(digest=model_digest(folder), path=folder) for name, folder in SHIPPED.items() if folder.is_dir()
+        name: Input(digest=digests.digest(folder, SHIPPED_FILES[name]), path=folder)
+        for name, folder in SHIPPED.items()
+        if folder.is_dir()
     }
     return make_stage("data", arguments, {"model": campaign.model.name, "seed": DATA_SEED}, shipped)
 
@@ -76,9 +82,9 @@ def build_stages(system: System) -> Iterator[Stage]:
             "base_name": system.campaign.model.name,
             "languages": trained,
         },
-        {"base": base, "corpus": corpus.artifact, "data": _utterance_audio(system)},
+        {"base": base, "corpus": system.content(corpus), "data": system.data.named_audio()},
     )
-    merge = make_stage("merge", system.arguments, {}, {"base": base, "finetune": finetune.artifact})
+    merge = make_stage("merge", system.arguments, {}, {"base": base, "finetune": system.content(finetune)})
     yield from (corpus, finetune, merge)
     quantization = list(_quantization(system, merge, corpus))
     yield from quantization
@@ -86,8 +92,9 @@ def build_stages(system: System) -> Iterator[Stage]:
 
 
 def _corpus(system: System) -> Stage:
-    campaign, options = system.campaign, asdict(system.recipe.corpus)
-    del options["languages"]  # their names in the prompt, on which the corpus does not depend
+    campaign, options = system.campaign, asdict(system.recipe.corpus.scaled())
+    for name in ("languages", "scale", "quotas"):  # names in the prompt do not matter, the others are in the numbers
+        del options[name]
     languages = _target_languages(campaign)
     return make_stage(
         "corpus",
@@ -103,14 +110,14 @@ def _corpus(system: System) -> Stage:
 
 
 def _utterance_audio(system: System) -> Input:
-    """Return the data folder as far as the corpus is read from it: the training corpora and ACL 60/60 dev."""
+    """Return the data folder as far as utterances are sampled from it: the training corpora and ACL 60/60 dev."""
     return system.data.whole([*(source.part for source in system.recipe.corpus.sources), DEV_FOLDER])
 
 
 def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage]:
     """Yield sensitivity, awq, calibrate and allocate where the system has them, packing, and recovery if it has it."""
-    quantize, inputs = system.recipe.quantize, {"merge": merge.artifact}
-    utterances = {"corpus": corpus.artifact, "data": _utterance_audio(system)}
+    quantize, inputs = system.recipe.quantize, {"merge": system.content(merge)}
+    utterances = {"corpus": system.content(corpus), "data": system.data.named_audio()}
     prompts = {**_prompt(system.campaign), "languages": _pair_languages(system.campaign)}
     packed = _packing_options(quantize)
     if has_step(system, "sensitivity"):
@@ -150,7 +157,7 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
             "recover",
             system.arguments,
             {"recovery": asdict(quantize.recovery), **prompts},
-            {"quantize": pack.artifact, "merge": merge.artifact, **utterances},
+            {"quantize": pack.artifact, "merge": system.content(merge), **utterances},
         )
 
 
@@ -228,9 +235,9 @@ def loss_stage(system: System) -> Stage:
     """Return the stage that measures the packed model's cross-entropy on the dev set, for the report."""
     inputs = {
         "model": system.model_stage().artifact,
-        "checkpoint": system.stage("merge").artifact,  # its processor is that of every model packed from it
-        "corpus": system.stage("corpus").artifact,
-        "data": _utterance_audio(system),
+        "checkpoint": system.content(system.stage("merge")),  # its processor is that of every model packed from it
+        "corpus": system.content(system.stage("corpus")),
+        "data": system.data.named_audio(),
     }
     options = {
         **_prompt(system.campaign),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from submission.errors import UserError
-from submission.store.store import Stage, Store
+from submission.store.input_files import InputDigests
+from submission.store.records import contents_changed, read_content
+from submission.store.store import Input, Stage, Store
 from submission.system import stage_chain
 from submission.system.campaign import Campaign, Pair
 from submission.system.consistency import check_together
@@ -18,6 +21,7 @@ from submission.system.data_folder import (
     Required,
     comet_digest,
     needs_classifier,
+    parts_read,
     required_parts,
 )
 from submission.system.model_size import chooses_layers
@@ -32,9 +36,9 @@ class System:
     recipe: Recipe
 
     def __init__(
-        self, campaign: Campaign, recipe: Recipe, data: Path | None, cache: Path, *, arguments: str = ""
+        self, campaign: Campaign, recipe: Recipe, data: Path | None, store: Path, *, arguments: str = ""
     ) -> None:
-        """data: the data folder, None for the one that a stage makes; cache: where digests are kept.
+        """data: the data folder, None for the one that a stage makes; store: where digests of inputs are cached.
 
         arguments: how a command line names this system, for hints of what to run.
         """
@@ -47,7 +51,10 @@ class System:
         self.recipe = recipe
         self.given_data = data
         self.arguments = arguments
-        self._cache = cache
+        self._store = store
+        self._digests = InputDigests(store / "sources")
+        self._stages: dict[tuple[str, str], Stage] = {}
+        self._contents_changed = -1
 
     @property
     def name(self) -> str:
@@ -68,8 +75,9 @@ class System:
     @cached_property
     def data(self) -> DataFolder:
         """The data folder, as inputs of stages."""
-        stage = stage_chain.data_stage(self.campaign, self.arguments) if self.makes_data else None
-        return DataFolder(given=self.given_data, stage=stage, cache=self._cache)
+        stage = stage_chain.data_stage(self.campaign, self.arguments, self._digests) if self.makes_data else None
+        reads = parts_read(self.campaign, self.recipe)
+        return DataFolder(given=self.given_data, stage=stage, reads=reads, digests=self._digests)
 
     def required(self) -> list[Required]:
         """Return the parts of a data folder that campaign and recipe need."""
@@ -102,7 +110,7 @@ class System:
 
     def comet_digest(self, folder: Path) -> str:
         """Return the digest of a COMET checkpoint; UserError where the folder is none."""
-        return comet_digest(folder, self._cache)
+        return comet_digest(folder, self._digests)
 
     @cached_property
     def ranks_layers(self) -> bool:
@@ -113,19 +121,27 @@ class System:
 
     def stages(self) -> list[Stage]:
         """Return every stage of a build in order."""
-        return list(self._stages.values())
+        return list(self._chain().values())
 
     def stage(self, name: str, part: str = "") -> Stage:
         """Return one stage; KeyError where this system has none of that name."""
-        return self._stages[name, part]
+        return self._chain()[name, part]
 
     def model_stage(self) -> Stage:
         """Return the stage whose artifact holds the packed model that is decoded and uploaded."""
         return self.stage("recover" if has_step(self, "recover") else "quantize")
 
-    @cached_property
-    def _stages(self) -> dict[tuple[str, str], Stage]:
-        return {(stage.name, stage.part): stage for stage in stage_chain.build_stages(self)}
+    def content(self, stage: Stage) -> Input:
+        """Return a stage's artifact as an input that stands for its content, once it is built, and not for its key."""
+        return replace(stage.artifact, digest=read_content(self._store, stage.key) or stage.key)
+
+    def _chain(self) -> dict[tuple[str, str], Stage]:
+        """Return the stages by name and part, made again when the content of an artifact came to be known."""
+        changed = contents_changed(self._store)
+        if not self._stages or changed != self._contents_changed:
+            self._contents_changed = changed
+            self._stages = {(stage.name, stage.part): stage for stage in stage_chain.build_stages(self)}
+        return self._stages
 
     def loss_stage(self) -> Stage:
         """Return the stage of the packed model's cross-entropy on the dev set, which only a report measures."""

@@ -64,12 +64,13 @@ def write_wav(path: Path, seconds: float, seed: int) -> None:
 def write_data(data: Path, checkpoint: Path, segments: list[Segment]) -> None:
     """Write what a system needs that is only decoded and scored; references for one pair, and for ACL 60/60."""
     shutil.copytree(checkpoint, data / "models/tiny")
-    texts = [f"acl_6060/dev/text/txt/ACL.6060.dev.en-xx.{language}.txt" for language in ("de", "zh")]
+    texts = [f"acl_6060/dev/text/txt/ACL.6060.dev.en-xx.{language}.txt" for language in ("en", "de", "zh")]
     for name in (
         *texts,
         "corpora/talks/utterances.tsv",
         "corpora/talks/audio/x.wav",
         "acl_6060/dev/segmented_wavs/gold/sent_1.wav",
+        "acl_6060/dev/text/xml/ACL.6060.dev.en-xx.en.xml",
     ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).touch()

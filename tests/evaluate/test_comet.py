@@ -12,6 +12,7 @@ from evaluate.scoring.comet import check_environment, find_encoder, read_checkpo
 from evaluate.scoring.score import NO_SOURCE, CometScores, ScoredLine, with_comet
 from evaluate.scoring.score_files import read_comet_scores, read_lines, write_comet_scores
 from submission.errors import UserError
+from submission.store.input_files import InputDigests
 from submission.system.data_folder import comet_digest
 from tests.evaluate.synthetic import metric_score
 
@@ -64,7 +65,7 @@ def test_an_encoder_without_its_tokenizer_is_refused_and_one_beside_the_model_is
 
 def test_a_folder_that_is_no_checkpoint_is_refused_with_what_it_lacks(tmp_path):
     with pytest.raises(UserError, match=r"lacks hparams\.yaml and checkpoints/model\.ckpt; hf download"):
-        comet_digest(tmp_path, tmp_path / "cache")
+        comet_digest(tmp_path, InputDigests(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def arguments(checkpoint, tmp_path) -> list[str]:
     named = [("campaign", "probe.toml"), ("recipe", "some.toml"), ("data", "data"), ("store", "store")]
     options = [f"--{key}={tmp_path / value}" for key, value in named]
     for system, store in open_systems(make_parser().parse_args(["report", *options])):
-        store.obtain(system.stage("merge"), lambda out: shutil.copytree(checkpoint, out, dirs_exist_ok=True))
         store.obtain(system.stage("corpus"), write_dev)
+        store.obtain(system.stage("merge"), lambda out: shutil.copytree(checkpoint, out, dirs_exist_ok=True))
         store.obtain(system.stage("quantize"), lambda out: pretend_to_pack(checkpoint, out))
     return [*options, f"--out={tmp_path / 'out'}"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from submission.store.input_files import OR
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import MINIATURE
 from submission.system.recipe_files import read_recipe
@@ -46,8 +47,8 @@ def data(tmp_path_factory) -> Path:
         (root / "testsets" / name / "FILE_ORDER").write_text("g.wav\n", encoding="utf-8")
         (root / "testsets" / name / "segments.yaml").write_text("- {wav: g, offset: 1, duration: 4}\n", "utf-8")
     for part in System(campaign, read_recipe("primary", "miniature"), root, root / "cache").missing():
-        for pattern in part.holds:
-            path = root / part.part / pattern.replace("*", "x")
+        for pattern in (*part.holds, *([f"{part.audio.split(OR)[0]}/x.wav"] if part.audio else [])):
+            path = root / part.part / pattern.split(OR)[0].replace("*", "x")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("", encoding="utf-8")
     (root / "recipe.toml").write_text(RECIPE, encoding="utf-8")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from submission.errors import UserError
 from submission.progress import progress
 from submission.store.digests import canonical_json, files_below, tree_digest, write_text
-from submission.system.data_folder import cached_tree_digest
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
@@ -89,19 +88,6 @@ def test_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         write_text(tmp_path / "a.txt", "\ud800")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_bytes() == b"old\n"
-
-
-def test_remembered_digest_is_dropped_when_a_file_changes(tmp_path):
-    folder, cache = tmp_path / "data", tmp_path / "cache"
-    folder.mkdir()
-    (folder / "a.txt").write_text("one", encoding="utf-8")
-    first = cached_tree_digest(folder, cache)
-    assert cached_tree_digest(folder, cache) == first == tree_digest(folder)
-    (folder / "a.txt").write_text("three", encoding="utf-8")
-    assert cached_tree_digest(folder, cache) == tree_digest(folder) != first
-    for entry in cache.iterdir():
-        entry.write_text("[]", encoding="utf-8")
-    assert cached_tree_digest(folder, cache) == tree_digest(folder)
 
 
 def test_progress_in_a_pipe_says_nothing_of_short_work(monkeypatch):

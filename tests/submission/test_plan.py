@@ -10,11 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from submission.model.families import read_config, tensors
-from submission.model.safetensors_header import header_bytes, tensor_bytes
-from submission.system.campaign import read_campaign
-from submission.system.data_folder import SHIPPED, required_parts
-from submission.system.recipe_files import read_recipe
+from tests.support.published_data import write_published_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,24 +18,6 @@ ROOT = Path(__file__).parents[2]
 def submission(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "submission", *words, "--store", str(tmp_path / "store")]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def fill(data: Path) -> None:
-    """Make a data folder in which every part of the real campaign is there, with a tiny base model."""
-    for part in required_parts(read_campaign("iwslt26"), read_recipe("primary", "iwslt26")):
-        for pattern in part.holds:
-            path = data / part.part / pattern.replace("*", "x")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"x")
-    config = (SHIPPED["base"] / "config.json").read_bytes()
-    layout = {t.name: ("BF16", t.shape) for t in tensors(read_config(SHIPPED["base"]))}
-    model = data / "models" / "Qwen2-Audio-7B"
-    (model / "config.json").write_bytes(config)
-    (model / "x.safetensors").unlink()
-    with (model / "model.safetensors").open("wb") as file:
-        header = header_bytes(layout)
-        file.write(header)
-        file.truncate(len(header) + sum(tensor_bytes(*part) for part in layout.values()))
 
 
 def test_help_answers_at_once():
@@ -80,24 +58,60 @@ def test_begin_without_data_lists_what_it_looked_for_and_how_to_get_it(tmp_path)
 
 
 def test_begin_names_the_half_of_a_part_that_is_missing(tmp_path):
-    fill(tmp_path / "data")
-    (tmp_path / "data" / "testsets" / "BUSINESSNEWS" / "x.yxml").unlink()
+    write_published_data(tmp_path / "data")
+    (tmp_path / "data" / "testsets" / "BUSINESSNEWS" / "segments.yaml").unlink()
     done = submission(tmp_path, "begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
     assert done.returncode == 2
     assert "lacks 1 of 12 parts" in done.stderr
-    assert "testsets/BUSINESSNEWS: *.y*ml\n" in done.stderr
+    assert "testsets/BUSINESSNEWS: segments.yaml or **/*.yaml or **/*.yml\n" in done.stderr
 
 
 def test_begin_names_what_half_a_corpus_lacks(tmp_path):
-    fill(tmp_path / "data")
+    write_published_data(tmp_path / "data")
     next((tmp_path / "data" / "corpora" / "covost2").rglob("*.mp3")).unlink()
     done = submission(tmp_path, "begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
     assert done.returncode == 2
-    assert "corpora/covost2: *.mp3\n" in done.stderr and "CoVoST 2 (https://" in done.stderr
+    assert "corpora/covost2: audio, clips/* or en/clips/*\n" in done.stderr and "CoVoST 2 (https://" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "named"),
+    [
+        ("covost2", "covost_v2.en_zh-CN.train.tsv", "covost_v2.en_zh-CN.train.tsv or covost_v2.en_zh.train.tsv or"),
+        ("europarl-st", "en/de/train/segments.en", "en/de/train/segments.en or v1.1/en/de/train/segments.en\n"),
+    ],
+)
+def test_begin_names_each_table_of_a_language_that_is_missing(tmp_path, part, file, named):
+    write_published_data(tmp_path / "data")
+    (tmp_path / "data" / "corpora" / part / file).unlink()
+    done = submission(tmp_path, "begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "lacks 1 of 12 parts" in done.stderr and f"corpora/{part}: {named}" in done.stderr
+    assert "allow_fewer" not in done.stderr
+
+
+def test_unsplit_tables_need_the_english_of_common_voice(tmp_path):
+    write_published_data(tmp_path / "data")
+    corpus = tmp_path / "data" / "corpora" / "covost2"
+    (corpus / "covost_v2.en_de.train.tsv").rename(corpus / "covost_v2.en_de.tsv")
+    words = ("begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
+    done = submission(tmp_path, *words)
+    assert done.returncode == 2 and "or validated.tsv or en/validated.tsv\n" in done.stderr
+    (corpus / "validated.tsv").touch()
+    assert submission(tmp_path, *words).returncode == 0
+
+
+def test_hints_name_the_place_of_the_part_and_leave_other_folders_alone(tmp_path):
+    data = tmp_path / "my data"
+    data.mkdir()
+    done = submission(tmp_path, "begin", "--campaign", "iwslt26", "--data", str(data))
+    assert f"--wav2vec2 WAV2VEC2 --out '{data}/models/shas'`" in done.stderr
+    assert f"--local-dir '{data}/models/Qwen2-Audio-7B'\n" in done.stderr
+    assert f"-C '{data}/corpora/europarl-st', of" in done.stderr
 
 
 def test_begin_refuses_half_a_base_model(tmp_path):
-    fill(tmp_path / "data")
+    write_published_data(tmp_path / "data")
     words = ("begin", "--campaign", "iwslt26", "--data", str(tmp_path / "data"))
     whole = submission(tmp_path, *words)
     assert whole.returncode == 0, whole.stderr

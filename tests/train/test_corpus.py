@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,23 @@ def test_another_seed_draws_another_sample(data: Path) -> None:
 
 
 def test_a_corpus_with_fewer_utterances_than_requested_is_refused(data: Path) -> None:
-    with pytest.raises(UserError, match="zh: holds 20 usable utterances, the recipe requests 21"):
+    (data / "corpora/talks/audio/u00.wav").write_bytes(b"no audio")
+    with pytest.raises(UserError, match=r"zh: holds 19 usable utterances, the recipe requests 20.*allow_fewer = true"):
+        build(data, replace(options(zh=20), max_skipped_share=0.5))
+
+
+def test_too_few_lines_in_a_table_are_found_before_any_audio_is_read(data: Path) -> None:
+    shutil.rmtree(data / "corpora/talks/audio")
+    with pytest.raises(UserError, match=r"zh: the tables list 20 utterances \(talks: 20\), the recipe requests 21"):
         build(data, options(zh=21))
+
+
+def test_a_recipe_that_allows_fewer_is_not_told_to_allow_it(data: Path) -> None:
+    header, *rows = (line.rpartition("\t")[0] for line in (HEADER, *(row(n) for n in range(20))))
+    write_plain(data / "corpora/talks", rows, header)
+    with pytest.raises(UserError, match="complete the corpus, add one that has this language") as error:
+        build(data, options(zh=21, fewer=True))
+    assert "allow_fewer" not in str(error.value)
 
 
 def test_fewer_than_requested_are_taken_where_the_recipe_allows_it(
@@ -89,10 +105,13 @@ def test_fewer_than_requested_are_taken_where_the_recipe_allows_it(
     assert "zh: 20 utterances, 0.01 h, fewer than the 21 requested" in capsys.readouterr().err
 
 
-def test_hours_stand_beside_the_papers_where_the_recipe_asks_for_its_number(data: Path) -> None:
+def test_hours_stand_beside_the_papers_where_the_recipe_asks_for_its_number(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     languages = build(data, options(de=49_997, zh=34_000, fewer=True))["train"]["languages"]
     assert languages["de"]["paper"] == {"utterances": 49_997, "hours": 87.38}
     assert "paper" not in languages["zh"]
+    assert "(the paper: 49,997, 87.38 h), fewer than the 49,997 requested" in capsys.readouterr().err
 
 
 def test_a_corpus_gives_the_number_that_its_source_states(data: Path) -> None:
@@ -107,7 +126,7 @@ def test_a_corpus_gives_the_number_that_its_source_states(data: Path) -> None:
         assert languages["zh"]["utterances"] == 9
     assert (data / "more/train.jsonl").read_bytes() == (data / "talks/train.jsonl").read_bytes()
     greedy = Source(name="more", format="plain", utterances={"de": 21})
-    with pytest.raises(UserError, match="de of more: holds 20 usable utterances, the recipe requests 21"):
+    with pytest.raises(UserError, match=r"de of more: the tables list 20 utterances .*, the recipe requests 21"):
         build(data, CorpusOptions(sources=(talks, greedy), utterances={"de": 25, "zh": 0}, seed=1))
 
 
@@ -192,7 +211,7 @@ def test_a_slice_of_a_recording_is_taken_by_samples(data: Path) -> None:
 def test_a_corpus_without_a_language_is_no_fault_of_its_utterances(data: Path) -> None:
     header, *rows = (line.rpartition("\t")[0] for line in (HEADER, *(row(n) for n in range(20))))
     write_plain(data / "corpora/talks", rows, header)
-    with pytest.raises(UserError, match="zh: holds 0 usable"):
+    with pytest.raises(UserError, match="zh: the tables list 0 utterances"):
         build(data, options())
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from submission.errors import UserError
 from submission.system.campaign import read_campaign
-from submission.system.data_folder import missing_parts, required_parts
+from submission.system.data_folder import missing_parts, needed_languages, required_parts
 from submission.system.recipe import CorpusOptions, Source
 from submission.system.recipe_files import read_recipe
 from submission.system.system import System
 from tests.train.finetuning_inputs import options
 from tests.train.support import write_acl
+from train.corpora.paper_sizes import TABLE_3
 
 TALKS = Source(name="talks", format="plain")
 
@@ -105,24 +106,74 @@ def test_acl_dev_may_have_its_texts_as_xml_alone(tmp_path: Path) -> None:
     assert [(part.part, part.holds) for part in missing_parts(tmp_path, required)] == [("acl_6060/eval", lacks)]
     for path in (tmp_path / "acl_6060/dev/text/xml").glob("*.zh.xml"):
         path.unlink()
-    assert missing_parts(tmp_path, required)[0].holds == ("text/*/ACL.6060.*.en-xx.zh.*",)
+    either = tuple(f"text/{kind}/ACL.6060.*.en-xx.zh.{kind}" for kind in ("txt", "xml"))
+    assert missing_parts(tmp_path, required)[0].holds == (" | ".join(either),)
 
 
 def test_acl_texts_are_needed_in_the_languages_of_the_campaign() -> None:
     campaign = read_campaign("iwslt26")
     french = replace(campaign, pairs=(replace(campaign.pairs[0], name="en-fr", target="fr"),))
     parts = {part.part: part.holds for part in required_parts(french, read_recipe("primary", "iwslt26"))}
-    assert parts["acl_6060/dev"][1:] == ("text/*/ACL.6060.*.en-xx.fr.*",)
-    assert parts["acl_6060/eval"][1:] == ("text/txt/ACL.6060.*.en-xx.fr.txt",)
+    dev = [pattern.partition(" | ")[0] for pattern in parts["acl_6060/dev"]]
+    assert "text/txt/ACL.6060.*.en-xx.fr.txt" in dev and not any("en-xx.de" in pattern for pattern in dev)
+    assert parts["acl_6060/eval"] == ("text/txt/ACL.6060.*.en-xx.fr.txt",)
 
 
 def test_a_test_set_is_needed_by_its_file_order_whatever_its_audio(tmp_path: Path) -> None:
     campaign, recipe = read_campaign("iwslt26"), read_recipe("primary", "iwslt26")
     required = [part for part in required_parts(campaign, recipe) if part.part.startswith("testsets/")]
-    assert {name for part in required for name in part.holds} == {"FILE_ORDER", "*.y*ml"}
+    assert {name for part in required for name in part.holds} == {"FILE_ORDER", "segments.yaml | **/*.yaml | **/*.yml"}
     for part in required:
         (tmp_path / part.part).mkdir(parents=True)
         (tmp_path / part.part / "FILE_ORDER").write_text("talk\n", encoding="utf-8")
         (tmp_path / part.part / "talk.m4a").touch()
     lacks = [(part.part, part.holds) for part in missing_parts(tmp_path, required)]
-    assert lacks == [(f"testsets/{name}", ("*.y*ml",)) for name in ("BUSINESSNEWS", "CHALLENGEACCENT")]
+    assert lacks == [
+        (f"testsets/{name}", ("segments.yaml | **/*.yaml | **/*.yml",)) for name in ("BUSINESSNEWS", "CHALLENGEACCENT")
+    ]
+
+
+def sample(**changes: object) -> CorpusOptions:
+    """Return the paper's sample in German and Chinese."""
+    sources = (
+        Source(name="covost2", format="covost2"),
+        Source(name="europarl-st", format="europarl-st", utterances={"de": 15000}),
+    )
+    return CorpusOptions(sources=sources, utterances={"de": 49997, "zh": 34999}, seed=1, **changes)
+
+
+def test_a_tenth_of_the_sample_is_a_number_in_the_recipe() -> None:
+    tenth = sample(scale=0.1).scaled()
+    assert tenth.utterances == {"de": 5000, "zh": 3500} and tenth.sources[1].utterances == {"de": 1500}
+    assert sample().scaled() == sample()
+    least = sample(scale=1e-6).scaled()
+    assert least.utterances == {"de": 1, "zh": 1} and least.sources[1].utterances == {"de": 1}
+    with pytest.raises(ValueError, match="scale: 0 is not positive"):
+        sample(scale=0)
+
+
+def test_one_quota_changes_without_the_sources() -> None:
+    changed = sample(quotas={"europarl-st": {"de": 7000, "zh": 10}}).scaled()
+    assert changed.sources[1].utterances == {"de": 7000, "zh": 10} and changed.utterances == sample().utterances
+    with pytest.raises(ValueError, match=r"quotas.europarl: no corpus of that name; did you mean 'europarl-st'"):
+        sample(quotas={"europarl": {"de": 7000}})
+    with pytest.raises(ValueError, match="the corpora give 50000, corpus.utterances requests 49997"):
+        sample(quotas={"europarl-st": {"de": 50000}})
+
+
+def test_equal_samples_have_one_key_however_they_are_written(tmp_path: Path) -> None:
+    campaign, recipe = read_campaign("iwslt26"), read_recipe("primary", "iwslt26")
+    scaled = replace(recipe, corpus=replace(recipe.corpus, scale=0.1))
+    written = replace(recipe, corpus=scaled.corpus.scaled())
+    keys = {System(campaign, each, None, tmp_path).stage("corpus").key for each in (scaled, written)}
+    assert len(keys) == 1 and System(campaign, recipe, None, tmp_path).stage("corpus").key not in keys
+
+
+def test_every_corpus_needs_the_languages_that_are_taken_from_it() -> None:
+    corpus = read_recipe("eleven-languages", "iwslt26").corpus
+    covost, europarl = corpus.sources
+    assert {language: TABLE_3[language].utterances for language in TABLE_3} == corpus.utterances
+    assert needed_languages(corpus, covost) == ["de", "ja", "tr", "zh"]
+    assert needed_languages(corpus, europarl) == ["de", "es", "fr", "it", "nl", "pl", "pt", "ro"]
+    whole = replace(corpus, sources=(covost, replace(europarl, utterances={"de": 49997})))
+    assert needed_languages(whole, covost) == ["ja", "tr", "zh"]

@@ -18,11 +18,12 @@ from submission.store.digests import canonical_json, write_text
 from submission.system.recipe import CorpusOptions, Source
 from submission.text.corpus import BESIDE, Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE
+from train.corpora.audio_digests import write_audio_digests
 from train.corpora.embedded_audio import EXTRACTED, remove_unused
 from train.corpora.formats import Reader, acl6060, reader_of
 from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 from train.corpora.paper_sizes import TABLE_3
-from train.corpora.sampling import Corpus, CorpusSample, rank, sample_utterances
+from train.corpora.sampling import Corpus, CorpusSample, rank, sample_utterances, too_few_fix
 
 DEV_FOLDER = "acl_6060/dev"
 ACL_6060_DEV = Source(name="acl6060-dev", format="acl6060", folder=DEV_FOLDER)
@@ -56,8 +57,7 @@ def check(
                 raise UserError(
                     f"{what}, target language {language}{name}",
                     f"holds {found} usable utterances, the recipe requests {requested or 'all, at least one'}",
-                    "lower the number in the recipe (0 takes all there are), add a corpus, or write "
-                    "corpus.allow_fewer = true",
+                    too_few_fix(found, options.allow_fewer),
                 )
 
 
@@ -100,7 +100,7 @@ def _print_summary(part: str, report: dict[str, Any]) -> None:
         line = f"corpus {part}: {language}: {entry['utterances']:,} utterances, {entry['hours']:.2f} h"
         if "paper" in entry:
             line += f" (the paper: {entry['paper']['utterances']:,}, {entry['paper']['hours']:.2f} h)"
-        elif isinstance(entry["requested"], int) and entry["utterances"] < entry["requested"]:
+        if isinstance(entry["requested"], int) and entry["utterances"] < entry["requested"]:
             line += f", fewer than the {entry['requested']:,} requested"
         print(line, file=sys.stderr)
     reasons = [f"{reason}: {entry['count']:,}" for reason, entry in sorted(report["skipped"].items())]
@@ -152,7 +152,9 @@ def build_corpus(
     window_seconds: float,
     out: Path,
 ) -> dict[str, Any]:
-    """Write train.jsonl, dev.jsonl (all of ACL 60/60 dev) and corpus_report.json into `out`; return the report.
+    """Write train.jsonl, dev.jsonl (all of ACL 60/60 dev), audio.jsonl and corpus_report.json into `out`.
+
+    Returns the report.
 
     languages: target languages that are trained; dev_languages: those that ACL 60/60 dev is read in. Raises UserError
     for folders that are not of their layout, for corpora that hold fewer utterances than the recipe requests, and
@@ -170,23 +172,30 @@ def build_corpus(
     ]
     dev_source = next((source for source in options.sources if source.part == DEV_FOLDER), ACL_6060_DEV)
     dev = Corpus(name=ACL_6060_DEV.name, folder=DEV_FOLDER, read=reader_of(dev_source))
-    used: set[Path] = set()
+    used: set[str] = set()
     report: dict[str, Any] = {"held_out": sorted(held_out)}
     for part, sources, wanted in (
         ("train", corpora, {language: options.utterances[language] for language in sorted(languages)}),
         ("dev", [dev], dict.fromkeys(sorted(dev_languages), 0)),
     ):
         sample = sample_utterances(
-            sources, data, wanted, seed=options.seed, window_seconds=window_seconds, out=out, label=f"corpus {part}"
+            sources,
+            data,
+            wanted,
+            seed=options.seed,
+            window_seconds=window_seconds,
+            out=out,
+            label=f"corpus {part}",
+            allow_fewer=options.allow_fewer,
         )
         names = ", ".join(corpus.name for corpus in sources)
         check(sample, sources, wanted, options, f"corpus {part} ({names})")
         write_corpus(out / f"{part}.jsonl", _interleaved(sample))
-        used |= {
-            out / u.audio.removeprefix(BESIDE) for us in sample.taken.values() for u in us if u.audio.startswith(BESIDE)
-        }
+        used |= {u.audio for utterances in sample.taken.values() for u in utterances}
         report[part] = describe(sample, wanted)
         _print_summary(part, report[part])
-    remove_unused(out / EXTRACTED, used)
+    extracted = {name for name in used if name.startswith(BESIDE)}
+    remove_unused(out / EXTRACTED, {out / name.removeprefix(BESIDE) for name in extracted})
+    write_audio_digests(out, data, used - extracted)
     write_text(out / REPORT, canonical_json(report))
     return report

@@ -181,14 +181,17 @@ def sample_utterances(
     window_seconds: float,
     out: Path,
     label: str,
+    allow_fewer: bool = False,
 ) -> CorpusSample:
     """Take utterances per target language until there are as many as wanted (0: all there are).
 
     wanted: language -> number; out: the folder of corpus.jsonl, below which embedded audio is extracted. Returns what
-    was taken, sorted by id, and what was left out, by reason.
+    was taken, sorted by id, and what was left out, by reason. Raises UserError, before any audio is read, where the
+    corpora's tables hold fewer than wanted of a language, unless allow_fewer, or none.
     """
     result = CorpusSample(taken={language: [] for language in wanted})
     candidates = _read_all(corpora, data, list(wanted), seed)
+    _refuse_too_few(corpora, candidates, wanted, allow_fewer, label)
     quota = Quota(corpora, wanted)
     audio = AudioFiles(data, out, candidates)
     total = sum(count or len(candidates) for count in wanted.values())
@@ -204,6 +207,36 @@ def sample_utterances(
     for names in result.skipped.values():
         names.sort()
     return result
+
+
+def _refuse_too_few(
+    corpora: Sequence[Corpus],
+    candidates: Sequence[tuple[Corpus, CorpusUtterance | Unparsed]],
+    wanted: Mapping[str, int],
+    allow_fewer: bool,
+    label: str,
+) -> None:
+    """Raise UserError where the tables alone show that there are not enough utterances of a language."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for corpus, candidate in candidates:
+        for language in wanted.keys() if isinstance(candidate, Unparsed) else candidate.targets.keys():
+            counts[language, corpus.name] += 1
+    for language, total in wanted.items():
+        by_corpus = {corpus.name: counts[language, corpus.name] for corpus in corpora}
+        shares = [(f" of {c.name}", c.quota[language], by_corpus[c.name]) for c in corpora if language in c.quota]
+        for name, requested, found in [*shares, ("", total, sum(by_corpus.values()))]:
+            if not found or (found < requested and not allow_fewer):
+                listed = ", ".join(f"{corpus}: {count:,}" for corpus, count in by_corpus.items())
+                what = f"the tables list {found:,} utterances ({listed}), the recipe requests {requested or 'all'}"
+                raise UserError(f"{label}, target language {language}{name}", what, too_few_fix(found, allow_fewer))
+
+
+def too_few_fix(found: int, allow_fewer: bool) -> str:
+    """Return what to do about a language of which there are too few utterances; found: how many there are."""
+    if not found:
+        return "complete the corpus, add one that has this language, or take the language out of corpus.utterances"
+    fix = "complete the corpus, lower the number in the recipe (0 takes all there are), or add a corpus"
+    return fix if allow_fewer else f"{fix}; or write corpus.allow_fewer = true"
 
 
 class AudioFiles:

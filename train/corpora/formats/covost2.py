@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.errors import UserError
+from submission.system.corpus_formats import CORPUS_FORMATS
 from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
-CODES = {"zh": "zh-CN", "sv": "sv-SE"}
-"""Language -> its name in CoVoST's file names, where that is another one."""
 TRAIN_SPLITS = ("train", "train_covost")
 VALIDATED = "validated.tsv"
 FIX = "lay out CoVoST 2 and Common Voice 4 as docs/training.md shows"
@@ -93,7 +92,7 @@ def _tables(folder: Path, languages: Sequence[str]) -> dict[str, Path]:
     """Return the table of each language that the corpus has, the split one where there are both."""
     found = {}
     for language in languages:
-        names = dict.fromkeys((CODES.get(language, language), language))
+        names = dict.fromkeys((CORPUS_FORMATS["covost2"].spelled.get(language, language), language))
         paths = [_find(folder, f"covost_v2.en_{name}{kind}") for kind in (".train.tsv", ".tsv") for name in names]
         if path := next(filter(None, paths), None):
             found[language] = path
