@@ -130,7 +130,7 @@ def test_outputs_are_cleaned_to_one_line_a_segment(ingredients, tmp_path):
     lines = [json.dumps({"segment": s, "text": t, "flags": []}) for s, t in zip(ids, texts, strict=True)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     hypotheses = {
-        (p.name, t): path if p.name == "en-de" else ingredients.folder / p.name / f"{t}.jsonl"
+        (p.name, t): path if (p.name, t) == ("en-de", "ACL") else ingredients.folder / p.name / f"{t}.jsonl"
         for p in ingredients.campaign.pairs
         for t in p.testsets
     }
