@@ -1,7 +1,8 @@
 """Digests of the audio that a corpus takes, by which later stages know it without reading all of it again.
 
 A file counts by its size and by its first and last 64 KiB: all of a clip of a few seconds, and of a long recording
-enough to distinguish it from another. Audio that the stage corpus extracted lies in its artifact, whose record digests it.
+enough to distinguish it from another. Audio that the stage corpus extracted lies in its artifact, whose record digests
+it.
 """
 
 from __future__ import annotations
