@@ -17,7 +17,13 @@ from submission.store.digests import canonical_json
 CODEC = Affine(bits=3, group_size=64)
 CONFIG = {
     "model_type": "qwen2_audio",
-    "audio_config": {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 8},
+    "audio_config": {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "num_mel_bins": 8,
+    },
     "text_config": {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
     | {"intermediate_size": 32, "vocab_size": 40},
     "dtype": "bfloat16",

@@ -71,7 +71,7 @@ class Entropy(Codec):
 
     kind: Literal["entropy"] = "entropy"
     trellis: bool = False
-    """Whether codes follow a trellis: a fifth less error in the same bytes, for more time to solve and to decode."""
+    """Whether codes follow a trellis: less error in the same bytes, for more time to solve and to decode."""
     budget_bytes: int | None = None
     """Bytes of the stream. The scales' bytes follow from the weight's shape."""
 
