@@ -15,6 +15,8 @@ import evaluate
 from evaluate.__main__ import make_parser
 from evaluate.decoding.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
 from evaluate.system_stages import scored, scored_cell
+from segment.segmentation_report import make_report, write_report
+from segment.testset import TestSetFolder
 from submission.cli import open_system, run
 from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS
@@ -52,20 +54,28 @@ def test_help_loads_none_of_the_heavy_libraries():
     assert result.stdout.splitlines()[-1] == "set()"
 
 
+SEGMENTS = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
+
+
+def segment(out: Path) -> None:
+    """Write what the stage segment does."""
+    write_segments(out / "segments.yaml", SEGMENTS)
+    write_report(out, make_report({"segmentation": "given"}, [], TestSetFolder(recordings=(), unlisted=())))
+
+
 @pytest.fixture(scope="module")
 def arguments(checkpoint, tmp_path_factory) -> list[str]:
     """Return the arguments that name a system whose model is packed and whose test sets are segmented."""
     folder = tmp_path_factory.mktemp("system")
     (folder / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
     (folder / "quick.toml").write_text(RECIPE, encoding="utf-8")
-    segments = [Segment(recording="one.wav", start=n * SAMPLE_RATE, end=(n + 2) * SAMPLE_RATE) for n in (0, 2, 4)]
-    write_data(folder / "data", checkpoint, segments)
+    write_data(folder / "data", checkpoint, SEGMENTS)
     named = [("campaign", "probe.toml"), ("recipe", "quick.toml"), ("data", "data"), ("store", "store")]
     options = [f"--{key}={folder / value}" for key, value in named]
     system, store = open_system(make_parser().parse_args(["score", *options]))
     store.obtain(system.stage("quantize"), lambda out: shutil.copytree(checkpoint, out / "model"))
     for name in ("TALKS", "ACCENT"):
-        store.obtain(system.stage("segment", name), lambda out: write_segments(out / "segments.yaml", segments))
+        store.obtain(system.stage("segment", name), segment)
     return options
 
 
@@ -114,6 +124,7 @@ def test_a_system_is_decoded_and_scored(arguments, capsys):
 
 def test_a_test_set_and_pair_is_scored_by_itself_and_found_by_the_whole(arguments, tmp_path, capsys):
     system, store = open_system(make_parser().parse_args(["score", *arguments, f"--store={tmp_path}"]))
+    store.obtain(system.stage("segment", "ACCENT"), segment)  # its report says whether given segments were split
     pair = system.campaign.pairs[0]
     with pytest.raises(UserError, match="stage decode:en-de/TALKS: is not built"):
         scored_cell(system, store, pair, "TALKS")

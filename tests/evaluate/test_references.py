@@ -74,7 +74,7 @@ def test_what_is_not_utf_8_text_is_refused_by_line(tmp_path, data, message):
 def test_missing_gold_segments_are_named(tmp_path):
     folder = write_testset(tmp_path / "X", b"a\nb\n")
     (folder / "segments.yaml").unlink()
-    with pytest.raises(UserError, match="segments.yaml: cannot be read"):
+    with pytest.raises(UserError, match="segments.yaml: no such file"):
         find_references(folder, "en-de")
 
 

@@ -11,6 +11,7 @@ import pytest
 from evaluate.__main__ import make_parser
 from evaluate.scoring.comet import Comet
 from segment.segmentation_report import Coverage, make_report, write_report
+from segment.testset import TestSetFolder
 from submission.cli import open_systems, run
 from submission.store.digests import canonical_json, tree_digest, write_text
 from submission.system.data_folder import COMET_CHECKPOINT, COMET_HPARAMS
@@ -182,7 +183,9 @@ def test_two_uploads_are_compared_line_by_line_on_what_both_are_scored_on(argume
 
     def cut(out: Path) -> None:
         write_segments(out / "segments.yaml", segments)
-        write_report(out, make_report({"segmentation": "given"}, [SEGMENTED], []))
+        write_report(
+            out, make_report({"segmentation": "given"}, [SEGMENTED], TestSetFolder(recordings=(), unlisted=()))
+        )
 
     for system, store in open_systems(make_parser().parse_args(["report", *arguments])):
         for name in ("TALKS", "ACCENT"):

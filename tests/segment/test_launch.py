@@ -27,4 +27,6 @@ def test_a_launcher_says_which_process_this_is(monkeypatch):
     assert launched() == Launch(rank=0, processes=1)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     assert launched() == Launch(rank=1, processes=3)

@@ -78,7 +78,7 @@ def test_a_list_is_a_regular_file_of_bounded_size(tmp_path, name, make, said):
 def test_what_a_list_names_is_shown_without_its_control_characters(tmp_path):
     (tmp_path / "a.wav").touch()
     (tmp_path / "FILE_ORDER").write_text("b\x1b[2J\u202e.wav\n", encoding="utf-8")
-    with pytest.raises(UserError, match="there is no recording") as refused:
+    with pytest.raises(UserError, match="none of its 1 entries is a recording") as refused:
         read_testset(tmp_path)
     assert str(refused.value).isprintable()
 
