@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unicodedata import normalize
 
 from submission.cli import run
 from submission.errors import UserError
 from submission.store.digests import write_text
+from submission.text.recording_names import match_recordings
 from submission.text.segments import SAMPLE_RATE, Segment
 
 if TYPE_CHECKING:
@@ -124,12 +124,13 @@ def _outputs(pairs: Sequence[Pair], testsets: Sequence[str]) -> Sequence[tuple[P
 
 def complete_testsets(bundle: VerifiedBundle, folder: TestSetFolder) -> list[str]:
     """Return the bundle's test sets with segments whose recordings are all in a folder, by their names."""
-    here = {normalize("NFC", recording.name) for recording in folder.recordings}
-    return [
-        name
-        for name, listed in bundle.segments.items()
-        if listed and all(normalize("NFC", recording) in here for recording in bundle.recordings(name))
-    ]
+    here = [recording.name for recording in folder.recordings]
+
+    def complete(name: str) -> bool:
+        recordings = bundle.recordings(name)
+        return bool(recordings) and len(match_recordings(recordings, here)) == len(recordings)
+
+    return [name for name in bundle.segments if complete(name)]
 
 
 def translate_list(
