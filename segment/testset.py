@@ -28,14 +28,12 @@ from segment.plain_yaml import PlainYamlError, parse_plain_yaml
 from submission.errors import UserError
 from submission.model.families.json_shape import shown
 from submission.text.bounded_text import read_text
-from submission.text.characters import printable
+from submission.text.characters import UNPRINTABLE, printable
 from submission.text.recording_names import AUDIO_SUFFIXES
 from submission.text.segments import SAMPLE_RATE, Segment
 
 FILE_ORDER = "FILE_ORDER"
 SEGMENTS = "segments.yaml"
-UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of characters that a line of a file cannot hold: controls, line ends, bytes that are not UTF-8."""
 MOST_ORDER_BYTES = 1 << 20
 ENTRY_KEYS = frozenset(
     {"wav", "offset", "duration", "rW", "uW", "speaker_id", "speaker", "channel", "text", "lang", "id"}

@@ -92,10 +92,16 @@ def _quantization(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Re
     for codec in sorted(set(codecs.values()), key=lambda c: c.name):
         # Codecs that differ by their budgets alone share a technique.
         names.setdefault(technique_of(codec, recipe.quantize.solver), set()).add(codec.name)
+    technique_by_codec = {name: technique for technique, alike in names.items() for name in alike}
+    stored_by: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        if spec.name in codecs:
+            stored_by.setdefault(technique_by_codec[codecs[spec.name].name], []).append(spec)
+    everywhere = _layers_of_roles([spec for spec in specs if spec.packable])
     lines = []
-    for technique, alike in names.items():
-        stored = [spec for spec in specs if spec.name in codecs and codecs[spec.name].name in alike]
-        lines.append(f"{technique}: {_counts(stored)} ({_places(stored, specs)})")
+    for technique in names:
+        stored = stored_by.get(technique, [])
+        lines.append(f"{technique}: {_counts(stored)} ({_places(stored, everywhere)})")
     kept = [spec for spec in specs if spec.name not in codecs]
     roles = sorted({"biases" if spec.name.endswith(".bias") else spec.role for spec in kept})
     return [*lines, f"kept in {stored_dtype(dict(config))}: {_counts(kept)} ({', '.join(roles)})"]
@@ -159,9 +165,8 @@ def _counts(specs: list[TensorSpec]) -> str:
     return f"{len(specs)} tensor{'s' if len(specs) > 1 else ''}, {_parameters(specs):,} parameters"
 
 
-def _places(stored: list[TensorSpec], specs: list[TensorSpec]) -> str:
+def _places(stored: list[TensorSpec], everywhere: dict[str, set[int | None]]) -> str:
     """Return the roles of what is stored, with the layers where these are not all: `attn, mlp.up in layers 4, 21`."""
-    everywhere = _layers_of_roles([spec for spec in specs if spec.packable])
     places: dict[str, list[str]] = {}
     for role, layers in _layers_of_roles(stored).items():
         missing = everywhere[role] - layers

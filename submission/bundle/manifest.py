@@ -86,6 +86,8 @@ def schema_faults(table: Mapping[str, Any]) -> Iterator[str]:
     for key in TABLES_OF_TEXT:
         if isinstance(values := table.get(key), dict) and not all(isinstance(value, str) for value in values.values()):
             yield f"{key}: expected strings only"
+        if table.get(key) == {}:
+            yield f"{key}: is empty, and every bundle is made by stages, from inputs, with libraries"
     files = table.get("files")
     for path, listed in files.items() if isinstance(files, dict) else ():
         if not is_file_entry(listed):

@@ -16,6 +16,10 @@ from submission.system.fallbacks import FALLBACKS
 from submission.system.registry import SEGMENTATION_METHODS, SegmentationMethod, SegmentationName
 from submission.system.schema import nearest
 
+MOST_SOURCES, MOST_LANGUAGES = 100, 100
+MOST_NUMBER = 10**9
+"""Of utterances, seeds, steps: a recipe is data of somebody else once it lies in a bundle, so every number ends."""
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -116,6 +120,8 @@ class CorpusOptions:
 
     def __post_init__(self) -> None:
         _require(bool(self.sources), "sources: empty; name at least one corpus")
+        few = len(self.sources) <= MOST_SOURCES and len(self.utterances) <= MOST_LANGUAGES
+        _require(few, f"sources: more than {MOST_SOURCES}, or more than {MOST_LANGUAGES} languages; name fewer")
         names = [source.name for source in self.sources]
         _require(len(set(names)) == len(names), f"sources: {names} repeats a name; give each its own")
         _require(all(n >= 0 for n in self.utterances.values()), "utterances: negative; write 0 for all there are")
@@ -415,6 +421,10 @@ class QuantizeOptions:
         return next((override for override in self.overrides if override.layers == "sensitivity"), None)
 
 
+MOST_SECONDS, MOST_PASSES, MOST_BATCH = 600, 100, 4096
+"""Of a segment, of averaged passes, of a batch: what a re-run would do with a bundle's recipe."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOptions:
     """How recordings without given segments are segmented; the defaults of SHAS."""
@@ -439,6 +449,12 @@ class SegmentOptions:
             0 <= self.min_seconds < self.max_seconds,
             f"min_seconds: {self.min_seconds} is not below max_seconds {self.max_seconds}; exchange them",
         )
+        _require(
+            self.max_seconds <= MOST_SECONDS,
+            f"max_seconds: {self.max_seconds} is beyond {MOST_SECONDS}; write at most that",
+        )
+        for name, most in (("inference_times", MOST_PASSES), ("batch_size", MOST_BATCH)):
+            _require(getattr(self, name) <= most, f"{name}: {getattr(self, name)} is beyond {most}; write at most that")
         _require(0 < self.threshold < 1, f"threshold: {self.threshold} is no probability; write e.g. 0.5")
         for name in ("inference_times", "batch_size"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
@@ -453,6 +469,7 @@ MOST_NEW_TOKENS = 1024
 """More than thirty seconds of speech can hold several times over. A bundle's recipe is untrusted: without a bound it
 could keep whoever runs it again for days."""
 MOST_BEAMS = 64
+MOST_BATCH_SECONDS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,7 +490,8 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
             _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
-        for name, most in (("num_beams", MOST_BEAMS), ("max_new_tokens", MOST_NEW_TOKENS)):
+        bounds = {"num_beams": MOST_BEAMS, "max_new_tokens": MOST_NEW_TOKENS, "batch_size": MOST_BATCH}
+        for name, most in {**bounds, "batch_seconds": MOST_BATCH_SECONDS}.items():
             _require(getattr(self, name) <= most, f"{name}: {getattr(self, name)} is beyond {most}; write at most that")
         _require(self.batch_seconds >= 0, f"batch_seconds: {self.batch_seconds} is negative; write 0 for no such limit")
         for name in self.fallbacks:

@@ -14,7 +14,7 @@ REVISIONS = {
     "quantize": 5,
     "recover": 1,
     "segment": 4,
-    "decode": 5,
+    "decode": 6,
     "loss": 4,
     "score": 6,
     "comet": 3,

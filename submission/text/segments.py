@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from submission.errors import UserError
 from submission.store.digests import write_text
+from submission.text.characters import BIDIRECTIONAL, HIDDEN, UNPRINTABLE, printable
 
 SAMPLE_RATE = 16_000
+LONGEST_NAME = 1024
+"""Characters of a recording's name, which may be a path below the folder of its test set."""
 
 _LINE = re.compile(
     r"- \{duration: (?P<duration>\d{1,9}(?:\.\d{1,9})?), offset: (?P<offset>\d{1,9}(?:\.\d{1,9})?), "
@@ -48,6 +52,14 @@ class Segment:
     def seconds(self) -> float:
         """Its length in seconds."""
         return (self.end - self.start) / SAMPLE_RATE
+
+
+def refuse_hostile_name(name: str) -> None:
+    """Raise ValueError for a recording's name that leaves its folder, or that a terminal would not show as it is."""
+    shown = not any(unicodedata.category(c) in UNPRINTABLE or c in BIDIRECTIONAL or c in HIDDEN for c in name)
+    path = PurePosixPath(name)
+    if not name or not shown or path.is_absolute() or ".." in path.parts or "\\" in name or len(name) > LONGEST_NAME:
+        raise ValueError(f"wav: {printable(name)!r} is no plain file name")
 
 
 def segment_id(recording: str, index: int) -> str:
@@ -115,6 +127,7 @@ def parse_segments(text: str, where: str) -> list[Segment]:
         try:
             wav = json.loads(match["wav"]) if match["wav"].startswith('"') else match["wav"]
             channel = None if match["channel"] is None else int(match["channel"])
+            refuse_hostile_name(wav)
             segments.append(Segment(recording=wav, start=start, end=end, channel=channel))
         except ValueError as error:
             raise UserError(f"{where} line {number}", str(error), "give every segment a positive duration") from error

@@ -217,6 +217,22 @@ def speak(bundle: Path) -> None:
     seal(bundle)
 
 
+def unused_codec(config: dict) -> None:
+    codecs = config["quantization_config"]["codecs"]
+    codecs["affine2g7"] = {"kind": "affine", "bits": 2, "group_size": 7}
+
+
+def many_sources(recipe: dict) -> None:
+    (source,) = recipe["corpus"]["sources"]
+    recipe["corpus"]["sources"] = [source | {"name": f"{source['name']}{n}"} for n in range(1_000)]
+
+
+def prepend(bundle: Path, text: str) -> None:
+    """Write something before the fields of a description."""
+    path = bundle / DESCRIPTION
+    path.write_text(text + path.read_text(encoding="utf-8"), encoding="utf-8")
+
+
 MOST_SEALED_BYTES = 64 << 20
 """Of a longer file nobody computes the digest: that is what it was stretched for."""
 

@@ -10,14 +10,14 @@ from tests.submission.breaking import seal
 from tests.support.extending import import_source, titled_blocks
 
 PAGE = titled_blocks("check.md")
-FILE = "submission/bundle/checks/lost_characters.py"
+FILE = "submission/bundle/checks/no_break_blanks.py"
 
 
 @pytest.fixture
 def check(monkeypatch) -> checks.Check:
     """Return the check of the page, after adding its line to the list."""
     module = import_source(monkeypatch, FILE, PAGE[FILE])
-    (added,) = eval(f"({PAGE['the line']})", vars(checks) | {"lost_characters": module})
+    (added,) = eval(f"({PAGE['the line']})", vars(checks) | {"no_break_blanks": module})
     monkeypatch.setattr(checks, "CHECKS", tuple(sorted((*checks.CHECKS, added), key=lambda check: check.code)))
     return added
 
@@ -30,9 +30,9 @@ def test_the_check_of_the_page_finds_its_fault_alone_and_nothing_in_a_good_bundl
     seal(good)
     found = [finding for finding in checks.verify(good) if finding.code not in before]
     assert [(f.code, f.severity, f.path, f.what) for f in found] == [
-        (broken.code, "warning", "en-de/ACL.txt", "line 1: U+FFFD")
+        (broken.code, "warning", "en-de/ACL.txt", "line 1: U+00A0")
     ]
-    assert found[0].fix.startswith("Decode the test set again")
+    assert found[0].fix.startswith("Write a plain blank")
 
 
 def test_the_check_of_the_page_is_a_row_of_the_table(check):

@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.description import MANDATORY, MODEL_NAME, description_fields, model_name, parse_description
+from submission.bundle.description import (
+    MANDATORY,
+    MODEL_NAME,
+    description_fields,
+    model_name,
+    parse_description,
+    render_description,
+)
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
@@ -42,6 +49,18 @@ def wrong_field(view: BundleView) -> Iterator[Fault]:
                 got = printable("; ".join(fields[label]), 200)
                 wanted = printable(repr("; ".join(values)), 1_000)
                 yield _path(pair), f"{label}: expected {wanted}, got '{got}'"
+
+
+def other_description(view: BundleView) -> Iterator[Fault]:
+    """Write the bundle again, which derives the whole text: a field written twice, or text beside the fields, could say
+    something else than they do.
+    """
+    if view.facts is None or isinstance(view.recipe, Unreadable):
+        return  # reported as CFG01 and REC01
+    for pair, fields in _descriptions(view):
+        expected = description_fields(view.facts, view.campaign, view.recipe, pair)
+        if fields == expected and read_description(view, pair) != render_description(expected):
+            yield _path(pair), "holds other text than the fields that the artifacts give, or spells them otherwise"
 
 
 def wrong_model_name(view: BundleView) -> Iterator[Fault]:

@@ -16,7 +16,6 @@ from submission.text.characters import printable
 # Metric -> range of its values, in percent. TER counts edits against the reference's length, and loops make many;
 # COMET is a regression, close to 0 to 100 and not limited to it.
 RANGES = {"BLEU": (0, 100), "chrF": (0, 100), "TER": (0, 100_000), "COMET": (-200, 200)}
-ANY_RANGE = (-1_000_000, 1_000_000)
 FIGURES = ("value", "low", "high")
 
 
@@ -66,16 +65,25 @@ def impossible_figure(view: BundleView) -> Iterator[Fault]:
     for key, record in readable_records(view):
         if key != "scores":
             continue
-        metric = record.get("metric")
-        lowest, highest = RANGES.get(metric, ANY_RANGE) if isinstance(metric, str) else ANY_RANGE
+        metric, where = record.get("metric"), printable(_output(record))
+        if not isinstance(metric, str) or metric not in RANGES:
+            known = ", ".join(RANGES)
+            yield SCORES_FILE, f"{where}: metric: expected one of {known}, got {printable(repr(metric)[:80])}"
+            continue
+        lowest, highest = RANGES[metric]
+        good = 0
         for name in FIGURES:
             value = record.get(name)
             if value is None and name != "value":
                 continue  # an interval is optional
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:
                 found = printable(repr(value)[:80])
-                where = f"{printable(_output(record))}: {printable(str(metric)[:40])}"
-                yield SCORES_FILE, f"{where}: {name}: expected a number from {lowest} to {highest}, got {found}"
+                what = f"{name}: expected a number from {lowest} to {highest}, got {found}"
+                yield SCORES_FILE, f"{where}: {metric}: {what}"
+            else:
+                good += 1
+        if good == len(FIGURES) and not record["low"] <= record["value"] <= record["high"]:
+            yield SCORES_FILE, f"{where}: {metric}: its value does not lie in its own interval"
 
 
 def _output(record: dict[str, Any]) -> str:

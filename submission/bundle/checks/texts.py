@@ -11,7 +11,16 @@ from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
-from submission.text.characters import BIDIRECTIONAL, CONTROLS, OTHER_LINE_BREAKS, character_name, printable
+from submission.text.characters import (
+    BIDIRECTIONAL,
+    CONTROLS,
+    LOST,
+    OTHER_LINE_BREAKS,
+    character_name,
+    hidden_characters,
+    plain_line,
+    printable,
+)
 from submission.text.loops import repeated_part
 from submission.text.segments import Segment, parse_segments
 
@@ -77,6 +86,21 @@ def read_segments_of(view: BundleView, testset: str) -> list[Segment]:
         raise Unreadable(f"holds an impossible value ({error})") from None
 
 
+def overlong_segment(view: BundleView) -> Iterator[Fault]:
+    """Segment the recordings again: the model takes no more audio at once, and what lies beyond would be lost."""
+    seconds = view.campaign.model.window_seconds
+    for testset in view.campaign.testsets:
+        try:
+            segments = read_segments_of(view, testset.name)
+        except Unreadable:
+            continue  # reported as SET03
+        longer = [number for number, segment in enumerate(segments, 1) if segment.seconds > seconds]
+        if longer:
+            more = f"; {len(longer):,} segments in all" if len(longer) > 1 else ""
+            what = f"line {longer[0]:,}: {segments[longer[0] - 1].seconds:g} s, and the model takes {seconds} s{more}"
+            yield f"segments/{testset.name}.yaml", what
+
+
 def wrong_line_count(view: BundleView) -> Iterator[Fault]:
     """Write one line for every segment, in their order, and a blank line where there is no translation."""
     for path, testset in view.outputs.items():
@@ -135,7 +159,23 @@ def control_character(view: BundleView) -> Iterator[Fault]:
 
 def direction_mark(view: BundleView) -> Iterator[Fault]:
     """Remove it: it makes the displayed text differ from the text that is scored."""
-    yield from _lines_where(view, lambda line: _first_of(line, BIDIRECTIONAL))
+    yield from _lines_where(view, lambda line: _first_of(line, BIDIRECTIONAL) or _hidden(line))
+
+
+def _hidden(line: str) -> str:
+    found = hidden_characters(line)
+    return character_name(found[0]) if found else ""
+
+
+def lost_character(view: BundleView) -> Iterator[Fault]:
+    """Look at these lines: U+FFFD stands where the model wrote bytes that are no character, or where a text was decoded
+    wrongly.
+    """
+    for path, text in _texts(view):
+        if count := text.count(LOST):
+            lines = sum(LOST in line for line in lines_of(text))
+            times = f"{count:,} times, in {lines:,} line{'s' if lines > 1 else ''}" if count > 1 else "once"
+            yield path, f"U+FFFD {times}"
 
 
 def outer_blank(view: BundleView) -> Iterator[Fault]:
@@ -203,7 +243,7 @@ def _outputs(view: BundleView) -> Iterator[tuple[str, bytes]]:
 
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible character."""
-    return not text.strip()
+    return not (text.strip() and plain_line(text))
 
 
 def lines_of(text: str) -> list[str]:

@@ -29,5 +29,6 @@ def _kinds(views: Sequence[BundleView]) -> Mapping[tuple[str, str, str], list[tu
         if not isinstance(view.recipe, Unreadable):
             upload = view.recipe.upload
             entry = (printable(str(view.path), 4_096), upload.kind)
-            kinds.setdefault((view.campaign.name, upload.team, upload.condition), []).append(entry)
+            # The evaluation server's names are compared by people: a team is one however it is spelled.
+            kinds.setdefault((view.campaign.name, upload.team.casefold(), upload.condition), []).append(entry)
     return kinds

@@ -28,6 +28,12 @@ def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
         dtype, codecs = stored_dtype(config), parse_quantization(config.get("quantization_config"))
     except UserError as error:
         raise Unreadable(_message(error)) from None
+    section = config["quantization_config"]
+    if set(section) != {"quant_method", "version", "codecs", "weights"}:
+        raise Unreadable("quantization_config: expected exactly quant_method, version, codecs and weights")
+    unused = section["codecs"].keys() - set(section["weights"].values())
+    if unused:
+        raise Unreadable(f"quantization_config.codecs: no weight uses '{printable(min(unused))}'")
     stored: dict[str, tuple[str, tuple[int, ...]]] = {}
     for spec in specs:
         codec = codecs.pop(spec.name, None)
