@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from submission.runtime.loading import load_for_inference
+
+LoadModel = Callable[[Path, str, str], Any]
+"""(model folder, dtype, device) -> (model, processor), as `load_on` or with a model kept for several runs."""
 
 
 def load_on(folder: Path, dtype: str, device: str) -> Any:

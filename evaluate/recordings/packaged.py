@@ -10,7 +10,7 @@ import argparse
 import functools
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from submission.text.recording_names import match_recordings
 from submission.text.segments import SAMPLE_RATE, Segment
 
 if TYPE_CHECKING:
+    from evaluate.decoding.model_loading import LoadModel
     from evaluate.recordings.recording_folder import ByMethod
     from evaluate.recordings.rerun import VerifiedBundle
     from segment.probabilities.speech_probabilities import ProbabilityCache
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 RUNS = "runs"
 """Folder of the output, one folder for each test set and pair: hypotheses, segments, report and page."""
-UNSPACED = ("zh", "ja")
-"""Languages whose sentences are joined without a blank."""
 
 
 def translate(args: argparse.Namespace) -> int:
@@ -86,17 +85,16 @@ def translate_folder(
     *,
     segments: Path | None,
     device: str,
-    load: Callable[..., Any],
-) -> list[Path]:
-    """Translate a folder of recordings, and return the output files in `out`.
+    load: LoadModel,
+) -> None:
+    """Translate a folder of recordings into the output files in `out`.
 
-    segments: a YAML for recordings that are no test set of the bundle. load: as `evaluate.decoding.model_loading`.
+    segments: a YAML for recordings that are no test set of the bundle.
     """
     from evaluate.recordings.rerun import rerun
     from segment.testset import read_folder
 
     testsets = [] if segments else complete_testsets(bundle, read_folder(audio))
-    written = []
     for pair, name in _outputs(pairs, testsets):
         run_folder = out / RUNS / f"{pair.name}-{name or 'recordings'}"
         result = rerun(
@@ -107,8 +105,6 @@ def translate_folder(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(f"{line}\n" for line in result.translation.lines))
         print(f"{path}: {len(result.translation.lines):,} lines", flush=True)
-        written.append(path)
-    return written
 
 
 def _outputs(pairs: Sequence[Pair], testsets: Sequence[str]) -> Sequence[tuple[Pair, str | None]]:
@@ -134,32 +130,21 @@ def complete_testsets(bundle: VerifiedBundle, folder: TestSetFolder) -> list[str
 
 
 def translate_list(
-    bundle: VerifiedBundle, pair: Pair, listed: Path, out: Path, *, device: str, load: Callable[..., Any]
-) -> list[str]:
-    """Translate the recordings that a list names, one a line, into the lines of the file `out`; return them.
+    bundle: VerifiedBundle, pair: Pair, listed: Path, out: Path, *, device: str, load: LoadModel
+) -> None:
+    """Translate the recordings that a list names, one a line, into the lines of the file `out`.
 
     Paths are relative to the list's folder. A recording longer than the encoder's window is segmented as the bundle's
     recipe says, and its lines are joined.
     """
     from evaluate.recordings.recording_folder import ByMethod
-    from evaluate.recordings.translate import DecodingSetup, check_model
+    from evaluate.recordings.rerun import decoding_setup
     from evaluate.recordings.translate import translate as translate_recordings
-    from submission.bundle.manifest import NAME as MANIFEST
+    from evaluate.scoring.resegmentation import CHARACTER_LANGUAGES
     from submission.bundle.manifest import SEGMENTER
-    from submission.store.digests import sha256_file
 
     folder = listed_recordings(listed)
-    model = bundle.folder / "model"
-    check_model(model, bundle.campaign)
-    decoding = DecodingSetup(
-        model=model,
-        sha256=sha256_file(bundle.folder / MANIFEST),
-        campaign=bundle.campaign,
-        pair=pair,
-        options=bundle.recipe.decode,
-        device=device,
-        load=load,
-    )
+    decoding = decoding_setup(bundle, pair, device, load)
     method = ByMethod(options=bundle.recipe.segment, classifier=bundle.folder / SEGMENTER)
     source = WholeOrSegmented(window_seconds=bundle.campaign.model.window_seconds, method=method)
     run_folder = out.with_name(f"{out.name}.run")
@@ -168,12 +153,11 @@ def translate_list(
     pieces: dict[str, list[str]] = {recording.name: [] for recording in folder.recordings}
     for segment, line in zip(done.segments, done.lines, strict=True):
         pieces[segment.recording].append(line)
-    blank = "" if pair.target in UNSPACED else " "
+    blank = "" if pair.target in CHARACTER_LANGUAGES else " "
     lines = [blank.join(filter(None, pieces[recording.name])) for recording in folder.recordings]
     write_text(out, "".join(f"{line}\n" for line in lines))
     shutil.rmtree(run_folder)
     print(f"{out}: {len(lines):,} lines", flush=True)
-    return lines
 
 
 def listed_recordings(listed: Path) -> TestSetFolder:

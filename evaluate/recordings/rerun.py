@@ -12,14 +12,13 @@ token, pairs) comes from the local copy of the campaign. Segments come from the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
 from evaluate.comparing.outputs import bundled_output
-from evaluate.decoding.model_loading import load_on
+from evaluate.decoding.model_loading import LoadModel, load_on
 from evaluate.recordings.recording_folder import (
     BundledSegments,
     ByMethod,
@@ -190,6 +189,20 @@ def choose_inputs(
     return RerunInputs(folder=folder, segment_source=by_method, testset=known)
 
 
+def decoding_setup(bundle: VerifiedBundle, pair: Pair, device: str, load: LoadModel) -> DecodingSetup:
+    """Return how a bundle turns segments into lines; UserError where its encoder's window is not the campaign's."""
+    check_model(bundle.folder / "model", bundle.campaign)
+    return DecodingSetup(
+        model=bundle.folder / "model",
+        sha256=sha256_file(bundle.folder / MANIFEST),  # which the model has been verified against
+        campaign=bundle.campaign,
+        pair=pair,
+        options=bundle.recipe.decode,
+        device=device,
+        load=load,
+    )
+
+
 def rerun(
     bundle: VerifiedBundle,
     pair: Pair,
@@ -203,7 +216,7 @@ def rerun(
     device: str = "auto",
     references: Path | None = None,
     worst: int,
-    load: Callable[[Path, str, str], Any] = load_on,
+    load: LoadModel = load_on,
 ) -> Rerun | None:
     """Translate a folder with a bundle into `out` (see `evaluate.recordings.translate`) and compare with its outputs.
 
@@ -211,16 +224,7 @@ def rerun(
     against; worst: how many differences to keep; load: as of `DecodingSetup`. Other arguments as `choose_inputs`.
     """
     inputs = choose_inputs(bundle, audio, segments, testset, resegment, channels)
-    check_model(bundle.folder / "model", bundle.campaign)
-    decoding = DecodingSetup(
-        model=bundle.folder / "model",
-        sha256=sha256_file(bundle.folder / MANIFEST),  # which the model has been verified against
-        campaign=bundle.campaign,
-        pair=pair,
-        options=bundle.recipe.decode,
-        device=device,
-        load=load,
-    )
+    decoding = decoding_setup(bundle, pair, device, load)
     known = inputs.testset
     translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known)
     if translation is None:

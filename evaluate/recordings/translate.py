@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from evaluate.comparing.outputs import HYPOTHESES, RUN, SEGMENTS
 from evaluate.decoding.audio_files import readable_in_pieces
 from evaluate.decoding.decode import DecodeSummary, decode
 from evaluate.decoding.hypotheses import read_hypotheses
-from evaluate.decoding.model_loading import load_on
+from evaluate.decoding.model_loading import LoadModel, load_on
 from evaluate.recordings.folder_scores import find_aligned_references, score_lines, score_texts
 from evaluate.recordings.recording_folder import SegmentSource
 from evaluate.report.pages.folder_result import FolderResult
@@ -77,8 +77,7 @@ class DecodingSetup:
     pair: Pair
     options: DecodeOptions
     device: str = "auto"
-    load: Callable[[Path, str, str], Any] = load_on
-    """(model folder, dtype, device) -> (model, processor); another function may keep a model for several runs."""
+    load: LoadModel = load_on
 
     @property
     def prompt(self) -> str:

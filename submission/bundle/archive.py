@@ -37,7 +37,8 @@ def archive(bundle: Path, out: Path, campaign: str | None = None) -> str:
     paths = [bundle, *sorted(bundle.rglob("*"), key=lambda p: p.relative_to(bundle).as_posix())]
     sizes = {path: path.stat().st_size for path in files_below(bundle)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_full_disk(out.parent, sum(-(-s // BLOCK_BYTES) * BLOCK_BYTES for s in sizes.values()), len(paths))
+    content_bytes = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes.values())
+    refuse_full_disk(out.parent, content_bytes + len(paths) * BLOCK_BYTES + tarfile.RECORDSIZE, "archive")
     for left in out.parent.glob(f".{out.name}.*{ASIDE}"):  # of a killed run
         left.unlink()
     descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", suffix=ASIDE, dir=out.parent)
@@ -57,12 +58,12 @@ def archive(bundle: Path, out: Path, campaign: str | None = None) -> str:
     return digest
 
 
-def _refuse_full_disk(folder: Path, content_bytes: int, members: int) -> None:
-    needed = content_bytes + members * BLOCK_BYTES + tarfile.RECORDSIZE
+def refuse_full_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raise UserError where a folder's disk has too little space for what is about to be written."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        what = f"has {free:,} bytes free, and the archive needs {needed:,}"
-        raise UserError(str(folder), what, "free some, or name a file on another disk with --out")
+    if free < needed_bytes:
+        fix = "free some, or name a place on another disk with --out"
+        raise UserError(str(folder), f"has {free:,} bytes free, and the {what} needs {needed_bytes:,}", fix)
 
 
 def _write(file: BinaryIO, bundle: Path, paths: list[Path], tick: Callable[[float], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from submission.bundle.archive import refuse_full_disk
 from submission.bundle.checks import exit_status, verify
 from submission.errors import UserError
 from submission.package.contents import BUNDLE, SCRIPTS, package_files
@@ -27,7 +28,7 @@ def package(bundle: Path, out: Path, campaign: str | None = None) -> int:
         raise UserError(f"bundle {bundle}", "has errors and is not packaged", fix)
     out.parent.mkdir(parents=True, exist_ok=True)
     sizes = {path: path.stat().st_size for path in files_below(bundle)}
-    _refuse_full_disk(out.parent, sum(sizes.values()))
+    refuse_full_disk(out.parent, sum(sizes.values()), "package")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed run
     try:
@@ -42,13 +43,6 @@ def package(bundle: Path, out: Path, campaign: str | None = None) -> int:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return sum(path.stat().st_size for path in files_below(out))
-
-
-def _refuse_full_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        what = f"has {free:,} bytes free, and the package needs {needed:,}"
-        raise UserError(str(folder), what, "free some, or name a folder on another disk with --out")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -63,8 +63,11 @@ CHECK = Check(
 
 def _system_name(folder: Path) -> str:
     """Return the name that the README has to give: the first line's, where that is a short one of plain characters."""
+    path = folder / "README.md"
     try:
-        with (folder / "README.md").open("rb") as file:
+        if not stat.S_ISREG(path.lstat().st_mode):  # opening a pipe would wait for a writer
+            return ""
+        with path.open("rb") as file:
             title = file.readline(LONGEST_NAME).decode("utf-8", "replace").removeprefix("# ").strip()
     except OSError:
         return ""

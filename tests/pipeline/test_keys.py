@@ -15,7 +15,7 @@ from submission.system.revisions import REVISIONS
 from submission.system.system import System
 from tests.support.published_data import write_published_data
 
-STRANGERS = (
+STRAY = (
     ".cache/huggingface/download/config.json.metadata",
     ".DS_Store",
     "._config.json",
@@ -38,21 +38,21 @@ def keys(data: Path, store: Path, recipe: str = "primary") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("recipe", ["primary", "constrained", "frontier", "eleven-languages"])
-def test_strangers_files_in_any_input_folder_change_no_key(tmp_path, recipe):
+def test_stray_files_in_any_input_folder_change_no_key(tmp_path, recipe):
     data, store = tmp_path / "data", tmp_path / "store"
     write_published_data(data, recipe)
     before, inputs = keys(data, store, recipe), opened(data, store, recipe).external_inputs()
     folders = [data, *(path for path in data.rglob("*") if path.is_dir())]
     assert len(folders) > 20
     for folder in folders:
-        for name in STRANGERS:
+        for name in STRAY:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text("stranger", encoding="utf-8")
+            (folder / name).write_text("stray", encoding="utf-8")
     assert keys(data, store, recipe) == before
     assert opened(data, store, recipe).external_inputs() == inputs
     for folder in folders:
         shutil.rmtree(folder / ".cache")
-        for name in STRANGERS[1:]:
+        for name in STRAY[1:]:
             (folder / name).unlink()
     assert keys(data, store, recipe) == before
 

@@ -1,4 +1,4 @@
-"""Lists that strangers write, segments and FILE_ORDER: hostile ones are refused at once, in one clear line."""
+"""Untrusted lists, segments and FILE_ORDER: hostile ones are refused at once, in one clear line."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ def digests(tmp_path: Path) -> InputDigests:
         *("corpus.tar.gz", "talks/talks.zip", "clips/README.md", "other/3.mp3", "en/table.tsv", "talks/.trash/4.wav"),
     ],
 )
-def test_files_of_strangers_change_no_digest(folder, digests, stray):
+def test_stray_files_change_no_digest(folder, digests, stray):
     before = digests.digest(folder, READS)
-    write(folder / stray, "stranger")
+    write(folder / stray, "stray")
     assert digests.digest(folder, READS) == before
     (folder / stray).unlink()
     assert digests.digest(folder, READS) == before

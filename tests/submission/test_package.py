@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import stat
 import subprocess
@@ -98,6 +99,7 @@ def test_a_good_package_has_no_findings(made):
         (lambda p: (p / "runtime/sitecustomize.py").write_text(""), "../runtime/sitecustomize.py", "does not belong"),
         (lambda p: (p / ".venv").symlink_to("/tmp"), "../.venv", "does not belong"),
         (lambda p: (p / "README.md").write_text("# other\n"), "../README.md", "is not the file"),
+        (lambda p: (p / "README.md").unlink() or os.mkfifo(p / "README.md"), "../README.md", "no regular file"),
         (lambda p: (p / "extra\x1b").write_text(""), "../extra\\x1b", "does not belong"),
         (lambda p: (p / "LICENSE").unlink() or (p / "LICENSE").symlink_to("/etc/hostname"), "../LICENSE", "link"),
     ],
