@@ -164,7 +164,7 @@ class Store:
         """Compare the bytes of a part of an artifact with its record; each file is read once in a process.
 
         Where they differ, the artifact and everything that was made from it are set aside, and UserError names the
-        commands that build anew what the stages in `wanted` need.
+        commands that build again what the stages in `wanted` need.
         """
         if source.stage is None:
             return
