@@ -51,6 +51,7 @@ from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.progress import progress
+from submission.store.damage import DamagedArtifact
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
@@ -80,8 +81,8 @@ def bundle(
     of the segmentation classifier, None where the recipe needs none; artifacts: folder in the store -> the files
     that its record describes, by which everything copied from such a folder is checked; stages: stage -> key;
     inputs: name -> digest; provenance: library -> version, as the artifacts record them (versions of this machine
-    would change the bytes). Raises UserError where something is missing, does not fit, or has changed
-    since its stage was built.
+    would change the bytes). Raises UserError where something is missing or does not fit, and
+    DamagedArtifact where it has changed since its stage was built.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out):
@@ -256,8 +257,7 @@ def _copy_folder(store: _ArtifactRecords, source: Path, target: Path) -> None:
 class _ArtifactRecords:
     """Digests of the store's files.
 
-    Sizes are compared in every build, bytes only here, where they are read anyway: a flipped bit on the disk is found
-    before it is uploaded.
+    Bytes are compared while they are copied: a flipped bit on the disk is found before it is uploaded.
     """
 
     files: Mapping[Path, Mapping[str, Any]]
@@ -266,7 +266,7 @@ class _ArtifactRecords:
     def copy(self, source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
         """Copy the bytes and flush them to the disk; not the mode: artifacts may be read-only, a bundle never is.
 
-        Raises UserError where they differ from the record of the artifact.
+        Raises DamagedArtifact where they differ from the record of the artifact.
         """
         digest = hashlib.sha256()
         with named_place(target), source.open("rb") as original, target.open("wb") as copy:
@@ -279,14 +279,14 @@ class _ArtifactRecords:
         self.refuse_changed(source, digest.hexdigest())
 
     def refuse_changed(self, path: Path, sha256: str) -> None:
-        """Raise UserError where a file of an artifact has another digest than its record, or is not in it."""
+        """Raise DamagedArtifact where a file of an artifact has another digest than its record, or is not in it."""
         folder = next((parent for parent in path.parents if parent in self.files), None)
         if folder is None:
             return
         expected = self.files[folder].get(path.relative_to(folder).as_posix())
         if expected is None or expected["sha256"] != sha256:
             what = "differs from what its stage wrote" if expected else "was not written by the stage of this folder"
-            raise UserError(str(path), what, f"remove the folder {folder} and build again; other stages stay cached")
+            raise DamagedArtifact(folder, path.relative_to(folder).as_posix(), what)
 
 
 # --- atomic replacement ---
