@@ -82,7 +82,7 @@ LAST_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class BenchRow:
     """What is measured."""
 
     text: str
@@ -329,12 +329,12 @@ def main() -> None:
         print(json.dumps(measure(row, problem, evaluation, peer, model, tokens)), flush=True)
 
 
-def parse_row(text: str) -> Row:
+def parse_row(text: str) -> BenchRow:
     """Return a row; UserError for one that is not written as this module says."""
     rest = text.removeprefix(RECOVER)
     method, at, bits = rest.removeprefix(LINEARS).partition("@")
     size = float(bits) if bits.replace(".", "", 1).isdecimal() else None
-    row = Row(text=text, recovered=rest != text, linears=rest.startswith(LINEARS), method=method, bits=size)
+    row = BenchRow(text=text, recovered=rest != text, linears=rest.startswith(LINEARS), method=method, bits=size)
     if method == PAPER and not at or method in METHODS and size is not None:
         return row
     if method == GPTQ and not row.recovered and size in GPTQ_CODE_BITS:
@@ -344,7 +344,7 @@ def parse_row(text: str) -> Row:
 
 
 def measure(
-    row: Row, problem: Problem, evaluation: Evaluation, peer: Peer, model: Any, tokens: torch.Tensor
+    row: BenchRow, problem: Problem, evaluation: Evaluation, peer: Peer, model: Any, tokens: torch.Tensor
 ) -> dict[str, Any]:
     """Return the figures of a row; tokens: the text that it may be tuned on, int64 [n]."""
     if row.linears:
