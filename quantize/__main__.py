@@ -195,16 +195,17 @@ def unpack(args: argparse.Namespace) -> None:
 
 
 def rehearse(args: argparse.Namespace) -> int:
-    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and print times and sizes.
+    """Make a checkpoint shaped like a campaign's base model with random weights, pack it, and print times and sizes.
 
-    Needs about 20 GiB of disk and none of the campaign's data; a killed run resumes with the shards it has made.
+    Needs disk for both models (20 GiB for iwslt26, 30 GiB for iwslt27) and none of the campaign's data; a killed run
+    resumes with the shards that it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
     """
     from quantize.rehearsal import rehearsal_text
     from quantize.rehearsal import rehearse as run_rehearsal
     from submission.store.digests import canonical_json
 
-    record = run_rehearsal(args.out, args.recipe, args.layers, args.keep)
+    record = run_rehearsal(args.out, args.recipe, args.layers, args.keep, args.campaign)
     print(canonical_json(record) if args.json else rehearsal_text(record))
     return 0 if all(record["passed"].values()) else 1
 
@@ -263,10 +264,11 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=unpack)
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
-    verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
     verb.add_argument(
-        "--layers", type=int, metavar="N", help="layers of the decoder and of the audio encoder, each (default: all 32)"
+        "--campaign", default="iwslt26", metavar="C", help="whose base model is rehearsed (default: %(default)s)"
     )
+    verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
+    verb.add_argument("--layers", type=int, metavar="N", help="layers of each stack of the model (default: all)")
     verb.add_argument(
         "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="working folder (default: %(default)s)"
     )
