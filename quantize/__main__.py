@@ -113,17 +113,22 @@ def pack(args: argparse.Namespace) -> None:
     """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
 
     Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers,
-    the scales of AWQ, moments and budgets where the recipe has them. Of several launched processes the first one does
-    the work.
+    the scales of AWQ, moments and budgets where the recipe has them. A weight whose relative squared error is over 0.5
+    is a warning, and an error unless the recipe says `allow_lost_weights = true` in [quantize]. Of several launched
+    processes the first one does the work.
     """
     from quantize import stages
+    from quantize.packing.lost_weights import check_lost_weights
+    from quantize.packing.pack import REPORT
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
     if launched().rank > 0:
         return
     for system, store in open_systems(args):
-        model = store.build(system.stage("quantize"), stages.pack, resume=True) / "model"
+        built = store.build(system.stage("quantize"), stages.pack, resume=True)
+        packed, model = json.loads((built / REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
+        check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
