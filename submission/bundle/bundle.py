@@ -14,12 +14,10 @@ stays in place until then.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -42,6 +40,7 @@ from submission.errors import UserError
 from submission.model.families import read_config
 from submission.progress import progress
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
+from submission.store.locks import lock_file
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
 from submission.text.characters import plain_line
@@ -245,11 +244,7 @@ def _beside(out: Path, state: Literal["partial", "replaced", "removed"]) -> Path
 def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of a bundle's path; wait for another process that builds the same bundle."""
     with (out.parent / f".{out.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"bundle: another process builds {out}; waiting", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock, "bundle", str(out.parent), waiting=f"bundle: another process builds {out}; waiting")
         yield
 
 

@@ -11,8 +11,6 @@ writes below `objects`.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -30,6 +28,7 @@ from typing import Any
 from submission.errors import UserError
 from submission.processors import threads_text
 from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text
+from submission.store.locks import lock_file
 from submission.store.records import (
     RECORD,
     ArtifactRecord,
@@ -41,9 +40,6 @@ from submission.store.records import (
     read_record,
     write_content,
 )
-
-NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""Errors by which a file system without locks answers."""
 
 # Libraries whose version can change a result; recorded, never part of a key.
 LIBRARIES = (
@@ -281,16 +277,8 @@ class Store:
         path = self.root / "locks" / stage.key
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{stage.id}: another process builds it; waiting", file=sys.stderr, flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                line = f"{stage.id}: {self.root} is on a file system without locks ({error.strerror}): "
-                print(f"{line}run one build at a time, or name a store elsewhere", file=sys.stderr, flush=True)
+            waiting = f"{stage.id}: another process builds it; waiting"
+            lock_file(lock, stage.id, str(self.root), waiting=waiting)
             yield
 
 
