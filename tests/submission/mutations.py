@@ -175,9 +175,11 @@ def change_content(bundle: Path, chance: Random) -> None:
 
 def swap_files(bundle: Path, chance: Random) -> None:
     one, other = chance.choice(files(bundle)), chance.choice(files(bundle))
-    data, instead = one.read_bytes(), other.read_bytes()
-    one.write_bytes(instead)
-    other.write_bytes(data)
+    aside = bundle / "swapped"  # moved and not read: a change before may have stretched a file to terabytes
+    if one != other:
+        one.rename(aside)
+        other.rename(one)
+        aside.rename(other)
 
 
 def rename(bundle: Path, chance: Random) -> None:
