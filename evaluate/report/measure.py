@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from evaluate.report.efficiency_table import read_measured
 from evaluate.report.results import (
     NOT_COMPUTED,
     LayerSensitivity,
@@ -50,8 +51,12 @@ def read_results(
     uploads: Sequence[SystemPlan],
     segmentations: Sequence[SystemPlan],
     commands: dict[str, str],
+    dist: Path,
 ) -> Results:
-    """Return the results of a report; every stage of the plans must be built."""
+    """Return the results of a report; every stage of the plans must be built.
+
+    dist: where the systems' bundles lie, of which speed and memory may have been measured.
+    """
     other = other_reading(campaign.size_limit) if campaign.size_limit else None
     limits = {limit: size_bytes(limit) for limit in (campaign.size_limit, other) if limit}
     ranked = next((plan for plan in systems if _is_ranked(plan)), None)
@@ -67,13 +72,17 @@ def read_results(
         testsets_of={pair.name: pair.testsets for pair in campaign.pairs},
         open_testset=OPEN_TESTSET,
         commands=commands,
-        systems=tuple(read_system(plan) for plan in systems),
-        uploads=tuple(read_system(plan) for plan in uploads),
+        systems=tuple(_with_efficiency(plan, dist) for plan in systems),
+        uploads=tuple(_with_efficiency(plan, dist) for plan in uploads),
         paired=tuple(compare_uploads(*uploads)) if len(uploads) == 2 else (),
         segmentations=tuple(read_system(plan) for plan in segmentations),
         layers=layers,
         layers_about=about,
     )
+
+
+def _with_efficiency(plan: SystemPlan, dist: Path) -> SystemResult:
+    return replace(read_system(plan), efficiency=read_measured(dist, plan))
 
 
 def read_system(plan: SystemPlan) -> SystemResult:
