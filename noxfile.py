@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "peer": ("peer",),
     "rehearsal": ("rehearsal",),
     "package": ("package",),
 }
@@ -111,10 +112,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def peer_env(session: nox.Session) -> None:
+    """Make the environment of llm-compressor, whose GPTQ bench_lm is compared with."""
+    install(session, "peer")
+
+
+@nox.session(requires=["peer_env"], default=False)
 def bench_lm(session: nox.Session) -> None:
     """Measure quality per byte on a real language model: nox -s bench_lm -- --text FILE --calibration FILE [ROW ...].
 
-    In an environment of its own: the build's packages and the model's, which nothing else needs.
+    In an environment of its own: the build's packages and the model's, which nothing else needs. The peer's is another.
     """
     install(session, "build")
     install(session, "lm")
@@ -162,6 +169,19 @@ def package(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
+def fuzz(session: nox.Session) -> None:
+    """Verify 100,000 bundles broken at random, and run 2,000 clean mutants again, for a night; a killed run resumes.
+
+    The numbers of failing cases are printed. Arguments after -- go to both: nox -s fuzz -- --first 100000.
+    """
+    work = ("--work", "build/fuzz")
+    fuzzers = {"tests.submission.bundle_fuzzing": "100000", "tests.evaluate.rerun_fuzzing": "2000"}
+    for module, cases in fuzzers.items():
+        command = ("-m", module, *work, "--cases", cases, *session.posargs)
+        session.run(PYTHON, *command, external=True, success_codes=[0, 1])  # 1: cases failed, which are printed
 
 
 @nox.session(python=False, requires=["build_env"], default=False)

@@ -31,6 +31,7 @@ from tests.submission.breaking import (
     list_file,
     many_folders,
     many_sources,
+    measured_elsewhere,
     packed_weights,
     prepend,
     punch,
@@ -49,6 +50,11 @@ from tests.submission.breaking import (
     write,
 )
 
+ENGLISH = (
+    "Thank you very much for the kind introduction, and good afternoon to everybody here.\n"
+    "We will show that the memory which a model needs can be halved without changing the words.\n"
+    "Let us begin with the question of what was asked of us.\n"
+)
 GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
@@ -133,6 +139,10 @@ CASES = (
     case("DES03", "technique that was not used", replace(DESCRIPTION, "Data sets:", "- pruning\nData sets:")),
     case("DES04", "text before the fields", lambda b: prepend(b, "This model has 3 bytes.\n")),
     case("DES04", "size in two spellings", lambda b: prepend(b, "Storage size: 3 bytes\n")),
+    case("DES04", "a field that no artifact gives", lambda b: prepend(b, "Efficiency:\n- very fast\n")),
+    case("EFF01", "figures that are no table", write("efficiency.json", "[]")),
+    case("EFF01", "figures without a machine", write("efficiency.json", '{"format": "decoding-efficiency"}')),
+    case("EFF02", "figures of another model", measured_elsewhere, "DES04"),
     case("FILE01", "link to a file", lambda b: (b / "model/vocab.json").symlink_to("config.json")),
     case("FILE01", "link out of the bundle", lambda b: (b / "segments/x").symlink_to("/etc")),
     case("FILE02", "named pipe", lambda b: os.mkfifo(b / "model/merges.txt")),
@@ -182,6 +192,7 @@ CASES = (
     case("LANG01", "translated into the other language", write("en-zh/YOUTUBE.txt", GERMAN)),
     case("LANG01", "Cyrillic", write(ACL, "Добрый день.\nЭто проверка.\nДо завтра.\n")),
     case("LANG02", "one line not translated", write("en-zh/ACL.txt", "你好。\nThis is a test.\n明天见。\n")),
+    case("LANG05", "not translated at all", write(ACL, ENGLISH)),
     case("LANG03", "pairs exchanged", exchange("en-de/CALLCENTER.txt", "en-zh/CALLCENTER.txt")),
     case("LANG04", "one test set twice", copied("en-de/YOUTUBE.txt", "en-de/TVSERIES.txt")),
     case("LANG04", "one pair twice", copied("en-de/ACL.txt", "en-zh/ACL.txt"), "LANG01"),
