@@ -1,6 +1,6 @@
 """The bundle: the folder that is uploaded and published.
 
-    model/                  the packed model
+    model/                  the packed model, and its card, README.md
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
     description/<pair>.txt  the fields that the evaluation server requires
@@ -45,10 +45,12 @@ from submission.bundle.manifest import (
     describe_file,
     write_manifest,
 )
+from submission.bundle.model_card import MODEL_CARD, render_model_card
 from submission.bundle.untrusted.configuration import expected_tensors
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
+from submission.model.forecast import CARD_BYTES
 from submission.progress import progress
 from submission.store.damage import DamagedArtifact
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
@@ -95,6 +97,7 @@ def bundle(
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
             store.copy(_required(scores, "scores"), aside / SCORES_FILE)
+            _write_card(aside / "model" / MODEL_CARD, aside / SCORES_FILE, facts, campaign, recipe)
             if segmenter is not None:
                 _copy_segmenter(store, segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
@@ -136,7 +139,13 @@ def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
         raise UserError(
             str(model / "config.json"), str(error), "pack the model with `python -m quantize pack`"
         ) from error
-    return derive_facts(config, sum(p.stat().st_size for p in files_below(model)), campaign, recipe)
+    size = CARD_BYTES + sum(p.stat().st_size for p in files_below(model))
+    return derive_facts(config, size, campaign, recipe)
+
+
+def _write_card(path: Path, scores: Path, facts: Facts, campaign: Campaign, recipe: Recipe) -> None:
+    records = json.loads(scores.read_text(encoding="utf-8"))["scores"]
+    write_text(path, render_model_card(facts, campaign, recipe, records))
 
 
 def _write_outputs(
