@@ -113,17 +113,22 @@ def pack(args: argparse.Namespace) -> None:
     """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
 
     Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers,
-    the scales of AWQ, moments and budgets where the recipe has them. Of several launched processes the first one does
-    the work.
+    the scales of AWQ, moments and budgets where the recipe has them. A weight whose relative squared error is over 0.5
+    is a warning, and an error unless the recipe says `allow_lost_weights = true` in [quantize]. Of several launched
+    processes the first one does the work.
     """
     from quantize import stages
+    from quantize.packing.lost_weights import check_lost_weights
+    from quantize.packing.pack import REPORT
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
     if launched().rank > 0:
         return
     for system, store in open_systems(args):
-        model = store.build(system.stage("quantize"), stages.pack, resume=True) / "model"
+        built = store.build(system.stage("quantize"), stages.pack, resume=True)
+        packed, model = json.loads((built / REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
+        check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
@@ -190,7 +195,7 @@ def unpack(args: argparse.Namespace) -> None:
     from quantize.packing.unpack import unpack as write_checkpoint
     from submission.model.sizes import size_text
 
-    size = write_checkpoint(args.folder, args.out)
+    size = write_checkpoint(args.folder, args.out, args.campaign)
     print(f"checkpoint: {args.out}, {size_text(size)}")
 
 
@@ -261,6 +266,8 @@ def make_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("unpack", help="write a packed model as a plain checkpoint", description=unpack.__doc__)
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="a bundle, or the folder of a packed model")
     verb.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
+    checked = "campaign that a bundle is checked against first (default: the one that it names)"
+    verb.add_argument("--campaign", metavar="C", help=checked)
     verb.set_defaults(verb=unpack)
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
