@@ -158,7 +158,7 @@ def _opened(path: Path, header: AudioHeader) -> Iterator[Any]:
             if not container.streams.audio:
                 raise UnusableAudio(str(path), "has no audio stream", "replace or remove it")
             yield container
-    except (av.FFmpegError, ValueError, PermissionError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:  # OSError: seeking in a file too short for its suffix
         cause = " ".join(str(error).split())
         if header.kind:
             what = f"is damaged, or not the {header.kind} that it begins as: it cannot be decoded ({cause})"

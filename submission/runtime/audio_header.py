@@ -127,6 +127,7 @@ def read_header(path: Path) -> AudioHeader:
         checks: dict[str, Callable[[BinaryIO, Path, bytes, int], None]] = {
             "avi": _check_form,
             "au": _check_au,
+            "nist": _check_sphere,
             "mov": _check_boxes,
             "ogg": _check_last_page,
             "matroska": _check_segment,
@@ -296,6 +297,19 @@ def _check_au(_: BinaryIO, path: Path, head: bytes, end: int) -> None:
     if end - start - size > SLACK_BYTES:
         what = f"its header counts {size:,} bytes of samples, and {end - start:,} follow"
         raise UnusableAudio(str(path), what, REPAIR)
+
+
+def _check_sphere(_: BinaryIO, path: Path, head: bytes, end: int) -> None:
+    """Raise UserError where a NIST SPHERE file holds fewer bytes of samples than its header's fields multiply to."""
+    fields = {match[1]: int(match[2]) for match in re.finditer(rb"^(\w+) -i (\d{1,12})\s*$", head[:1024], re.MULTILINE)}
+    start = re.match(rb"NIST_1A\s+(\d{1,6})\s", head)
+    counted = fields.get(b"sample_count", 0) * fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 0)
+    if start is None or b"sample_coding -s3 pcm" not in head[:1024]:
+        return  # compressed by shorten or as mu-law, which the decoder refuses or measures
+    if counted > end - int(start[1]):
+        raise UnusableAudio(
+            str(path), f"lacks {counted - end + int(start[1]):,} of the bytes that its header counts", COPY_AGAIN
+        )
 
 
 # Containers of boxes, pages and elements: MP4, Ogg, Matroska

@@ -222,3 +222,18 @@ def test_cover_art_before_the_frames_hides_no_length(tmp_path):
     path.write_bytes(path.read_bytes()[: -len(stream) // 3])
     with pytest.raises(UserError, match="was cut off"):
         checked_length(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3", "m4a", "flac", "ogg", "webm", "aac", "mov", "sph"])
+def test_an_empty_file_of_any_suffix_is_refused_by_name(suffix, tmp_path):
+    (tmp_path / f"a.{suffix}").touch()
+    with pytest.raises(UserError, match=rf"a\.{suffix}: is not audio"):
+        checked_length(tmp_path / f"a.{suffix}")
+
+
+def test_a_truncated_sphere_file_is_refused_with_what_it_lacks(tmp_path):
+    path = write(tmp_path / "a.sph", format="NIST", subtype="PCM_16", channels=2)
+    assert checked_length(path) == SECONDS * RATE
+    path.write_bytes(path.read_bytes()[:-50_000])
+    with pytest.raises(UserError, match="lacks 50,000 of the bytes that its header counts"):
+        checked_length(path)
