@@ -50,6 +50,11 @@ from tests.submission.breaking import (
     write,
 )
 
+ENGLISH = (
+    "Thank you very much for the kind introduction, and good afternoon to everybody here.\n"
+    "We will show that the memory which a model needs can be halved without changing the words.\n"
+    "Let us begin with the question of what was asked of us.\n"
+)
 GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
@@ -57,6 +62,8 @@ CASES = (
     case("CAM01", "another limit", edit("campaign.json", lambda c: c.update(size_limit="9 GiB"))),
     case("CAM01", "no campaign", remove("campaign.json")),
     case("CAM01", "campaign that is a list", write("campaign.json", "[]")),
+    case("CARD01", "other words", replace("model/README.md", "## Data sets", "## Data gets"), "MAN05", sealed=False),
+    case("CARD02", "no card", remove("model/README.md")),
     case("CFG01", "no configuration", remove(CONFIG)),
     case("CFG01", "configuration truncated", write(CONFIG, '{"model_type": "qwen2')),
     case("CFG01", "configuration nested without end", write(CONFIG, "[" * 100_000)),
@@ -187,6 +194,7 @@ CASES = (
     case("LANG01", "translated into the other language", write("en-zh/YOUTUBE.txt", GERMAN)),
     case("LANG01", "Cyrillic", write(ACL, "Добрый день.\nЭто проверка.\nДо завтра.\n")),
     case("LANG02", "one line not translated", write("en-zh/ACL.txt", "你好。\nThis is a test.\n明天见。\n")),
+    case("LANG05", "not translated at all", write(ACL, ENGLISH)),
     case("LANG03", "pairs exchanged", exchange("en-de/CALLCENTER.txt", "en-zh/CALLCENTER.txt")),
     case("LANG04", "one test set twice", copied("en-de/YOUTUBE.txt", "en-de/TVSERIES.txt")),
     case("LANG04", "one pair twice", copied("en-de/ACL.txt", "en-zh/ACL.txt"), "LANG01"),
@@ -200,7 +208,7 @@ CASES = (
     case("MAN01", "files is a list", edit("manifest.json", lambda m: m.update(files=[])), sealed=False),
     case("MAN01", "size is a text", edit("manifest.json", lambda m: m["files"][ACL].update(bytes="3")), sealed=False),
     case("MAN02", "output lost", remove(ACL), "SET01", sealed=False),
-    case("MAN03", "file added", write("model/README.md", ""), sealed=False),
+    case("MAN03", "file added", write("model/NOTICE", ""), sealed=False),
     case("MAN04", "output cut", write(ACL, "a\nb\nc\n"), sealed=False),
     case("MAN05", "byte changed", replace(ACL, "Guten", "Gutes"), sealed=False),
     case("MAN06", "path upwards", edit("manifest.json", lambda m: list_file(m, "../../etc/passwd")), sealed=False),

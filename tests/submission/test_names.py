@@ -21,6 +21,7 @@ SEVERAL_MODULES = {
     "stages": "every package has its stage functions there",
     "family": "the interface of a family: shapes in model/families, inputs and model class in runtime/families",
     "qwen2_audio": "a family: shapes in model/families, inputs and model class in runtime/families",
+    "gemma4_unified": "a family: shapes in model/families, inputs and model class in runtime/families",
     "codec": "the interface of codecs, and the codec of a folder",
     "budgets": "budgets of bytes as a model stores them, and how packing allots them",
     "fallbacks": "the list that recipes are checked by in submission/system, the work in evaluate/decoding",
@@ -42,8 +43,12 @@ REPLACED_WORDS = (
 )
 """Words that the project's vocabulary replaced (docs/glossary.md)."""
 PATTERN = re.compile(rf"\b(?:{'|'.join(REPLACED_WORDS)})\b", re.IGNORECASE)
-LANGUAGE_DATA = ("submission/miniature/language/", "submission/miniature/curriculum.py")
-"""Sentences and words of the miniature's language."""
+LANGUAGE_DATA = (
+    "submission/miniature/language/",
+    "submission/miniature/curriculum.py",
+    "submission/text/language_profiles.py",
+)
+"""Sentences and words of languages."""
 
 
 def name_of(path: Path) -> str:

@@ -66,6 +66,8 @@ def _warning(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]
 
 CHECKS = (
     _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
+    _error("CARD01", "model card other than what is derived, byte for byte", model_files.other_card),
+    _warning("CARD02", "model card missing", model_files.missing_card),
     _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
     _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
@@ -95,6 +97,7 @@ CHECKS = (
     _warning("LANG02", "lines in another script than the target language's", target_languages.lines_in_other_script),
     _error("LANG03", "outputs of two pairs swapped, by their scripts", target_languages.swapped_pairs),
     _error("LANG04", "outputs of two pairs or two test sets that are equal", target_languages.equal_outputs),
+    _warning("LANG05", "output that reads like another language than its target", target_languages.other_language),
     _error("MAN01", "`manifest.json` missing, unreadable or incomplete", inventory.manifest),
     _error("MAN02", "file missing", inventory.missing_file),
     _error("MAN03", "file that the manifest does not list", inventory.unlisted_file),
