@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "peer": ("peer",),
     "rehearsal": ("rehearsal",),
     "package": ("package",),
 }
@@ -111,10 +112,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def peer_env(session: nox.Session) -> None:
+    """Make the environment of llm-compressor, whose GPTQ bench_lm is compared with."""
+    install(session, "peer")
+
+
+@nox.session(requires=["peer_env"], default=False)
 def bench_lm(session: nox.Session) -> None:
     """Measure quality per byte on a real language model: nox -s bench_lm -- --text FILE --calibration FILE [ROW ...].
 
-    In an environment of its own: the build's packages and the model's, which nothing else needs.
+    In an environment of its own: the build's packages and the model's, which nothing else needs. The peer's is another.
     """
     install(session, "build")
     install(session, "lm")

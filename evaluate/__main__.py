@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from evaluate.recordings.commands import add_device, add_folder_verbs
 from submission.benchmarking import add_bench_arguments, run_benches
+from submission.bundle.efficiency import BATCH_SIZES
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
 from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS, REPORTED
+from submission.system.recipe import MOST_BATCH
 
 if TYPE_CHECKING:
     from submission.store.store import Store
@@ -92,8 +94,10 @@ def report(args: argparse.Namespace) -> None:
     plan = build_report.plan_report(build_report.ReportRequest(**opened, comet=args.comet))
     if args.plan:
         return
-    results = build_report.build_results(plan, args.device, dict.fromkeys(opened, build_report.command_line(args)))
-    out = args.out or Path("dist") / f"{results.campaign}-{Path(args.recipe).stem}"
+    results = build_report.build_results(
+        plan, args.device, dict.fromkeys(opened, build_report.command_line(args)), args.dist
+    )
+    out = args.out or args.dist / f"{results.campaign}-{Path(args.recipe).stem}"
     written = build_report.write_report(out, results)
     print(summary_text(results, build_report.tables_of(results)))
     print(f"written: {out}/{written[0]} and {', '.join(written[1:])}")
@@ -124,6 +128,35 @@ def gpu_check(args: argparse.Namespace) -> int:
     record = check(args.out, card)
     print((args.out / "gpu_check.md").read_text(encoding="utf-8"), end="")
     return int(not all(part["passed"] for part in record["parts"]))
+
+
+def efficiency(args: argparse.Namespace) -> int:
+    """Measure a bundle's speed and memory on this machine at several batch sizes, and put the figures into it.
+
+    Into efficiency.json and the descriptions. Segments are the bundle's own of the recordings in --audio, as `rerun`
+    takes them. Let nothing else run. Exit status 0: done, 1: the bundle has errors, 2: the command failed.
+    """
+    from evaluate.efficiency.measure_bundle import EfficiencyRequest, measure_bundle
+    from submission.bundle.checks import exit_status, report, verify
+    from submission.bundle.efficiency import efficiency_lines
+
+    findings = verify(args.bundle, args.campaign)
+    if exit_status(findings):
+        print(report(args.bundle, args.campaign, findings), end="")
+        return 1
+    request = EfficiencyRequest(
+        bundle=args.bundle,
+        campaign=args.campaign,
+        pair=args.pair,
+        audio=args.audio,
+        testset=args.testset,
+        batch_sizes=tuple(args.batch_size or BATCH_SIZES),
+        segments=args.segments,
+        runs=args.runs,
+        device=args.device,
+    )
+    print(*efficiency_lines(measure_bundle(request)), f"written: {args.bundle}", sep="\n")
+    return 0
 
 
 def rehearse(args: argparse.Namespace) -> None:
@@ -198,8 +231,30 @@ def make_parser() -> argparse.ArgumentParser:
     where = "folder of gpu_check.md and gpu_check.json (default: %(default)s)"
     seven.add_argument("--out", type=Path, default=Path("build/gpu_check"), metavar="DIR", help=where)
     seven.set_defaults(verb=gpu_check)
+    _add_efficiency(verbs.add_parser("efficiency", help="measure a bundle here", description=efficiency.__doc__))
     add_folder_verbs(verbs)
     return parser
+
+
+def _add_efficiency(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=efficiency)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder, which is written to")
+    parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
+    parser.add_argument("--testset", metavar="T", help="the bundle's test set with these recordings")
+    parser.add_argument("--campaign", metavar="C", help="campaign to check against (default: the one that it names)")
+    parser.add_argument("--pair", default="", metavar="P", help="language pair, en-de (default: the first)")
+    sizes = f"segments in a batch; repeatable (default: {', '.join(map(str, BATCH_SIZES))})"
+    parser.add_argument("--batch-size", type=_positive, action="append", metavar="N", help=sizes)
+    most = "most segments, evenly over their lengths (default: %(default)s)"
+    parser.add_argument("--segments", type=_positive, default=256, metavar="N", help=most)
+    parser.add_argument("--runs", type=_positive, default=3, metavar="N", help="how often (default: %(default)s)")
+    add_device(parser)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= MOST_BATCH:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST_BATCH:,}, got {text!r}")
+    return int(text)
 
 
 def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +295,8 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
     group.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: dist/<campaign>-<list>)")
+    measured = "where bundles lie, of which speed and memory may be measured (default: %(default)s)"
+    group.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=measured)
 
 
 if __name__ == "__main__":

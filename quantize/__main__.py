@@ -275,7 +275,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=rehearse)
 
     verb = verbs.add_parser("bench", help="measure speed and memory", description=bench.__doc__)
-    add_bench_arguments(verb, "solver, sweep, loading or layers", "quantize")
+    add_bench_arguments(verb, "solver, sweep, loading, entropy, products or layers", "quantize")
     verb.set_defaults(verb=bench)
     return parser
 

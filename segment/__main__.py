@@ -127,7 +127,7 @@ def plot(args: argparse.Namespace) -> None:
     system, store = open_system(args)
     (testset,) = _chosen(system, [args.testset])
     stage = system.stage("segment", testset.name)
-    built = store.need(stage)
+    built = store.read(stage)
     from segment import stages
     from segment.plotting import RecordingPlot, write_plot
     from segment.probabilities.speech_probabilities import detect_speech

@@ -8,12 +8,14 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submission.cli import ShowVersion, add_comet_argument, add_system_arguments, open_system, run, select
 from submission.errors import UserError
+from submission.store.damage import DamagedArtifact
 from submission.store.digests import canonical_json
 from submission.store.records import ArtifactRecord
 from submission.store.store import Stage, Store
@@ -88,29 +90,37 @@ def bundle(args: argparse.Namespace) -> None:
 
     system, store = open_system(args)
     stages = {stage.id: stage for stage in system.stages()}
+    scoring, model = _scoring(args, system, store), system.model_stage()
+    wanted = [*stages.values(), scoring]
     records = {name: _record(store, stage) for name, stage in stages.items()}
-    scoring = _scoring(args, system, store)
-    out = assemble(
-        args.dist / system.name,
-        campaign=system.campaign,
-        recipe=system.recipe,
-        model=store.need(system.model_stage()) / "model",
-        hypotheses={
-            (pair.name, name): store.need(stages[f"decode:{pair.name}/{name}"]) / "hypotheses.jsonl"
-            for pair in system.campaign.pairs
-            for name in pair.testsets
-        },
-        segments={t.name: store.need(stages[f"segment:{t.name}"]) / "segments.yaml" for t in system.campaign.testsets},
-        scores=store.need(scoring) / "scores.json",
-        segmenter=system.classifier_path(store),
-        artifacts={
-            **{store.folder(stage): records[name].files for name, stage in stages.items()},
-            store.need(scoring): _record(store, scoring).files,
-        },
-        stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
-        inputs=system.external_inputs(),
-        provenance={k: v for record in records.values() for k, v in record.provenance.versions.items()},
-    )
+    # What is parsed is compared with its record before, what is only copied while it is copied.
+    store.check(replace(model.artifact, path=Path("model/config.json")), wanted)
+    hypotheses = {
+        (pair.name, name): store.read(stages[f"decode:{pair.name}/{name}"], wanted) / "hypotheses.jsonl"
+        for pair in system.campaign.pairs
+        for name in pair.testsets
+    }
+    segments = {t.name: store.read(stages[f"segment:{t.name}"], wanted) for t in system.campaign.testsets}
+    try:
+        out = assemble(
+            args.dist / system.name,
+            campaign=system.campaign,
+            recipe=system.recipe,
+            model=store.need(model) / "model",
+            hypotheses=hypotheses,
+            segments={name: folder / "segments.yaml" for name, folder in segments.items()},
+            scores=store.need(scoring) / "scores.json",
+            segmenter=system.classifier_path(store),
+            artifacts={
+                **{store.folder(stage): records[name].files for name, stage in stages.items()},
+                store.need(scoring): _record(store, scoring).files,
+            },
+            stages={name: stage.key for name, stage in stages.items()} | {scoring.id: scoring.key},
+            inputs=system.external_inputs(),
+            provenance={k: v for record in records.values() for k, v in record.provenance.versions.items()},
+        )
+    except DamagedArtifact as error:
+        store.refuse_damaged(error, wanted)
     print(out)
 
 
@@ -208,7 +218,7 @@ def summary(args: argparse.Namespace) -> int:
         campaign=system.campaign,
         recipe=system.recipe,
         model=store.need(system.model_stage()) / "model",
-        scores=json.loads((store.need(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
+        scores=json.loads((store.read(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
         journal=journal,
         seconds=seconds,
         bundle=folder,

@@ -2,7 +2,7 @@
 
 Each part is a command of its own with a limit of time, so that one that fails or hangs does not cost the others: the
 tests that need a GPU, the proof of the kernels, decoding and a training step at full size, and the steps of
-quantization on a few layers. What they measure replaces the assumed rates of `submission/model/costs.py`.
+quantization on a few layers. What they measure replaces the assumed rates of `submission/model/costs/`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 from evaluate.rehearsal.rehearsal_text import full_size_works
 from submission.benchmarking import describe_machine
-from submission.model.costs import BLIND_HOURS, DEV_UTTERANCES, TEXT_TOKENS_PER_SECOND, duration_text
+from submission.model.costs.durations import duration_text
+from submission.model.costs.operations import TEXT_TOKENS_PER_SECOND
+from submission.model.costs.steps import BLIND_HOURS, DEV_UTTERANCES
 from submission.store.digests import canonical_json, write_text
 
 CAMPAIGN = "iwslt26"

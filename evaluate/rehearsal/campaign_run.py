@@ -60,6 +60,11 @@ class CommandRun:
         return tuple(line.removesuffix(BUILDING) for line in lines if line.endswith(BUILDING))
 
 
+def end_on_sigterm() -> None:
+    """Make SIGTERM end this process as an interrupt does, so that the command which it runs ends with it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 def run_command(words: Sequence[str], log: Path, kill: Kill | None = None) -> CommandRun:
     """Run `python -m <words>`; what it prints goes to files beside `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,8 @@ CLIPS = 20
 SPEECHES, SPEECH_LINES = 2, 6
 TALKS, TALK_LINES = 2, 4
 RECORDINGS, LINES = 2, 3
-REGIONS = 2
-"""Of the broadcast, so many stretches are to be translated."""
+REGIONS, REGION_LINES = 2, 13
+"""Of the broadcast, so many stretches are to be translated, each longer than the model's window of 30 s."""
 FREE_SETS = ("ACL", "TVSERIES", "CALLCENTER", "YOUTUBE")
 ENVIRONMENTS = {"ACL": quiet, "TVSERIES": musical, "CALLCENTER": telephone, "YOUTUBE": noisy}
 DOMAINS = {"ACL": "talks", "TVSERIES": "television", "CALLCENTER": "telephone", "YOUTUBE": "travel"}
@@ -191,16 +191,20 @@ def _write_news(data: Path, recorder: Recorder) -> None:
     rng = np.random.default_rng(SEED)
     pieces: list[SyntheticRecording | np.ndarray] = []
     for number in range(REGIONS + 1):
-        pieces += [jingle(4.0, rng), recorder.session(f"report_{number}", "news", LINES, number, split="heldout")]
+        pieces += [jingle(4.0, rng), _report(recorder, number)]
     broadcast = spliced("broadcast_2026", pieces)
     write_resampled(folder / broadcast.name, broadcast.samples, SAMPLE_RATE)
     listed = []
     for number in range(REGIONS):  # the last report is not listed
-        lines = broadcast.lines[number * LINES : (number + 1) * LINES]
+        lines = broadcast.lines[number * REGION_LINES : (number + 1) * REGION_LINES]
         start, end = lines[0].start / SAMPLE_RATE, lines[-1].end / SAMPLE_RATE
         listed.append({"duration": round(end - start, 3), "offset": round(start, 3), "wav": f"wavs/{broadcast.name}"})
     write_text(folder / "BUSINESSNEWS.yaml", json.dumps(listed, indent=1) + "\n")
     write_text(folder / "FILE_ORDER", _lines([broadcast.name]))
+
+
+def _report(recorder: Recorder, number: int) -> SyntheticRecording:
+    return recorder.session(f"report_{number}", "news", REGION_LINES, number, split="heldout")
 
 
 # --- files ---

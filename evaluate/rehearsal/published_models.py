@@ -9,10 +9,12 @@ xls-r-300m's layout, which `narrow` narrows too.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluate.rehearsal.qwen_vocabulary import write_tokenizer
+from evaluate.rehearsal.prompted_script import write_in_prompted_script
+from evaluate.rehearsal.qwen_vocabulary import read_ranks, write_tokenizer
 from submission.errors import UserError
 from submission.model.families import family_of, shipped_config
 from submission.store.digests import canonical_json, write_text
@@ -73,8 +75,13 @@ def base_config(model: str, width: Width, layers: int) -> dict[str, Any]:
     return config
 
 
-def write_base_model(folder: Path, config: dict[str, Any], width: Width, vocabulary: Path) -> None:
-    """Write a checkpoint of random bfloat16 weights with tokenizer and feature extractor, as it lies on the hub."""
+def write_base_model(
+    folder: Path, config: dict[str, Any], width: Width, vocabulary: Path, languages: Mapping[str, str]
+) -> None:
+    """Write a checkpoint of random bfloat16 weights with tokenizer and feature extractor, as it lies on the hub.
+
+    languages: name in a prompt -> language; what the prompt names decides the script of the answer.
+    """
     import torch
     from transformers import WhisperFeatureExtractor
 
@@ -84,8 +91,10 @@ def write_base_model(folder: Path, config: dict[str, Any], width: Width, vocabul
     assert model_class.config_class is not None  # as every family's class has one
     torch.manual_seed(SEED)
     model = model_class._from_config(model_class.config_class.from_dict(config), dtype=torch.bfloat16)
+    state = {family_of(config).hub_name(name): weight.detach() for name, weight in model.named_parameters()}
+    write_in_prompted_script(state, config, read_ranks(vocabulary), languages)
     model.save_pretrained(folder, max_shard_size=SHARD_BYTES[width])
-    del model
+    del model, state
     write_text(folder / "config.json", canonical_json(config))  # the published file, which leaves out much
     end = config["text_config"]["eos_token_id"]
     settings = {"bos_token_id": end, "do_sample": False, "eos_token_id": end, "pad_token_id": end - 2}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from submission.model.costs import CARDS, StepWork, duration_text, processor, step_seconds, step_works
+from submission.model.costs.devices import CARDS, processor
+from submission.model.costs.durations import duration_text, step_seconds
+from submission.model.costs.steps import StepWork, step_works
 from submission.model.families import shipped_config
 from submission.model.forecast import forecast
 from submission.model.sizes import GIB

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluate.rehearsal.campaign_run import CommandRun, Kill, records_of, require, run_command
+from evaluate.rehearsal.campaign_run import CommandRun, Kill, end_on_sigterm, records_of, require, run_command
 from evaluate.rehearsal.processor_rates import processor_rates
 from evaluate.rehearsal.published_models import Width
 from evaluate.rehearsal.rehearsed_campaign import CAMPAIGN, RECIPES, Workspace, make_workspace
 from submission.benchmarking import describe_machine
 from submission.errors import UserError
-from submission.model.costs import parameter_count
+from submission.model.costs.operations import parameter_count
 from submission.model.families import read_config
 from submission.progress import progress
 from submission.store.digests import sha256_file, write_text
@@ -62,6 +62,7 @@ def rehearse(root: Path, width: Width, layers: int, vocabulary: Path, *, kills: 
     root: working folder, emptied first where a rehearsal made it; width, layers: of the model; vocabulary: Qwen's.
     kills: whether the third part, with a SIGKILL in every command, is run.
     """
+    end_on_sigterm()
     _empty(root)
     began, load = time.monotonic(), os.getloadavg()[0]
     rehearsal = Rehearsal(place=Workspace(root=root.absolute()))

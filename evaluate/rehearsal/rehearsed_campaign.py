@@ -58,9 +58,11 @@ class Workspace:
 def make_workspace(root: Path, width: Width, layers: int, vocabulary: Path) -> tuple[str, ...]:
     """Fill a folder; return the arguments of `python -m segment` that convert the classifier."""
     place = Workspace(root=root)
-    model = read_campaign(CAMPAIGN).model.name
+    campaign = read_campaign(CAMPAIGN)
+    model = campaign.model.name
     config = base_config(model, width, layers)
-    write_base_model(place.data / "models" / model, config, width, vocabulary)
+    languages = {pair.target_language: pair.target for pair in campaign.pairs}
+    write_base_model(place.data / "models" / model, config, width, vocabulary, languages)
     checkpoint, encoder = write_classifier(place.published, width)
     write_data(place.data)
     write_text(place.campaign, _campaign_text(place.data / "models" / model, layers))

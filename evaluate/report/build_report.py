@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evaluate.report import system_plans
 from evaluate.report.blind_set_tables import segmentation_table, uploads_table
+from evaluate.report.efficiency_table import efficiency_table
 from evaluate.report.exports import figures_csv, markdown, results_json
 from evaluate.report.measure import read_results
 from evaluate.report.open_set_tables import calibration_table, layers_table, systems_table
@@ -55,6 +56,7 @@ def command_line(args: argparse.Namespace) -> str:
     """Return the command that makes a report, as typed in a shell."""
     named = [("--campaign", args.campaign), ("--recipe", args.recipe), ("--data", args.data), ("--store", args.store)]
     named += [("--segmentation", args.segmentation), ("--comet", args.comet)]
+    named += [("--dist", args.dist if args.dist != Path("dist") else None)]
     listed = (("--also", args.also), ("--upload", args.upload), ("--only", args.only))
     named += [(option, value) for option, values in listed for value in values]
     words = [word for option, value in named if value for word in (option, str(value))]
@@ -82,11 +84,14 @@ def plan_report(request: ReportRequest) -> ReportPlan:
     return plan
 
 
-def build_results(plan: ReportPlan, device: str, commands: dict[str, str]) -> Results:
-    """Build missing stages and return the results; commands: part of the report -> the command that makes it."""
+def build_results(plan: ReportPlan, device: str, commands: dict[str, str], dist: Path) -> Results:
+    """Build missing stages and return the results.
+
+    commands: part of the report -> the command that makes it; dist: where the systems' bundles lie.
+    """
     system_plans.build(plan.all(), device)
     campaign = plan.all()[0].system.campaign
-    return read_results(campaign, plan.systems, plan.uploads, plan.segmentations, commands)
+    return read_results(campaign, plan.systems, plan.uploads, plan.segmentations, commands, dist)
 
 
 def tables_of(results: Results) -> list[Table]:
@@ -97,6 +102,7 @@ def tables_of(results: Results) -> list[Table]:
         calibration_table(results),
         uploads_table(results),
         segmentation_table(results),
+        efficiency_table(results),
     ]
     return [table for table in tables if table]
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from evaluate.report.efficiency_table import FIGURES, batch_cells
 from evaluate.report.paper import Paper
 from evaluate.report.results import ReportedScore, Results, SystemResult, TestSetResult
 from evaluate.report.table import Cell, Table
@@ -104,8 +105,20 @@ def _records(results: Results) -> Iterator[dict[str, object]]:
                 about = {"part": part, "system": system.name, "testset": one.testset, "stage": one.stage}
                 figures = {name: getattr(one, name) for name in SEGMENTATION_FIGURES}
                 yield from (about | {"metric": name, "value": value} for name, value in figures.items())
+            if part != "segmentations":
+                yield from _efficiency_records(part, system)
             for outcome in system.outcomes:
                 yield from _outcome_records(paper, part, system, outcome)
+
+
+def _efficiency_records(part: str, system: SystemResult) -> Iterator[dict[str, object]]:
+    record = system.efficiency
+    for batch in record.batches if record is not None else ():
+        assert record is not None
+        about = {"part": part, "system": system.name, "pair": record.pair, "testset": record.testset}
+        about |= {"segments": str(record.segments), "signature": f"{record.signature}|batch:{batch.batch_size}"}
+        for title, cell in zip(FIGURES, batch_cells(record, batch.batch_size), strict=True):
+            yield about | {"metric": title, "value": cell.value, "low": cell.low, "high": cell.high}
 
 
 def _outcome_records(

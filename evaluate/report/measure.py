@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from evaluate.report.efficiency_table import read_measured
 from evaluate.report.results import (
     NOT_COMPUTED,
     LayerSensitivity,
@@ -50,8 +51,12 @@ def read_results(
     uploads: Sequence[SystemPlan],
     segmentations: Sequence[SystemPlan],
     commands: dict[str, str],
+    dist: Path,
 ) -> Results:
-    """Return the results of a report; every stage of the plans must be built."""
+    """Return the results of a report; every stage of the plans must be built.
+
+    dist: where the systems' bundles lie, of which speed and memory may have been measured.
+    """
     other = other_reading(campaign.size_limit) if campaign.size_limit else None
     limits = {limit: size_bytes(limit) for limit in (campaign.size_limit, other) if limit}
     ranked = next((plan for plan in systems if _is_ranked(plan)), None)
@@ -67,13 +72,17 @@ def read_results(
         testsets_of={pair.name: pair.testsets for pair in campaign.pairs},
         open_testset=OPEN_TESTSET,
         commands=commands,
-        systems=tuple(read_system(plan) for plan in systems),
-        uploads=tuple(read_system(plan) for plan in uploads),
+        systems=tuple(_with_efficiency(plan, dist) for plan in systems),
+        uploads=tuple(_with_efficiency(plan, dist) for plan in uploads),
         paired=tuple(compare_uploads(*uploads)) if len(uploads) == 2 else (),
         segmentations=tuple(read_system(plan) for plan in segmentations),
         layers=layers,
         layers_about=about,
     )
+
+
+def _with_efficiency(plan: SystemPlan, dist: Path) -> SystemResult:
+    return replace(read_system(plan), efficiency=read_measured(dist, plan))
 
 
 def read_system(plan: SystemPlan) -> SystemResult:
@@ -125,7 +134,7 @@ def by_family(forecast: Forecast) -> dict[str, int]:
 
 
 def _losses(plan: SystemPlan) -> dict[str, ReportedScore]:
-    losses = _read(plan.store.need(plan.system.loss_stage()) / "loss.json")
+    losses = _read(plan.store.read(plan.system.loss_stage()) / "loss.json")
     return {
         pair.name: loss_score(losses[pair.name]["value"], losses[pair.name]["standard_error"])
         for pair in plan.system.campaign.pairs
@@ -135,13 +144,13 @@ def _losses(plan: SystemPlan) -> dict[str, ReportedScore]:
 def _outcome(plan: SystemPlan, pair: Pair, name: str) -> TestSetResult:
     system, store = plan.system, plan.store
     used = plan.scoring_stages(pair, name)
-    scored = read_testset_scores(store.need(used[-1]))
+    scored = read_testset_scores(store.read(used[-1]))
     comet_scores = None
     if name != OPEN_TESTSET:
         used = [system.stage("segment", name), *used]
     comet = plan.comet_stage(pair, name)
     if comet and store.record(comet):
-        comet_scores = read_comet_scores(store.folder(comet))
+        comet_scores = read_comet_scores(store.read(comet))
         used.append(comet)
     stages = {stage.id: stage.key for stage in (system.model_stage(), *used)}
     return outcome_of(scored, comet_scores, stages)
@@ -170,7 +179,7 @@ def compare_uploads(one: SystemPlan, two: SystemPlan) -> Iterator[PairedResult]:
 
 
 def _lines(plan: SystemPlan, pair: Pair, name: str) -> list[ScoredLine]:
-    return read_testset_scores(plan.store.need(plan.scoring_stages(pair, name)[-1])).lines
+    return read_testset_scores(plan.store.read(plan.scoring_stages(pair, name)[-1])).lines
 
 
 def outcome_of(scored: TestSetScores, comet: CometScores | None, stages: dict[str, str]) -> TestSetResult:
@@ -193,7 +202,7 @@ def outcome_of(scored: TestSetScores, comet: CometScores | None, stages: dict[st
 
 def _segmentation(plan: SystemPlan, name: str) -> SegmentationResult:
     stage = plan.system.stage("segment", name)
-    report = read_report(plan.store.need(stage))
+    report = read_report(plan.store.read(stage))
     return SegmentationResult(
         testset=name,
         given=plan.system.campaign.testset(name).segmentation == "given",
@@ -215,7 +224,7 @@ def read_layers(plan: SystemPlan) -> tuple[tuple[LayerSensitivity, ...], dict[st
 
     system, store = plan.system, plan.store
     stage = system.stage("sensitivity")
-    ranking = _read(store.need(stage) / RANKING)
+    ranking = _read(store.read(stage) / RANKING)
     forecast, override = expected_model(system, store), system.recipe.quantize.ranked
     assert override is not None  # the systems that this is called for, `_is_ranked`
     chosen = (

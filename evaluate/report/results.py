@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from submission.bundle.efficiency import EfficiencyRecord
+
 METRICS = ("BLEU", "chrF", "TER", "COMET")
 LOWER_IS_BETTER = frozenset({"TER", "loss"})
 NOT_COMPUTED = "not computed"
@@ -87,6 +89,8 @@ class SystemResult:
     """Pair -> cross-entropy on dev, nats per target token."""
     outcomes: tuple[TestSetResult, ...] = ()
     segmentation_results: tuple[SegmentationResult, ...] = ()
+    efficiency: EfficiencyRecord | None = None
+    """Speed and memory as measured of its bundle; None where they were not."""
     stages: dict[str, str] = field(default_factory=dict)
 
     @property

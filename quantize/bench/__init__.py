@@ -45,6 +45,28 @@ def _loading(work: Path) -> dict[str, Any]:
     return figures | {"passed": passed, "text": loading_text(figures)}
 
 
+def _entropy(work: Path) -> dict[str, Any]:
+    from quantize.bench.entropy import bench_entropy, entropy_text
+
+    figures = {name: bench_entropy(trellis=name == "trellis") for name in ("free", "trellis")}
+    passed = all(passed for each in figures.values() for passed in each["passed_bars"].values())
+    return figures | {"passed": passed, "text": entropy_text(figures)}
+
+
+def _products(work: Path) -> dict[str, Any]:
+    import torch
+
+    from quantize.bench.int8_products import bench_products, products_text
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what is measured is one thread's own time
+    try:
+        figures = bench_products()
+    finally:
+        torch.set_num_threads(threads)
+    return {"products": figures, "passed": all(row["passed"] for row in figures), "text": products_text(figures)}
+
+
 def _layers(work: Path) -> dict[str, Any]:
     import torch
 
@@ -62,4 +84,11 @@ def _layers(work: Path) -> dict[str, Any]:
     return figures | {"passed": True, "text": layers_text(figures)}
 
 
-BENCHES = {"solver": _solver, "sweep": _sweep, "loading": _loading, "layers": _layers}
+BENCHES = {
+    "solver": _solver,
+    "sweep": _sweep,
+    "loading": _loading,
+    "entropy": _entropy,
+    "products": _products,
+    "layers": _layers,
+}

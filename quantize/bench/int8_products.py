@@ -7,7 +7,7 @@ activations. Times are the thread's own (`thread_time`), the least of several ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))
@@ -45,6 +45,16 @@ def bench_products(*, runs: int = 5) -> list[dict[str, Any]]:
                 | {"ratio": bfloat16 / codes, "passed": passed}
             )
     return found
+
+
+def products_text(figures: Iterable[dict[str, Any]]) -> str:
+    """Return the figures as lines."""
+    return "\n".join(
+        f"{each['shape'][0]} x {each['shape'][1]}, {each['rows']} rows of inputs: {each['codes_ms']:.1f} ms, bfloat16 "
+        f"{each['bfloat16_ms']:.1f} ms: {each['ratio']:.1f} times as fast"
+        + (f" (bar: {LEAST_RATIO[each['rows']]})" if each["rows"] in LEAST_RATIO else "")
+        for each in figures
+    )
 
 
 def _coded(rows: int, columns: int, generator: Any) -> Any:

@@ -2,6 +2,14 @@
 
     nox -s bench_lm -- --text wikitext2_test.txt --calibration wikitext2_valid.txt
 
+A row is written as
+
+    paper                 the paper's recipe
+    feedback@3.86         error feedback at 3.86 bits a weight; or trellis, diagonal, equal-rate, one-step
+    gptq@4.25             llm-compressor's GPTQ, in its own environment: 4 bits with a scale for 64 weights
+    linears:gptq@4.25     without embedding and head, which are left as they are
+    recover:trellis@2.0   with scales, zero-points and norms tuned afterwards
+
 Sizes are the bytes of the parts that the codecs store, scales and padding included; the header of a file of weights is
 left out. stdout has one JSON object a row; increases and divergences are nats per token.
 """
@@ -11,6 +19,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -18,9 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
+from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
+from quantize.bench.peer_gptq import stored_bits
 from quantize.bench.smollm2 import (
     EMBEDDING,
     HEAD,
@@ -31,6 +42,7 @@ from quantize.bench.smollm2 import (
     run_of,
     spread_sequences,
     weight_tensors,
+    write_checkpoint,
 )
 from quantize.calibration.moment_files import read_importance, read_second_moment
 from quantize.calibration.moments import ObservedWeight, collect_gradient_moments, collect_input_moments
@@ -40,23 +52,63 @@ from quantize.solvers.fitting import solve_entropy
 from quantize.solvers.hqq import solve_hqq
 from quantize.solvers.rate import estimate_rate, expected_log2_constant
 from submission.errors import UserError
+from submission.model.codecs import Codec
 from submission.model.codecs.affine import Affine
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.codecs.entropy.layout import Header, check_header
 from submission.progress import progress
+from submission.runtime.packed import PackedTensor
 
 GROUP_SIZE = 128
 THREE_BIT_LAYERS = 4
 """Layers whose MLPs the paper's recipe stores with 3 bits."""
 SEED = 0
-PART_BYTES = {"U8": 1, "F16": 2}
-SCALE_BYTES = PART_BYTES["F16"]
+SCALE_BYTES = 2
 """Bytes of the scale of a row or a column."""
 LINEARS = "linears:"
 """Prefix of a row that leaves embedding and head at full precision and out of its bits."""
 TRELLIS = "trellis"
 """The method `feedback` with codes that follow a trellis."""
 METHODS = ("feedback", TRELLIS, "diagonal", "equal-rate", "one-step")
+PAPER, GPTQ = "paper", "gptq"
+GPTQ_CODE_BITS = {stored_bits(bits): bits for bits in range(2, 9)}
+"""Bits of a row of gptq, scales included -> bits of a code."""
+PEER_PYTHON = Path(".nox", "peer_env", "bin", "python")
+"""Where nox makes it."""
+RECOVER = "recover:"
+"""Prefix of a row that is tuned afterwards."""
+LAST_STEPS = 10
+"""Steps of recovery that its last figure is the mean of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRow:
+    """What is measured."""
+
+    text: str
+    recovered: bool
+    linears: bool
+    method: str
+    bits: float | None
+    """None for the paper's recipe, which has as many as it takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The environment of llm-compressor, and the files that it reads."""
+
+    python: Path
+    work: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The original model."""
+        return self.work / "original"
+
+    @property
+    def calibration(self) -> Path:
+        """The sequences that it calibrates on."""
+        return self.work / "calibration.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +141,34 @@ class Problem:
 class Quantized:
     """A model's weights after quantization, and what they take."""
 
-    weights: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor | PackedTensor]
+    """As a tensor, or as a codec stores it."""
     size_bytes: int
     notes: dict[str, Any]
 
+    def decoded(self) -> dict[str, torch.Tensor]:
+        """Return what the weights stand for, float32."""
+        return {
+            name: weight if isinstance(weight, torch.Tensor) else weight.dequantize(torch.float32)
+            for name, weight in self.weights.items()
+        }
 
-def affine_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, int]:
-    """Return a weight as hqq's codes stand for it, float32, and its bytes."""
+
+def affine_weight(weight: torch.Tensor, bits: int) -> PackedTensor:
+    """Return a weight as hqq's codes."""
     codec = Affine(bits=bits, group_size=GROUP_SIZE)
-    parts = codec.encode(weight, solve_hqq)
-    sizes = codec.parts(tuple(weight.shape)).values()
-    size = sum(PART_BYTES[dtype] * int(np.prod(shape)) for dtype, shape in sizes)
-    return codec.decode(parts, tuple(weight.shape), torch.float32), size
+    return _packed(codec, codec.encode(weight, solve_hqq), weight)
+
+
+def _packed(codec: Codec, parts: Mapping[str, torch.Tensor], weight: torch.Tensor) -> PackedTensor:
+    found = PackedTensor(codec, tuple(weight.shape), dtype=torch.float32, device="cpu")
+    found.load_state_dict(parts)
+    return found
+
+
+def packed_bytes(weight: PackedTensor) -> int:
+    """Return the bytes of the parts that a codec stores."""
+    return sum(part.numel() * part.element_size() for part in weight.parts.values())
 
 
 def quantize_paper(problem: Problem) -> Quantized:
@@ -110,9 +178,10 @@ def quantize_paper(problem: Problem) -> Quantized:
         return _affine_model(four, [])
     three = {name: affine_weight(w, 3) for name, w in problem.weights.items() if ".mlp." in name}
     added: dict[str, float] = {}
-    for name, (decoded, _) in three.items():
+    for name, weight in three.items():
         moments = problem.second_moment(name), problem.importance(name)
-        losses = [predicted_loss(problem.weights[name], d, *moments) for d in (decoded, four[name][0])]
+        pair = (each.dequantize(torch.float32) for each in (weight, four[name]))
+        losses = [predicted_loss(problem.weights[name], decoded, *moments) for decoded in pair]
         layer = name.partition(".mlp.")[0]
         added[layer] = added.get(layer, 0) + losses[0] - losses[1]
     chosen = sorted(added, key=lambda layer: added[layer])[:THREE_BIT_LAYERS]
@@ -120,12 +189,25 @@ def quantize_paper(problem: Problem) -> Quantized:
     return _affine_model(four, chosen)
 
 
-def _affine_model(found: Mapping[str, tuple[torch.Tensor, int]], chosen: list[str]) -> Quantized:
+def _affine_model(found: Mapping[str, PackedTensor], chosen: list[str]) -> Quantized:
     return Quantized(
-        weights={name: decoded for name, (decoded, _) in found.items()},
-        size_bytes=sum(size for _, size in found.values()),
+        weights=found,
+        size_bytes=sum(packed_bytes(weight) for weight in found.values()),
         notes={"three_bit_layers": chosen},
     )
+
+
+def quantize_gptq(problem: Problem, bits: int, peer: Peer) -> Quantized:
+    """Return what llm-compressor's GPTQ makes of the same weights by the same sequences."""
+    out = peer.work / "gptq.safetensors"
+    command: list[str | Path] = [peer.python, "-m", "quantize.bench.peer_gptq", "--bits", str(bits), "--out", out]
+    command += ["--model", peer.checkpoint, "--calibration", peer.calibration]
+    command += [] if EMBEDDING in problem.weights else ["--linears-only"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    weights = load_file(out)
+    out.unlink()
+    assert weights.keys() == problem.weights.keys(), "the peer has quantized other weights"
+    return Quantized(weights=weights, size_bytes=int(problem.count() * stored_bits(bits) / 8), notes={})
 
 
 def moments_of(problem: Problem, name: str, method: str) -> Moments:
@@ -166,17 +248,17 @@ def allocate_bytes(problem: Problem, method: str, target_bytes: int) -> Allocati
 
 def entropy_weight(
     weight: torch.Tensor, budget_bytes: int, moments: Moments, *, trellis: bool = False
-) -> tuple[torch.Tensor, Header]:
-    """Return a weight as the parts stand for it that `entropy` stores in a budget, float32, and its stream's header.
+) -> tuple[PackedTensor, Header]:
+    """Return a weight as `entropy` stores it in a budget, and its stream's header.
 
     budget_bytes: of all parts, which have exactly as many.
     """
     shape = (weight.shape[0], weight.shape[1])
     codec = Entropy(trellis=trellis, budget_bytes=budget_bytes - SCALE_BYTES * sum(shape))
     parts = codec.encode(weight, functools.partial(solve_entropy, moments=moments))
-    assert sum(part.numel() * part.element_size() for part in parts.values()) == budget_bytes
-    header = check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]), trellis=trellis)
-    return codec.decode(parts, shape, torch.float32), header
+    packed = _packed(codec, parts, weight)
+    assert packed_bytes(packed) == budget_bytes
+    return packed, check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]), trellis=trellis)
 
 
 def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quantized:
@@ -184,15 +266,16 @@ def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quant
     started = time.perf_counter()
     allocation = allocate_bytes(problem, method, target_bytes)
     allocated = time.perf_counter()
-    decoded, predicted, padding, exceptions = {}, 0.0, 0, 0
+    packed, predicted, padding, exceptions = {}, 0.0, 0, 0
     with progress("encode", len(problem.weights), "weights") as tick:
         for name, weight in problem.weights.items():
             budget = allocation.budget_bytes[name]
             moments = moments_of(problem, name, method)
-            decoded[name], header = entropy_weight(weight, budget, moments, trellis=method == TRELLIS)
+            packed[name], header = entropy_weight(weight, budget, moments, trellis=method == TRELLIS)
             padding += budget - SCALE_BYTES * sum(weight.shape) - header.used_bytes
             exceptions += header.exceptions
-            predicted += predicted_loss(weight, decoded[name], problem.second_moment(name), problem.importance(name))
+            decoded = packed[name].dequantize(torch.float32)
+            predicted += predicted_loss(weight, decoded, problem.second_moment(name), problem.importance(name))
             tick(1)
     notes = {
         "constant": allocation.constant,
@@ -201,7 +284,7 @@ def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quant
         "exceptions": exceptions / problem.count(),
         "seconds": {"allocate": allocated - started, "encode": time.perf_counter() - allocated},
     }
-    return Quantized(weights=decoded, size_bytes=sum(allocation.budget_bytes.values()), notes=notes)
+    return Quantized(weights=packed, size_bytes=sum(allocation.budget_bytes.values()), notes=notes)
 
 
 def calibrate(
@@ -226,46 +309,66 @@ def calibrate(
 def main() -> None:
     """Print a JSON object for each row."""
     options = _parser().parse_args()
-    for row in options.rows:
-        _check_row(row)
+    rows = [parse_row(text) for text in options.rows]
+    peer = Peer(python=options.peer, work=options.work)
+    compared = any(row.method == GPTQ for row in rows)
+    if compared and not peer.python.is_file():
+        raise UserError("bench_lm", f"{peer.python}, which runs rows of {GPTQ}, is not there", "run nox -s bench_lm")
     model, tokenizer = load_smollm2()
     weights = observed_weights(model)
     moments = options.work / f"moments-{options.inputs}-{options.gradients}"
-    calibrate(model, weights, read_tokens(tokenizer, options.calibration), moments, (options.inputs, options.gradients))
+    tokens = read_tokens(tokenizer, options.calibration)
+    calibrate(model, weights, tokens, moments, (options.inputs, options.gradients))
     keys = {weight.name: weight.input_key for weight in weights}
     problem = Problem(weights=weight_tensors(weights), input_keys=keys, moments=moments)
+    if compared:
+        write_checkpoint(model, tokenizer, peer.checkpoint)
+        save_file({"ids": spread_sequences(tokens, options.inputs)}, peer.calibration)
     evaluation = Evaluation(model, spread_sequences(read_tokens(tokenizer, options.text), options.sequences))
-    for row in options.rows:
-        print(json.dumps(_measure(row, problem, evaluation)), flush=True)
+    for row in rows:
+        print(json.dumps(measure(row, problem, evaluation, peer, model, tokens)), flush=True)
 
 
-def _check_row(row: str) -> None:
-    """Raise UserError for a row that is not written as in `rows`' help."""
-    method, at, bits = row.removeprefix(LINEARS).partition("@")
-    if method == "paper" and not at:
-        return
-    if method not in METHODS or not bits.replace(".", "", 1).isdecimal():
-        raise UserError("bench_lm", f"row {row!r} is not known", f"write paper, or {METHODS[0]}@3.86")
+def parse_row(text: str) -> BenchRow:
+    """Return a row; UserError for one that is not written as this module says."""
+    rest = text.removeprefix(RECOVER)
+    method, at, bits = rest.removeprefix(LINEARS).partition("@")
+    size = float(bits) if bits.replace(".", "", 1).isdecimal() else None
+    row = BenchRow(text=text, recovered=rest != text, linears=rest.startswith(LINEARS), method=method, bits=size)
+    if method == PAPER and not at or method in METHODS and size is not None:
+        return row
+    if method == GPTQ and not row.recovered and size in GPTQ_CODE_BITS:
+        return row
+    fix = f"write {PAPER}, {METHODS[0]}@3.86 or {GPTQ}@{stored_bits(4)}; python -m quantize.bench.language_model --help"
+    raise UserError("bench_lm", f"row {text!r} is not known", fix)
 
 
-def _measure(row: str, problem: Problem, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the figures of a row, written as in `rows`' help."""
-    method, _, bits = row.removeprefix(LINEARS).partition("@")
-    if row.startswith(LINEARS):
+def measure(
+    row: BenchRow, problem: Problem, evaluation: Evaluation, peer: Peer, model: Any, tokens: torch.Tensor
+) -> dict[str, Any]:
+    """Return the figures of a row; tokens: the text that it may be tuned on, int64 [n]."""
+    if row.linears:
         problem = problem.linears()
     started = time.perf_counter()
-    if method == "paper":
+    if row.method == PAPER:
         quantized = quantize_paper(problem)
+    elif row.method == GPTQ:
+        assert row.bits is not None
+        quantized = quantize_gptq(problem, GPTQ_CODE_BITS[row.bits], peer)
     else:
-        quantized = quantize_feedback(problem, method, int(float(bits) * problem.count() / 8))
-    return {
-        "row": row,
-        "bits": quantized.size_bytes * 8 / problem.count(),
-        "size_bytes": quantized.size_bytes,
-        "quantize_seconds": time.perf_counter() - started,
-        **evaluation.score(quantized.weights).summary(),
-        **quantized.notes,
-    }
+        assert row.bits is not None
+        quantized = quantize_feedback(problem, row.method, int(row.bits * problem.count() / 8))
+    notes = {"quantize_seconds": time.perf_counter() - started, **quantized.notes}
+    if row.recovered:
+        packed = {name: weight for name, weight in quantized.weights.items() if isinstance(weight, PackedTensor)}
+        weights, losses = recover_weights(model, packed, recovery_sequences(tokens))
+        last = losses[-LAST_STEPS:]
+        notes |= {"recovery_seconds": time.perf_counter() - started - notes["quantize_seconds"]}
+        notes |= {"recovery_kl": {"first": losses[0], "last": sum(last) / len(last)}}
+    else:
+        weights = quantized.decoded()
+    size = {"bits": quantized.size_bytes * 8 / problem.count(), "size_bytes": quantized.size_bytes}
+    return {"row": row.text, **size, **evaluation.score(weights).summary(), **notes}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -277,9 +380,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", type=int, default=40, help="sequences of 512 tokens that are scored (40)")
     parser.add_argument("--inputs", type=int, default=32, help="sequences for second moments of inputs (32)")
     parser.add_argument("--gradients", type=int, default=32, help="sequences for moments of gradients (32)")
-    what = (
-        f"paper, or one of {', '.join(METHODS)} with bits, as in feedback@3.86; linears:paper leaves the rest as it is"
-    )
+    peer = "Python of the environment with llm-compressor, for rows of gptq (%(default)s)"
+    parser.add_argument("--peer", type=Path, default=PEER_PYTHON, help=peer)
+    what = "as above; paper and feedback@3.86 where none is named"
     parser.add_argument("rows", nargs="*", default=["paper", "feedback@3.86"], help=what)
     return parser
 

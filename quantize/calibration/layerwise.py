@@ -263,7 +263,7 @@ class LayerwiseModel:
 
     @contextmanager
     def _loaded(self, path: str, module: nn.Module, *, head: bool = False) -> Iterator[None]:
-        """Load a module's parameters for a while; those of the head only where that is the module.
+        """Load a module's parameters and stored buffers for a while; those of the head only where that is the module.
 
         A tied head has no weight of its own in the checkpoint and takes the embedding's.
         """
@@ -278,6 +278,11 @@ class LayerwiseModel:
                     tensor = read_tensor(self.checkpoint.located[stored], stored).to(self.device, self.dtype)
                     owners.append((owner, parameter, empty))
                     owner._parameters[parameter] = nn.Parameter(tensor, requires_grad=False)
+                for buffer, unread in owner._buffers.items():
+                    hub = self.family.hub_name(f"{name}.{buffer}")
+                    if unread is not None and buffer not in owner._non_persistent_buffers_set:
+                        place = self.checkpoint.located[hub]
+                        owner._buffers[buffer] = read_tensor(place, hub).to(self.device, self.dtype)
             yield
         finally:
             for owner, parameter, empty in owners:

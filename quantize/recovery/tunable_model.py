@@ -88,5 +88,5 @@ def replace_packed(model: nn.Module) -> Mapping[str, TunedWeight]:
         if isinstance(layer, PackedLinear):
             model.set_submodule(path, TunedLinear(weight, layer.bias))
         else:
-            model.set_submodule(path, TunedEmbedding(weight))
+            model.set_submodule(path, TunedEmbedding(weight, layer.scale))
     return found

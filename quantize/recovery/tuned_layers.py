@@ -15,7 +15,7 @@ from torch import nn
 
 from quantize.recovery.tuned_numbers import TunedNumbers
 from submission.model.codecs.codec import TunableWeight
-from submission.runtime.packed import LINEAR_ELEMENTS, PackedTensor
+from submission.runtime.packed import LINEAR_ELEMENTS, PackedTensor, scaled
 
 Dequantize = Callable[[Mapping[str, torch.Tensor], "slice | torch.Tensor"], torch.Tensor]
 
@@ -65,17 +65,18 @@ class TunedLinear(nn.Module):
 
 
 class TunedEmbedding(nn.Module):
-    """`nn.Embedding` with a tuned weight."""
+    """`nn.Embedding` with a tuned weight, whose rows are multiplied by a number."""
 
-    def __init__(self, weight: TunedWeight) -> None:
+    def __init__(self, weight: TunedWeight, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.num_embeddings, self.embedding_dim = weight.shape
         self.weight = weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the rows of ids, int [...], as float32 [..., embedding_dim]."""
         rows = self.weight.dequantize(self.weight.values(), ids.reshape(-1))
-        return rows.view(*ids.shape, self.embedding_dim)
+        return scaled(rows, self.scale).view(*ids.shape, self.embedding_dim)
 
 
 class _Product(torch.autograd.Function):

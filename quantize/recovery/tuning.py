@@ -6,7 +6,7 @@ The order of utterances is drawn from the seed alone, so a step does not depend 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,24 +40,41 @@ def tune(
 
     state: the file from which a killed run resumes.
     """
-    parameters = student.parameters()
-    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=BETAS)
-    losses = _resume(optimizer, parameters, state)
     tokens = target_tokens(examples)
-    batches = list(_orders(chosen, options))
-    with progress("recover: tuning", options.steps, "steps", note=lambda _: _recent(losses)) as tick:
+
+    def backward(batch: list[int]) -> float:
+        total, count = 0.0, int(tokens[batch].sum())
+        for part in _parts(batch, examples):
+            loss = _divergences(student, teacher, examples, part, pad).sum() / count
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    return optimize(student.parameters(), list(_orders(chosen, options)), backward, options.learning_rate, state)
+
+
+def optimize(
+    parameters: Sequence[torch.nn.Parameter],
+    batches: Sequence[list[int]],
+    backward: Callable[[list[int]], float],
+    learning_rate: float,
+    state: Path | None = None,
+) -> list[float]:
+    """Take a step of Adam for each batch; return the loss of every step, before it.
+
+    backward: adds the gradients of a batch's loss to those of the parameters, and returns the loss. learning_rate: the
+    largest. state: the file from which a killed run resumes.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
+    losses = _resume(optimizer, parameters, state) if state else []
+    with progress("recover: tuning", len(batches), "steps", note=lambda _: _recent(losses)) as tick:
         tick(len(losses))
-        for step in range(len(losses), options.steps):
-            optimizer.param_groups[0]["lr"] = options.learning_rate * rate_at(step, options.steps)
+        for step in range(len(losses), len(batches)):
+            optimizer.param_groups[0]["lr"] = learning_rate * rate_at(step, len(batches))
             optimizer.zero_grad()
-            total, count = 0.0, int(tokens[batches[step]].sum())
-            for part in _parts(batches[step], examples):
-                loss = _divergences(student, teacher, examples, part, pad).sum() / count
-                loss.backward()
-                total += float(loss.detach())
+            losses.append(backward(batches[step]))
             optimizer.step()
-            losses.append(total)
-            if (step + 1) % SAVE_EVERY_STEPS == 0:
+            if state and (step + 1) % SAVE_EVERY_STEPS == 0:
                 _save(optimizer, parameters, losses, state)
             tick(1)
     return losses

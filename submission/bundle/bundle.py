@@ -6,6 +6,7 @@
     description/<pair>.txt  the fields that the evaluation server requires
     segmenter/              the segmentation classifier, where the recipe needs it
     campaign.json, recipe.json, scores.json
+    efficiency.json         speed and memory on a machine, where they were measured
     manifest.json           every file with its size and SHA-256, and the stages and inputs behind them
 
 It is assembled in a hidden folder beside its path and moved there by a rename once it is complete. An older bundle
@@ -27,13 +28,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submission.bundle.description import Facts, derive_facts, description_fields, render_description
+from submission.bundle.efficiency import (
+    EFFICIENCY_FILE,
+    EfficiencyRecord,
+    measured_digest,
+    parse_efficiency,
+    write_efficiency,
+)
 from submission.bundle.manifest import (
     CAMPAIGN_FILE,
     RECIPE_FILE,
     SCORES_FILE,
     SEGMENTER,
     SEGMENTER_FILES,
+    Manifest,
     build_manifest,
+    describe_file,
     write_manifest,
 )
 from submission.bundle.untrusted.configuration import expected_tensors
@@ -41,6 +51,7 @@ from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
 from submission.progress import progress
+from submission.store.damage import DamagedArtifact
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
@@ -70,8 +81,8 @@ def bundle(
     of the segmentation classifier, None where the recipe needs none; artifacts: folder in the store -> the files
     that its record describes, by which everything copied from such a folder is checked; stages: stage -> key;
     inputs: name -> digest; provenance: library -> version, as the artifacts record them (versions of this machine
-    would change the bytes). Raises UserError where something is missing, does not fit, or has changed
-    since its stage was built.
+    would change the bytes). Raises UserError where something is missing or does not fit, and
+    DamagedArtifact where it has changed since its stage was built.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out):
@@ -81,7 +92,6 @@ def bundle(
             store = _ArtifactRecords(artifacts)
             _copy_folder(store, model, aside / "model")
             _write_outputs(store, aside, campaign, hypotheses, segments)
-            _write_descriptions(aside, campaign, recipe, facts)
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
             store.copy(_required(scores, "scores"), aside / SCORES_FILE)
@@ -89,8 +99,23 @@ def bundle(
                 _copy_segmenter(store, segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
             manifest = build_manifest(aside, campaign=campaign, recipe=recipe, facts=facts, **made_from)
-            write_manifest(aside, manifest)
+            kept = _kept_efficiency(out, manifest)
+            _complete(aside, manifest, campaign=campaign, recipe=recipe, facts=facts, efficiency=kept)
     return out
+
+
+def add_efficiency(
+    folder: Path,
+    manifest: Manifest,
+    record: EfficiencyRecord,
+    *,
+    campaign: Campaign,
+    recipe: Recipe,
+    facts: Facts,
+) -> None:
+    """Put measured figures into a verified bundle: efficiency.json, and the field of every description."""
+    with _locked(folder):
+        _complete(folder, manifest, campaign=campaign, recipe=recipe, facts=facts, efficiency=record)
 
 
 # --- content ---
@@ -136,11 +161,43 @@ def _write_outputs(
             write_text(aside / pair.name / f"{name}.txt", "".join(f"{line}\n" for line in lines))
 
 
-def _write_descriptions(aside: Path, campaign: Campaign, recipe: Recipe, facts: Facts) -> None:
-    (aside / "description").mkdir()
-    for pair in campaign.pairs:
-        fields = description_fields(facts, campaign, recipe, pair.name)
-        write_text(aside / "description" / f"{pair.name}.txt", render_description(fields))
+def _complete(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    campaign: Campaign,
+    recipe: Recipe,
+    facts: Facts,
+    efficiency: EfficiencyRecord | None,
+) -> None:
+    """Write the descriptions and what was measured beside the files of a manifest, and the manifest with them."""
+    written = [folder / "description" / f"{pair.name}.txt" for pair in campaign.pairs]
+    (folder / "description").mkdir(exist_ok=True)
+    for pair, path in zip(campaign.pairs, written, strict=True):
+        fields = description_fields(facts, campaign, recipe, pair.name, efficiency)
+        write_text(path, render_description(fields))
+    if efficiency is not None:
+        write_efficiency(folder, efficiency)
+        written.append(folder / EFFICIENCY_FILE)
+    for path in written:
+        manifest["files"][path.relative_to(folder).as_posix()] = describe_file(path)
+    write_manifest(folder, manifest)
+
+
+def _kept_efficiency(old: Path, manifest: Manifest) -> EfficiencyRecord | None:
+    """Return what was measured of the bundle that is replaced, where it holds for the new one; printed where not."""
+    path = old / EFFICIENCY_FILE
+    if not path.is_file():
+        return None
+    try:
+        record = parse_efficiency(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UserError):
+        record = None
+    if record is not None and record.bundle_sha256 == measured_digest(manifest["files"]):
+        return record
+    what = "was measured on another model or recipe and is left out"
+    print(f"bundle: {path} {what}; measure again: python -m evaluate efficiency {old}", file=sys.stderr, flush=True)
+    return None
 
 
 def read_hypotheses(path: Path) -> Iterator[tuple[str, str]]:
@@ -200,8 +257,7 @@ def _copy_folder(store: _ArtifactRecords, source: Path, target: Path) -> None:
 class _ArtifactRecords:
     """Digests of the store's files.
 
-    Sizes are compared in every build, bytes only here, where they are read anyway: a flipped bit on the disk is found
-    before it is uploaded.
+    Bytes are compared while they are copied: a flipped bit on the disk is found before it is uploaded.
     """
 
     files: Mapping[Path, Mapping[str, Any]]
@@ -210,7 +266,7 @@ class _ArtifactRecords:
     def copy(self, source: Path, target: Path, tick: Callable[[float], None] = lambda amount: None) -> None:
         """Copy the bytes and flush them to the disk; not the mode: artifacts may be read-only, a bundle never is.
 
-        Raises UserError where they differ from the record of the artifact.
+        Raises DamagedArtifact where they differ from the record of the artifact.
         """
         digest = hashlib.sha256()
         with named_place(target), source.open("rb") as original, target.open("wb") as copy:
@@ -223,14 +279,14 @@ class _ArtifactRecords:
         self.refuse_changed(source, digest.hexdigest())
 
     def refuse_changed(self, path: Path, sha256: str) -> None:
-        """Raise UserError where a file of an artifact has another digest than its record, or is not in it."""
+        """Raise DamagedArtifact where a file of an artifact has another digest than its record, or is not in it."""
         folder = next((parent for parent in path.parents if parent in self.files), None)
         if folder is None:
             return
         expected = self.files[folder].get(path.relative_to(folder).as_posix())
         if expected is None or expected["sha256"] != sha256:
             what = "differs from what its stage wrote" if expected else "was not written by the stage of this folder"
-            raise UserError(str(path), what, f"remove the folder {folder} and build again; other stages stay cached")
+            raise DamagedArtifact(folder, path.relative_to(folder).as_posix(), what)
 
 
 # --- atomic replacement ---

@@ -1,7 +1,8 @@
 """Derive the description that goes with every upload: the server's model name, size, parameters, techniques, data.
 
 Every word is derived: sizes from the files, parameters and techniques from the packed model's configuration, the
-rest from campaign and recipe. `verify` derives the same fields again from a bundle and compares.
+rest from campaign and recipe. `verify` derives the same fields again from a bundle and compares. What was measured of
+its speed and memory is in `efficiency.json`, and optional.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from submission.bundle.efficiency import EfficiencyRecord, efficiency_lines
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
@@ -28,6 +30,7 @@ TECHNIQUES = "Compression techniques"
 DATA_SETS = "Data sets"
 BASE_MODEL = "Base model"
 CONDITION = "Condition"
+EFFICIENCY = "Efficiency"
 DEV_SET = "ACL 60/60 dev"
 """The set that layers are ranked and scales calibrated on."""
 MANDATORY = (MODEL_NAME, SIZE, PARAMETERS, TECHNIQUES, DATA_SETS)
@@ -231,8 +234,14 @@ def _data_sets(config: Mapping[str, Any], specs: list[TensorSpec], recipe: Recip
     return tuple(f"{name} ({', '.join(use)})" for name, use in uses.items())
 
 
-def description_fields(facts: Facts, campaign: Campaign, recipe: Recipe, pair: str) -> dict[str, tuple[str, ...]]:
-    """Return label -> lines of the description of a pair, in the order in which it is shown."""
+def description_fields(
+    facts: Facts, campaign: Campaign, recipe: Recipe, pair: str, efficiency: EfficiencyRecord | None
+) -> dict[str, tuple[str, ...]]:
+    """Return label -> lines of the description of a pair, in the order in which it is shown.
+
+    efficiency: as measured on some machine; None, and no field, where it was not.
+    """
+    measured = {} if efficiency is None else {EFFICIENCY: efficiency_lines(efficiency)}
     return {
         MODEL_NAME: (facts.names[pair],),
         SIZE: (size_text(facts.size_bytes),),
@@ -241,6 +250,7 @@ def description_fields(facts: Facts, campaign: Campaign, recipe: Recipe, pair: s
         DATA_SETS: facts.data_sets,
         BASE_MODEL: (f"{campaign.model.name} ({campaign.model.hub})",),
         CONDITION: (recipe.upload.condition,),
+        **measured,
     }
 
 
@@ -248,7 +258,7 @@ def render_description(fields: Mapping[str, tuple[str, ...]]) -> str:
     """Return the text to paste: a label and its value on a line, or its values below it."""
     lines = []
     for label, values in fields.items():
-        if label in (TECHNIQUES, DATA_SETS):
+        if label in (TECHNIQUES, DATA_SETS, EFFICIENCY):
             lines += [f"{label}:", *(f"- {value}" for value in values)]
         else:
             lines.append(f"{label}: {' '.join(values)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -158,11 +158,16 @@ def _describe(folder: Path) -> dict[str, FileEntry]:
     described: dict[str, FileEntry] = {}
     with progress("bundle: hashing", sum(p.stat().st_size for p in files), "bytes") as tick:
         for path in files:
-            digest, size = hashlib.sha256(), 0
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    tick(len(chunk))
-            described[path.relative_to(folder).as_posix()] = FileEntry(bytes=size, sha256=digest.hexdigest())
+            described[path.relative_to(folder).as_posix()] = describe_file(path, tick)
     return described
+
+
+def describe_file(path: Path, tick: Callable[[float], None] = lambda amount: None) -> FileEntry:
+    """Return size and digest of a file, read in bounded memory."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            tick(len(chunk))
+    return FileEntry(bytes=size, sha256=digest.hexdigest())

@@ -140,18 +140,36 @@ class PackedLinear(nn.Module):
         return torch.cat(blocks, dim=-1)
 
 
-class PackedEmbedding(nn.Module):
-    """`nn.Embedding` with a packed weight [num_embeddings, embedding_dim]."""
+class ScaledEmbedding(nn.Embedding):
+    """`nn.Embedding` whose rows are multiplied by a number, rounded to their dtype; its weight is not filled."""
 
-    def __init__(self, weight: PackedTensor) -> None:
+    def __init__(self, rows: int, columns: int, scale: float) -> None:
+        super().__init__(rows, columns, device="meta")
+        self.scale = scale
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the rows of ids, int [...], times the scale."""
+        return scaled(super().forward(ids), self.scale)
+
+
+def scaled(rows: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return rows times a number that is rounded to their dtype, as models that scale embeddings do it."""
+    return rows if scale == 1 else rows * torch.tensor(scale, dtype=rows.dtype, device=rows.device)
+
+
+class PackedEmbedding(nn.Module):
+    """`nn.Embedding` with a packed weight [num_embeddings, embedding_dim], whose rows are multiplied by a number."""
+
+    def __init__(self, weight: PackedTensor, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.num_embeddings, self.embedding_dim = weight.shape
         self.weight = weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the rows of ids, int [...], as [..., embedding_dim] in the model's dtype."""
         rows = self.weight.dequantize(self.weight.dtype, ids.reshape(-1))
-        return rows.view(*ids.shape, self.embedding_dim)
+        return scaled(rows, self.scale).view(*ids.shape, self.embedding_dim)
 
 
 def prepack_linears(model: nn.Module) -> int:

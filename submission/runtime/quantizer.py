@@ -7,6 +7,7 @@ put packed layers into the empty model, and reads the file's tensors straight in
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -26,7 +27,9 @@ from submission.errors import UserError
 from submission.model.checkpoint import LOADED_BY, METHOD, config_text, parse_quantization, read_checkpoint
 from submission.model.codecs import Codec
 from submission.model.families import FAMILIES
-from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
+from submission.runtime.families import RUNTIMES
+from submission.runtime.families.family import plain_lookup
+from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, ScaledEmbedding
 
 
 class PackedConfig(QuantizationConfigMixin):
@@ -85,11 +88,12 @@ class PackedQuantizer(HfQuantizer):
         for name, codec in self.quantization_config.by_weight().items():
             path = family.module_name(name).removesuffix(".weight")
             layer = model.get_submodule(path)
-            model.set_submodule(path, packed_layer(layer, codec, dtype or torch.get_default_dtype()))
-        for tied, stored in family.tied_weights(model.config.to_dict()).items():
-            share_packed_weight(model, family.module_name(tied), family.module_name(stored))
+            lookup_scale = RUNTIMES[family.name].lookup_scale
+            model.set_submodule(path, packed_layer(layer, codec, dtype or torch.get_default_dtype(), lookup_scale))
+        withhold_tied_weights(model)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        share_packed_weights(model)
         model.save_pretrained = MethodType(save_packed, model)  # type: ignore[method-assign]  # of this instance
         for name, module in model.named_modules():
             if not isinstance(module, PackedTensor):
@@ -129,40 +133,74 @@ def save_packed(model: PreTrainedModel, save_directory: str | Path, **options: A
     path.write_text(config_text(config | {"transformers_weights": LOADED_BY}), encoding="utf-8")
 
 
-def packed_layer(layer: nn.Module, codec: Codec, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
-    """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled."""
+def packed_layer(
+    layer: nn.Module,
+    codec: Codec,
+    dtype: torch.dtype,
+    lookup_scale: Callable[[nn.Embedding], float] = plain_lookup,
+) -> PackedLinear | PackedEmbedding:
+    """Return the packed counterpart of a linear or an embedding, with its bias; its parts are not filled.
+
+    lookup_scale: the family's, of embeddings. TypeError for a layer that may do more than its packed counterpart.
+    """
 
     def unfilled(weight: torch.Tensor) -> PackedTensor:
         return PackedTensor(codec, tuple(weight.shape), dtype=dtype, device=weight.device)
 
-    if type(layer) is nn.Embedding:  # a class derived from it may do more than look up: scale, for instance
-        return PackedEmbedding(unfilled(layer.weight))
+    if isinstance(layer, nn.Embedding):
+        return PackedEmbedding(unfilled(layer.weight), lookup_scale(layer))
     if type(layer) is nn.Linear:
         return PackedLinear(unfilled(layer.weight), layer.bias)
     raise TypeError(f"no packed counterpart of {type(layer).__name__}")
 
 
-def share_packed_weight(model: PreTrainedModel, tied: str, stored: str) -> None:
-    """Let a linear use the packed weight of another layer, if that is packed; both by their paths, `….weight`.
+class WithheldHead(nn.Module):
+    """Stands for a linear while weights are read: has its bias and no weight, since another layer's serves."""
 
-    The two layers have one module as their weight, so its parts are read, counted and saved once. transformers' own tie
-    of the two is removed from the model: it knows parameters alone.
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.bias = bias
+
+
+def withhold_tied_weights(model: PreTrainedModel) -> None:
+    """Take the weight away of every layer that is tied to a packed one, before weights are read.
+
+    By its name transformers would find the weight's parts missing and fill them, which the two layers share, with what
+    is in memory; and its own tie of two parameters does not know parts.
     """
-    weight = model.get_submodule(stored.removesuffix(".weight")).weight
-    if not isinstance(weight, PackedTensor):
-        return
-    path = tied.removesuffix(".weight")
-    head = model.get_submodule(path)
-    assert isinstance(head, (nn.Linear, PackedLinear))  # what a tied head is
-    model.set_submodule(path, PackedLinear(weight, head.bias))
-    del model.all_tied_weights_keys[tied]
+    for tied, stored in _tied_paths(model).items():
+        if isinstance(model.get_submodule(stored.removesuffix(".weight")).weight, PackedTensor):
+            head = model.get_submodule(tied.removesuffix(".weight"))
+            assert isinstance(head, nn.Linear)  # what a tied head is
+            model.set_submodule(tied.removesuffix(".weight"), WithheldHead(head.bias))
+            del model.all_tied_weights_keys[tied]
+
+
+def share_packed_weights(model: PreTrainedModel) -> None:
+    """Let every withheld layer use the packed weight that it is tied to, once weights are read.
+
+    The two layers have one module as their weight, so its parts are counted and saved once.
+    """
+    for tied, stored in _tied_paths(model).items():
+        head = model.get_submodule(tied.removesuffix(".weight"))
+        if isinstance(head, WithheldHead):
+            weight = model.get_submodule(stored.removesuffix(".weight")).weight
+            assert isinstance(weight, PackedTensor)
+            model.set_submodule(tied.removesuffix(".weight"), PackedLinear(weight, head.bias))
+
+
+def _tied_paths(model: PreTrainedModel) -> dict[str, str]:
+    """Return path of a tied weight -> path of the stored one."""
+    family = FAMILIES[model.config.model_type]
+    tied = family.tied_weights(model.config.to_dict())
+    return {family.module_name(name): family.module_name(stored) for name, stored in tied.items()}
 
 
 def plain_layer(layer: PackedLinear | PackedEmbedding, dtype: torch.dtype) -> nn.Linear | nn.Embedding:
     """Return the library's layer with the weight that a packed layer stands for, in dtype."""
     rows, columns = layer.weight.shape
     if isinstance(layer, PackedEmbedding):
-        plain: nn.Linear | nn.Embedding = nn.Embedding(rows, columns, device="meta")
+        plain: nn.Linear | nn.Embedding = ScaledEmbedding(rows, columns, layer.scale)
     else:
         plain = nn.Linear(columns, rows, bias=layer.bias is not None, device="meta")
         if layer.bias is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ ASIDE = ".aside"
 """Ending of a file that is being written; a kill can leave one behind."""
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits, reading it in bounded memory."""
+def sha256_file(path: Path, tick: Callable[[float], None] = lambda amount: None) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits, in bounded memory; tick: called with each amount."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+            tick(len(chunk))
     return digest.hexdigest()
 
 

@@ -38,6 +38,13 @@ class ArtifactRecord:
     files: dict[str, dict[str, Any]]
     """Path below the artifact -> {"bytes", "sha256"}."""
     provenance: Provenance
+    made_from: tuple[str, ...] = ()
+    """Keys of the artifacts that it read; `inputs` may name these by their content, or by one of their parts."""
+
+    @property
+    def id(self) -> str:
+        """Stage and part, as `Stage.id`."""
+        return f"{self.stage}:{self.part}" if self.part else self.stage
 
     @property
     def digest(self) -> str:

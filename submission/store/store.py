@@ -4,6 +4,7 @@
     <root>/partial/<key>/     a stage at work, or what a killed one left
     <root>/contents/<key>     digest of an artifact's content, where later keys depend on that and not on its key
     <root>/locks/<key>        held (flock) while a stage is at work, so that two builds make one artifact
+    <root>/damaged/<key>      an artifact that changed on the disk, or was made from one that did
 
 An artifact is written in `partial`, described, and moved into `objects` by one rename. Nothing else ever
 writes below `objects`.
@@ -20,15 +21,16 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from submission.errors import UserError
 from submission.processors import threads_text
+from submission.store.damage import DAMAGED, DamagedArtifact, changed_file, missized_file, set_aside, unbuilt_commands
 from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text
 from submission.store.records import (
     RECORD,
@@ -152,6 +154,38 @@ class Store:
             raise UserError(f"stage {stage.id}", "is not built", f"run `{stage.command}` first")
         return self.folder(stage)
 
+    def read(self, stage: Stage, wanted: Iterable[Stage] = ()) -> Path:
+        """Return the folder of an artifact as `need` does, and compare its bytes; wanted: as for `check`."""
+        folder = self.need(stage)
+        self.check(stage.artifact, [stage, *wanted])
+        return folder
+
+    def check(self, source: Input, wanted: Iterable[Stage]) -> None:
+        """Compare the bytes of a part of an artifact with its record; each file is read once in a process.
+
+        Where they differ, the artifact and everything that was made from it are set aside, and UserError names the
+        commands that build again what the stages in `wanted` need.
+        """
+        if source.stage is None:
+            return
+        folder = self.need(source.stage)
+        record = self.record(source.stage)
+        file = changed_file(folder, record, source.path) if record else RECORD
+        if file is not None:
+            self.refuse_damaged(DamagedArtifact(folder, file, "is not what its stage wrote"), wanted)
+
+    def refuse_damaged(self, damaged: DamagedArtifact, wanted: Iterable[Stage]) -> NoReturn:
+        """Set a damaged artifact and everything made from it aside and raise UserError; wanted: as for `check`."""
+        key = damaged.folder.name
+        with self._locked(key, key):
+            moved = set_aside(self.root, key)
+        built = [path.parent.name for path in (self.root / "objects").glob(f"*/{RECORD}")]
+        others = f" and what was made from it ({', '.join(moved[1:])})" if moved[1:] else ""
+        what = f"{damaged.what}; {moved[0] if moved else key}{others} moved to {self.root / DAMAGED}"
+        commands = ", ".join(f"`{command}`" for command in unbuilt_commands(wanted, built))
+        fix = f"run {commands} and then this command again, or the whole build; the rest stays cached"
+        raise UserError(damaged.where, what, fix)
+
     def obtain(self, stage: Stage, make: Callable[[Path], None], *, resume: bool = False) -> Path:
         """Return the artifact's folder, letting make(folder) fill it where it is missing.
 
@@ -159,7 +193,7 @@ class Store:
         without, the folder is empty. While another process builds the same stage, wait for it.
         """
         started = time.monotonic()
-        with self._locked(stage):
+        with self._locked(stage.key, stage.id):
             record = self._intact_record(stage)
             status = "cached" if record else "built"
             if record is None:
@@ -185,6 +219,8 @@ class Store:
         return lambda out: work(json.loads(options), dict(inputs), out)
 
     def _build(self, stage: Stage, make: Callable[[Path], None], resume: bool) -> ArtifactRecord:
+        for source in stage.inputs.values():
+            self.check(source, [each.stage for each in stage.inputs.values() if each.stage])
         partial = self.root / "partial" / stage.key
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
@@ -206,6 +242,7 @@ class Store:
                 seconds=round(time.monotonic() - started, 3),
                 peak_bytes=peak_bytes(),
             ),
+            made_from=tuple(sorted({source.stage.key for source in stage.inputs.values() if source.stage})),
         )
         record.write(partial)
         if stage.reports is not None:
@@ -220,23 +257,14 @@ class Store:
         record, folder = self.record(stage), self.folder(stage)
         if not folder.exists():
             return None
-        wrong = [RECORD]
-        if record is not None:
-            wrong = [
-                name
-                for name, entry in record.files.items()
-                if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
-            ]
-        if not wrong:
+        wrong = RECORD if record is None else missized_file(folder, record)
+        if wrong is None:
             return record
-        aside = self.root / "damaged" / stage.key
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, aside)
+        moved = set_aside(self.root, stage.key)
+        others = f" with what was made from it ({', '.join(moved[1:])})" if moved[1:] else ""
+        aside = self.root / DAMAGED / stage.key
         print(
-            f"{stage.id}: damaged ({wrong[0]}), set aside in {aside} and built again",
-            file=sys.stderr,
-            flush=True,
+            f"{stage.id}: damaged ({wrong}), set aside in {aside}{others} and built again", file=sys.stderr, flush=True
         )
         return None
 
@@ -277,19 +305,19 @@ class Store:
         return list({(use.stage, use.part): use for use in uses}.values()), seconds if seconds >= 0 else None
 
     @contextmanager
-    def _locked(self, stage: Stage) -> Iterator[None]:
-        path = self.root / "locks" / stage.key
+    def _locked(self, key: str, name: str) -> Iterator[None]:
+        path = self.root / "locks" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{stage.id}: another process builds it; waiting", file=sys.stderr, flush=True)
+                print(f"{name}: another process builds it; waiting", file=sys.stderr, flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                line = f"{stage.id}: {self.root} is on a file system without locks ({error.strerror}): "
+                line = f"{name}: {self.root} is on a file system without locks ({error.strerror}): "
                 print(f"{line}run one build at a time, or name a store elsewhere", file=sys.stderr, flush=True)
             yield
 

@@ -9,7 +9,10 @@ from typing import Any
 from submission.bundle.description import model_name
 from submission.errors import UserError
 from submission.model.budgets import provisional_forecast, read_budgets
-from submission.model.costs import CARDS, cost_lines, parameter_count, processor, step_works
+from submission.model.costs.devices import CARDS, processor
+from submission.model.costs.durations import cost_lines
+from submission.model.costs.operations import parameter_count
+from submission.model.costs.steps import step_works
 from submission.model.families import read_config
 from submission.model.forecast import Forecast, forecast
 from submission.model.moments_size import moments_size

@@ -18,6 +18,7 @@ from evaluate.report.results import (
 )
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.score import MetricScore, ScoredLine
+from submission.bundle.efficiency import BatchEfficiency, EfficiencyRecord, MeasuredMachine, UnfitBatch
 from submission.text.segments import SAMPLE_RATE, Segment
 
 SVG = "data:image/svg+xml;base64,"
@@ -51,6 +52,28 @@ def system(name: str, size: int, bleu: float, **more) -> SystemResult:
         "stages": {"quantize": name.ljust(64, "0")},
     }
     return SystemResult(name=name, size_bytes=size, **(values | more))
+
+
+def efficiency(**changes) -> EfficiencyRecord:
+    """Return figures of ten seconds of audio: batch 1 in 5 s, batch 16 in 2 s, and 64 for which there is no memory."""
+    texts = {"processor": "A processor", "system": "Linux", "device": "A GPU", "versions": {"torch": "2.13.0"}}
+    shared = {"load_seconds": 3.0, "warm_up_seconds": 1.0, "tokens": 40, "peak_bytes": 1 << 30}
+    batches = (
+        BatchEfficiency(batch_size=1, rows=1, seconds=(4.0, 5.0, 7.0), device_peak_bytes=2 << 30, **shared),
+        BatchEfficiency(batch_size=16, rows=4, seconds=(2.0, 2.0, 2.0), device_peak_bytes=3 << 30, **shared),
+    )
+    values = {
+        "bundle_sha256": "0" * 64,
+        "pair": "en-de",
+        "testset": "ACL",
+        "segments": 4,
+        "audio_seconds": 10.0,
+        "dtype": "bfloat16",
+        "machine": MeasuredMachine(cores=2, threads=2, memory_bytes=8 << 30, **texts),
+        "batches": batches,
+        "did_not_fit": (UnfitBatch(batch_size=64, memory="GPU"),),
+    }
+    return EfficiencyRecord(format="decoding-efficiency", version=1, **(values | changes))
 
 
 def upload(name: str, packed: str, bleu: float) -> SystemResult:

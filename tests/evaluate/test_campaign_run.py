@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from evaluate.rehearsal.campaign_run import Kill, require, run_command
 from submission.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 SLOW = """import subprocess, sys, time
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -19,6 +23,12 @@ time.sleep(0.2)
 print("work: building", file=sys.stderr, flush=True)
 time.sleep(60)
 """
+
+
+def assert_gone(child: int) -> None:
+    """Assert that a process has ended; its parent may not have waited for it yet."""
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 @pytest.fixture
@@ -46,10 +56,21 @@ def test_a_kill_counts_from_the_stage_and_takes_children_along(module, tmp_path)
     assert run.status == -signal.SIGKILL
     assert run.built == ("work",)
     assert run.seconds < 30
-    child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
-    assert os.getpid() != child
+    assert_gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_driver_that_is_terminated_takes_its_command_along(module, tmp_path):
+    module.write_text(SLOW)
+    driver = "from pathlib import Path; from evaluate.rehearsal.campaign_run import *\n"
+    driver += "end_on_sigterm(); run_command(['step'], Path('log'))"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = subprocess.Popen([sys.executable, "-c", driver], env=environment)
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert_gone(int((tmp_path / "child").read_text()))
 
 
 def test_a_command_that_ends_before_its_kill_is_not_killed(module, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickletools
 import zipfile
 from pathlib import Path
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluate.rehearsal.published_data import CLIPS, FREE_SETS, RECORDINGS, SPEECH_LINES, SPEECHES, write_data
+from evaluate.rehearsal.published_data import (
+    CLIPS,
+    FREE_SETS,
+    RECORDINGS,
+    REGIONS,
+    SPEECH_LINES,
+    SPEECHES,
+    write_data,
+)
 from evaluate.rehearsal.published_models import NARROW_ENCODER, base_config, write_classifier
 from evaluate.rehearsal.rehearsed_campaign import CAMPAIGN
 from segment.classifier.convert import convert
@@ -58,6 +67,13 @@ def test_every_test_set_of_the_campaign_is_there_in_its_order(data):
         assert not folder.unlisted
         assert any((data / "testsets" / testset.name).glob("*.yaml")) == (testset.segmentation != "free")
     assert set(FREE_SETS) < {testset.name for testset in read_campaign(CAMPAIGN).testsets}
+
+
+def test_the_regions_of_the_broadcast_are_longer_than_the_window(data):
+    campaign = read_campaign(CAMPAIGN)
+    regions = json.loads((data / "testsets/BUSINESSNEWS/BUSINESSNEWS.yaml").read_text(encoding="utf-8"))
+    assert len(regions) == REGIONS
+    assert min(region["duration"] for region in regions) > campaign.model.window_seconds
 
 
 def test_a_call_has_a_speaker_on_each_channel(data):

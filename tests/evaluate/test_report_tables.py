@@ -18,7 +18,7 @@ from evaluate.report.results import loss_score, overlap
 from evaluate.report.table import Table
 from evaluate.report.terminal_summary import table_text
 from submission.system.recipe_files import read_recipes
-from tests.evaluate.synthetic import NASTY, outcome, results, score, system, upload
+from tests.evaluate.synthetic import NASTY, efficiency, outcome, results, score, system, upload
 
 
 def shown(table: Table) -> dict[str, dict[str, str]]:
@@ -135,6 +135,26 @@ def test_a_list_that_chooses_no_layers_and_calibrates_nothing_has_one_table():
     plain = results(systems=(system("a", 10, 1.0), system("b", 20, 2.0)), uploads=(), segmentations=(), layers=())
     (table,) = tables_of(plain)
     assert "10 " not in table_text(table) and "0.000" in table_text(table)
+
+
+def test_speed_and_memory_stand_by_the_size_of_batches_and_what_does_not_fit_is_said():
+    fast = system("fast", 10, 1.0, efficiency=efficiency())
+    elsewhere = system("elsewhere", 20, 2.0, efficiency=efficiency(audio_seconds=20.0, did_not_fit=()))
+    found = results(systems=(fast, elsewhere, system("c", 9, 1.0)), uploads=(fast,), segmentations=(), layers=())
+    table = tables_of(found)[-1]
+    assert table.id == "efficiency" and [len(group.rows) for group in table.groups] == [1, 1]
+    (row,) = table.groups[0].rows
+    shown = {(c.over, c.title): cell.shown for c, cell in zip(table.columns, row.cells, strict=True)}
+    assert shown["batch 1", "real-time factor"] == "0.5000" and row.cells[0].interval == "0.4000–0.7000"
+    assert shown["batch 16", "segments/s"] == "2.00" and shown["batch 16", "tokens/s"] == "20.0"
+    assert shown["batch 16", "s with loading"] == "6.0" and shown["batch 16", "GiB"] == "3.00"
+    assert shown["batch 64", "GiB"] == "does not fit"
+    assert table.groups[1].rows[0].cells[-1].shown == "not measured"
+    records = list(csv.DictReader(io.StringIO(figures_csv(found))))
+    (rate,) = [
+        r for r in records if r["part"] == "uploads" and r["metric"] == "tokens/s" and "batch:16" in r["signature"]
+    ]
+    assert rate["value"] == "20.0" and "segments:4|" in rate["signature"]
 
 
 def test_untrusted_text_has_no_effect_in_markdown():

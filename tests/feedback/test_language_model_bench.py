@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from quantize.bench.language_model import (
     METHODS,
+    Peer,
     Problem,
-    _check_row,
     calibrate,
     entropy_weight,
     moments_of,
+    parse_row,
     quantize_feedback,
+    quantize_gptq,
     quantize_paper,
 )
+from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
+from quantize.bench.peer_gptq import stored_bits
 from quantize.bench.smollm2 import EMBEDDING, HEAD, Evaluation, observed_weights, spread_sequences, weight_tensors
 from submission.errors import UserError
 
@@ -75,9 +80,10 @@ def test_a_row_meets_its_bytes(problem, method):
 
 def test_a_weight_is_what_its_stored_parts_stand_for(problem):
     weight = problem.weights[HEAD]
-    decoded, header = entropy_weight(weight, budget := weight.numel() * 3 // 4, moments_of(problem, HEAD, "feedback"))
+    packed, header = entropy_weight(weight, budget := weight.numel() * 3 // 4, moments_of(problem, HEAD, "feedback"))
+    decoded = packed.dequantize(torch.float32)
     assert decoded.shape == weight.shape and header.used_bytes <= budget - 2 * sum(weight.shape)
-    finer, _ = entropy_weight(weight, weight.numel(), moments_of(problem, HEAD, "feedback"))
+    finer = entropy_weight(weight, weight.numel(), moments_of(problem, HEAD, "feedback"))[0].dequantize(torch.float32)
     assert (finer - weight).square().mean() < 0.5 * (decoded - weight).square().mean()
 
 
@@ -104,20 +110,71 @@ def test_feedback_diverges_less_than_the_papers_recipe(llama, problem):
     scores = evaluation(llama)
     paper = quantize_paper(problem)
     ours = quantize_feedback(problem, "feedback", paper.size_bytes)
-    divergence = [scores.score(quantized.weights).summary()["kl"] for quantized in (paper, ours)]
+    divergence = [scores.score(quantized.decoded()).summary()["kl"] for quantized in (paper, ours)]
     assert divergence[1] < 0.5 * divergence[0]
     assert len(paper.notes["three_bit_layers"]) == 4 and EMBEDDING in paper.weights
 
 
-@pytest.mark.parametrize("row", ["paper", "feedback@3.86", "linears:one-step@2"])
+@pytest.mark.parametrize("method", ["paper", "trellis"])
+def test_recovery_lowers_the_divergence_and_leaves_the_original_as_it_was(llama, problem, method):
+    few = {name: weight for name, weight in problem.weights.items() if name in (EMBEDDING, HEAD) or ".mlp." in name}
+    problem = dataclasses.replace(problem, weights=few)
+    paper = quantize_paper(problem)
+    quantized = paper if method == "paper" else quantize_feedback(problem, method, int(2.5 * problem.count() / 8))
+    before = {name: weight.clone() for name, weight in llama.named_parameters()}
+    sequences = torch.randint(VOCABULARY, (160, 32), generator=torch.Generator().manual_seed(3))
+    weights, losses = recover_weights(llama, quantized.weights, sequences)
+    norms = {name for name, weight in before.items() if weight.ndim == 1}
+    assert weights.keys() == few.keys() | norms and len(losses) == 40
+    after = dict(llama.named_parameters())
+    assert after.keys() == before.keys() and all(torch.equal(before[name], weight) for name, weight in after.items())
+    divergence = [evaluation(llama).score(each).summary()["kl"] for each in (quantized.decoded(), weights)]
+    assert divergence[1] < 0.9 * divergence[0]
+
+
+def test_recovery_reads_each_sequence_once():
+    sequences = recovery_sequences(torch.arange(128 * 250))
+    assert sequences.shape == (200, 128) and len(set(sequences[:, 0].tolist())) == 200
+    with pytest.raises(UserError, match="has 7 sequences of 128 tokens, recovery takes 200"):
+        recovery_sequences(torch.zeros(1000, dtype=torch.int64))
+
+
+def test_the_peers_weights_are_read_with_their_bytes(problem, tmp_path):
+    """The peer is a process: here a shell script that writes what is given to it, as the peer would."""
+    weights = {name: weight + 1 for name, weight in problem.linears().weights.items()}
+    save_file(weights, tmp_path / "made.safetensors")
+    script = tmp_path / "peer"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/said\ncp {tmp_path}/made.safetensors {tmp_path}/gptq.safetensors\n'
+    )
+    script.chmod(0o755)
+    quantized = quantize_gptq(problem.linears(), 4, Peer(python=script, work=tmp_path))
+    assert quantized.size_bytes == problem.linears().count() * 4.25 / 8
+    assert all(torch.equal(weights[name], weight) for name, weight in quantized.decoded().items())
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("-m quantize.bench.peer_gptq") and "--bits 4" in said and "--linears-only" in said
+
+
+@pytest.mark.parametrize(
+    "row", ["paper", "feedback@3.86", "linears:one-step@2", "gptq@4.25", "linears:gptq@3.25", "recover:linears:paper"]
+)
 def test_a_row_is_known(row):
-    _check_row(row)
+    assert parse_row(row).text == row
 
 
-@pytest.mark.parametrize("row", ["papers", "paper@4", "feedback", "feedback@much", "linears:"])
+@pytest.mark.parametrize(
+    "row", ["papers", "paper@4", "feedback", "feedback@much", "linears:", "gptq@4", "recover:gptq@4.25", "recover:"]
+)
 def test_an_unknown_row_is_refused(row):
     with pytest.raises(UserError, match="not known"):
-        _check_row(row)
+        parse_row(row)
+
+
+def test_a_row_says_what_is_done():
+    row = parse_row("recover:linears:trellis@2.0")
+    assert (row.recovered, row.linears, row.method, row.bits) == (True, True, "trellis", 2.0)
+    assert parse_row("linears:paper").recovered is False
+    assert stored_bits(4) == 4.25
 
 
 def test_too_short_a_text_is_refused():

@@ -17,8 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from submission.bundle.bundle import add_efficiency
 from submission.bundle.checks import verify
 from submission.bundle.description import derive_facts, parse_description
+from submission.bundle.efficiency import measured_digest, parse_efficiency
+from submission.bundle.untrusted.bundle_view import BundleView
 from submission.cli import run
 from submission.errors import UserError
 from submission.model.checkpoint import packed_config
@@ -28,6 +31,7 @@ from submission.model.forecast import resolve_codecs
 from submission.store.digests import describe_files, files_below, tree_digest
 from submission.system.recipe_files import read_recipe
 from submission.text.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
+from tests.submission.breaking import measured_elsewhere
 
 
 def errors(bundle: Path) -> list:
@@ -38,6 +42,25 @@ def test_equal_inputs_give_equal_bytes_wherever_they_are_bundled(ingredients, pr
     copy = Path(shutil.copytree(ingredients.folder, tmp_path / "elsewhere"))
     moved = ingredients.__class__(folder=copy, campaign=ingredients.campaign, recipe=ingredients.recipe)
     assert tree_digest(moved.bundle(tmp_path / "other" / "name")) == tree_digest(pristine)
+
+
+def test_measured_speed_stays_with_the_same_model_and_goes_with_a_word_to_the_user_with_another(
+    ingredients, tmp_path, capsys
+):
+    out = ingredients.bundle(tmp_path / "bundle")
+    measured_elsewhere(out)
+    record = parse_efficiency(json.loads((out / "efficiency.json").read_text(encoding="utf-8")))
+    view = BundleView(out, ingredients.campaign)
+    digest = measured_digest(view.manifest["files"])
+    parts = {"campaign": ingredients.campaign, "recipe": ingredients.recipe, "facts": view.facts}
+    add_efficiency(out, view.manifest, replace(record, bundle_sha256=digest), **parts)
+    before = tree_digest(out)
+    assert errors(out) == [] and "real-time factor" in (out / "description/en-zh.txt").read_text(encoding="utf-8")
+    ingredients.bundle(out)
+    assert tree_digest(out) == before and "efficiency" not in capsys.readouterr().err
+    ingredients.bundle(out, recipe=read_recipe("contrastive", "miniature"))
+    assert not (out / "efficiency.json").exists() and errors(out) == []
+    assert "measure again: python -m evaluate efficiency" in capsys.readouterr().err
 
 
 def test_a_bundle_holds_the_uploaded_test_sets_and_not_the_open_one(pristine, ingredients):
@@ -232,7 +255,7 @@ def test_artifact_whose_bytes_were_changed_at_equal_size_is_refused_by_name(ingr
     path.write_bytes(data)
     with pytest.raises(UserError) as refused:
         store.bundle(good, artifacts=artifacts)
-    assert refused.value.where == str(path) and f"remove the folder {folder} " in refused.value.fix
+    assert refused.value.where == str(path) and f"remove {folder} and all that" in refused.value.fix
     assert tree_digest(good) == before
 
 

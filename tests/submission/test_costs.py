@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from submission.model import costs
-from submission.model.costs import CARDS, StepWork, duration_text, processor, step_seconds, step_works
+from submission.model.costs import devices, durations, operations, steps
+from submission.model.costs.devices import CARDS, processor
+from submission.model.costs.durations import duration_text, step_seconds
+from submission.model.costs.steps import StepWork, step_works
 from submission.model.families import shipped_config, tensors
 from submission.system.recipe_files import read_recipe
 
@@ -20,13 +22,13 @@ PACKED = 4_280_000_000
 
 def test_an_utterance_has_the_positions_that_the_processor_gives_it():
     # 30 s are 3000 frames, 1500 behind the convolutions, 750 behind the pooling: the published model's numbers
-    frames, tokens, text = costs.utterance_positions(CONFIG, 30)
+    frames, tokens, text = operations.utterance_positions(CONFIG, 30)
     assert (frames, text) == (3000, 150)
-    assert tokens == 750 + costs.PROMPT_TOKENS + 150
+    assert tokens == 750 + operations.PROMPT_TOKENS + 150
 
 
 def test_operations_are_two_for_each_weight_and_position_and_four_for_attention():
-    _, tokens, text = costs.utterance_positions(CONFIG, 10)
+    _, tokens, text = operations.utterance_positions(CONFIG, 10)
     encoded, heard = 500, 250
     decoder = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     encoder = 32 * (4 * 1280**2 + 2 * 1280 * 5120)
@@ -34,18 +36,18 @@ def test_operations_are_two_for_each_weight_and_position_and_four_for_attention(
     expected = 2 * decoder * tokens + 2 * encoder * encoded + convolutions + 2 * 1280 * 4096 * heard
     expected += 2 * 156032 * 4096 * text
     expected += 32 * 4 * 4096 * tokens * tokens / 2 + 32 * 4 * 1280 * encoded**2
-    assert costs.forward_flops(CONFIG, 10) == pytest.approx(expected, rel=1e-3)
+    assert operations.forward_flops(CONFIG, 10) == pytest.approx(expected, rel=1e-3)
 
 
 def test_adapters_have_a_row_and_a_column_for_each_rank():
     named = [s for s in tensors(CONFIG) if s.name.endswith("mlp.up_proj.weight")]
-    assert costs.adapter_parameters(CONFIG, ["mlp.up"], 8) == sum(8 * sum(spec.shape) for spec in named)
-    everything = costs.adapter_parameters(CONFIG, RECIPE.finetune.roles, 64)
+    assert operations.adapter_parameters(CONFIG, ["mlp.up"], 8) == sum(8 * sum(spec.shape) for spec in named)
+    everything = operations.adapter_parameters(CONFIG, RECIPE.finetune.roles, 64)
     assert 200e6 < everything < 215e6  # 207 million with the paper's roles and rank
 
 
 def test_fine_tuning_at_batch_8_takes_what_a_24_gb_card_just_has():
-    assert 22e9 < costs.finetune_bytes(CONFIG, RECIPE) < 25e9
+    assert 22e9 < steps.finetune_bytes(CONFIG, RECIPE) < 25e9
 
 
 def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recipe():
@@ -53,13 +55,13 @@ def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recip
     assert {"finetune", "merge", "sensitivity", "awq", "pack", "segment", "decode"} <= set(works)
     assert "calibrate" not in works
     frontier = step_works(CONFIG, read_recipe("frontier", "iwslt26"), 2, PACKED)
-    assert "calibrate" in frontier
+    assert {"calibrate", "allocate"} <= set(frontier)
     assert "awq" not in frontier
 
 
 def test_the_disk_of_both_systems_with_the_base_is_about_65_gb():
     works = step_works(CONFIG, RECIPE, 2, PACKED)
-    base = 2 * costs.parameter_count(CONFIG)
+    base = 2 * operations.parameter_count(CONFIG)
     own = sum(works[name].disk_bytes for name in ("pack", "bundle"))
     assert base + sum(work.disk_bytes for work in works.values()) + own == pytest.approx(65e9, rel=0.05)
 
@@ -70,19 +72,19 @@ def test_a_card_too_small_says_so_and_the_host_does_what_cards_do_not():
     assert step_seconds(large, CARDS[1], HOST) is not None
     merging = step_works(CONFIG, RECIPE, 2, PACKED)["merge"]
     assert step_seconds(merging, CARDS[0], HOST) == step_seconds(merging, CARDS[1], HOST)
-    on_host = StepWork(step="x", file_bytes=costs.DISK_BYTES_PER_SECOND, on_card=False)
+    on_host = StepWork(step="x", file_bytes=durations.DISK_BYTES_PER_SECOND, on_card=False)
     assert step_seconds(on_host, CARDS[0], HOST) == pytest.approx(1)
 
 
 def test_times_follow_the_rates_of_the_device():
     work = StepWork(step="x", flops=1e15, weight_bytes=1e12)
     card = CARDS[0]
-    expected = 1e15 / (costs.PRODUCT_SHARE * card.flops_per_second) + 1e12 / (
-        costs.BANDWIDTH_SHARE * card.bytes_per_second
+    expected = 1e15 / (durations.PRODUCT_SHARE * card.flops_per_second) + 1e12 / (
+        durations.BANDWIDTH_SHARE * card.bytes_per_second
     )
     assert step_seconds(work, card, HOST) == pytest.approx(expected)
     assert step_seconds(work, HOST, HOST) == pytest.approx(
-        1e15 / (2 * costs.CORE_FLOPS) + 1e12 / (2 * costs.CORE_BYTES)
+        1e15 / (2 * devices.CORE_FLOPS) + 1e12 / (2 * devices.CORE_BYTES)
     )
 
 
@@ -97,6 +99,6 @@ def test_durations_have_no_more_digits_than_they_deserve(seconds, text):
 
 def test_the_table_has_a_row_for_each_step_and_one_for_all():
     works = step_works(CONFIG, RECIPE, 2, PACKED)
-    lines = costs.cost_lines(works, [HOST, *CARDS], HOST)
+    lines = durations.cost_lines(works, [HOST, *CARDS], HOST)
     assert [line.split()[0] for line in lines] == ["step", *works, "together"]
     assert math.isfinite(sum(step_seconds(work, CARDS[0], HOST) or 0 for work in works.values()))

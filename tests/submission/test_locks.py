@@ -17,6 +17,7 @@ ENVIRONMENTS = {
     "types": ("types",),
     "docs": ("docs",),
     "lm": ("lm",),
+    "peer": ("peer",),
     "rehearsal": ("rehearsal",),
     "package": ("package",),
 }

@@ -21,6 +21,7 @@ SEVERAL_MODULES = {
     "stages": "every package has its stage functions there",
     "family": "the interface of a family: shapes in model/families, inputs and model class in runtime/families",
     "qwen2_audio": "a family: shapes in model/families, inputs and model class in runtime/families",
+    "gemma4_unified": "a family: shapes in model/families, inputs and model class in runtime/families",
     "codec": "the interface of codecs, and the codec of a folder",
     "budgets": "budgets of bytes as a model stores them, and how packing allots them",
     "fallbacks": "the list that recipes are checked by in submission/system, the work in evaluate/decoding",

@@ -161,6 +161,95 @@ def test_damaged_artifact_is_set_aside_and_built_again(tmp_path, capsys):
     assert "damaged (out.txt)" in capsys.readouterr().err
 
 
+def flip(path: Path) -> None:
+    """Change a bit of a file, its size and times as they were: what a disk does."""
+    data, status = bytearray(path.read_bytes()), path.stat()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def copy_input(options: dict, inputs: dict[str, Path], out: Path) -> None:
+    (out / "out.txt").write_bytes(b"".join((p / "out.txt").read_bytes() for p in inputs.values()))
+
+
+def chain() -> tuple[Stage, Stage, Stage, Stage]:
+    """Return first -> second -> third, and beside them one that reads nothing."""
+    first = stage(name="first", inputs={}, command="python -m first")
+    second = stage(name="second", inputs={"a": first.artifact}, command="python -m second")
+    # Known by a part and not by the key, as parts of the data folder are.
+    part = Input(digest="part", path=Path(), stage=second)
+    return first, second, stage(name="third", inputs={"b": part}, command="python -m third"), stage(inputs={})
+
+
+def build_all(store: Store) -> None:
+    first, second, third, other = chain()
+    for each in (first, other):
+        store.build(each, lambda options, inputs, out: write_one(out))
+    for each in (second, third):
+        store.build(each, copy_input)
+
+
+def run_python(code: str, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_stage_does_not_work_with_an_input_that_changed_on_the_disk(tmp_path):
+    store = Store(root=tmp_path)
+    build_all(store)
+    first, second, third, other = chain()
+    fourth = stage(name="fourth", inputs={"a": third.artifact, "b": first.artifact}, command="python -m fourth")
+    flip(store.folder(first) / "out.txt")
+    (store.folder(first) / "out.txt").touch()  # this process has read it before
+    with pytest.raises(UserError, match="is not what its stage wrote") as refused:
+        store.build(fourth, lambda *_: pytest.fail("worked"))
+    # The damaged artifact and everything made from it are gone, nothing else, and the advice builds them in order.
+    assert "first and what was made from it (second, third) moved" in refused.value.what
+    commands = "`python -m first`, `python -m second`, `python -m third`"
+    assert refused.value.fix.startswith(f"run {commands} and then this command again")
+    assert [store.record(each) is None for each in (first, second, third, other)] == [True, True, True, False]
+    assert sorted(p.name for p in (tmp_path / "damaged").iterdir()) == sorted(s.key for s in (first, second, third))
+    build_all(store)
+    assert (store.build(fourth, copy_input) / "out.txt").read_text() == "one\none\n"
+
+
+def test_a_flipped_bit_that_leaves_size_and_times_is_found_by_the_next_process(tmp_path):
+    store = Store(root=tmp_path)
+    build_all(store)
+    code = (
+        "import sys; sys.path.insert(0, 'tests/submission'); from pathlib import Path; from test_store import *\n"
+        "from submission.errors import UserError\n"
+        "try: print(Store(root=Path(sys.argv[1])).read(chain()[1]))\nexcept UserError as error: print(error)"
+    )
+    assert run_python(code, str(tmp_path)).stdout.strip() == str(store.folder(chain()[1]))
+    flip(store.folder(chain()[1]) / "out.txt")
+    assert "out.txt: is not what its stage wrote; second and what was made" in run_python(code, str(tmp_path)).stdout
+    assert store.record(chain()[0]) is not None and store.record(chain()[2]) is None
+
+
+def test_a_part_of_an_artifact_that_is_not_read_may_be_damaged(tmp_path):
+    def write_two(folder: Path) -> None:
+        for name in ("read", "unread"):
+            (folder / name).mkdir()
+            write_one(folder / name)
+
+    store, first = Store(root=tmp_path), stage(name="first", inputs={})
+    store.obtain(first, write_two)
+    (store.folder(first) / "unread" / "out.txt").write_text("two\n", encoding="utf-8")
+    second = stage(name="second", inputs={"a": Input(digest="x", path=Path("read"), stage=first)})
+    assert (store.build(second, copy_input) / "out.txt").read_text() == "one\n"
+
+
+def test_what_is_found_truncated_takes_along_what_was_made_from_it(tmp_path, capsys):
+    store = Store(root=tmp_path)
+    build_all(store)
+    first, second, third, other = chain()
+    (store.folder(second) / "out.txt").write_text("", encoding="utf-8")
+    store.build(second, copy_input)
+    assert "with what was made from it (third) and built again" in capsys.readouterr().err
+    assert [store.record(each) is None for each in (first, second, third, other)] == [False, False, True, False]
+
+
 @pytest.mark.parametrize("torn", ["", '{"key": "', "[]", "{}", "\x00\x00"])
 def test_an_artifact_whose_record_is_torn_is_not_built_and_is_set_aside(tmp_path, capsys, torn):
     store = Store(root=tmp_path)

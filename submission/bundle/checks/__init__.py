@@ -14,6 +14,7 @@ from typing import Any
 from submission.bundle.checks import (
     derivation,
     descriptions,
+    efficiency_record,
     files,
     inventory,
     model_files,
@@ -77,6 +78,8 @@ CHECKS = (
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
     _error("DES03", "description that contradicts the artifacts", descriptions.wrong_field),
     _error("DES04", "description other than what is derived, byte for byte", descriptions.other_description),
+    _error("EFF01", "`efficiency.json` not valid", efficiency_record.unreadable_efficiency),
+    _error("EFF02", "`efficiency.json` of another bundle", efficiency_record.foreign_efficiency),
     _error("FILE01", "symbolic link", files.link),
     _error("FILE02", "device, pipe or socket", files.special_file),
     _error("FILE03", "executable code, pickle or archive, by its name", files.code_by_name),

@@ -19,6 +19,8 @@ from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.characters import printable
 
 MOST_BYTES = 64 << 10
+Fields = dict[str, tuple[str, ...]]
+"""Label -> values."""
 
 
 def missing_description(view: BundleView) -> Iterator[Fault]:
@@ -40,10 +42,7 @@ def missing_field(view: BundleView) -> Iterator[Fault]:
 
 def wrong_field(view: BundleView) -> Iterator[Fault]:
     """Take the value that the artifacts give, or write the bundle again, which derives them all."""
-    if view.facts is None or isinstance(view.recipe, Unreadable):
-        return  # reported as CFG01 and REC01
-    for pair, fields in _descriptions(view):
-        expected = description_fields(view.facts, view.campaign, view.recipe, pair)
+    for pair, fields, expected in _derived(view):
         for label, values in expected.items():
             if fields.get(label) and fields[label] != values and label != MODEL_NAME:
                 got = printable("; ".join(fields[label]), 200)
@@ -55,11 +54,12 @@ def other_description(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again, which derives the whole text: a field written twice, or text beside the fields, could say
     something else than they do.
     """
-    if view.facts is None or isinstance(view.recipe, Unreadable):
-        return  # reported as CFG01 and REC01
-    for pair, fields in _descriptions(view):
-        expected = description_fields(view.facts, view.campaign, view.recipe, pair)
-        if fields == expected and read_description(view, pair) != render_description(expected):
+    for pair, fields, expected in _derived(view):
+        missing = any(not fields.get(label) for label in MANDATORY)
+        wrong = any(fields.get(label) and fields[label] != values for label, values in expected.items())
+        if missing or wrong:
+            continue  # reported as DES02, DES03 or NAME01
+        if read_description(view, pair) != render_description(expected):
             yield _path(pair), "holds other text than the fields that the artifacts give, or spells them otherwise"
 
 
@@ -98,11 +98,19 @@ def _name_pattern(view: BundleView, pair: str) -> str:
     return "".join(fields.get(part, re.escape(part)) for part in parts)
 
 
+def _derived(view: BundleView) -> Iterator[tuple[str, Fields, Fields]]:
+    """Yield (pair, fields of its description, fields that the artifacts give), where both are known."""
+    if view.facts is None or isinstance(view.recipe, Unreadable) or isinstance(view.efficiency, Unreadable):
+        return  # reported as CFG01, REC01 and EFF01
+    for pair, fields in _descriptions(view):
+        yield pair, fields, description_fields(view.facts, view.campaign, view.recipe, pair, view.efficiency)
+
+
 def _path(pair: str) -> str:
     return f"description/{pair}.txt"
 
 
-def _fields(view: BundleView, pair: str) -> dict[str, tuple[str, ...]]:
+def _fields(view: BundleView, pair: str) -> Fields:
     return parse_description(read_description(view, pair))
 
 
@@ -115,7 +123,7 @@ def read_description(view: BundleView, pair: str) -> str:
         raise Unreadable(f"is not UTF-8 ({error.reason} at byte {error.start:,})") from None
 
 
-def _descriptions(view: BundleView) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
+def _descriptions(view: BundleView) -> Iterator[tuple[str, Fields]]:
     for pair in view.campaign.pairs:
         try:
             yield pair.name, _fields(view, pair.name)

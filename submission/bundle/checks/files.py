@@ -52,7 +52,7 @@ OLD_PICKLE = re.compile(
     rb"\n\w+\n"
 )
 TAR_MARK_AT = 257
-TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json"})
+TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json", "efficiency.json"})
 MODEL_FILES = frozenset({"config.json", "model.safetensors.index.json", "README.md", "LICENSE", "NOTICE"})
 """What the model folder may hold besides weights and the files that its family names."""
 LONGEST_NAME_BYTES = 200
@@ -152,7 +152,7 @@ def unreadable(view: BundleView) -> Iterator[Fault]:
 
 
 def misplaced(view: BundleView) -> Iterator[Fault]:
-    """Remove it; a bundle holds the model, the segmenter, outputs, segments, descriptions and four JSON files only."""
+    """Remove it; a bundle holds the model, the segmenter, outputs, segments, descriptions and five JSON files only."""
     for path in view.files:
         folder, _, name = path.rpartition("/")
         known = (

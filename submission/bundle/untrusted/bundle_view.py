@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from submission.bundle.description import Facts, derive_facts, parameter_count
+from submission.bundle.efficiency import EFFICIENCY_FILE, EfficiencyRecord, parse_efficiency
 from submission.bundle.manifest import NAME, RECIPE_FILE, SEGMENTER
 from submission.bundle.untrusted.configuration import expected_tensors
 from submission.bundle.untrusted.folder import MOST_JSON_BYTES, Folder
@@ -26,6 +28,8 @@ from submission.system.data_folder import shipped_models
 from submission.system.recipe import Recipe
 from submission.system.schema import parse
 from submission.text.characters import printable
+
+T = TypeVar("T")
 
 CONFIG = "model/config.json"
 WEIGHTS_ENTRY = "transformers_weights"
@@ -170,8 +174,17 @@ class BundleView(Folder):
     @cached_property
     def recipe(self) -> Recipe | Unreadable:
         """The resolved recipe, or why there is none."""
+        return self._read_strictly(RECIPE_FILE, lambda table: parse(Recipe, table, RECIPE_FILE))
+
+    @cached_property
+    def efficiency(self) -> EfficiencyRecord | Unreadable | None:
+        """What was measured of speed and memory, or why it cannot be read; None where there is no such file."""
+        return self._read_strictly(EFFICIENCY_FILE, parse_efficiency) if EFFICIENCY_FILE in self.files else None
+
+    def _read_strictly(self, path: str, read: Callable[[dict[str, Any]], T]) -> T | Unreadable:
+        """Return what a strict reader makes of a JSON object, or why it does not."""
         try:
-            return parse(Recipe, self.table(RECIPE_FILE), RECIPE_FILE)
+            return read(self.table(path))
         except UserError as error:
             return Unreadable(f"{printable(error.where)}: {printable(error.what, 300)}")
         except OverflowError as error:

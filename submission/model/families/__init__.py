@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from submission.errors import UserError
-from submission.model.families import qwen2_audio
+from submission.model.families import gemma4_unified, qwen2_audio
 from submission.model.families.family import Family
 from submission.model.families.tensors import TensorSpec
 
 FAMILIES: dict[str, Family] = {
     "qwen2_audio": qwen2_audio.FAMILY,
+    "gemma4_unified": gemma4_unified.FAMILY,
 }
 """Model families by the `model_type` of their configuration. The second file of each is registered in
 `submission.runtime.families`."""

@@ -21,14 +21,23 @@ from submission.model.families.json_shape import (
     one_of,
     table,
     table_of,
-    text,
     whole,
 )
+from submission.model.families.tokenizer_shape import (
+    ADDED,
+    ADDED_FLAGS,
+    MOST_TOKENS,
+    SEQUENCES,
+    SPECIAL,
+    SPECIAL_OR_NONE,
+    TOKEN,
+    TOKEN_OR_NONE,
+    VERSION,
+    merges,
+    tokenizer_faults,
+    vocabulary,
+)
 
-MOST_TOKENS = 1 << 19
-TOKEN = whole(0, MOST_TOKENS)
-TOKEN_OR_NONE = any_of(one_of(None), TOKEN)
-VERSION = text(r"\d{1,3}(\.\w{1,12}){1,4}")
 DTYPE = one_of(None, "bfloat16", "float16", "float32")
 SHARE = number(0, 0.999)
 WIDTH = whole(1, 1 << 20)
@@ -105,38 +114,10 @@ PRETOKENIZE = (
 BYTE_LEVEL = table(
     {"type": one_of("ByteLevel")}, dict.fromkeys(("add_prefix_space", "trim_offsets", "use_regex"), flag)
 )
-SPECIAL = text(r"[^\s\x00-\x1f\x7f]{1,100}")
-_ADDED_FLAGS: dict[str, Shape] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), flag)
-ADDED = table({"content": SPECIAL}, _ADDED_FLAGS | {"__type": one_of("AddedToken")})
-SPECIAL_OR_NONE = any_of(one_of(None), ADDED, SPECIAL)
-SEQUENCES = list_of(table({"Sequence": table({"id": one_of("A", "B"), "type_id": one_of(0, 1)})}), 2)
-
-
-def vocabulary(value: Any, where: str) -> Iterator[str]:
-    """Yield what is wrong with a table of token -> id, which are to be 0, 1, 2 and so on."""
-    if not isinstance(value, dict) or not 256 <= len(value) <= MOST_TOKENS:
-        yield f"{where}: expected an object of 256 to {MOST_TOKENS:,} tokens"
-    elif any(type(number) is not int for number in value.values()) or set(value.values()) != set(range(len(value))):
-        yield f"{where}: its numbers are not 0 to {len(value) - 1:,}, each once"
-
-
-def merges(value: Any, where: str) -> Iterator[str]:
-    """Yield what is wrong with a list of merges: pairs, or texts of two parts; `disagreements` holds their parts."""
-    if not isinstance(value, list) or len(value) > MOST_TOKENS:
-        yield f"{where}: expected a list of at most {MOST_TOKENS:,} merges"
-    elif not all(_pair(merge) for merge in value):
-        yield f"{where}: holds something else than two parts"
-
-
-def _pair(merge: Any) -> list[str]:
-    """Return the two parts of a merge; nothing where it has others."""
-    parts = merge.split(" ") if isinstance(merge, str) else merge
-    return parts if isinstance(parts, list) and len(parts) == 2 and all(isinstance(p, str) for p in parts) else []
-
 
 TOKENIZER = table(
     {
-        "added_tokens": list_of(table({"id": TOKEN, "content": SPECIAL}, _ADDED_FLAGS)),
+        "added_tokens": list_of(table({"id": TOKEN, "content": SPECIAL}, ADDED_FLAGS)),
         "decoder": BYTE_LEVEL,
         "model": table(
             {"type": one_of("BPE"), "vocab": vocabulary, "merges": merges},
@@ -282,7 +263,8 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def disagreements(config: dict[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield where tokenizer and feature extractor do not fit the configuration, or each other's files."""
-    yield from _tokens(config, files)
+    size = config["text_config"].get("vocab_size", 151936)
+    yield from tokenizer_faults(files, size, {"<|AUDIO|>": config.get("audio_token_index", 151646)})
     processor = files.get("processor_config.json", {}).get("feature_extractor")
     separate = files.get("preprocessor_config.json")
     if processor is None and separate is None:
@@ -309,27 +291,3 @@ def _misfits(audio: dict[str, Any], extractor: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: expected {expected:,}, got {extractor[key]:,}"
     if frames != 2 * audio.get("max_source_positions", 1500):
         yield f"its {frames:,} frames are not twice the encoder's positions"
-
-
-def _tokens(config: dict[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    name = "tokenizer.json"
-    if name not in files:
-        return
-    model, words = files[name]["model"], dict(files[name]["model"]["vocab"])
-    known = words.keys()
-    if any(not {*(pair := _pair(merge)), "".join(pair)} <= known for merge in model["merges"]):
-        yield name, "a merge makes, or is of, a token that the vocabulary does not have"
-    if files.get("vocab.json", words) != words:
-        yield "vocab.json", "is another vocabulary than that of tokenizer.json"
-    added = files[name]["added_tokens"]
-    for token in added:
-        if words.setdefault(token["content"], token["id"]) != token["id"]:
-            yield name, "an added token has another number than in the vocabulary"
-    if len(set(words.values())) < len(words):
-        yield name, "two tokens have one number"
-    size = config["text_config"].get("vocab_size", 151936)
-    if max(words.values()) >= size:
-        yield name, f"has a token beyond the {size:,} of the model"
-    got, expected = words.get("<|AUDIO|>"), config.get("audio_token_index", 151646)
-    if got != expected:
-        yield name, f"<|AUDIO|> is token {got}, the configuration has {expected}"

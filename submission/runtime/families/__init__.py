@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from submission.model.families import family_of
-from submission.runtime.families import qwen2_audio
+from submission.runtime.families import gemma4_unified, qwen2_audio
 from submission.runtime.families.family import FamilyRuntime
 
 RUNTIMES: dict[str, FamilyRuntime] = {
     "qwen2_audio": qwen2_audio.RUNTIME,
+    "gemma4_unified": gemma4_unified.RUNTIME,
 }
 """The run-time side of `submission.model.families.FAMILIES`, by the same names."""
 

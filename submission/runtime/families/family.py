@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 Inputs = dict[str, torch.Tensor]
@@ -37,6 +38,13 @@ def head_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
     """Return the outputs of a model's head, plain or packed."""
     logits: torch.Tensor = model.get_output_embeddings()(states)
     return logits
+
+
+def plain_lookup(layer: nn.Embedding) -> float:
+    """Return 1, what a plain embedding multiplies its rows by; TypeError for a class that may do more."""
+    if type(layer) is not nn.Embedding:
+        raise TypeError(f"no packed counterpart of {type(layer).__name__}")
+    return 1.0
 
 
 def generate(model: PreTrainedModel, **settings: Any) -> torch.Tensor:
@@ -97,3 +105,6 @@ class FamilyRuntime:
     logits: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = head_logits
     """(loaded model, last hidden states [..., width]) -> logits [..., vocabulary], as the model's own forward returns
     them: where it caps or scales what its head puts out, so does this."""
+    lookup_scale: Callable[[nn.Embedding], float] = plain_lookup
+    """An embedding of the loaded model -> what it multiplies the rows of its weight by, in the weight's dtype.
+    TypeError for one that does anything else, which no packed layer can stand for."""

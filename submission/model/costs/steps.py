@@ -1,81 +1,28 @@
-"""Forecast time, memory and disk of every step of a campaign on a device: operations and bytes, counted from shapes.
-
-A step's time is that of its operations at a share of the device's rate for bf16, of its bytes of weights at a share of
-the bandwidth of its memory, and of its files at the disk's rate, one after the other. Operations are those of matrix
-products, two for a multiplication and an addition, and of attention. The shares are assumptions until they are measured
-on a card; they are constants here, and so is what is assumed of the data. So the forecast separates minutes from hours
-and hours from days, and says whether a card's memory suffices. It promises no more.
-"""
+"""Count what each step of one system does, from the shapes of its model and from what is assumed of the data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from submission.model.families import family_of, tensors
-from submission.model.families.tensors import TensorSpec
+from submission.model.costs.operations import (
+    adapter_parameters,
+    forward_flops,
+    parameter_count,
+    utterance_positions,
+)
+from submission.model.families import tensors
 from submission.model.moments_size import moments_size
-from submission.model.sizes import GIB
-from submission.text_table import aligned
+from submission.model.recovery_size import recovery_bytes
 
 if TYPE_CHECKING:
     from submission.system.recipe import Recipe
 
-# --- devices ---
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """What a step runs on."""
-
-    name: str
-    flops_per_second: float
-    """Stated peak of dense bf16 for a card, what a large product reaches for a processor."""
-    bytes_per_second: float
-    """Of its memory, stated or reached alike."""
-    memory_bytes: int
-    is_card: bool
-
-
-CARDS = (
-    Device(name="24 GB card", flops_per_second=125e12, bytes_per_second=0.6e12, memory_bytes=24 * 10**9, is_card=True),
-    Device(name="80 GB card", flops_per_second=312e12, bytes_per_second=2.0e12, memory_bytes=80 * 10**9, is_card=True),
-)
-"""By the data sheets of NVIDIA's A10 and A100."""
-CORE_FLOPS, CORE_BYTES = 30e9, 10e9
-"""Of one core of a server's processor: operations in bfloat16 and bytes of memory per second."""
-
-
-def processor(cores: int, memory_bytes: int, flops: float | None = None, bandwidth: float | None = None) -> Device:
-    """Return a processor as a device; flops, bandwidth: measured on it, None for what such cores usually reach."""
-    return Device(
-        name=f"processor, {cores} cores",
-        flops_per_second=flops or cores * CORE_FLOPS,
-        bytes_per_second=bandwidth or cores * CORE_BYTES,
-        memory_bytes=memory_bytes,
-        is_card=False,
-    )
-
-
-PRODUCT_SHARE, TRAINING_SHARE, BANDWIDTH_SHARE = 0.4, 0.35, 0.6
-"""Of a card's stated rates, what inference over whole sequences, training, and reading of weights reach. A processor's
-rates are measured ones, of which it reaches about all."""
-DISK_BYTES_PER_SECOND = 500e6
-SOLVER_BYTES = 240
-"""Memory traffic of solving one weight by HQQ on a card: twenty iterations over an intermediate of float32."""
-SOLVED_PER_CORE_BYTE = 0.004
-"""Weights that a processor solves a second, per byte of its memory's bandwidth: 8.4 billion in 106 s on two cores."""
 CONTEXT_BYTES = 1_500_000_000
 """What a process with torch takes besides tensors, on a card or a processor."""
 
-# --- data ---
-
-TEXT_TOKENS_PER_SECOND = 5.0
-"""Of speech, in a translation to German."""
-PROMPT_TOKENS = 12
-FRAMES_PER_SECOND = 100
 TRAIN_SECONDS = 6.0
 """Mean length of a training utterance (the paper's Table 3: 446 hours in 260,000)."""
 DEV_UTTERANCES, DEV_SECONDS = 468, 7.7
@@ -87,64 +34,13 @@ CLASSIFIER_FLOPS_PER_SECOND = 30e9
 """Operations of a SHAS classifier on xls-r-300m, 15 layers, per second of audio."""
 DECODED_PER_CORE_SECOND = 100.0
 """Seconds of compressed audio that a core decodes and resamples in one."""
+ALLOCATED_PER_CORE_SECOND, FED_BACK_PER_CORE_SECOND = 15e6, 3.4e6
+"""Weights whose budget a core finds in a second, and which it solves with error feedback and encodes, at the shapes of
+Qwen2-Audio-7B: 8.4 billion in 560 and 2,430 seconds of a core (docs/quantization.md)."""
+SCORED_PER_CORE_SECOND = 30.0
+"""Segments that a core aligns with their references and scores, at some thousands a test set."""
 SAMPLED_POSITIONS, EXPONENTS = 512, 20
 """What AWQ searches its scales on."""
-
-# --- what one utterance costs ---
-
-
-def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | None = None) -> float:
-    """Return the operations of one utterance through the model, its translation included.
-
-    predicted: positions of which the head computes logits; None for those of the translation.
-    """
-    frames, tokens, text = utterance_positions(config, seconds)
-    total = 0.0
-    for spec in tensors(config):
-        positions = _positions(config, spec, frames, tokens)
-        if spec.role == "lm_head":
-            positions = text if predicted is None else predicted
-        if len(spec.shape) > 1 and spec.role not in ("embedding", "audio.position"):
-            total += 2.0 * math.prod(spec.shape) * positions
-        if spec.name.endswith(".weight") and spec.role in ("attn.q", "audio.attn.q"):
-            seen = positions / 2 if spec.role == "attn.q" else positions  # the decoder sees what lies behind it
-            total += 4.0 * spec.shape[0] * positions * seen
-    return total
-
-
-def utterance_positions(config: dict[str, Any], seconds: float) -> tuple[int, int, int]:
-    """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them."""
-    stacks = {stack.name: stack for stack in family_of(config).stacks}
-    frames, text = round(seconds * FRAMES_PER_SECOND), round(seconds * TEXT_TOKENS_PER_SECOND)
-    audio = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
-    return frames, audio + PROMPT_TOKENS + text, text
-
-
-def _positions(config: dict[str, Any], spec: TensorSpec, frames: int, tokens: int) -> int:
-    """Return how many positions a tensor is multiplied with."""
-    for stack in family_of(config).stacks:
-        if stack.layers is not None and spec.name.startswith(f"{stack.layers}."):
-            return stack.positions(frames, tokens)
-        if stack.layers is None and spec.role == "projector":
-            return stack.positions(frames, tokens)
-    return frames if spec.role == "audio.conv" else tokens
-
-
-def parameter_count(config: dict[str, Any]) -> int:
-    """Return how many parameters the model has."""
-    return sum(math.prod(spec.shape) for spec in tensors(config))
-
-
-def adapter_parameters(config: dict[str, Any], roles: Iterable[str], rank: int) -> int:
-    """Return how many parameters LoRA adapters have on the weights of some roles or prefixes of roles."""
-    named = tuple(roles)
-    adapted = [
-        s for s in tensors(config) if s.packable and any(s.role == r or s.role.startswith(f"{r}.") for r in named)
-    ]
-    return sum(rank * sum(spec.shape) for spec in adapted)
-
-
-# --- steps ---
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +56,8 @@ class StepWork:
     """Weights for which a solver is run."""
     file_bytes: float = 0.0
     """Read and written."""
-    audio_seconds: float = 0.0
-    """Of compressed audio to decode, by processors."""
+    core_seconds: float = 0.0
+    """Of one core of a processor, for what runs on processors everywhere."""
     memory_bytes: int = CONTEXT_BYTES
     disk_bytes: int = 0
     """That its result takes in the store or beside it."""
@@ -181,9 +77,12 @@ def step_works(config: dict[str, Any], recipe: Recipe, pairs: int, packed_bytes:
         "sensitivity": _sensitivity,
         "awq": _awq,
         "calibrate": _calibrate,
+        "allocate": _allocate,
         "pack": _pack,
+        "recover": _recover,
         "segment": _segment,
         "decode": _decode,
+        "score": _score,
         "bundle": _bundle,
     }
     quantize = recipe.quantize
@@ -191,7 +90,9 @@ def step_works(config: dict[str, Any], recipe: Recipe, pairs: int, packed_bytes:
         "sensitivity": quantize.ranked is not None,
         "awq": quantize.awq is not None,
         "calibrate": quantize.moments is not None,
+        "allocate": quantize.target is not None,
         "pack": bool(quantize.codecs),
+        "recover": quantize.recovery is not None,
     }
     shapes = _Shapes(config=config, pairs=pairs, packed_bytes=packed_bytes)
     return {name: make(shapes, recipe) for name, make in makers.items() if wanted.get(name, True)}
@@ -231,7 +132,7 @@ class _Shapes:
 
 def _corpus(shapes: _Shapes, recipe: Recipe) -> StepWork:
     seconds = sum(recipe.corpus.utterances.values()) * TRAIN_SECONDS
-    return StepWork(step="corpus", audio_seconds=seconds, on_card=False)
+    return StepWork(step="corpus", core_seconds=seconds / DECODED_PER_CORE_SECOND, on_card=False)
 
 
 def _finetune(shapes: _Shapes, recipe: Recipe) -> StepWork:
@@ -304,10 +205,13 @@ def _awq(shapes: _Shapes, recipe: Recipe) -> StepWork:
 
 
 def _calibrate(shapes: _Shapes, recipe: Recipe) -> StepWork:
-    size = moments_size(shapes.config)
+    options, size = recipe.quantize.moments, moments_size(shapes.config)
+    assert options is not None
+    utterances = options.utterances or sum(recipe.corpus.utterances.values())
+    passes = utterances + (3 * options.gradient_utterances if options.fisher else 0)
     return StepWork(
         step="calibrate",
-        flops=3 * forward_flops(shapes.config, DEV_SECONDS) * DEV_UTTERANCES * shapes.pairs,
+        flops=forward_flops(shapes.config, TRAIN_SECONDS) * passes,
         training=True,
         file_bytes=shapes.plain_bytes + size.disk_bytes,
         memory_bytes=size.memory_bytes,
@@ -315,12 +219,41 @@ def _calibrate(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
+def _allocate(shapes: _Shapes, recipe: Recipe) -> StepWork:
+    return StepWork(
+        step="allocate",
+        core_seconds=shapes.solvable / ALLOCATED_PER_CORE_SECOND,
+        file_bytes=shapes.plain_bytes + moments_size(shapes.config).disk_bytes,
+        memory_bytes=CONTEXT_BYTES + shapes.layer_bytes,
+        on_card=False,
+    )
+
+
 def _pack(shapes: _Shapes, recipe: Recipe) -> StepWork:
+    calibrated = recipe.quantize.moments is not None
+    moments_bytes = moments_size(shapes.config).disk_bytes if calibrated else 0
     return StepWork(
         step="pack",
-        solved=float(shapes.solvable),
-        file_bytes=shapes.plain_bytes + shapes.packed_bytes,
+        solved=0.0 if calibrated else float(shapes.solvable),
+        core_seconds=shapes.solvable / FED_BACK_PER_CORE_SECOND if calibrated else 0.0,
+        file_bytes=shapes.plain_bytes + shapes.packed_bytes + moments_bytes,
         memory_bytes=CONTEXT_BYTES + shapes.layer_bytes,
+        disk_bytes=shapes.packed_bytes,
+        on_card=not calibrated,
+    )
+
+
+def _recover(shapes: _Shapes, recipe: Recipe) -> StepWork:
+    """The original's outputs once, then steps of a pass forward and one backward."""
+    options = recipe.quantize.recovery
+    assert options is not None
+    utterances = options.utterances or sum(recipe.corpus.utterances.values())
+    return StepWork(
+        step="recover",
+        flops=forward_flops(shapes.config, TRAIN_SECONDS) * (utterances + 3 * options.steps * options.batch_size),
+        training=True,
+        file_bytes=shapes.plain_bytes + 2.0 * shapes.packed_bytes,
+        memory_bytes=CONTEXT_BYTES + recovery_bytes(shapes.config),
         disk_bytes=shapes.packed_bytes,
     )
 
@@ -347,6 +280,13 @@ def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
+def _score(shapes: _Shapes, recipe: Recipe) -> StepWork:
+    segments = shapes.pairs * BLIND_HOURS * 3600 / SEGMENT_SECONDS
+    return StepWork(
+        step="score", core_seconds=segments / SCORED_PER_CORE_SECOND, memory_bytes=500_000_000, on_card=False
+    )
+
+
 def _bundle(shapes: _Shapes, recipe: Recipe) -> StepWork:
     """The bundle, its archive and a check of both read and write the model five times."""
     return StepWork(
@@ -356,50 +296,3 @@ def _bundle(shapes: _Shapes, recipe: Recipe) -> StepWork:
         disk_bytes=2 * shapes.packed_bytes,
         on_card=False,
     )
-
-
-# --- time ---
-
-
-def step_seconds(work: StepWork, device: Device, host: Device) -> float | None:
-    """Return how long a step takes on a device, None where its memory is too small.
-
-    host: the processor beside a card, which does what cards do not.
-    """
-    runs_on = device if work.on_card else host
-    if work.memory_bytes > runs_on.memory_bytes:
-        return None
-    share = (TRAINING_SHARE if work.training else PRODUCT_SHARE) if runs_on.is_card else 1.0
-    computing = work.flops / (share * runs_on.flops_per_second)
-    reading = work.weight_bytes / ((BANDWIDTH_SHARE if runs_on.is_card else 1.0) * runs_on.bytes_per_second)
-    solved = BANDWIDTH_SHARE / SOLVER_BYTES if runs_on.is_card else SOLVED_PER_CORE_BYTE
-    solving = work.solved / (solved * runs_on.bytes_per_second)
-    cores = max(1.0, host.bytes_per_second / CORE_BYTES)
-    decoding = work.audio_seconds / (DECODED_PER_CORE_SECOND * cores)
-    return computing + reading + solving + decoding + work.file_bytes / DISK_BYTES_PER_SECOND
-
-
-def duration_text(seconds: float | None) -> str:
-    """Return a forecast duration with no more digits than it deserves: `40 s`, `12 min`, `3.5 h`, `9 d`."""
-    if seconds is None:
-        return "too small"
-    for unit, size, most in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < most:
-            value = seconds / size
-            return f"{value:.1f} {unit}" if unit == "h" and value < 10 else f"{max(1, round(value))} {unit}"
-    return f"{round(seconds / 86400)} d"
-
-
-def cost_lines(works: Mapping[str, StepWork], devices: Iterable[Device], host: Device) -> list[str]:
-    """Return the forecast as lines: a row a step, a column a device, then memory and disk; the last row sums up."""
-    columns = tuple(devices)
-    rows = [["step", *(device.name for device in columns), "memory", "disk"]]
-    totals: list[float | None] = [0.0 for _ in columns]
-    for name, work in works.items():
-        seconds = [step_seconds(work, device, host) for device in columns]
-        totals = [None if t is None or s is None else t + s for t, s in zip(totals, seconds, strict=True)]
-        sizes = [f"{size / GIB:.1f} GiB" if size >= GIB / 20 else "-" for size in (work.memory_bytes, work.disk_bytes)]
-        rows.append([name, *map(duration_text, seconds), *sizes])
-    disk = sum(work.disk_bytes for work in works.values())
-    rows.append(["together", *map(duration_text, totals), "", f"{disk / GIB:.1f} GiB"])
-    return aligned(rows).splitlines()

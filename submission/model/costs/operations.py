@@ -1,0 +1,69 @@
+"""Count the operations of one utterance through a model, two for a multiplication and an addition, from its shapes.
+
+Counted are matrix products and attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from submission.model.families import family_of, tensors
+from submission.model.families.tensors import TensorSpec
+
+TEXT_TOKENS_PER_SECOND = 5.0
+"""Of speech, in a translation to German."""
+PROMPT_TOKENS = 12
+FRAMES_PER_SECOND = 100
+
+
+def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | None = None) -> float:
+    """Return the operations of one utterance through the model, its translation included.
+
+    predicted: positions of which the head computes logits; None for those of the translation.
+    """
+    frames, tokens, text = utterance_positions(config, seconds)
+    total = 0.0
+    for spec in tensors(config):
+        positions = _positions(config, spec, frames, tokens)
+        if spec.role == "lm_head":
+            positions = text if predicted is None else predicted
+        if len(spec.shape) > 1 and spec.role not in ("embedding", "audio.position"):
+            total += 2.0 * math.prod(spec.shape) * positions
+        if spec.name.endswith(".weight") and spec.role in ("attn.q", "audio.attn.q"):
+            seen = positions / 2 if spec.role == "attn.q" else positions  # the decoder sees what lies behind it
+            total += 4.0 * spec.shape[0] * positions * seen
+    return total
+
+
+def utterance_positions(config: dict[str, Any], seconds: float) -> tuple[int, int, int]:
+    """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them."""
+    stacks = {stack.name: stack for stack in family_of(config).stacks}
+    frames, text = round(seconds * FRAMES_PER_SECOND), round(seconds * TEXT_TOKENS_PER_SECOND)
+    audio = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
+    return frames, audio + PROMPT_TOKENS + text, text
+
+
+def _positions(config: dict[str, Any], spec: TensorSpec, frames: int, tokens: int) -> int:
+    """Return how many positions a tensor is multiplied with."""
+    for stack in family_of(config).stacks:
+        if stack.layers is not None and spec.name.startswith(f"{stack.layers}."):
+            return stack.positions(frames, tokens)
+        if stack.layers is None and spec.role == "projector":
+            return stack.positions(frames, tokens)
+    return frames if spec.role == "audio.conv" else tokens
+
+
+def parameter_count(config: dict[str, Any]) -> int:
+    """Return how many parameters the model has."""
+    return sum(math.prod(spec.shape) for spec in tensors(config))
+
+
+def adapter_parameters(config: dict[str, Any], roles: Iterable[str], rank: int) -> int:
+    """Return how many parameters LoRA adapters have on the weights of some roles or prefixes of roles."""
+    named = tuple(roles)
+    adapted = [
+        s for s in tensors(config) if s.packable and any(s.role == r or s.role.startswith(f"{r}.") for r in named)
+    ]
+    return sum(rank * sum(spec.shape) for spec in adapted)
