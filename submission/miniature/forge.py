@@ -194,9 +194,7 @@ def shape_named(name: str) -> AnyShape:
     return SHAPES[name]
 
 
-def train_weights(
-    work_folder: Path, learner: Learner, training_set: Any, training: Training
-) -> list[dict[str, float]]:
+def train_weights(work_folder: Path, learner: Learner, training_set: Any, training: Training) -> list[dict[str, float]]:
     """Train with several processes, write work_folder/weights.pt, and return the losses by step."""
     if training.workers == 1:
         return train_process(single_process(), work_folder, learner, training_set, training)

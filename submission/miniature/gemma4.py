@@ -144,7 +144,8 @@ def train_gemma_tokenizer(texts: Sequence[str], vocabulary: int) -> GemmaTokeniz
         ]
     )
     fixed = [*PLAIN, *BYTES, *MARKS.values()]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary - len(fixed), show_progress=False)
+    room = vocabulary - len(fixed)
+    trainer = trainers.BpeTrainer(vocab_size=room, limit_alphabet=room // 2, show_progress=False)
     said = [INSTRUCTION.format(target_language=name) for name in LANGUAGES.values()]
     prompts = [*said, "user", "model", "thought"] * max(len(texts), 1)
     bpe.train_from_iterator([*texts, *prompts, *["\n"] * max(len(texts), 1)], trainer)
@@ -267,7 +268,9 @@ def prompt_parts(tokenizer: GemmaTokenizer, target_language: str) -> tuple[list[
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
     before, _, after = text.partition(AUDIO)
-    first, last = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before + AUDIO_START, AUDIO_END + after))
+    first, last = (
+        tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before + AUDIO_START, AUDIO_END + after)
+    )
     return first, last
 
 

@@ -71,6 +71,8 @@ class FrameBatch:
     """float32 [frames of all recordings, samples]"""
     counts: torch.Tensor
     """int64 [batch]: frames of each recording."""
+    starts: torch.Tensor
+    """int64 [batch]: where they begin in the sequence."""
     predicting: torch.Tensor
     """int64 [tokens]: places in the flattened batch whose next token is predicted."""
     labels: torch.Tensor
@@ -91,9 +93,6 @@ class FrameSet:
             for example in examples
         ]
         self.prompts = [prompt_parts(tokenizer, name) for name in LANGUAGES.values()]
-        self.start = len(self.prompts[0][0])
-        """Where the audio begins, the same for every language."""
-        assert all(len(before) == self.start for before, _ in self.prompts)
 
     def batches(self, size: int, seed: int) -> list[np.ndarray]:
         """Return one epoch as index arrays of `size` recordings of similar length, in random order."""
@@ -108,7 +107,8 @@ class FrameSet:
         rows: list[list[int]] = []
         marks: list[list[int]] = []
         labels: list[int] = []
-        for index, piece, language in zip(indices, pieces, rng.integers(len(LANGUAGES), size=len(indices)), strict=True):
+        languages = rng.integers(len(LANGUAGES), size=len(indices))
+        for index, piece, language in zip(indices, pieces, languages, strict=True):
             before, after = self.prompts[language]
             row = [*before, *[self.audio] * len(piece)]
             if not listening:
@@ -124,6 +124,7 @@ class FrameSet:
             ids=torch.tensor([row + [self.pad] * (length - len(row)) for row in rows]),
             frames=torch.from_numpy(np.concatenate(pieces)),
             counts=torch.tensor([len(piece) for piece in pieces]),
+            starts=torch.tensor([len(self.prompts[language][0]) for language in languages]),
             predicting=torch.tensor([row * length + place for row, places in enumerate(marks) for place in places]),
             labels=torch.tensor(labels),
         )
@@ -220,14 +221,16 @@ class DecoderLearner:
         model = joint.model
         assert isinstance(model, Gemma4UnifiedForConditionalGeneration)
         states = decoder_states(model, batch, training_set.audio, shape.word_layer if listening else shape.layers)
-        heard = slice(training_set.start, training_set.start + int(batch.counts.max()))
+        heard = batch.starts[:, None] + torch.arange(int(batch.counts.max()))
+        heard = heard.clamp(max=batch.ids.shape[1] - 1)  # of shorter recordings what lies behind them, uncounted
+        rows = torch.arange(len(heard))[:, None]
         symbols = {
             "words": (joint.word_head, shape.word_layer, training_set.spoken.words),
             "letters": (joint.letter_head, shape.letter_layer, training_set.spoken.letters),
         }
         losses = {}
         for name, (head, layer, numbers) in symbols.items():
-            vectors = F.rms_norm(states[layer][:, heard], (shape.hidden,), eps=1e-6)
+            vectors = F.rms_norm(states[layer][rows, heard], (shape.hidden,), eps=1e-6)
             losses[name] = ctc_loss(head(vectors), batch.counts, [numbers[index] for index in indices])
         if not listening:
             losses["translation"] = frame_translation_loss(model, states[-1], batch)

@@ -331,7 +331,9 @@ class EncoderLearner:
 
     def __init__(self, shape: Shape, found: Sequence[Sentence]) -> None:
         """found: sentences whose texts in all three languages the tokenizer is trained on."""
-        texts = [t for sentence in found for t in (sentence.source, *map(sentence.targets.get, sorted(sentence.targets)))]
+        texts = [
+            t for sentence in found for t in (sentence.source, *map(sentence.targets.get, sorted(sentence.targets)))
+        ]
         self.shape = shape
         self.processor = make_processor(train_tokenizer([t for t in texts if t], shape.vocabulary), shape)
         self.config = make_config(self.processor.tokenizer, shape)

@@ -25,7 +25,7 @@ PACKAGES = ("submission", "segment", "evaluate")
 """Packages of which modules may be needed; training and quantization never are."""
 DATA_SUFFIXES = (".toml", ".json", ".jinja")
 """Of files that modules read beside their own source."""
-BASES = ("submission/miniature/base/*.j*", "submission/miniature/gemma4/*.j*")
+BASE = "submission/miniature/*/*.j*"
 """What a bundle of a miniature is compared with: JSON and the chat template."""
 
 _REFERENCE = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+):\w+")
@@ -56,7 +56,7 @@ def _runtime_files() -> list[Path]:
     needed = needed_modules(ENTRY)
     found = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in DATA_SUFFIXES)
     data = [path for path in found if _package_of(path) in needed]
-    return sorted([*(source_path(module) for module in needed), *data, *(path for base in BASES for path in ROOT.glob(base))])
+    return sorted([*(source_path(module) for module in needed), *data, *ROOT.glob(BASE)])
 
 
 def _package_of(path: Path) -> str:

@@ -26,7 +26,11 @@ def base_model(system: System) -> tuple[dict[str, Any], int] | None:
     Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
     """
     model = system.campaign.model.name
-    folder = shipped_models(system.campaign)["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    folder = (
+        shipped_models(system.campaign)["base"]
+        if system.makes_data
+        else system.given_data and system.given_data / "models" / model
+    )
     if folder is not None and (folder / "config.json").is_file():
         return read_config(folder), companion_bytes(folder)
     shipped = shipped_config(model)
