@@ -172,6 +172,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False, requires=["build_env"], default=False)
+def fuzz(session: nox.Session) -> None:
+    """Verify 100,000 bundles broken at random, and run 2,000 clean mutants again, for a night; a killed run resumes.
+
+    The numbers of failing cases are printed. Arguments after -- go to both: nox -s fuzz -- --first 100000.
+    """
+    work = ("--work", "build/fuzz")
+    fuzzers = {"tests.submission.bundle_fuzzing": "100000", "tests.evaluate.rerun_fuzzing": "2000"}
+    for module, cases in fuzzers.items():
+        command = ("-m", module, *work, "--cases", cases, *session.posargs)
+        session.run(PYTHON, *command, external=True, success_codes=[0, 1])  # 1: cases failed, which are printed
+
+
+@nox.session(python=False, requires=["build_env"], default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests and hold the floor of branch coverage; pyproject.toml says which lines are left out, and why."""
     shutil.rmtree("build/coverage", ignore_errors=True)

@@ -190,7 +190,7 @@ def unpack(args: argparse.Namespace) -> None:
     from quantize.packing.unpack import unpack as write_checkpoint
     from submission.model.sizes import size_text
 
-    size = write_checkpoint(args.folder, args.out)
+    size = write_checkpoint(args.folder, args.out, args.campaign)
     print(f"checkpoint: {args.out}, {size_text(size)}")
 
 
@@ -260,6 +260,8 @@ def make_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("unpack", help="write a packed model as a plain checkpoint", description=unpack.__doc__)
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="a bundle, or the folder of a packed model")
     verb.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
+    checked = "campaign that a bundle is checked against first (default: the one that it names)"
+    verb.add_argument("--campaign", metavar="C", help=checked)
     verb.set_defaults(verb=unpack)
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from submission.text.characters import printable_lines
+
 
 class UserError(Exception):
     """A mistake that the user can fix: where it is, what is wrong (expected and got), how to fix it."""
@@ -13,4 +15,4 @@ class UserError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.fix}"
+        return printable_lines(f"{self.where}: {self.what}; {self.fix}")  # names in it may be a stranger's

@@ -133,7 +133,7 @@ def pair_up(a: SystemOutput, b: SystemOutput) -> AlignedOutputs:
     in_a, in_b = _by_recording(a), _by_recording(b)
     both = [recording for recording in in_a if recording in in_b]
     if not both and (in_a or in_b):
-        what = f"has no recording in common with {b.label} ({_some(in_a)} against {_some(in_b)})"
+        what = f"has no recording in common with {b.label} ({some_of(in_a)} against {some_of(in_b)})"
         raise UserError(a.label, what, "compare outputs for the same recordings")
     only = {"only_a": tuple(r for r in in_a if r not in in_b), "only_b": tuple(r for r in in_b if r not in in_a)}
     rows = [(i, j) for recording in both for i, j in zip(in_a[recording], in_b[recording], strict=False)]
@@ -181,7 +181,8 @@ def _joined(output: SystemOutput, numbers: Sequence[int]) -> str:
     return " ".join(line for number in numbers if (line := output.lines[number]))
 
 
-def _some(names: Sequence[str] | dict[str, list[int]], count: int = 3) -> str:
+def some_of(names: Sequence[str] | dict[str, list[int]], count: int = 3) -> str:
+    """Return the first of some names and how many more there are, as messages name them."""
     names = list(names)
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "") or "none"
 
@@ -245,7 +246,7 @@ def notes(comparison: Comparison, a: str, b: str) -> list[str]:
         lines.append("segmented differently: whole recordings are compared; comparing lines takes references")
     for name, recordings in ((a, comparison.only_a), (b, comparison.only_b)):
         if recordings:
-            lines.append(f"only in {name}, not compared: {_some(recordings)}")
+            lines.append(f"only in {name}, not compared: {some_of(recordings)}")
     return lines
 
 

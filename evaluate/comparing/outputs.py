@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from evaluate.comparing.comparison import (
     LinePosition,
@@ -20,7 +20,9 @@ from evaluate.scoring.references import read_lines
 from segment.testset import read_positions
 from submission.bundle.checks.files import is_pair
 from submission.bundle.manifest import NAME as MANIFEST
+from submission.bundle.untrusted.folder import Folder
 from submission.errors import UserError
+from submission.text.bounded_text import read_text
 from submission.text.segments import read_segments, segment_ids
 
 RUN, SEGMENTS, HYPOTHESES = "run.json", "segments.yaml", "hypotheses.jsonl"
@@ -67,7 +69,8 @@ def bundled_output(bundle: Path, pair: str, testset: str) -> SystemOutput:
 
 
 def _bundle(bundle: Path) -> list[NamedOutput]:
-    paths = sorted(path for folder in bundle.iterdir() if is_pair(folder.name) for path in folder.glob("*.txt"))
+    named = [PurePosixPath(path) for path in Folder(bundle).files]  # regular files, behind no link
+    paths = [bundle / p for p in named if len(p.parts) == 2 and is_pair(p.parts[0]) and p.suffix == ".txt"]
     if not paths:
         raise UserError(str(bundle), "holds no outputs", "write the bundle again")
     return [
@@ -81,9 +84,9 @@ def _bundle(bundle: Path) -> list[NamedOutput]:
 def _run(folder: Path) -> NamedOutput:
     found = _hypotheses(folder / HYPOTHESES)
     try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        run = json.loads(read_text(folder / RUN, "decode the test set again"))
         pair, testset = run["pair"], run["segments"].get("testset", "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return found  # the folder of a stage, which names neither
     return NamedOutput(output=found.output, pair=str(pair), testset=str(testset))
 

@@ -22,8 +22,11 @@ from typing import IO, Any
 
 from submission.errors import UserError
 from submission.store.digests import write_text
+from submission.text.bounded_text import read_text
 from submission.text.characters import plain_line
 
+MOST_HYPOTHESES_BYTES = 256 << 20
+"""A million segments."""
 FLAGS = (
     "blank",
     "clipped",
@@ -138,10 +141,7 @@ def _parse_fallback(record: dict[str, Any]) -> FallbackRecord:
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:
     """Return the hypotheses of a finished file; UserError names the first invalid line."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", "decode the test set again") from error
+    text = read_text(path, "decode the test set again", MOST_HYPOTHESES_BYTES)
     hypotheses = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:

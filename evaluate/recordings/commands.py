@@ -12,6 +12,7 @@ from submission.system.campaign import read_campaign
 from submission.system.recipe_files import read_recipe
 from submission.system.registry import SEGMENTATION_METHODS
 from submission.system.system import System
+from submission.text.characters import printable_lines
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -50,7 +51,8 @@ def translate(args: argparse.Namespace) -> None:
     )
     translation = translate_folder(decoding, folder, segment_source, args.out, args.references)
     if translation is not None:
-        print(canonical_json(translation.report) if args.json else f"{translation_text(translation)}\n", end="")
+        text = f"{translation_text(translation)}\n"
+        print(canonical_json(translation.report) if args.json else printable_lines(text), end="")
 
 
 def rerun(args: argparse.Namespace) -> int:
@@ -95,7 +97,7 @@ def rerun(args: argparse.Namespace) -> int:
     if args.json:
         print(canonical_json(result_json(result)), end="")
     else:
-        print(f"bundle: {args.bundle}, {verdict(findings)}\n{result_text(result)}")
+        print(printable_lines(f"bundle: {args.bundle}, {verdict(findings)}\n{result_text(result)}"))
     return 0
 
 
@@ -109,7 +111,7 @@ def compare(args: argparse.Namespace) -> None:
     from evaluate.comparing.compare import compare_sides, sides_json, sides_text
 
     compared = compare_sides(args.a, args.b, args.segments, args.pair, args.testset, args.worst, args.references)
-    print(sides_json(compared) if args.json else sides_text(compared), end="")
+    print(sides_json(compared) if args.json else printable_lines(sides_text(compared)), end="")
 
 
 def add_folder_verbs(verbs: Verbs) -> None:

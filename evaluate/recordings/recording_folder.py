@@ -227,3 +227,11 @@ def only(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
     return TestSetFolder(
         recordings=tuple(chosen), unlisted=(), missing=(), left_out=tuple(sorted(here[name].name for name in left))
     )
+
+
+def named_as(folder: TestSetFolder, names: Sequence[str]) -> TestSetFolder:
+    """Return a folder whose recordings have these names where they are the same ones; the others keep theirs."""
+    matched = match_recordings(names, [recording.name for recording in folder.recordings])
+    renamed = {found: name for name, found in matched.items()}
+    recordings = (replace(each, name=renamed.get(each.name, each.name)) for each in folder.recordings)
+    return replace(folder, recordings=tuple(recordings))

@@ -4,6 +4,7 @@ The bundle must be verified before: its recipe and its model are used as they ar
 token, pairs) comes from the local copy of the campaign. Segments come from the first of these that exists:
 
     the YAML that is given
+    a YAML among the recordings, of a test set whose segments the organisers give; what differs in the bundle's is said
     segments/<TESTSET>.yaml of the bundle, where all of its recordings are in the folder, by their names
     a YAML among the recordings
     the method of the bundle's recipe, with the classifier in the bundle's segmenter/ where it needs one
@@ -16,7 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.comparing.comparison import Comparison, compare, notes, pair_up, recordings_of, summary_cells, worst_lines
+from evaluate.comparing.comparison import (
+    Comparison,
+    compare,
+    notes,
+    pair_up,
+    recordings_of,
+    segment_positions,
+    some_of,
+    summary_cells,
+    worst_lines,
+)
 from evaluate.comparing.outputs import bundled_output
 from evaluate.decoding.model_loading import LoadModel, load_on
 from evaluate.recordings.recording_folder import (
@@ -25,6 +36,7 @@ from evaluate.recordings.recording_folder import (
     ListedSegments,
     SegmentSource,
     given_file,
+    named_as,
     only,
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
@@ -77,6 +89,10 @@ class Rerun:
     comparison: Comparison | None
     versions: dict[str, tuple[str, str]]
     """Library -> (version in the bundle, version here), where they differ."""
+    only_listed: tuple[str, ...]
+    """Where the organisers' list is among the recordings: segments of it that the bundle does not have."""
+    only_bundled: tuple[str, ...]
+    """Segments of the bundle that are not in that list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +103,8 @@ class RerunInputs:
     segment_source: SegmentSource
     testset: str
     """The bundle's test set with these recordings; empty where there is none."""
+    listed: bool = False
+    """Whether the segments are those that the organisers give for this test set, in a YAML among the recordings."""
 
 
 def open_bundle(folder: Path, campaign: str | None) -> VerifiedBundle:
@@ -164,6 +182,11 @@ def choose_inputs(
     known = matching_testset(bundle, folder, testset)
     if known:
         _print_matches(bundle, folder, known)
+        testset_segments = bundle.campaign.testset(known).segmentation
+        if testset_segments == "given" and not (segments or resegment) and (listed := given_file(audio)):
+            given = ListedSegments(path=listed, window_seconds=bundle.campaign.model.window_seconds)
+            named = named_as(folder, bundle.recordings(known))
+            return RerunInputs(folder=named, segment_source=given, testset=known, listed=True)
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
     if found := segments or (None if known or resegment else given_file(audio)):
@@ -240,7 +263,16 @@ def rerun(
         for name, version in bundle.versions.items()
         if here.get(name) != version
     }
-    result = Rerun(translation=translation, shipped=shipped, comparison=comparison, versions=differing)
+    ours = [str(place) for place in translation.output.places] if inputs.listed else []
+    shipped_segments = [str(place) for place in segment_positions(bundle.segments[known])] if inputs.listed else []
+    result = Rerun(
+        translation=translation,
+        shipped=shipped,
+        comparison=comparison,
+        versions=differing,
+        only_listed=tuple(name for name in ours if name not in set(shipped_segments)),
+        only_bundled=tuple(name for name in shipped_segments if name not in set(ours)),
+    )
     write_text(out / RESULT, canonical_json(result_json(result)))
     return result
 
@@ -253,6 +285,8 @@ def _shipped(bundle: VerifiedBundle, pair: Pair, testset: str) -> str:
 def result_json(result: Rerun) -> dict[str, Any]:
     """Return a re-run's result as JSON."""
     return {
+        "segments_only_in_the_list": list(result.only_listed),
+        "segments_only_in_the_bundle": list(result.only_bundled),
         "comparison": asdict(result.comparison) if result.comparison else None,
         "report": result.translation.report,
         "shipped": result.shipped,
@@ -267,6 +301,9 @@ def result_text(result: Rerun) -> str:
     lines = [translation_text(result.translation)]
     versions = ", ".join(f"{name} {b} -> {h}" for name, (b, h) in sorted(result.versions.items()))
     lines.append(f"libraries: {f'versions differ from the bundle: {versions}' if versions else 'as in the bundle'}")
+    for which, names in (("given, not", result.only_listed), ("not given, but", result.only_bundled)):
+        if names:
+            lines.append(f"segments: {len(names)} {which} in the bundle: {some_of(names)}")
     comparison = result.comparison
     if comparison is None:
         lines.append("not compared: the bundle holds no output of this pair for these recordings")

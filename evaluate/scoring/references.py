@@ -19,6 +19,7 @@ from pathlib import Path
 from segment.testset import SEGMENTS, read_recordings, read_testset, recordings_of
 from submission.errors import UserError
 from submission.store.digests import sha256_file
+from submission.text.bounded_text import read_bytes
 from submission.text.characters import is_han
 from submission.text.mteval import read_mteval
 from submission.text.segments import Segment
@@ -203,10 +204,7 @@ def gold_segments(folder: Path) -> tuple[list[Segment], dict[str, Path]]:
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file; UserError for what is not UTF-8 text or holds a NUL."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", "check the file") from error
+    data = read_bytes(path, "check the file")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(str(path), "is UTF-16, expected UTF-8", "save it as UTF-8")
     try:

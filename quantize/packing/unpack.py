@@ -14,6 +14,8 @@ import torch
 
 from quantize.packing.pack import CACHE_ELEMENTS, read_tensor
 from quantize.packing.weights_file import WeightsFile, open_weights
+from submission.bundle.checks import exit_status, verify
+from submission.bundle.manifest import NAME as MANIFEST
 from submission.errors import UserError
 from submission.model.checkpoint import WEIGHTS, Checkpoint, config_text, plain_config, read_checkpoint
 from submission.model.codecs import Codec
@@ -25,15 +27,19 @@ from submission.progress import progress
 from submission.store.digests import write_text
 
 
-def unpack(folder: Path, out: Path) -> int:
+def unpack(folder: Path, out: Path, campaign: str | None = None) -> int:
     """Write the checkpoint of a packed model's folder, or of the bundle that holds one, into the new folder `out`.
 
     The weights are one file in the dtype that `config.json` says, bf16 as a rule; tokenizer and processor files are
     copied. Memory: the largest packed weight and a block of rows. A run that ends early leaves `out` as it was.
-    Returns the bytes of `out`. Raises UserError for a folder that is no packed model, damaged parts, and an `out` that
-    is there already.
+    Returns the bytes of `out`. Raises UserError for a bundle that has errors, a folder that is no packed model, damaged
+    parts, and an `out` that is there already.
     """
-    model = folder / "model" if (folder / "manifest.json").is_file() else folder
+    is_bundle = (folder / MANIFEST).is_file()
+    if is_bundle and exit_status(verify(folder, campaign)):
+        fix = f"run `python -m submission verify {folder}` and fix what it reports"
+        raise UserError(f"bundle {folder}", "has errors and is not unpacked", fix)
+    model = folder / "model" if is_bundle else folder
     checkpoint = read_checkpoint(model)
     if not checkpoint.codecs:
         raise UserError(str(model), "is not packed", "use it as it is")

@@ -17,11 +17,8 @@ MOST_BYTES = 8 << 20
 _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
-def read_text(path: Path, fix: str, most_bytes: int = MOST_BYTES) -> str:
-    """Return a file's text, without the byte order mark that it may have.
-
-    Raises UserError, with this fix, for what is no regular file, is longer than most_bytes, or is not UTF-8.
-    """
+def read_bytes(path: Path, fix: str, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return a file's bytes; UserError, with this fix, for what is no regular file or is longer than most_bytes."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
         with open(descriptor, "rb") as file:
@@ -34,7 +31,15 @@ def read_text(path: Path, fix: str, most_bytes: int = MOST_BYTES) -> str:
         raise UserError(str(path), f"cannot be read ({error.strerror})", fix) from error
     if len(data) > most_bytes:
         raise UserError(str(path), f"has more than {most_bytes:,} bytes, more than a file of its kind needs", fix)
+    return data
+
+
+def read_text(path: Path, fix: str, most_bytes: int = MOST_BYTES) -> str:
+    """Return a file's text, without the byte order mark that it may have.
+
+    Raises UserError as `read_bytes` does, and for what is not UTF-8.
+    """
     try:
-        return data.decode("utf-8-sig")
+        return read_bytes(path, fix, most_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", fix) from error

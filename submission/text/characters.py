@@ -71,6 +71,11 @@ def printable(text: str, limit: int = 120) -> str:
     return safe if len(text) <= limit else f"{safe}…"
 
 
+def printable_lines(text: str) -> str:
+    """Return text of several lines as a terminal can show it: every unprintable character but line feeds escaped."""
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+
+
 def character_name(character: str) -> str:
     """Return the code point and Unicode name of a character: `U+2028 LINE SEPARATOR`."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from submission.errors import UserError
 from submission.store.digests import write_text
+from submission.text.bounded_text import read_text
 from submission.text.characters import BIDIRECTIONAL, HIDDEN, UNPRINTABLE, printable
 
 SAMPLE_RATE = 16_000
@@ -136,8 +137,4 @@ def parse_segments(text: str, where: str) -> list[Segment]:
 
 def read_segments(path: Path) -> list[Segment]:
     """Return the segments of a file that `write_segments` wrote; UserError where it is not one."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(str(path), f"cannot be read as UTF-8 text ({error})", "segment the test set again") from error
-    return parse_segments(text, str(path))
+    return parse_segments(read_text(path, "segment the test set again"), str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -284,3 +285,42 @@ def test_text_files_that_name_no_recordings_answer_line_by_line_or_not_at_all(tm
     write_lines(tmp_path / "a" / "out.txt", BETTER[:2])
     status, _, error = command(capsys, tmp_path / "a/out.txt", tmp_path / "c/out.txt", *named)
     assert status == 2 and "has 2 lines" in error and "give its segments with --segments" in error
+
+
+ESCAPE = "\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize("name", ["talk", f"talk{ESCAPE}"])
+def test_names_of_strangers_are_printed_with_their_control_characters_spelled_out(capsys, tmp_path, name):
+    lines = {"a": ["Guten Tag.", "Ja."], "b": ["Guten Abend.", "Nein."]}
+    for side, texts in lines.items():
+        ids = [f"{name}.wav/0000", f"{name}.wav/0001"]
+        (tmp_path / side).mkdir()
+        found = [Hypothesis(segment=s, text=t) for s, t in zip(ids, texts, strict=True)]
+        write_hypotheses(tmp_path / side / "hypotheses.jsonl", found)
+    status, said, _ = command(capsys, tmp_path / "a", tmp_path / "b")
+    assert status == 0 and "identical" in said
+    assert all(c.isprintable() or c == "\n" for c in said)
+    assert (r"talk\x1b[2J\u202e.wav" in said) == (name != "talk")
+    status, _, error = command(capsys, tmp_path / f"{name}.txt", tmp_path / "b")
+    assert status == 2 and "no such file" in error
+    assert all(c.isprintable() or c == "\n" for c in error)
+
+
+def test_a_bundles_outputs_behind_links_and_pipes_are_not_opened(capsys, tmp_path):
+    other = make_run(tmp_path / "run", GERMAN, pair="en-de")
+    bundle = make_bundle(tmp_path / "bundle")
+    assert command(capsys, bundle, other, "--testset", "TALKS")[0] == 0
+    (bundle / "en-de" / "ACCENT.txt").unlink()
+    (bundle / "en-de" / "ACCENT.txt").symlink_to("/dev/zero")
+    (bundle / "en-zh" / "TALKS.txt").unlink()
+    os.mkfifo(bundle / "en-zh" / "TALKS.txt")
+    status, said, _ = command(capsys, bundle, other)
+    assert status == 0 and [row[0] for row in rows(said)] == ["en-de/TALKS"]
+    (other / "run.json").unlink()
+    os.mkfifo(other / "run.json")
+    assert command(capsys, bundle, other, "--pair", "en-de")[0] == 0
+    (bundle / "segments" / "TALKS.yaml").unlink()
+    os.mkfifo(bundle / "segments" / "TALKS.yaml")
+    status, _, error = command(capsys, bundle, other)
+    assert status == 2 and "TALKS.yaml: is not a regular file" in error

@@ -171,6 +171,24 @@ def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bund
     assert "the bundle's of ACCENT" in said and "not compared" in said
 
 
+@pytest.mark.parametrize("dropped", [0, 1])
+def test_segments_that_the_organisers_give_come_from_their_list_and_not_from_the_bundle(
+    bundled, tmp_path, capsys, dropped
+):
+    audio = Path(shutil.copytree(bundled.audio / "accent", tmp_path / "audio"))
+    listed = [f"- {{wav: speaker.flac, offset: {2 * n}, duration: 2}}\n" for n in range(2 + dropped)]
+    (audio / "segments.yaml").write_text("".join(listed), encoding="utf-8")
+    arguments = [*bundled.arguments(), "--audio", str(audio), "--out", str(tmp_path / "out")]
+    status, said, _ = command(arguments, capsys)
+    assert status == 0
+    assert f"segments: {2 + dropped}, " in said and f"given in {audio / 'segments.yaml'}" in said
+    difference = "segments: 1 given, not in the bundle: speaker.flac 4.00-6.00 s"
+    assert (difference in said) == bool(dropped)
+    assert ("identical 2/2 lines" in said) == (not dropped)
+    result = json.loads((tmp_path / "out" / "rerun.json").read_text(encoding="utf-8"))
+    assert len(result["segments_only_in_the_list"]) == dropped and result["segments_only_in_the_bundle"] == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

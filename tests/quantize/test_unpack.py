@@ -70,3 +70,12 @@ def test_what_is_not_packed_and_a_folder_that_is_there_are_refused(packed, base,
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="is there already"):
         unpack(packed, tmp_path / "there")
+
+
+def test_a_bundle_with_errors_is_not_unpacked(packed, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model").symlink_to(packed)
+    (tmp_path / "bundle" / "manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="has errors and is not unpacked"):
+        unpack(tmp_path / "bundle", tmp_path / "plain", "miniature")
+    assert not (tmp_path / "plain").exists()

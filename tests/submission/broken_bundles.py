@@ -50,6 +50,11 @@ from tests.submission.breaking import (
     write,
 )
 
+ENGLISH = (
+    "Thank you very much for the kind introduction, and good afternoon to everybody here.\n"
+    "We will show that the memory which a model needs can be halved without changing the words.\n"
+    "Let us begin with the question of what was asked of us.\n"
+)
 GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
@@ -187,6 +192,7 @@ CASES = (
     case("LANG01", "translated into the other language", write("en-zh/YOUTUBE.txt", GERMAN)),
     case("LANG01", "Cyrillic", write(ACL, "Добрый день.\nЭто проверка.\nДо завтра.\n")),
     case("LANG02", "one line not translated", write("en-zh/ACL.txt", "你好。\nThis is a test.\n明天见。\n")),
+    case("LANG05", "not translated at all", write(ACL, ENGLISH)),
     case("LANG03", "pairs exchanged", exchange("en-de/CALLCENTER.txt", "en-zh/CALLCENTER.txt")),
     case("LANG04", "one test set twice", copied("en-de/YOUTUBE.txt", "en-de/TVSERIES.txt")),
     case("LANG04", "one pair twice", copied("en-de/ACL.txt", "en-zh/ACL.txt"), "LANG01"),

@@ -43,8 +43,12 @@ REPLACED_WORDS = (
 )
 """Words that the project's vocabulary replaced (docs/glossary.md)."""
 PATTERN = re.compile(rf"\b(?:{'|'.join(REPLACED_WORDS)})\b", re.IGNORECASE)
-LANGUAGE_DATA = ("submission/miniature/language/", "submission/miniature/curriculum.py")
-"""Sentences and words of the miniature's language."""
+LANGUAGE_DATA = (
+    "submission/miniature/language/",
+    "submission/miniature/curriculum.py",
+    "submission/text/language_profiles.py",
+)
+"""Sentences and words of languages."""
 
 
 def name_of(path: Path) -> str:

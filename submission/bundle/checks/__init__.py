@@ -95,6 +95,7 @@ CHECKS = (
     _warning("LANG02", "lines in another script than the target language's", target_languages.lines_in_other_script),
     _error("LANG03", "outputs of two pairs swapped, by their scripts", target_languages.swapped_pairs),
     _error("LANG04", "outputs of two pairs or two test sets that are equal", target_languages.equal_outputs),
+    _warning("LANG05", "output that reads like another language than its target", target_languages.other_language),
     _error("MAN01", "`manifest.json` missing, unreadable or incomplete", inventory.manifest),
     _error("MAN02", "file missing", inventory.missing_file),
     _error("MAN03", "file that the manifest does not list", inventory.unlisted_file),

@@ -1,4 +1,4 @@
-"""LANG: whether outputs are in the script of their target language, swapped between pairs, or copies of each other."""
+"""LANG: whether outputs are in script and language of their target, swapped between pairs, or copies of each other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from submission.bundle.checks.finding import Fault
 from submission.bundle.checks.texts import lines_of, read_output
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
+from submission.text.language_profiles import reads_like
+from submission.text.languages import NAMES
 from submission.text.scripts import foreign_script, letters_by_script
 
 Lines: TypeAlias = dict[int, Counter[str]]
@@ -61,6 +63,26 @@ def equal_outputs(view: BundleView) -> Iterator[Fault]:
             yield path, f"is the same text as {first[digest]}"
         else:
             first[digest] = path
+
+
+def other_language(view: BundleView) -> Iterator[Fault]:
+    """Look at the output, and decode the test set again if need be: by its character trigrams it reads like the source,
+    or like another pair's target, rather than like its target language.
+    """
+    spoken = {language for pair in view.campaign.pairs for language in (pair.source, pair.target)}
+    for pair in view.campaign.pairs:
+        for testset in pair.testsets:
+            path = f"{pair.name}/{testset}.txt"
+            try:
+                text = read_output(view, path).decode("utf-8")
+            except (Unreadable, UnicodeDecodeError):
+                continue  # reported as SET01, TXT02 or TXT13
+            if other := reads_like(text, pair.target, sorted(spoken)):
+                yield path, f"reads like {_title(other)}, and is to be {_title(pair.target)}"
+
+
+def _title(language: str) -> str:
+    return NAMES.get(language, language).capitalize()
 
 
 def _swapped(view: BundleView) -> list[tuple[str, str]]:
