@@ -108,7 +108,7 @@ class Batches(Protocol):
 
 
 class Learner(Protocol):
-    """What the forge asks of a model family. It is sent to every process that trains."""
+    """What the forge needs of a model family. It is sent to every process that trains."""
 
     def training_set(self, examples: Sequence[TrainingExample], path: Path, workers: int) -> Any:
         """Record the examples, write what the model reads of them to `path`, and return their `Batches`."""

@@ -30,6 +30,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
 )
+from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedTextDecoderLayer
 
 from submission.miniature.model import LANGUAGES, WIDTH_MULTIPLE, token_id
 from submission.store.digests import canonical_json, write_text
@@ -153,7 +154,7 @@ def train_gemma_tokenizer(texts: Sequence[str], vocabulary: int) -> GemmaTokeniz
     ordered = [*fixed, *sorted(learned["vocab"], key=learned["vocab"].__getitem__)]
     return GemmaTokenizer(
         vocab={token: number for number, token in enumerate(ordered)},
-        merges=[tuple(pair) for pair in learned["merges"]],
+        merges=[tuple(pair) for pair in learned["merges"]],  # type: ignore[misc]  # pairs are what it takes
         padding_side="left",
         extra_special_tokens=MARKS,
         chat_template=CHAT_TEMPLATE,
@@ -211,7 +212,8 @@ def filter_bank() -> np.ndarray:
     Hann windows of 20 ms, one in each half of a frame; centres equally far apart in mel; louder towards high
     frequencies, as speech is quieter there.
     """
-    mel = np.linspace(*(2595 * np.log10(1 + hertz / 700) for hertz in (LOWEST_HERTZ, HIGHEST_HERTZ)), BANDS)
+    lowest, highest = (float(2595 * np.log10(1 + hertz / 700)) for hertz in (LOWEST_HERTZ, HIGHEST_HERTZ))
+    mel = np.linspace(lowest, highest, BANDS)
     centres = 700 * (10 ** (mel / 2595) - 1)
     seconds = np.arange(FRAME_SAMPLES) / SAMPLE_RATE
     half = FRAME_SAMPLES // 2
@@ -223,7 +225,8 @@ def filter_bank() -> np.ndarray:
             wave = 2 * np.pi * centre * seconds
             rows += [window * part * (centre / 1000 + 0.3) for part in (np.cos(wave), np.sin(wave))]
     bank = np.stack(rows)
-    return (bank / np.linalg.norm(bank, axis=1).mean()).astype(np.float32)
+    mean_norm: float = np.linalg.norm(bank, axis=1).mean()
+    return np.asarray(bank / mean_norm, np.float32)
 
 
 def build_gemma_model(config: Gemma4UnifiedConfig, seed: int) -> Gemma4UnifiedForConditionalGeneration:
@@ -245,7 +248,7 @@ def build_gemma_model(config: Gemma4UnifiedConfig, seed: int) -> Gemma4UnifiedFo
     return model
 
 
-def square_and_add(layer: torch.nn.Module, filters: int) -> None:
+def square_and_add(layer: Gemma4UnifiedTextDecoderLayer, filters: int) -> None:
     """Let a layer's MLP compute the energy of each pair of filters, written in as many orthogonal directions.
 
     gelu(x) · x + gelu(-x) · (-x) is about x²; pairs are the cosine and the sine of one band. The attention before it
@@ -264,9 +267,8 @@ def square_and_add(layer: torch.nn.Module, filters: int) -> None:
 def prompt_parts(tokenizer: GemmaTokenizer, target_language: str) -> tuple[list[int], list[int]]:
     """Return the token ids of the prompt before the audio's positions and after them, the audio's marks included."""
     content = [{"type": "text", "text": INSTRUCTION.format(target_language=target_language)}, {"type": "audio"}]
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    turns: list[Any] = [{"role": "user", "content": content}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False))
     before, _, after = text.partition(AUDIO)
     first, last = (
         tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before + AUDIO_START, AUDIO_END + after)

@@ -1,6 +1,6 @@
 """Compute the batches and losses of one training step of the base model that has no encoder.
 
-The prompt names the language before the audio, so each recording of a batch is trained with one language, drawn anew
+The prompt names the language before the audio, so each recording of a batch is trained with one language, drawn again
 every time. Recognition is trained at the audio's positions inside the decoder: letters after `letter_layer` layers,
 words after `word_layer`; in the first phase the layers above are not computed. The audio linear keeps its filters: at
 the rate that the rest is trained with, they would be noise before anything is learned from them.

@@ -361,14 +361,17 @@ class EncoderLearner:
     ) -> dict[str, torch.Tensor]:
         """Return the losses of recognition and, unless only that is trained, of translation."""
         batch = training_set.batch(indices, None if listening else rng)
-        encoded = encode(joint.model.model.audio_tower, batch.mel, batch.frames)
+        model = joint.model
+        assert isinstance(model, Qwen2AudioForConditionalGeneration)
+        encoded = encode(model.model.audio_tower, batch.mel, batch.frames)
         losses = ctc_losses(joint.word_head, joint.letter_head, encoded, batch)
         if not listening:
-            losses["translation"] = translation_loss(joint.model, encoded[0], batch, training_set)
+            losses["translation"] = translation_loss(model, encoded[0], batch, training_set)
         return losses
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Write a checkpoint with everything that belongs to it."""
+        assert isinstance(model, Qwen2AudioForConditionalGeneration)
         save_checkpoint(model, self.processor, folder)
 
     def translator(self, folder: Path) -> Translate:

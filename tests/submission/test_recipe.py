@@ -37,10 +37,19 @@ def refused(tmp_path: Path, old: str, new: str, campaign: str = "miniature") -> 
     return str(caught.value)
 
 
+# What a campaign refuses by name: of a model whose head is tied to the embedding.
+NOT_APPLICABLE = {"miniature-gemma4": lambda q: "lm_head" in q.codecs}
+
+
+def applicable(recipes, campaign):
+    refused = NOT_APPLICABLE.get(campaign, lambda quantize: False)
+    return [recipe for recipe in recipes if not refused(recipe.quantize)]
+
+
 @pytest.mark.parametrize("campaign", sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
 @pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.toml")))
 def test_every_shipped_recipe_runs_on_every_shipped_campaign(campaign, name, tmp_path):
-    for recipe in read_recipes(name, campaign):
+    for recipe in applicable(read_recipes(name, campaign), campaign):
         assert System(read_campaign(campaign), recipe, None, tmp_path).stages()[-1].name == "score"
 
 
