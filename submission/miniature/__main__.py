@@ -10,7 +10,7 @@ from pathlib import Path
 from submission.cli import add_system_arguments, open_system, run
 from submission.errors import UserError
 from submission.miniature import stages
-from submission.system.data_folder import SHIPPED
+from submission.system.data_folder import shipped_models
 from submission.system.stage_chain import DATA_SEED
 
 
@@ -37,7 +37,7 @@ def data(args: argparse.Namespace) -> None:
             raise UserError(f"--out {args.out}", "is not an empty folder", "name a new one")
         args.out.mkdir(parents=True, exist_ok=True)
         options = {"model": system.campaign.model.name, "seed": args.seed}
-        stages.data(options, {} if args.without_models else SHIPPED, args.out)
+        stages.data(options, {} if args.without_models else shipped_models(system.campaign), args.out)
         print(args.out)
     elif not system.makes_data:
         print(system.data_path(store))

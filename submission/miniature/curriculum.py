@@ -1,7 +1,7 @@
 """Training examples of the base model: sentences of every domain, spoken by many voices, in clean and noisy conditions.
 
 An example determines its recording (texts, voice, acoustics, seed), so any number of processes makes the same
-recordings. Only the log-mel features are kept, in one file that the training processes map into memory.
+recordings. Only what the model reads of them is kept, in one file that the training processes map into memory.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import dataclasses
 import multiprocessing
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from submission.miniature import acoustics
 from submission.miniature.language import DOMAINS, Sentence, sentences
 from submission.miniature.voice import speak, voice_named, voices
 from submission.progress import progress
-
-if TYPE_CHECKING:
-    from transformers import WhisperFeatureExtractor
 
 Condition = Literal["clean", "telephone", "noise", "babble", "music"]
 
@@ -150,16 +147,17 @@ def talkers() -> tuple[np.ndarray, ...]:
     return tuple(speak(text, speakers[3 * place]) for place, text in enumerate(BABBLE_TEXTS))
 
 
-TAIL_FRAMES = 2
-"""Frames kept past a recording's end: the encoder's convolutions reach that far."""
+Extraction = Callable[[np.ndarray], tuple[int, np.ndarray]]
+"""A recording, float32 [samples] -> its number of frames, 0 where it is longer than the window, and float16
+[frames, width] with whatever the model reads past its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Log-mel features of many recordings, one after the other in a file of float16 [frames, bins]."""
+    """What a model reads of many recordings, one after the other in a file of float16 [frames, width]."""
 
     path: Path
-    bins: int
+    width: int
     counts: np.ndarray
     """int64 [recordings]: frames of each recording; 0 for what was left out."""
     ends: np.ndarray
@@ -167,10 +165,10 @@ class Features:
 
     def open(self) -> np.ndarray:
         """Return the frames of all recordings, mapped into memory."""
-        return np.memmap(self.path, np.float16, "r", shape=(int(self.ends[-1]), self.bins))
+        return np.memmap(self.path, np.float16, "r", shape=(int(self.ends[-1]), self.width))
 
 
-_extractor: WhisperFeatureExtractor | None = None
+_extraction: Extraction | None = None
 
 
 @contextmanager
@@ -186,46 +184,30 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _start_worker(folder: str) -> None:
-    """Prepare a worker process for `_extract_features`."""
+def _start_worker(extraction: Extraction) -> None:
+    """Prepare a worker process for `_record_and_extract`."""
     import torch
 
+    global _extraction
     torch.set_num_threads(1)
-    _take_extractor(folder)
+    _extraction = extraction
 
 
-def _take_extractor(folder: str) -> None:
-    global _extractor
-    from transformers import WhisperFeatureExtractor
-
-    _extractor = WhisperFeatureExtractor.from_pretrained(folder)
-
-
-def _extract_features(example: TrainingExample) -> tuple[int, np.ndarray]:
-    """Return one recording's frame count, and its log-mel frames with a tail by the real extractor.
-
-    The frames are float16 [frames, bins]; a recording longer than the window has none.
-    """
-    assert _extractor is not None  # each worker begins with `_take_extractor`
-    wave = record(example)
-    if len(wave) > _extractor.n_samples:
-        return 0, np.zeros((0, _extractor.feature_size), np.float16)
-    output = _extractor(wave, sampling_rate=_extractor.sampling_rate, return_attention_mask=True, return_tensors="np")
-    count = int(output["attention_mask"].sum())
-    frames = output["input_features"][0, :, : count + TAIL_FRAMES].T
-    return count, np.ascontiguousarray(frames, dtype=np.float16)
+def _record_and_extract(example: TrainingExample) -> tuple[int, np.ndarray]:
+    assert _extraction is not None  # each worker begins with `_start_worker`
+    return _extraction(record(example))
 
 
 def record_features(
-    examples: Sequence[TrainingExample], processor_folder: Path, path: Path, workers: int, label: str = "features"
+    examples: Sequence[TrainingExample], extraction: Extraction, path: Path, workers: int, label: str = "features"
 ) -> Features:
     """Record every example with `workers` processes, write the features to `path`, and return their positions.
 
-    Recordings longer than the encoder's window are left empty, and counted on stderr.
+    Recordings longer than the window are left empty, and counted on stderr.
     """
     counts, lengths = [], []
     with path.open("wb") as file, progress(label, len(examples), "recordings") as tick:
-        for count, frames in _all_features(examples, processor_folder, workers):
+        for count, frames in _all_features(examples, extraction, workers):
             frames.tofile(file)
             counts.append(count)
             lengths.append(len(frames))
@@ -235,20 +217,19 @@ def record_features(
         print(f"{label}: left out {too_long} recordings longer than the window", file=sys.stderr, flush=True)
     return Features(
         path=path,
-        bins=frames.shape[1],
+        width=frames.shape[1],
         counts=np.array(counts, np.int64),
         ends=np.cumsum(lengths, dtype=np.int64),
     )
 
 
 def _all_features(
-    examples: Sequence[TrainingExample], processor_folder: Path, workers: int
+    examples: Sequence[TrainingExample], extraction: Extraction, workers: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     if workers <= 1:
-        _take_extractor(str(processor_folder))
         with one_thread():
-            yield from map(_extract_features, examples)
+            yield from (extraction(record(example)) for example in examples)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start_worker, (str(processor_folder),)) as pool:
-        yield from pool.imap(_extract_features, examples, chunksize=16)
+    with context.Pool(workers, _start_worker, (extraction,)) as pool:
+        yield from pool.imap(_record_and_extract, examples, chunksize=16)

@@ -8,7 +8,7 @@ split.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,12 +66,18 @@ def evaluation_examples(evaluation_set: EvaluationSet, count: int, seed: int) ->
     ]
 
 
-def evaluate_checkpoint(folder: Path, count: int, seed: int, workers: int) -> dict[str, dict[str, dict[str, float]]]:
+Translate = Callable[[Sequence[np.ndarray], str], list[str]]
+"""Recordings, float32 [samples] at 16 kHz, and the name of a language -> their greedy translations."""
+
+
+def evaluate_checkpoint(
+    folder: Path, translator: Callable[[Path], Translate], count: int, seed: int, workers: int
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return BLEU and chrF by evaluation set and language for `count` held-out sentences each.
 
     Sets are divided among single-threaded processes; their number does not change the scores.
     """
-    tasks = [(folder, evaluation_set, count, seed) for evaluation_set in EVALUATION_SETS]
+    tasks = [(folder, translator, evaluation_set, count, seed) for evaluation_set in EVALUATION_SETS]
     if workers == 1:
         results = [_evaluate(*task) for task in tasks]
     else:
@@ -80,17 +86,16 @@ def evaluate_checkpoint(folder: Path, count: int, seed: int, workers: int) -> di
     return {evaluation_set.name: result for evaluation_set, result in zip(EVALUATION_SETS, results, strict=True)}
 
 
-def _evaluate(folder: Path, evaluation_set: EvaluationSet, count: int, seed: int) -> dict[str, dict[str, float]]:
+def _evaluate(
+    folder: Path, translator: Callable[[Path], Translate], evaluation_set: EvaluationSet, count: int, seed: int
+) -> dict[str, dict[str, float]]:
     """Return one evaluation set's scores by language, computed on one thread."""
-    from transformers import AutoProcessor
-
     with one_thread():
-        processor = AutoProcessor.from_pretrained(folder)
-        model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        translate_all = translator(folder)
         examples = evaluation_examples(evaluation_set, count, seed)
         waves = [record(example) for example in examples]
         return {
-            code: score(translate(model, processor, waves, name), [example.targets[code] for example in examples], code)
+            code: score(translate_all(waves, name), [example.targets[code] for example in examples], code)
             for code, name in LANGUAGES.items()
         }
 

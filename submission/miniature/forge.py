@@ -2,8 +2,9 @@
 
 A curriculum of two phases, both with Muon (see `optimiser`):
 
-1. The audio encoder alone is trained to recognise the spoken words (connectionist temporal classification). Without
-   this phase, training on translations alone ignores the audio for a long time.
+1. The audio encoder, or where there is none the lower half of the decoder, is trained to recognise the spoken words
+   (connectionist temporal classification). Without this phase, training on translations alone ignores the audio for a
+   long time.
 2. The whole model is trained to translate: cross-entropy on the target tokens + 0.3 times the first loss, with the
    learning rate falling to zero.
 
@@ -19,37 +20,35 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import count
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.multiprocessing
-from transformers import PreTrainedConfig, Qwen2AudioConfig
+from transformers import PreTrainedModel
 
 from submission.errors import UserError
-from submission.miniature.curriculum import one_thread, plan_examples, record_features
-from submission.miniature.evaluation import evaluate_checkpoint
-from submission.miniature.language import DOMAINS, sentences
-from submission.miniature.model import (
-    SHAPES,
-    Shape,
-    build_model,
-    make_config,
-    make_processor,
-    save_checkpoint,
-    train_tokenizer,
-)
+from submission.miniature import gemma4, model
+from submission.miniature.curriculum import TrainingExample, one_thread, plan_examples
+from submission.miniature.evaluation import Translate, evaluate_checkpoint
+from submission.miniature.gemma4_training import DecoderLearner
+from submission.miniature.language import DOMAINS, Sentence, sentences
 from submission.miniature.optimiser import Optimiser, ProcessGroup, rate_scale, single_process
-from submission.miniature.training import LETTERS, TrainingBatch, TrainingSet, ctc_losses, encode, translation_loss
+from submission.miniature.training import EncoderLearner, JointModel
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
+
+AnyShape = model.Shape | gemma4.DecoderShape
+SHAPES: dict[str, AnyShape] = {
+    shape.name: shape for shape in (model.SMALL, model.MINIATURE, gemma4.SMALL_DECODER, gemma4.GEMMA4)
+}
 
 TOKENIZER_SENTENCES = 1500
 """Sentences per domain that the tokenizer is trained on, each in three languages."""
@@ -101,8 +100,43 @@ class Training:
         return round(self.steps * self.listening_share)
 
 
+class Batches(Protocol):
+    """What batches are made from."""
+
+    def batches(self, size: int, seed: int) -> list[np.ndarray]:
+        """Return one epoch as index arrays of `size` recordings of similar length, in random order."""
+
+
+class Learner(Protocol):
+    """What the forge needs of a model family. It is sent to every process that trains."""
+
+    def training_set(self, examples: Sequence[TrainingExample], path: Path, workers: int) -> Any:
+        """Record the examples, write what the model reads of them to `path`, and return their `Batches`."""
+
+    def joint_model(self, training_set: Any, seed: int) -> JointModel:
+        """Return the model with its first weights and the heads of the first phase."""
+
+    def losses(
+        self, joint: JointModel, training_set: Any, indices: np.ndarray, rng: np.random.Generator, *, listening: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of some recordings: words and letters, and translation unless only listening."""
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """Write a checkpoint with everything that belongs to it."""
+
+    def translator(self, folder: Path) -> Translate:
+        """Return what translates recordings with the checkpoint of a folder, by the stock classes."""
+
+
+LEARNERS: dict[type, Callable[[Any, Sequence[Sentence]], Learner]] = {
+    model.Shape: EncoderLearner,
+    gemma4.DecoderShape: DecoderLearner,
+}
+"""Kind of shape -> how a model of it learns; made of the shape and the sentences that its tokenizer is trained on."""
+
+
 def forge(
-    out: Path, shape: Shape, training: Training, *, evaluation_sentences: int = 50, command: str = ""
+    out: Path, shape: AnyShape, training: Training, *, evaluation_sentences: int = 50, command: str = ""
 ) -> dict[str, Any]:
     """Train a model of `shape` from scratch into the folder `out` and return what forge.json says.
 
@@ -113,31 +147,27 @@ def forge(
     if out.exists() and any(out.iterdir()):
         raise UserError(str(out), "the folder is not empty", "name a new one")
     started = time.monotonic()
-    processor = make_processor(train_tokenizer(tokenizer_texts(training.seed), shape.vocabulary), shape)
-    config = make_config(processor.tokenizer, shape)
-    config._attn_implementation = "eager"  # sdpa's backward pass on a CPU is 2.7 times slower
+    learner = LEARNERS[type(shape)](shape, tokenizer_sentences(training.seed))
     examples = plan_examples(training.recordings, training.seed)
     with tempfile.TemporaryDirectory(prefix="forge-") as name:
         work_folder = Path(name)
-        processor.save_pretrained(work_folder / "processor")
-        path = work_folder / "features.f16"
-        features = record_features(examples, work_folder / "processor", path, training.workers)
+        training_set = learner.training_set(examples, work_folder / "features.f16", training.workers)
         spoken_seconds = time.monotonic() - started
-        curve = train_weights(
-            work_folder, config, TrainingSet(examples, features, processor.tokenizer, shape.mel_frames), training
-        )
-        model = build_model(config, training.seed)
-        model.load_state_dict(torch.load(work_folder / "weights.pt", weights_only=True))
-    save_checkpoint(model, processor, out)
+        curve = train_weights(work_folder, learner, training_set, training)
+        trained = learner.joint_model(training_set, training.seed).model
+        trained.load_state_dict(torch.load(work_folder / "weights.pt", weights_only=True))
+    learner.save(trained, out)
     trained_seconds = time.monotonic() - started - spoken_seconds
     scores = (
-        evaluate_checkpoint(out, evaluation_sentences, training.seed, training.workers) if evaluation_sentences else {}
+        evaluate_checkpoint(out, learner.translator, evaluation_sentences, training.seed, training.workers)
+        if evaluation_sentences
+        else {}
     )
     report = {
         "command": command,
         "shape": asdict(shape),
         "training": asdict(training),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trained.parameters()),
         "losses": curve,
         "scores": scores,
         "seconds": {"speaking": round(spoken_seconds), "training": round(trained_seconds)},
@@ -151,32 +181,27 @@ def forge(
     return report
 
 
-def tokenizer_texts(seed: int) -> list[str]:
-    """Return the tokenizer's training texts: sentences of every domain in all three languages."""
-    texts = []
-    for domain in DOMAINS:
-        for sentence in sentences(domain, TOKENIZER_SENTENCES, seed=seed, split="train"):
-            texts += [sentence.source, *(sentence.targets[code] for code in sorted(sentence.targets))]
-    return texts
+def tokenizer_sentences(seed: int) -> list[Sentence]:
+    """Return the sentences that a tokenizer is trained on: training sentences of every domain."""
+    found = (sentences(domain, TOKENIZER_SENTENCES, seed=seed, split="train") for domain in DOMAINS)
+    return [sentence for some in found for sentence in some]
 
 
-def shape_named(name: str) -> Shape:
+def shape_named(name: str) -> AnyShape:
     """Return a shape by its name, or raise UserError with the names that exist."""
     if name not in SHAPES:
         raise UserError("forge", f"no shape {name!r}", f"use one of {', '.join(SHAPES)}")
     return SHAPES[name]
 
 
-def train_weights(
-    work_folder: Path, config: Qwen2AudioConfig, training_set: TrainingSet, training: Training
-) -> list[dict[str, float]]:
+def train_weights(work_folder: Path, learner: Learner, training_set: Any, training: Training) -> list[dict[str, float]]:
     """Train with several processes, write work_folder/weights.pt, and return the losses by step."""
     if training.workers == 1:
-        return train_process(single_process(), work_folder, config, training_set, training)
-    elements = sum(parameter.numel() for parameter in JointModel(config, training_set, training.seed).parameters())
+        return train_process(single_process(), work_folder, learner, training_set, training)
+    elements = sum(parameter.numel() for parameter in learner.joint_model(training_set, training.seed).parameters())
     board = torch.zeros(training.workers, elements).share_memory_()
     barrier = torch.multiprocessing.get_context("spawn").Barrier(training.workers)
-    arguments = (board, barrier, work_folder, config, training_set, training)
+    arguments = (board, barrier, work_folder, learner, training_set, training)
     torch.multiprocessing.spawn(_train_process_as, arguments, nprocs=training.workers)
     curve: list[dict[str, float]] = torch.load(work_folder / "curve.pt", weights_only=True)
     return curve
@@ -186,27 +211,13 @@ def _train_process_as(rank: int, board: torch.Tensor, barrier: Barrier, *argumen
     train_process(ProcessGroup(rank=rank, size=len(board), board=board, barrier=barrier), *arguments)
 
 
-class JointModel(torch.nn.Module):
-    """The model together with the word and letter heads of the first phase."""
-
-    def __init__(self, config: Qwen2AudioConfig, training_set: TrainingSet, seed: int) -> None:
-        super().__init__()
-        self.model = build_model(config, seed)
-        audio = config.audio_config
-        assert isinstance(audio, PreTrainedConfig)  # which the configuration makes of a dict
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.word_head = torch.nn.Linear(audio.d_model, len(training_set.vocabulary) + 1)
-            self.letter_head = torch.nn.Linear(audio.d_model, len(LETTERS) + 1)
-
-
 def train_process(
-    processes: ProcessGroup, work_folder: Path, config: Qwen2AudioConfig, training_set: TrainingSet, training: Training
+    processes: ProcessGroup, work_folder: Path, learner: Learner, training_set: Any, training: Training
 ) -> list[dict[str, float]]:
     """Do one process' part of the training; the first one prints, logs and saves."""
     with one_thread():
-        joint = JointModel(config, training_set, training.seed).train()
-        curve = train_both_phases(processes, joint, training_set, training)
+        joint = learner.joint_model(training_set, training.seed).train()
+        curve = train_both_phases(processes, joint, learner, training_set, training)
     if processes.rank == 0:
         torch.save(joint.model.state_dict(), work_folder / "weights.pt")
         torch.save(curve, work_folder / "curve.pt")
@@ -214,7 +225,7 @@ def train_process(
 
 
 def train_both_phases(
-    processes: ProcessGroup, joint: JointModel, training_set: TrainingSet, training: Training
+    processes: ProcessGroup, joint: JointModel, learner: Learner, training_set: Any, training: Training
 ) -> list[dict[str, float]]:
     """Run both phases and return the losses, averaged over every ten steps."""
     optimiser = Optimiser(
@@ -230,8 +241,8 @@ def train_both_phases(
         for step, indices in zip(range(training.steps), endless_batches(training_set, training), strict=False):
             listening = step < training.listening_steps
             rng = np.random.default_rng([training.seed, step, processes.rank])
-            batch = training_set.batch(indices[processes.rank :: processes.size], None if listening else rng)
-            losses = example_losses(joint, training_set, batch, listening=listening)
+            own = indices[processes.rank :: processes.size]
+            losses = learner.losses(joint, training_set, own, rng, listening=listening)
             recognition = (losses["words"] + losses["letters"]) * (1.0 if listening else training.ctc_weight)
             (recognition + losses.get("translation", 0.0)).backward()
             optimiser.step(rate_scale(step, training.steps), processes)
@@ -246,21 +257,10 @@ def train_both_phases(
     return curve
 
 
-def endless_batches(training_set: TrainingSet, training: Training) -> Iterator[np.ndarray]:
+def endless_batches(training_set: Batches, training: Training) -> Iterator[np.ndarray]:
     """Yield batches, one epoch after another."""
     for epoch in count():
         yield from training_set.batches(training.batch_size, seed=training.seed * 1000 + epoch)
-
-
-def example_losses(
-    joint: JointModel, training_set: TrainingSet, batch: TrainingBatch, *, listening: bool
-) -> dict[str, torch.Tensor]:
-    """Return the losses of recognition and, unless only recognition is trained, of translation."""
-    encoded = encode(joint.model.model.audio_tower, batch.mel, batch.frames)
-    losses = ctc_losses(joint.word_head, joint.letter_head, encoded, batch)
-    if not listening:
-        losses["translation"] = translation_loss(joint.model, encoded[0], batch, training_set)
-    return losses
 
 
 def mean_losses(recent: list[dict[str, float]]) -> dict[str, float]:

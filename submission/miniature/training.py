@@ -1,4 +1,4 @@
-"""Compute the batches and losses of one training step of the base model.
+"""Compute the batches and losses of one training step of the base model that has an encoder.
 
 Two things differ from calling the model on batches that the processor makes, and neither changes the
 mathematics:
@@ -13,15 +13,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2Tokenizer
+from transformers import (
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2Tokenizer,
+    WhisperFeatureExtractor,
+)
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from submission.miniature.curriculum import Features, TrainingExample
-from submission.miniature.model import AUDIO, END, LANGUAGES, PROMPT, token_id
+from submission.miniature.curriculum import Features, TrainingExample, record_features
+from submission.miniature.evaluation import Translate, translate
+from submission.miniature.language import Sentence
+from submission.miniature.model import (
+    AUDIO,
+    END,
+    LANGUAGES,
+    PROMPT,
+    Shape,
+    build_model,
+    make_config,
+    make_processor,
+    save_checkpoint,
+    token_id,
+    train_tokenizer,
+)
 
 BLANK = 0
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz0123456789"
@@ -48,6 +71,52 @@ class TrainingBatch:
     """Token ids by recording and language, end token included."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenSymbols:
+    """What recognition is trained on: the numbers of every recording's words and letters; 0 is the blank."""
+
+    vocabulary: list[str]
+    words: list[list[int]]
+    letters: list[list[int]]
+
+    @classmethod
+    def of(cls, examples: Sequence[TrainingExample]) -> SpokenSymbols:
+        """Return those of some examples; their words are the vocabulary."""
+        vocabulary = sorted({word for example in examples for word in example.words})
+        number = {word: place + 1 for place, word in enumerate(vocabulary)}
+        return cls(
+            vocabulary=vocabulary,
+            words=[[number[word] for word in example.words] for example in examples],
+            letters=[[LETTERS.index(letter) + 1 for letter in " ".join(example.words)] for example in examples],
+        )
+
+
+class JointModel(torch.nn.Module):
+    """A model together with the word and letter heads of the first phase, which read vectors of `width`."""
+
+    def __init__(self, model: PreTrainedModel, width: int, spoken: SpokenSymbols, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.word_head = torch.nn.Linear(width, len(spoken.vocabulary) + 1)
+            self.letter_head = torch.nn.Linear(width, len(LETTERS) + 1)
+
+
+def batches_by_length(lengths: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
+    """Return all recordings that have a length as index arrays of `size` similar ones, in random order."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.flatnonzero(lengths))
+    result = []
+    for start in range(0, len(order), size * POOL_BATCHES):
+        pool = order[start : start + size * POOL_BATCHES]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        result += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
+    if not result:
+        raise ValueError(f"{len(order)} recordings are fewer than a batch of {size}")
+    return [result[index] for index in rng.permutation(len(result))]
+
+
 class TrainingSet:
     """Everything that batches are made from: features, word list, token ids."""
 
@@ -57,10 +126,7 @@ class TrainingSet:
         self.features = features
         self.window_frames = window_frames
         self.frames: np.ndarray | None = None  # opened by the process that reads it: sending a mapping would copy it
-        self.vocabulary = sorted({word for example in examples for word in example.words})
-        number = {word: place + 1 for place, word in enumerate(self.vocabulary)}
-        self.words = [[number[word] for word in example.words] for example in examples]
-        self.letters = [[LETTERS.index(letter) + 1 for letter in " ".join(example.words)] for example in examples]
+        self.spoken = SpokenSymbols.of(examples)
         end = token_id(tokenizer, END)
         self.targets = [
             [[*tokenizer(example.targets[code])["input_ids"], end] for code in LANGUAGES] for example in examples
@@ -72,17 +138,7 @@ class TrainingSet:
 
     def batches(self, size: int, seed: int) -> list[np.ndarray]:
         """Return one epoch as index arrays of `size` recordings of similar length, in random order."""
-        rng = np.random.default_rng(seed)
-        lengths = self.features.counts
-        order = rng.permutation(np.flatnonzero(lengths))
-        result = []
-        for start in range(0, len(order), size * POOL_BATCHES):
-            pool = order[start : start + size * POOL_BATCHES]
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
-            result += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
-        if not result:
-            raise ValueError(f"{len(order)} recordings are fewer than a batch of {size}")
-        return [result[index] for index in rng.permutation(len(result))]
+        return batches_by_length(self.features.counts, size, seed)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> TrainingBatch:
         """Return a batch; with a generator, bands and moments of each recording are masked (SpecAugment)."""
@@ -102,8 +158,8 @@ class TrainingSet:
         return TrainingBatch(
             mel=torch.from_numpy(mel).transpose(1, 2).contiguous(),
             frames=torch.from_numpy(self.features.counts[indices]),
-            words=[self.words[index] for index in indices],
-            letters=[self.letters[index] for index in indices],
+            words=[self.spoken.words[index] for index in indices],
+            letters=[self.spoken.letters[index] for index in indices],
             prompts=self.prompts,
             targets=[self.targets[index] for index in indices],
         )
@@ -247,3 +303,79 @@ def translation_loss(
     ).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1)[layout.predicting])
     return F.cross_entropy(logits, layout.labels)
+
+
+TAIL_FRAMES = 2
+"""Frames kept past a recording's end: the encoder's convolutions reach that far."""
+
+
+class LogMel:
+    """The features of one recording by the real extractor."""
+
+    def __init__(self, extractor: WhisperFeatureExtractor) -> None:
+        self.extractor = extractor
+
+    def __call__(self, wave: np.ndarray) -> tuple[int, np.ndarray]:
+        """Return the frame count, and float16 [frames, bins] with a tail; no frames for more than a window."""
+        extractor = self.extractor
+        if len(wave) > extractor.n_samples:
+            return 0, np.zeros((0, extractor.feature_size), np.float16)
+        output = extractor(wave, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np")
+        count = int(output["attention_mask"].sum())
+        frames = output["input_features"][0, :, : count + TAIL_FRAMES].T
+        return count, np.ascontiguousarray(frames, dtype=np.float16)
+
+
+class EncoderLearner:
+    """How the forge trains a model with an audio encoder: recognition trains the encoder, translation the whole."""
+
+    def __init__(self, shape: Shape, found: Sequence[Sentence]) -> None:
+        """found: sentences whose texts in all three languages the tokenizer is trained on."""
+        texts = [
+            t for sentence in found for t in (sentence.source, *map(sentence.targets.get, sorted(sentence.targets)))
+        ]
+        self.shape = shape
+        self.processor = make_processor(train_tokenizer([t for t in texts if t], shape.vocabulary), shape)
+        self.config = make_config(self.processor.tokenizer, shape)
+        self.config._attn_implementation = "eager"  # sdpa's backward pass on a CPU is 2.7 times slower
+
+    def training_set(self, examples: Sequence[TrainingExample], path: Path, workers: int) -> TrainingSet:
+        """Record the examples, write their features to `path`, and return what batches are made from."""
+        features = record_features(examples, LogMel(self.processor.feature_extractor), path, workers)
+        return TrainingSet(examples, features, self.processor.tokenizer, self.shape.mel_frames)
+
+    def joint_model(self, training_set: TrainingSet, seed: int) -> JointModel:
+        """Return the model with random weights and the heads of the first phase."""
+        audio = self.config.audio_config
+        assert isinstance(audio, PreTrainedConfig)  # which the configuration makes of a dict
+        return JointModel(build_model(self.config, seed), audio.d_model, training_set.spoken, seed)
+
+    def losses(
+        self,
+        joint: JointModel,
+        training_set: TrainingSet,
+        indices: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        listening: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of recognition and, unless only that is trained, of translation."""
+        batch = training_set.batch(indices, None if listening else rng)
+        model = joint.model
+        assert isinstance(model, Qwen2AudioForConditionalGeneration)
+        encoded = encode(model.model.audio_tower, batch.mel, batch.frames)
+        losses = ctc_losses(joint.word_head, joint.letter_head, encoded, batch)
+        if not listening:
+            losses["translation"] = translation_loss(model, encoded[0], batch, training_set)
+        return losses
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """Write a checkpoint with everything that belongs to it."""
+        assert isinstance(model, Qwen2AudioForConditionalGeneration)
+        save_checkpoint(model, self.processor, folder)
+
+    def translator(self, folder: Path) -> Translate:
+        """Return what translates recordings with the checkpoint of a folder, by the stock processor."""
+        processor = AutoProcessor.from_pretrained(folder)
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        return partial(translate, model, processor)

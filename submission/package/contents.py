@@ -25,8 +25,8 @@ PACKAGES = ("submission", "segment", "evaluate")
 """Packages of which modules may be needed; training and quantization never are."""
 DATA_SUFFIXES = (".toml", ".json", ".jinja")
 """Of files that modules read beside their own source."""
-BASE = "submission/miniature/base/*.j*"
-"""What a bundle of the miniature is compared with: JSON and the chat template."""
+BASE = "submission/miniature/*/*.j*"
+"""What a bundle of a miniature is compared with: JSON and the chat template."""
 
 _REFERENCE = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+):\w+")
 """A registry's entry, `segment.methods.fixed:SEGMENTER`."""

@@ -37,6 +37,8 @@ class Model:
     """The token that ends a translation, in training and in decoding."""
     window_seconds: int
     """Longest audio that its encoder takes at once."""
+    shipped: str | None = None
+    """Folder below `submission/miniature` of its weights, where they ship with the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,8 @@ class Campaign:
     def __post_init__(self) -> None:
         if self.size_limit is not None:
             size_bytes(self.size_limit)
+        if self.made_here and self.model.shipped is None:
+            raise ValueError("made_here: the data folder holds a shipped model; name its folder as model.shipped")
         for field, text in (("prompt", self.prompt), ("naming", self.naming)):
             expected = {"target_language"} if field == "prompt" else {"team", "pair", "condition", "kind"}
             got = set(re.findall(r"\{(\w*)\}", text))

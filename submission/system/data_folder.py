@@ -35,7 +35,7 @@ COMET_PART = "models/comet"
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
 SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
-"""What ships with the repository and is copied into the miniature's data folder."""
+"""What ships with the repository and is copied into the data folder of the campaign `miniature`."""
 
 TRACK = "https://iwslt.org/2026/compression"
 
@@ -69,6 +69,12 @@ COMET_FILES = Reads(
     content=(COMET_HPARAMS, COMET_CHECKPOINT, *(f"{COMET_ENCODER}/*.{suffix}" for suffix in ("json", "model", "txt")))
 )
 SHIPPED_FILES = {"base": CHECKPOINT_FILES, "shas": CLASSIFIER_FILES}
+
+
+def shipped_models(campaign: Campaign) -> dict[str, Path]:
+    """Return the folders of what ships with the repository for a campaign whose data is made here, by part."""
+    assert campaign.model.shipped is not None  # which the campaign's own check demands of `made_here`
+    return SHIPPED | {"base": MINIATURE / campaign.model.shipped}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from submission.errors import UserError
 from submission.model.families import read_config, shipped_config
 from submission.model.forecast import companion_bytes, forecast
-from submission.system.data_folder import SHIPPED
+from submission.system.data_folder import shipped_models
 from submission.system.recipe import AS_PRIMARY, LIMIT, parse_target
 from submission.system.recipe_files import read_recipe
 
@@ -25,7 +25,11 @@ def base_model(system: System) -> tuple[dict[str, Any], int] | None:
     Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
     """
     model = system.campaign.model.name
-    folder = SHIPPED["base"] if system.makes_data else system.given_data and system.given_data / "models" / model
+    folder = (
+        shipped_models(system.campaign)["base"]
+        if system.makes_data
+        else system.given_data and system.given_data / "models" / model
+    )
     if folder is not None and (folder / "config.json").is_file():
         return read_config(folder), companion_bytes(folder)
     shipped = shipped_config(model)

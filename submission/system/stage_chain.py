@@ -26,9 +26,9 @@ from submission.system.data_folder import (
     CLASSIFIER,
     DEV_FOLDER,
     OPEN_TESTSET,
-    SHIPPED,
     SHIPPED_FILES,
     reference_part,
+    shipped_models,
     testset_part,
 )
 from submission.system.model_size import target_bytes
@@ -60,7 +60,7 @@ def data_stage(campaign: Campaign, arguments: str, digests: InputDigests) -> Sta
     """Return the stage that makes the miniature's data folder."""
     shipped = {
         name: Input(digest=digests.digest(folder, SHIPPED_FILES[name]), path=folder)
-        for name, folder in SHIPPED.items()
+        for name, folder in shipped_models(campaign).items()
         if folder.is_dir()
     }
     return make_stage("data", arguments, {"model": campaign.model.name, "seed": DATA_SEED}, shipped)

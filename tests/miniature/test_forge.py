@@ -26,7 +26,15 @@ from submission.miniature.forge import Training, forge, shape_named
 from submission.miniature.language import split_of
 from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL, build_checkpoint
 from submission.miniature.optimiser import Optimiser, ProcessGroup, orthogonalise, rate_scale, single_process
-from submission.miniature.training import TrainingBatch, TrainingSet, attention_mask, encode, lay_out, translation_loss
+from submission.miniature.training import (
+    LogMel,
+    TrainingBatch,
+    TrainingSet,
+    attention_mask,
+    encode,
+    lay_out,
+    translation_loss,
+)
 from submission.miniature.voice import voices
 
 
@@ -52,9 +60,9 @@ def model(checkpoint: Path) -> Qwen2AudioForConditionalGeneration:
 
 
 @pytest.fixture(scope="module")
-def training_set(examples: list[TrainingExample], checkpoint: Path, processor, tmp_path_factory) -> TrainingSet:
+def training_set(examples: list[TrainingExample], processor, tmp_path_factory) -> TrainingSet:
     path = tmp_path_factory.mktemp("features") / "features.f16"
-    features = record_features(examples, checkpoint, path, workers=1)
+    features = record_features(examples, LogMel(processor.feature_extractor), path, workers=1)
     return TrainingSet(examples, features, processor.tokenizer, SMALL.mel_frames)
 
 
@@ -142,7 +150,7 @@ def test_recordings_depend_on_their_example_alone(examples: list[TrainingExample
 
 
 def test_recordings_longer_than_the_window_are_left_out_and_reported(
-    examples: list[TrainingExample], checkpoint: Path, processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: list[TrainingExample], processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = TrainingExample(
         domain="daily",
@@ -152,7 +160,7 @@ def test_recordings_longer_than_the_window_are_left_out_and_reported(
         condition="clean",
         seed=1,
     )
-    features = record_features([*examples[:2], long], checkpoint, tmp_path / "f", workers=1)
+    features = record_features([*examples[:2], long], LogMel(processor.feature_extractor), tmp_path / "f", workers=1)
     assert "left out 1 recordings longer than the window" in capsys.readouterr().err
     training_set = TrainingSet([*examples[:2], long], features, processor.tokenizer, SMALL.mel_frames)
     assert sorted(np.concatenate(training_set.batches(1, seed=0))) == [0, 1]
@@ -220,7 +228,7 @@ def test_impossible_settings_are_refused_by_name(settings: dict[str, int], messa
 
 
 def test_unknown_shape_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(UserError, match="use one of small, miniature"):
+    with pytest.raises(UserError, match="use one of small, miniature, small-gemma4, gemma4"):
         shape_named("huge")
 
 

@@ -38,7 +38,10 @@ def refused(tmp_path: Path, old: str, new: str, campaign: str = "miniature") -> 
 
 
 # What a campaign refuses by name: one without a limit, of a model whose head is tied to the embedding.
-NOT_APPLICABLE = {"iwslt27": lambda q: "lm_head" in q.codecs or any(o.count == "fit" for o in q.overrides)}
+NOT_APPLICABLE = {
+    "iwslt27": lambda q: "lm_head" in q.codecs or any(o.count == "fit" for o in q.overrides),
+    "miniature-gemma4": lambda q: "lm_head" in q.codecs,
+}
 
 
 def applicable(recipes, campaign):

@@ -24,7 +24,7 @@ from submission.model.families.json_shape import shown
 from submission.model.safetensors_header import BadHeader, SafetensorsHeader
 from submission.progress import progress
 from submission.system.campaign import Campaign
-from submission.system.data_folder import SHIPPED
+from submission.system.data_folder import shipped_models
 from submission.system.recipe import Recipe
 from submission.system.schema import parse
 from submission.text.characters import printable
@@ -49,7 +49,7 @@ class BundleView(Folder):
         super().__init__(path)
         self.campaign = campaign
         self.family = FAMILIES[campaign.model.architecture]
-        base = SHIPPED["base"] if base is None and campaign.made_here else base
+        base = shipped_models(campaign)["base"] if base is None and campaign.made_here else base
         self.base = None if base is None else Folder(base)
 
     @cached_property
