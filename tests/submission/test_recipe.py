@@ -37,10 +37,19 @@ def refused(tmp_path: Path, old: str, new: str, campaign: str = "miniature") -> 
     return str(caught.value)
 
 
+# What a campaign refuses by name: one without a limit, of a model whose head is tied to the embedding.
+NOT_APPLICABLE = {"iwslt27": lambda q: "lm_head" in q.codecs or any(o.count == "fit" for o in q.overrides)}
+
+
+def applicable(recipes, campaign):
+    refused = NOT_APPLICABLE.get(campaign, lambda quantize: False)
+    return [recipe for recipe in recipes if not refused(recipe.quantize)]
+
+
 @pytest.mark.parametrize("campaign", sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
 @pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.toml")))
 def test_every_shipped_recipe_runs_on_every_shipped_campaign(campaign, name, tmp_path):
-    for recipe in read_recipes(name, campaign):
+    for recipe in applicable(read_recipes(name, campaign), campaign):
         assert System(read_campaign(campaign), recipe, None, tmp_path).stages()[-1].name == "score"
 
 
@@ -388,7 +397,7 @@ def test_moments_belong_to_solvers_that_read_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [("limit", 1_752_000), ("1.5 MB", 1_500_000), ("1 MiB", 1 << 20), ("as primary", 1_741_308)],
+    [("limit", 1_752_000), ("1.5 MB", 1_500_000), ("1 MiB", 1 << 20), ("as primary", 1_745_404)],
 )
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_a_target_is_bytes_before_any_work(tmp_path, target, expected, calibrated):
