@@ -113,17 +113,22 @@ def pack(args: argparse.Namespace) -> None:
     """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
 
     Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers,
-    the scales of AWQ, moments and budgets where the recipe has them. Of several launched processes the first one does
-    the work.
+    the scales of AWQ, moments and budgets where the recipe has them. A weight whose relative squared error is over 0.5
+    is a warning, and an error unless the recipe says `allow_lost_weights = true` in [quantize]. Of several launched
+    processes the first one does the work.
     """
     from quantize import stages
+    from quantize.packing.lost_weights import check_lost_weights
+    from quantize.packing.pack import REPORT
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
     if launched().rank > 0:
         return
     for system, store in open_systems(args):
-        model = store.build(system.stage("quantize"), stages.pack, resume=True) / "model"
+        built = store.build(system.stage("quantize"), stages.pack, resume=True)
+        packed, model = json.loads((built / REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
+        check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
@@ -195,16 +200,17 @@ def unpack(args: argparse.Namespace) -> None:
 
 
 def rehearse(args: argparse.Namespace) -> int:
-    """Make a checkpoint of Qwen2-Audio-7B's shape with random weights, pack it, and print times and sizes.
+    """Make a checkpoint shaped like a campaign's base model with random weights, pack it, and print times and sizes.
 
-    Needs about 20 GiB of disk and none of the campaign's data; a killed run resumes with the shards it has made.
+    Needs disk for both models (20 GiB for iwslt26, 30 GiB for iwslt27) and none of the campaign's data; a killed run
+    resumes with the shards that it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
     """
     from quantize.rehearsal import rehearsal_text
     from quantize.rehearsal import rehearse as run_rehearsal
     from submission.store.digests import canonical_json
 
-    record = run_rehearsal(args.out, args.recipe, args.layers, args.keep)
+    record = run_rehearsal(args.out, args.recipe, args.layers, args.keep, args.campaign)
     print(canonical_json(record) if args.json else rehearsal_text(record))
     return 0 if all(record["passed"].values()) else 1
 
@@ -265,10 +271,11 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=unpack)
 
     verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
-    verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
     verb.add_argument(
-        "--layers", type=int, metavar="N", help="layers of the decoder and of the audio encoder, each (default: all 32)"
+        "--campaign", default="iwslt26", metavar="C", help="whose base model is rehearsed (default: %(default)s)"
     )
+    verb.add_argument("--recipe", default="ablation:g128", metavar="R", help="what to pack (default: %(default)s)")
+    verb.add_argument("--layers", type=int, metavar="N", help="layers of each stack of the model (default: all)")
     verb.add_argument(
         "--out", type=Path, default=Path("build/rehearsal"), metavar="DIR", help="working folder (default: %(default)s)"
     )

@@ -62,28 +62,32 @@ MOST_SECONDS = 20 * 60
 MOST_PEAK_BYTES = 4 << 30
 
 
-def rehearse(out: Path, recipe: str = SYSTEM, layers: int | None = None, keep: bool = False) -> dict[str, Any]:
-    """Return what making and packing a checkpoint shaped like the campaign's model took.
+def rehearse(
+    out: Path, recipe: str = SYSTEM, layers: int | None = None, keep: bool = False, campaign: str = CAMPAIGN
+) -> dict[str, Any]:
+    """Return what making and packing a checkpoint shaped like a campaign's model took.
 
-    layers: of the decoder and of the audio encoder each, None for all; embedding and head stay as large as they are.
+    layers: of each of the model's stacks, None for all; embedding and head stay as large as they are.
     Works in `out`, which is emptied afterwards unless `keep`; a killed rehearsal resumes with the shards that it
     finished and packs from the start. Layers that a recipe chooses by sensitivity are the first ones, since random
     weights have no ranking. Raises UserError where the disk is too small or the recipe calibrates by AWQ.
     """
-    campaign = read_campaign(CAMPAIGN)
-    options = read_recipe(recipe, CAMPAIGN).quantize
+    chosen = read_campaign(campaign)
+    options = read_recipe(recipe, campaign).quantize
     if options.awq is not None:
         what = "calibrates by AWQ, which random weights cannot be"
         raise UserError(f"recipe {recipe}", what, f"name one without, {SYSTEM} or contrastive; it weighs the same")
-    config = shipped_config(campaign.model.name)
-    assert config is not None, f"no configuration of {campaign.model.name} ships"
+    config = shipped_config(chosen.model.name)
+    if config is None:
+        what = f"no configuration of its base model, {chosen.model.name}, ships"
+        raise UserError(f"campaign {campaign}", what, f"name {CAMPAIGN}, or another of a published model")
     config = config if layers is None else with_layers(config, layers)
-    record = rehearse_config(out, config, options, campaign.size_limit_bytes, keep=keep)
-    return {"model": campaign.model.name, "recipe": recipe, "layers": layers or "all", **record}
+    record = rehearse_config(out, config, options, chosen.size_limit_bytes, keep=keep)
+    return {"model": chosen.model.name, "recipe": recipe, "layers": layers or "all", **record}
 
 
 def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """Return a configuration whose decoder and audio encoder have so many layers; UserError for none or too many."""
+    """Return a configuration whose stacks have so many layers; UserError for none or too many."""
     most = len({spec.layer for spec in tensors(config)} - {None})
     if not 1 <= layers <= most:
         raise UserError("--layers", f"expected 1 to {most}, got {layers}", "leave it out for the whole model")

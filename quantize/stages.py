@@ -165,7 +165,7 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
     """
     from submission.model.budgets import read_budgets
     from submission.model.families import read_config
-    from submission.model.forecast import companion_files, resolve_codecs
+    from submission.model.forecast import companion_bytes, resolve_codecs
     from submission.model.ranking import read_order
     from submission.system.recipe import QuantizeOptions
     from submission.system.schema import parse_options
@@ -177,7 +177,7 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
         quantize.codecs,
         quantize.overrides,
         limit_bytes=options.get("limit"),
-        other_bytes=sum(path.stat().st_size for path in companion_files(checkpoint)),
+        other_bytes=companion_bytes(checkpoint),
         ranking=read_order(inputs["sensitivity"]) if "sensitivity" in inputs else None,
         budgets=read_budgets(inputs["allocate"]) if "allocate" in inputs else None,
     )

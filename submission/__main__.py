@@ -217,7 +217,6 @@ def summary(args: argparse.Namespace) -> int:
     text = summarise(
         campaign=system.campaign,
         recipe=system.recipe,
-        model=store.need(system.model_stage()) / "model",
         scores=json.loads((store.read(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
         journal=journal,
         seconds=seconds,

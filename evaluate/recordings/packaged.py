@@ -7,7 +7,9 @@ recordings, each of which becomes one line. The model is loaded once, whatever i
 from __future__ import annotations
 
 import argparse
+import codecs
 import functools
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from submission.cli import run
 from submission.errors import UserError
 from submission.store.digests import write_text
-from submission.text.recording_names import match_recordings
+from submission.text.recording_names import match_recordings, recording_suffix
 from submission.text.segments import SAMPLE_RATE, Segment
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from evaluate.recordings.recording_folder import ByMethod
     from evaluate.recordings.rerun import VerifiedBundle
     from segment.probabilities.speech_probabilities import ProbabilityCache
-    from segment.testset import TestSetFolder
+    from segment.testset import RecordingFile, TestSetFolder
     from submission.system.campaign import Pair
 
 RUNS = "runs"
@@ -38,7 +40,8 @@ def translate(args: argparse.Namespace) -> int:
 
     With --audio the output is a folder, and every test set of the bundle whose recordings are there becomes
     <pair>/<TESTSET>.txt, one line a segment; recordings of no test set become <pair>.txt. With --input the output is a
-    file, one line for each line of the list. Exit status 0: done, 1: the bundle has errors, 2: the command failed.
+    file, one line for each line of the list, blank ones too. Exit status 0: done, 1: the bundle has errors, 2: the
+    command failed.
     """
     from submission.bundle.checks import exit_status, report, verify
 
@@ -134,16 +137,18 @@ def translate_list(
 ) -> None:
     """Translate the recordings that a list names, one a line, into the lines of the file `out`.
 
-    Paths are relative to the list's folder. A recording longer than the encoder's window is segmented as the bundle's
-    recipe says, and its lines are joined.
+    Paths are relative to the list's folder; a blank line of the list is a blank line of the output. A recording longer
+    than the encoder's window is segmented as the bundle's recipe says, and its lines are joined.
     """
     from evaluate.recordings.recording_folder import ByMethod
     from evaluate.recordings.rerun import decoding_setup
     from evaluate.recordings.translate import translate as translate_recordings
     from evaluate.scoring.resegmentation import CHARACTER_LANGUAGES
+    from segment.testset import TestSetFolder
     from submission.bundle.manifest import SEGMENTER
 
-    folder = listed_recordings(listed)
+    named = listed_recordings(listed)
+    folder = TestSetFolder(recordings=tuple(recording for recording in named if recording), unlisted=())
     decoding = decoding_setup(bundle, pair, device, load)
     method = ByMethod(options=bundle.recipe.segment, classifier=bundle.folder / SEGMENTER)
     source = WholeOrSegmented(window_seconds=bundle.campaign.model.window_seconds, method=method)
@@ -154,27 +159,35 @@ def translate_list(
     for segment, line in zip(done.segments, done.lines, strict=True):
         pieces[segment.recording].append(line)
     blank = "" if pair.target in CHARACTER_LANGUAGES else " "
-    lines = [blank.join(filter(None, pieces[recording.name])) for recording in folder.recordings]
+    lines = [blank.join(filter(None, pieces[recording.name])) if recording else "" for recording in named]
     write_text(out, "".join(f"{line}\n" for line in lines))
     shutil.rmtree(run_folder)
     print(f"{out}: {len(lines):,} lines", flush=True)
 
 
-def listed_recordings(listed: Path) -> TestSetFolder:
-    """Return the recordings that a list names, under names that hold their line; UserError names every missing one."""
-    from segment.testset import RecordingFile, TestSetFolder
+def listed_recordings(listed: Path) -> list[RecordingFile | None]:
+    """Return the recording of each line of a list, under a name that holds the line's number; None for a blank line.
+
+    Line ends are LF or CRLF, a BOM is skipped, and paths are bytes that need no encoding. UserError names the first
+    recording that is missing.
+    """
+    from segment.testset import RecordingFile
 
     if not listed.is_file():
         raise UserError(f"--input {listed}", "no such file", "name a text file with the path of one recording a line")
-    paths = [listed.parent / line for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        what = f"{len(missing)} of its {len(paths)} recordings are missing" + (
+    lines = listed.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    paths = [listed.parent / os.fsdecode(line) if line.strip() else None for line in lines]
+    there = [path for path in paths if path is not None]
+    missing = [path for path in there if not path.is_file()]
+    if missing or not there:
+        what = f"{len(missing)} of its {len(there)} recordings are missing" + (
             f" (first: {missing[0]})" if missing else ""
         )
         raise UserError(f"--input {listed}", what, "write one path a line, relative to the folder of the list")
-    named = [RecordingFile(name=f"{line:06}{path.suffix}", path=path) for line, path in enumerate(paths, 1)]
-    return TestSetFolder(recordings=tuple(named), unlisted=())
+    return [
+        RecordingFile(name=f"{line:06}{recording_suffix(path.name)}", path=path) if path is not None else None
+        for line, path in enumerate(paths, 1)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ No file holds a time: equal runs write equal bytes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from typing import Any
 
 from evaluate.comparing.comparison import SystemOutput, segment_positions
 from evaluate.comparing.outputs import HYPOTHESES, RUN, SEGMENTS
-from evaluate.decoding.audio_files import readable_in_pieces
+from evaluate.decoding.audio_files import check_space, readable_in_pieces
 from evaluate.decoding.decode import DecodeSummary, decode
 from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.decoding.model_loading import LoadModel, load_on
@@ -46,6 +45,7 @@ from submission.runtime.loading import load_processor
 from submission.runtime.prompt import render_prompt, window_samples
 from submission.store.digests import canonical_json, files_below, remove_leftovers, sha256_file, write_text
 from submission.store.launch import process_group
+from submission.store.locks import lock_file
 from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
 from submission.system.recipe import DecodeOptions
@@ -157,6 +157,7 @@ def translate(
                 found, others = find_aligned_references(references, decoding.pair, testset, folder)
                 run = _describe(decoding, folder, segment_source)
                 held.enter_context(_locked_output(out, run))
+                check_space(folder.recordings, out)
                 _segment(folder, segment_source, out)
                 started = _StartedRun(run=run, references=found, others=others, testset=testset)
         finally:
@@ -165,12 +166,13 @@ def translate(
             return None
         segments = read_segments(out / SEGMENTS)
         samples = out / f"{SAMPLES}{launch.rank or ''}"
+        readable = readable_in_pieces(folder, segments, samples)
         model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
         summary = decode(
             model,
             processor,
             segments,
-            readable_in_pieces(folder, segments, samples),
+            readable,
             decoding.prompt,
             decoding.options,
             out / HYPOTHESES,
@@ -275,11 +277,8 @@ def _locked(out: Path) -> Iterator[None]:
     """Lock a folder by a file in it: shared file systems do not lock folders."""
     path = out / LOCK
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = os.fstat(lock.fileno()).st_nlink > 0  # or it was removed after opening
-        except BlockingIOError:
-            alone = False
+        # Locked, or removed after opening by the process that had it.
+        alone = lock_file(lock, "translate", str(out)) and os.fstat(lock.fileno()).st_nlink > 0
         if not alone:
             raise UserError(f"--out {out}", "another process uses it", "wait for it, or name another folder")
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluate.rehearsal.published_data import CLIPS, SPEECH_LINES, SPEECHES, write_data
 from evaluate.rehearsal.published_models import Width, base_config, write_base_model, write_classifier
 from submission.model.families import read_config
-from submission.model.forecast import companion_files, forecast
+from submission.model.forecast import companion_bytes, forecast
 from submission.store.digests import write_text
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign
@@ -75,7 +75,7 @@ def make_workspace(root: Path, width: Width, layers: int, vocabulary: Path) -> t
 def _campaign_text(model: Path, layers: int) -> str:
     """Return the shipped campaign file with another limit, which groups of 128 alone miss."""
     config, codings = read_config(model), read_recipe(RECIPES[1], CAMPAIGN).quantize
-    other_bytes = sum(path.stat().st_size for path in companion_files(model))
+    other_bytes = companion_bytes(model)
     limit = forecast(config, codings.codecs, other_bytes=other_bytes).total_bytes
     coarser = [forecast(config, codings.codecs, codings.overrides, limit_bytes=limit - 1, other_bytes=other_bytes)]
     for _ in range(1, max(1, layers // FITTED_SHARE)):

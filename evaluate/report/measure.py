@@ -28,7 +28,7 @@ from evaluate.scoring.significance import paired_bootstrap
 from segment.segmentation_report import read_report
 from submission.model.codecs import Codec
 from submission.model.families.tensors import TensorSpec
-from submission.model.forecast import Forecast, role_matches
+from submission.model.forecast import CARD_BYTES, Forecast, role_matches
 from submission.model.ranking import RANKING
 from submission.model.sizes import other_reading
 from submission.store.digests import files_below
@@ -89,7 +89,8 @@ def read_system(plan: SystemPlan) -> SystemResult:
     """Return the measurements of a system."""
     system, store = plan.system, plan.store
     packed = store.need(system.stage("quantize"))
-    size = sum(path.stat().st_size for path in files_below(store.need(system.model_stage()) / "model"))
+    model = store.need(system.model_stage()) / "model"
+    size = CARD_BYTES + sum(path.stat().st_size for path in files_below(model))
     used = [system.model_stage(), *([system.loss_stage()] if plan.loss else [])]
     quantize = system.recipe.quantize
     forecast = expected_model(system, store)

@@ -21,7 +21,7 @@ from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
 
-STEPS = 50
+STEPS = 20
 BATCH_SIZE = 4
 TOKENS = 128
 """Length of a sequence that is tuned on."""

@@ -37,6 +37,7 @@ def quantize_checkpoint(folder: Path, calibration: Path, bits: int, *, linears_o
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from llmcompressor import oneshot
     from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
     from safetensors.torch import load_file
     from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM
@@ -45,9 +46,12 @@ def quantize_checkpoint(folder: Path, calibration: Path, bits: int, *, linears_o
     ids = load_file(calibration)["ids"]
     batches: Any = DataLoader([{"input_ids": sequence} for sequence in ids], batch_size=1)  # type: ignore[arg-type]
     options = QuantizationArgs(num_bits=bits, strategy="group", group_size=GROUP_SIZE, symmetric=True, observer="mse")
-    scheme = QuantizationScheme(targets=["Linear"] if linears_only else ["Linear", "Embedding"], weights=options)
-    recipe = GPTQModifier(config_groups={"all": scheme}, ignore=["lm_head"] if linears_only else [])
+    linears = QuantizationScheme(targets=["Linear"], weights=options)
+    recipe = GPTQModifier(config_groups={"linears": linears}, ignore=["lm_head"] if linears_only else [])
     oneshot(model=model, dataset=batches, recipe=recipe, num_calibration_samples=len(ids), pipeline="sequential")
+    if not linears_only:
+        embedding = QuantizationScheme(targets=["Embedding"], weights=options)
+        oneshot(model=model, recipe=QuantizationModifier(config_groups={"embedding": embedding}), pipeline="datafree")
     found = {}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None) is not None:
@@ -55,6 +59,8 @@ def quantize_checkpoint(folder: Path, calibration: Path, bits: int, *, linears_o
             weight = fake_quantize(
                 module.weight.detach(), scale, module.weight_zero_point, module.quantization_scheme.weights
             )
+            if not weight.isfinite().all():
+                raise RuntimeError(f"llm-compressor left {name} without finite scales: another version is needed")
             found[f"{name}.weight"] = weight.float().contiguous()
     return found
 

@@ -24,7 +24,7 @@ from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.codecs import Codec
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.families import tensors
-from submission.model.forecast import add_up, allotted, companion_files
+from submission.model.forecast import add_up, allotted, companion_bytes
 from submission.model.safetensors_header import tensor_bytes
 from submission.progress import progress
 from submission.store.digests import canonical_json, write_text
@@ -43,7 +43,7 @@ def allot(
     """
     checkpoint = read_checkpoint(folder)
     shapes = budgeted_shapes(checkpoint.config, codecs)
-    other_bytes = sum(path.stat().st_size for path in companion_files(folder))
+    other_bytes = companion_bytes(folder)
     least = {name: least_budget(codecs[name], shape) for name, shape in shapes.items()}
     equal = fit_budgets(
         checkpoint.config, codecs, target_bytes, equal_rate_shares(shapes, least), other_bytes=other_bytes

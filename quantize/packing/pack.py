@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +44,6 @@ CACHE_ELEMENTS = 1 << 18
 """Weights that are checked or compared at a time, so that intermediate results stay in a core's cache."""
 
 REPORT = "packing_report.json"
-LOST_ERROR = 0.5
-"""Relative squared error over which a packed weight is named: 2 bits in groups of 64 have 0.2."""
 
 
 def pack_system(
@@ -67,19 +63,8 @@ def pack_system(
     report = pack_checkpoint(
         folder, model, codecs, solver=solver, folding=folding, side_data=side_data, journal=journal
     )
-    _print_lost(report["packed"])
     write_text(out / REPORT, canonical_json(report))
     journal.unlink(missing_ok=True)
-
-
-def _print_lost(packed: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the weights of which packing kept next to nothing."""
-    lost = {name: entry["relative_mse"] for name, entry in packed.items() if entry["relative_mse"] > LOST_ERROR}
-    for name, error in sorted(lost.items(), key=lambda item: (-item[1], item[0]))[:5]:
-        line = f"pack: warning: {name}: relative squared error {error:.2f}, over {LOST_ERROR}: hardly any of it is left"
-        print(line, file=sys.stderr, flush=True)
-    if len(lost) > 5:
-        print(f"pack: warning: {len(lost)} weights in all; see {REPORT}", file=sys.stderr, flush=True)
 
 
 def pack_checkpoint(

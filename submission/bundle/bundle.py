@@ -1,6 +1,6 @@
 """The bundle: the folder that is uploaded and published.
 
-    model/                  the packed model
+    model/                  the packed model, and its card, README.md
     <pair>/<TESTSET>.txt    outputs, one line a segment
     segments/<TESTSET>.yaml the segments that the lines belong to
     description/<pair>.txt  the fields that the evaluation server requires
@@ -15,7 +15,6 @@ stays in place until then.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -46,13 +45,16 @@ from submission.bundle.manifest import (
     describe_file,
     write_manifest,
 )
+from submission.bundle.model_card import MODEL_CARD, render_model_card
 from submission.bundle.untrusted.configuration import expected_tensors
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.families import read_config
+from submission.model.forecast import CARD_BYTES
 from submission.progress import progress
 from submission.store.damage import DamagedArtifact
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
+from submission.store.locks import lock_file
 from submission.system.campaign import Campaign
 from submission.system.recipe import Recipe
 from submission.text.characters import plain_line
@@ -95,6 +97,7 @@ def bundle(
             write_text(aside / CAMPAIGN_FILE, canonical_json(asdict(campaign)))
             write_text(aside / RECIPE_FILE, canonical_json(asdict(recipe)))
             store.copy(_required(scores, "scores"), aside / SCORES_FILE)
+            _write_card(aside / "model" / MODEL_CARD, aside / SCORES_FILE, facts, campaign, recipe)
             if segmenter is not None:
                 _copy_segmenter(store, segmenter, aside / SEGMENTER)
             made_from = {"stages": stages, "inputs": inputs, "provenance": provenance}
@@ -136,7 +139,13 @@ def _facts(model: Path, campaign: Campaign, recipe: Recipe) -> Facts:
         raise UserError(
             str(model / "config.json"), str(error), "pack the model with `python -m quantize pack`"
         ) from error
-    return derive_facts(config, sum(p.stat().st_size for p in files_below(model)), campaign, recipe)
+    size = CARD_BYTES + sum(p.stat().st_size for p in files_below(model))
+    return derive_facts(config, size, campaign, recipe)
+
+
+def _write_card(path: Path, scores: Path, facts: Facts, campaign: Campaign, recipe: Recipe) -> None:
+    records = json.loads(scores.read_text(encoding="utf-8"))["scores"]
+    write_text(path, render_model_card(facts, campaign, recipe, records))
 
 
 def _write_outputs(
@@ -301,11 +310,7 @@ def _beside(out: Path, state: Literal["partial", "replaced", "removed"]) -> Path
 def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of a bundle's path; wait for another process that builds the same bundle."""
     with (out.parent / f".{out.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"bundle: another process builds {out}; waiting", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock, "bundle", str(out.parent), waiting=f"bundle: another process builds {out}; waiting")
         yield
 
 

@@ -24,7 +24,6 @@ def summary(
     *,
     campaign: Campaign,
     recipe: Recipe,
-    model: Path,
     scores: Mapping[str, Any],
     journal: Iterable[StageUse],
     seconds: float | None,
@@ -33,11 +32,11 @@ def summary(
 ) -> str:
     """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
 
-    model: folder of the packed model; scores: what scores.json holds; journal: the uses of stages in this build,
+    scores: what scores.json holds; journal: the uses of stages in this build,
     as the store records them; seconds: since the build began, None where unknown; findings: what
     `verify` found in the bundle.
     """
-    size = sum(path.stat().st_size for path in files_below(model))
+    size = sum(path.stat().st_size for path in files_below(bundle / "model"))
     sections = [
         f"{campaign.edition}: {recipe.name} system",
         _sizes(size, campaign),

@@ -45,6 +45,10 @@ COMPANIONS = (
 )
 """Files beside the weights that a model needs to run; they go into the packed model as they are."""
 
+CARD_BYTES = 4096
+"""Of the model card, README.md, which the bundle adds to the model folder: the same for every system, so that it is
+known before there is anything to write into it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleBytes:
@@ -99,6 +103,14 @@ def companion_files(folder: Path) -> list[Path]:
     """
     repeated = repeated_files(folder)
     return [folder / name for name in COMPANIONS if name not in repeated and (folder / name).is_file()]
+
+
+def companion_bytes(folder: Path) -> int:
+    """Return the bytes of what an uploaded model folder holds beside configuration and weights.
+
+    These are the companion files of the checkpoint in `folder`, and the model card.
+    """
+    return CARD_BYTES + sum(path.stat().st_size for path in companion_files(folder))
 
 
 def forecast(

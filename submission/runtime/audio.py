@@ -10,6 +10,7 @@ that no more than the result is ever in memory.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -161,7 +162,7 @@ def _exact_frames(path: Path) -> int | None:
     header = read_header(path)
     info = plain_info(path, header)
     if header.kind == "flac" and header.stated_seconds:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
         if info.samplerate != SAMPLE_RATE or info.frames != checked_length(path):
             return None  # joined of several, of which libsndfile knows the first
         return int(info.frames)
@@ -211,7 +212,7 @@ def _resampled_length(frames: int, rate: int) -> int:
 def _sought(path: Path, start: int, stop: int, channel: Channel) -> np.ndarray:
     """Return a slice of a file in which seeking is exact."""
     try:
-        block, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+        block, _ = soundfile.read(os.fsencode(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         what = f"cannot be decoded from sample {start} to {stop} ({error})"
         raise UnusableAudio(str(path), what, COPY_AGAIN) from error

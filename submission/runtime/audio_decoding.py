@@ -7,6 +7,7 @@ file, so that a playlist called talk.m4a is no audio. Rate and stated length are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,7 @@ def plain_info(path: Path, header: AudioHeader) -> Any | None:
     if header.kind not in PLAIN_KINDS or header.unfinished:
         return None
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except soundfile.SoundFileError:
         return None
     return None if info.subtype.startswith("MPEG") else info
@@ -119,7 +120,7 @@ def _check_frames(path: Path, info: Any, header: AudioHeader) -> None:
 def _by_soundfile(path: Path, frames: int) -> Iterator[DecodedBlock]:
     """Yield an uncompressed file, every frame that its header counts."""
     read = 0
-    with soundfile.SoundFile(str(path)) as file:
+    with soundfile.SoundFile(os.fsencode(path)) as file:
         # Not file.blocks(): of a truncated file it returns as many frames as the header declares.
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             read += len(block)

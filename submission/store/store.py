@@ -12,8 +12,6 @@ writes below `objects`.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -32,6 +30,7 @@ from submission.errors import UserError
 from submission.processors import threads_text
 from submission.store.damage import DAMAGED, DamagedArtifact, changed_file, missized_file, set_aside, unbuilt_commands
 from submission.store.digests import canonical_json, describe_files, remove_leftovers, sha256_text
+from submission.store.locks import lock_file
 from submission.store.records import (
     RECORD,
     ArtifactRecord,
@@ -43,9 +42,6 @@ from submission.store.records import (
     read_record,
     write_content,
 )
-
-NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""Errors by which a file system without locks answers."""
 
 # Libraries whose version can change a result; recorded, never part of a key.
 LIBRARIES = (
@@ -309,16 +305,7 @@ class Store:
         path = self.root / "locks" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{name}: another process builds it; waiting", file=sys.stderr, flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                line = f"{name}: {self.root} is on a file system without locks ({error.strerror}): "
-                print(f"{line}run one build at a time, or name a store elsewhere", file=sys.stderr, flush=True)
+            lock_file(lock, name, str(self.root), waiting=f"{name}: another process builds it; waiting")
             yield
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
 from submission.model.families import read_config, shipped_config
-from submission.model.forecast import companion_files, forecast
+from submission.model.forecast import companion_bytes, forecast
 from submission.system.data_folder import shipped_models
 from submission.system.recipe import AS_PRIMARY, LIMIT, parse_target
 from submission.system.recipe_files import read_recipe
@@ -21,7 +20,7 @@ PRIMARY = "primary"
 
 
 def base_model(system: System) -> tuple[dict[str, Any], int] | None:
-    """Return the configuration of the base model and the bytes of its companion files; None where it is unknown.
+    """Return the configuration of the base model and `companion_bytes` of it; None where it is unknown.
 
     Until the base model is there, the shipped copy of its configuration serves; its tokenizer then counts 0.
     """
@@ -35,11 +34,6 @@ def base_model(system: System) -> tuple[dict[str, Any], int] | None:
         return read_config(folder), companion_bytes(folder)
     shipped = shipped_config(model)
     return None if shipped is None else (shipped, 0)
-
-
-def companion_bytes(folder: Path) -> int:
-    """Return the bytes of the files of a checkpoint that go into the packed model as they are."""
-    return sum(path.stat().st_size for path in companion_files(folder))
 
 
 def chooses_layers(system: System) -> bool:

@@ -14,13 +14,13 @@ from submission.model.costs.durations import cost_lines
 from submission.model.costs.operations import parameter_count
 from submission.model.costs.steps import step_works
 from submission.model.families import read_config
-from submission.model.forecast import Forecast, forecast
+from submission.model.forecast import Forecast, companion_bytes, forecast
 from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
 from submission.model.recovery_size import recovery_bytes
 from submission.model.sizes import GIB, against_limit, in_unit
 from submission.store.store import Store
-from submission.system.model_size import base_model, companion_bytes, target_bytes
+from submission.system.model_size import base_model, target_bytes
 from submission.system.pipeline import has_step
 from submission.system.system import System
 

@@ -402,6 +402,8 @@ class QuantizeOptions:
     target: str | None = None
     """What the model folder may weigh, for codecs that take a budget of bytes: a size with its unit (`4 GB`), `limit`
     (the campaign's) or `as primary` (what that recipe weighs on the same campaign)."""
+    allow_lost_weights: bool = False
+    """Whether a model is built although of some weights hardly anything is left: relative squared error over 0.5."""
 
     def __post_init__(self) -> None:
         named = [(f"codecs.{role}", codec) for role, codec in self.codecs.items()]

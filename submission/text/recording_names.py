@@ -12,10 +12,16 @@ AUDIO_SUFFIXES = (
 )
 
 
+def recording_suffix(name: str) -> str:
+    """Return the extension of an audio file that a name has, as it is written; "" for any other or none."""
+    suffix = PurePosixPath(name).suffix
+    return suffix if suffix.lower() in AUDIO_SUFFIXES else ""
+
+
 def recording_key(name: str) -> str:
     """Return what names of one recording share: Unicode form NFC, without the extension of an audio file."""
-    path = PurePosixPath(unicodedata.normalize("NFC", name))
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
+    composed = unicodedata.normalize("NFC", name)
+    return composed.removesuffix(recording_suffix(composed))
 
 
 def match_recordings(names: Iterable[str], here: Iterable[str]) -> dict[str, str]:

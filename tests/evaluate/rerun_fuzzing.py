@@ -111,7 +111,7 @@ def seal(bundle: Path) -> None:
     if view.facts is None or isinstance(view.recipe, Unreadable) or isinstance(view.manifest, Unreadable):
         return
     for pair in view.campaign.pairs:
-        fields = description_fields(view.facts, view.campaign, view.recipe, pair.name)
+        fields = description_fields(view.facts, view.campaign, view.recipe, pair.name, view.efficiency)
         write_text(bundle / "description" / f"{pair.name}.txt", render_description(fields))
     made_from = {name: view.manifest[name] for name in ("stages", "inputs", "provenance")}
     (bundle / NAME).unlink()

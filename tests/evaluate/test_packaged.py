@@ -73,6 +73,19 @@ def test_a_list_gives_one_line_for_each_recording_short_or_long(bundled, tmp_pat
     assert not list(tmp_path.glob("*.run"))
 
 
+def test_a_blank_line_of_a_list_is_a_blank_line_of_the_output(bundled, tmp_path, capsys):
+    talk = sorted((bundled.audio / "talks").rglob("*.wav"))[0]
+    (tmp_path / os.fsdecode(b"gespr\xe4ch.wav")).symlink_to(talk)
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"\xef\xbb\xbf\r\ngespr\xe4ch.wav\r\n  \r\n" + os.fsencode(talk) + b"\r\n\r\n")
+    words = ("--input", listed, "--lang-pair", "en-de", "--output", tmp_path / "lines.txt")
+    status, _, said = translate(bundled, capsys, *words)
+    assert status == 0, said
+    lines = (tmp_path / "lines.txt").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 6 and lines[1] == lines[3] != ""
+    assert lines[0] == lines[2] == lines[4] == lines[5] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -59,7 +59,10 @@ def arguments(checkpoint, tmp_path) -> list[str]:
     options = [f"--{key}={tmp_path / value}" for key, value in named]
     for system, store in open_systems(make_parser().parse_args(["report", *options])):
         store.obtain(system.stage("corpus"), write_dev)
+        store.obtain(system.stage("finetune"), nothing_read)
         store.obtain(system.stage("merge"), lambda out: shutil.copytree(checkpoint, out, dirs_exist_ok=True))
+        if system.recipe.quantize.awq is not None:
+            store.obtain(system.stage("awq"), nothing_read)
         store.obtain(system.stage("quantize"), lambda out: pretend_to_pack(checkpoint, out))
     return [*options, f"--out={tmp_path / 'out'}"]
 
@@ -81,6 +84,11 @@ def write_dev(out: Path) -> None:
         for language, text in (("de", "eins"), ("zh", "一"))
     ]
     write_corpus(out / "dev.jsonl", utterances)
+
+
+def nothing_read(out: Path) -> None:
+    """Stand for a stage of which packing would read the files, which is pretended."""
+    write_text(out / "empty.txt", "")
 
 
 def pretend_to_pack(checkpoint: Path, out: Path) -> None:

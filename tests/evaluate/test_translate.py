@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from segment.testset import read_folder
 from submission.cli import run
+from submission.errors import UserError
 from submission.runtime.audio import read_audio, seeks
 from submission.store.digests import describe_files
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments, write_segments
@@ -112,6 +114,38 @@ def test_compressed_recordings_are_decoded_once_and_give_the_samples_that_they_g
         assert np.array_equal(read_audio(paths[recording.name]), read_audio(recording.path))
         assert seeks(paths[recording.name])
     assert readable_in_pieces(folder, segments[1:], tmp_path / "aside")["b.wav"] == tmp_path / "b.wav"
+
+
+def compressed(folder: Path) -> Path:
+    """Fill a folder with two recordings of 4 s that are decoded aside."""
+    folder.mkdir()
+    for name in ("a.mp3", "b.mp3"):
+        soundfile.write(folder / name, np.random.default_rng(5).standard_normal(88_200) * 0.1, 22_050)
+    return folder
+
+
+def test_a_disk_too_full_for_decoded_recordings_is_named_before_they_are_segmented(
+    bundled, tmp_path, capsys, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=400_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    out = tmp_path / "out"
+    status, _, said = command(arguments(bundled, compressed(tmp_path / "audio"), out), capsys)
+    assert status == 2
+    assert re.search(r"out: has 400,000 bytes free, and 2 recordings decoded take 51\d,\d{3} while they are", said)
+    assert not (out / "segmentation.json").exists()
+
+
+def test_a_disk_that_fills_up_while_recordings_are_decoded_is_named(tmp_path):
+    folder = read_folder(compressed(tmp_path / "audio"))
+    segments = [Segment(recording=recording.name, start=0, end=9_000) for recording in folder.recordings]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"samples of a\.mp3 cannot be written .* bytes are free"):
+            readable_in_pieces(folder, segments, tmp_path / "aside")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_recordings_without_speech_leave_an_empty_file_and_are_named(bundled, tmp_path, capsys):

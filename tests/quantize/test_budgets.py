@@ -28,7 +28,7 @@ from submission.model.budgets import (
 from submission.model.checkpoint import packed_config, read_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import read_config, tensors
-from submission.model.forecast import add_up, allotted, companion_files, forecast, resolve_codecs
+from submission.model.forecast import CARD_BYTES, add_up, allotted, companion_bytes, forecast, resolve_codecs
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe_files import read_recipe
@@ -56,7 +56,7 @@ def target_of(base: Path, bits: float) -> int:
 
 
 def other_of(base: Path) -> int:
-    return sum(path.stat().st_size for path in companion_files(base))
+    return companion_bytes(base)
 
 
 @pytest.mark.parametrize("bits", [16, 7.3, 6.11])
@@ -117,7 +117,7 @@ def test_the_packed_model_weighs_what_was_allotted(base, registered, tmp_path, c
     assert 0.999 * target <= report["total_bytes"] <= target
     assert (report["predicted_increase"] is None) == (not calibrated)
     stages.pack(options, inputs | {"allocate": allocation}, packed)
-    assert sum(path.stat().st_size for path in (packed / "model").iterdir()) == report["total_bytes"]
+    assert sum(path.stat().st_size for path in (packed / "model").iterdir()) == report["total_bytes"] - CARD_BYTES
     codecs = read_checkpoint(packed / "model").codecs
     assert {name: codec.budget_bytes for name, codec in codecs.items()} == read_budgets(allocation)
 

@@ -14,7 +14,7 @@ from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
-from submission.model.forecast import companion_files, forecast, resolve_codecs
+from submission.model.forecast import CARD_BYTES, companion_bytes, forecast, resolve_codecs
 from submission.store.digests import canonical_json
 from submission.system.recipe import Override
 
@@ -42,12 +42,12 @@ def test_help_answers_without_the_heavy_libraries():
 def test_the_stages_folder_holds_the_model_and_the_report_and_meets_the_limit(base, tmp_path):
     rules = {"*": affine(4, 64), "embedding": affine(2, 64)}
     override = Override(role="mlp", layers="middle", count="fit", codec=affine(3, 64))
-    other = sum(path.stat().st_size for path in companion_files(base))
+    other = companion_bytes(base)
     limit = forecast(read_config(base), rules, other_bytes=other).total_bytes - 1
     codecs = resolve_codecs(read_config(base), rules, (override,), limit_bytes=limit, other_bytes=other)
     pack_system(base, tmp_path, codecs, "hqq")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "packing_report.json"]
-    assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit
+    assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit - CARD_BYTES
     assert affine(3, 64) in read_checkpoint(tmp_path / "model").codecs.values()
     text = (tmp_path / "packing_report.json").read_text(encoding="utf-8")
     assert canonical_json(json.loads(text)) == text
@@ -90,7 +90,7 @@ def test_a_list_of_systems_is_forecast_one_a_line(capsys):
 def test_a_checkpoint_folder_can_be_forecast(base, capsys):
     assert call("forecast", "--checkpoint", base, "--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["other_bytes"] == sum(path.stat().st_size for path in companion_files(base))
+    assert record["other_bytes"] == companion_bytes(base)
 
 
 def test_packing_before_merging_names_the_command_to_run(tmp_path, capsys):

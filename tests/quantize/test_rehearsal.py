@@ -189,3 +189,18 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path, m
 def test_a_recipe_that_calibrates_is_refused(tmp_path):
     with pytest.raises(UserError, match="random weights cannot"):
         rehearse(tmp_path, "primary")
+
+
+def test_a_model_of_another_family_weighs_its_forecast(tmp_path):
+    published = shipped_config("gemma-4-12B-it")
+    text = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 2}
+    text |= {"head_dim": 64, "global_head_dim": 128, "vocab_size": 512}
+    config = published | {"text_config": published["text_config"] | text}
+    record = rehearse_config(tmp_path, with_layers(config, 7), OPTIONS, None, keep=False)
+    assert record["passed"]["forecast"] and record["model_bytes"] == record["forecast_bytes"]
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_campaign_whose_model_is_not_published_is_not_rehearsed(tmp_path):
+    with pytest.raises(UserError, match=r"campaign miniature: no configuration .* ships"):
+        rehearse(tmp_path, campaign="miniature")

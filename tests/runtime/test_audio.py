@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
@@ -127,3 +128,11 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, content: bytes) -> 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone.wav.*no such audio file"):
         read_audio(tmp_path / "gone.wav")
+
+
+def test_a_name_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+    for suffix in ("wav", "flac"):
+        soundfile.write(tmp_path / f"a.{suffix}", tone(1, 16_000), 16_000)
+        path = (tmp_path / f"a.{suffix}").rename(tmp_path / os.fsdecode(b"gespr\xe4ch." + suffix.encode()))
+        assert checked_length(path) == len(read_audio(path)) == 16_000
+        assert len(read_slice(path, 100, 200)) == 100

@@ -61,7 +61,10 @@ def main() -> int:
 
 
 def measure(command: list[str], cold: list[str]) -> tuple[float, int]:
-    """Return (seconds, peak bytes) of a command, which must find nothing; `cold`: files to drop from the cache."""
+    """Return (seconds, peak bytes) of a command; `cold`: files to drop from the cache.
+
+    Status 1 is right: the bundle has the miniature's tokenizer, which `verify` finds (TOK02) beside reading all.
+    """
     for path in cold:
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -71,7 +74,7 @@ def measure(command: list[str], cold: list[str]) -> tuple[float, int]:
     said = process.stdout.read().decode("utf-8") if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status):
+    if os.waitstatus_to_exitcode(status) not in (0, 1):
         raise SystemExit(f"{command[0]} failed:\n{said}")
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

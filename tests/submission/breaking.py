@@ -8,11 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from submission.bundle.checks.scores import readable_records
+from submission.bundle.model_card import render_model_card
+from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.configuration import expected_tensors
+from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.safetensors_header import file_bytes, header_bytes
 from submission.model.sizes import size_text
 from submission.store.digests import canonical_json, sha256_file
+from submission.system.campaign import read_campaign
 
 ACL = "en-de/ACL.txt"
 CONFIG = "model/config.json"
@@ -252,6 +257,16 @@ def prepend(bundle: Path, text: str) -> None:
     path.write_text(text + path.read_text(encoding="utf-8"), encoding="utf-8")
 
 
+def derive_card(bundle: Path) -> None:
+    """Let the model card be the one that the artifacts give, where they give one and it is there."""
+    view = BundleView(bundle, read_campaign("miniature"))
+    if view.facts is None or isinstance(view.recipe, Unreadable) or "model/README.md" not in view.files:
+        return
+    scores = [record for key, record in readable_records(view) if key == "scores"]
+    card = render_model_card(view.facts, view.campaign, view.recipe, scores)
+    (bundle / "model/README.md").write_text(card, encoding="utf-8")
+
+
 MOST_SEALED_BYTES = 64 << 20
 """Of a longer file nobody computes the digest: that is what it was stretched for."""
 
@@ -268,6 +283,7 @@ def seal(bundle: Path) -> None:
     for description in (bundle / "description").glob("*.txt"):
         data = description.read_bytes()
         description.write_bytes(data.replace(size_text(old).encode(), size_text(size).encode()))
+    derive_card(bundle)
     files = [p for p in sorted(bundle.rglob("*")) if p.is_file() and not p.is_symlink() and p != path]
     manifest["files"] = {
         os.fsencode(p.relative_to(bundle)).decode("utf-8"): {

@@ -68,6 +68,7 @@ def test_a_bundle_holds_the_uploaded_test_sets_and_not_the_open_one(pristine, in
     outputs = {f"{p.name}/{t}.txt" for p in ingredients.campaign.pairs for t in p.testsets}
     assert len(outputs) == 11
     assert names == outputs | {f"segments/{t.name}.yaml" for t in ingredients.campaign.testsets} | {
+        "model/README.md",
         "model/chat_template.jinja",
         "model/config.json",
         "model/generation_config.json",

@@ -51,6 +51,7 @@ ALLOWED = {
 # Data that names a family or its model, and why.
 DATA = {
     "submission/campaigns/iwslt26.toml": "the organisers' base model, its family and its prompt",
+    "submission/campaigns/iwslt27.toml": "the next edition's base model and its family",
     "submission/campaigns/miniature.toml": "the miniature's base model, its family and its prompt",
     "submission/model/families/gemma-4-12B-it.config.json": "the published configuration of the next base model",
     "submission/model/families/Qwen2-Audio-7B.config.json": "the published configuration of the base model",

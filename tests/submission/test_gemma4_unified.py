@@ -12,6 +12,9 @@ import pytest
 from submission.errors import UserError
 from submission.model.families import family_of, shipped_config, tensors
 from submission.model.moments_size import input_keys
+from submission.system.campaign import read_campaign
+from submission.system.consistency import check_together
+from submission.system.recipe_files import read_recipe
 
 PUBLISHED = "gemma-4-12B-it"
 SMALL: dict[str, Any] = {
@@ -164,3 +167,20 @@ def test_keys_that_serve_as_values_share_the_moments_of_queries_and_keys():
 def test_a_variant_that_the_arithmetic_does_not_cover_is_refused_by_name(section, values, words):
     with pytest.raises(UserError, match=words):
         tensors(changed(section, **values))
+
+
+@pytest.mark.parametrize("recipe", ["finetuned", "contrastive", "primary", "ablation:g128", "frontier@4GB"])
+def test_recipes_fit_the_campaign_of_the_model(recipe):
+    campaign = read_campaign("iwslt27")
+    chosen = read_recipe(recipe, "iwslt27")
+    check_together(campaign, chosen)
+    assert campaign.model.name == PUBLISHED and campaign.size_limit is None
+    assert chosen.segment.max_seconds <= campaign.model.window_seconds
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"), [("ablation:head2", "unknown role 'lm_head'"), ("ablation:sensitive", "states none")]
+)
+def test_what_the_campaign_cannot_have_is_refused_by_name(recipe, words):
+    with pytest.raises(UserError, match=words):
+        check_together(read_campaign("iwslt27"), read_recipe(recipe, "iwslt27"))

@@ -41,7 +41,11 @@ def names(commands: list[str]) -> list[str]:
 @pytest.mark.parametrize(("campaign", "name"), SYSTEMS)
 def test_the_stages_of_a_system_are_those_of_its_steps_in_their_order(campaign, name, tmp_path):
     for recipe in read_recipes(name, campaign):
-        system = System(read_campaign(campaign), recipe, None, tmp_path, arguments="--x")
+        try:
+            system = System(read_campaign(campaign), recipe, None, tmp_path, arguments="--x")
+        except UserError as error:  # the paper's systems that a campaign cannot have; test_recipe lists them
+            assert (campaign, name) == ("iwslt27", "ablation"), error
+            continue
         of_steps = [stage for each in STEPS if each.has(system) for stage in each.stages]
         assert list(dict.fromkeys(stage.name for stage in system.stages())) == of_steps
         for stage in system.stages():

@@ -43,7 +43,6 @@ def given(ingredients, pristine) -> dict:
     return {
         "campaign": ingredients.campaign,
         "recipe": ingredients.recipe,
-        "model": ingredients.folder / "model",
         "scores": scores(),
         "journal": journal(),
         "seconds": 412.3,
@@ -52,10 +51,11 @@ def given(ingredients, pristine) -> dict:
     }
 
 
-def test_the_size_is_shown_in_all_units_against_the_limit(given):
+def test_the_size_is_shown_in_all_units_against_the_limit(given, pristine):
+    given = given | {"bundle": pristine}
     lines = summary(**given).splitlines()
     (size,) = [line.split() for line in lines if "packed model" in line]
-    count = sum(path.stat().st_size for path in given["model"].iterdir())
+    count = sum(path.stat().st_size for path in (pristine / "model").iterdir())
     assert size == ["packed", "model", f"{count:,}", f"{count / 10**9:.6f}", f"{count / 2**30:.6f}"]
     tight = replace(given["campaign"], size_limit="20 kB")
     over = summary(**given | {"campaign": tight}).splitlines()

@@ -66,6 +66,8 @@ def _warning(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]
 
 CHECKS = (
     _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
+    _error("CARD01", "model card other than what is derived, byte for byte", model_files.other_card),
+    _warning("CARD02", "model card missing", model_files.missing_card),
     _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
     _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
