@@ -15,7 +15,7 @@ from submission.bundle.efficiency import BATCH_SIZES
 from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
 from submission.errors import UserError
 from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS, REPORTED
-from submission.system.recipe import MOST_BATCH
+from submission.system.recipe.decoding_options import MOST_BATCH
 
 if TYPE_CHECKING:
     from submission.store.store import Store

@@ -35,7 +35,7 @@ def decode(options: Options, inputs: Inputs, out: Path, *, load: Load = _load_he
     from evaluate.scoring.references import gold_segments
     from segment.testset import read_testset
     from submission.runtime.prompt import render_prompt
-    from submission.system.recipe import DecodeOptions
+    from submission.system.recipe.decoding_options import DecodeOptions
     from submission.system.schema import parse_options
     from submission.text.segments import read_segments
 

@@ -37,8 +37,8 @@ from submission.model.safetensors_header import file_bytes, header_bytes, lay_ou
 from submission.progress import progress
 from submission.store.digests import ASIDE, canonical_json, remove_leftovers, write_text
 from submission.system.campaign import read_campaign
-from submission.system.recipe import QuantizeOptions
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.quantize_options import QuantizeOptions
+from submission.system.recipe.recipe_files import read_recipe
 
 CAMPAIGN = "iwslt26"
 SYSTEM = "ablation:g128"

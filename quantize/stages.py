@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quantize.calibration.model_moments import MomentsFolder
     from quantize.solvers.bound import SideData
     from submission.model.codecs import Codec
-    from submission.system.recipe import Override
+    from submission.system.recipe.quantize_options import Override
 
 Options = dict[str, Any]
 Inputs = dict[str, Path]
@@ -24,7 +24,7 @@ def sensitivity(options: Options, inputs: Inputs, out: Path) -> None:
     """Write ranking.json and its picture: the change of loss when each layer in turn takes the coarser codec."""
     from quantize.ranking.sensitivity import analyse
     from submission.model.codecs import parse_codec
-    from submission.system.recipe import Override, QuantizeOptions
+    from submission.system.recipe.quantize_options import Override, QuantizeOptions
     from submission.system.schema import parse_options
 
     ranked = Override(
@@ -51,7 +51,7 @@ def awq(options: Options, inputs: Inputs, out: Path) -> None:
     import torch
 
     from quantize.calibration.awq import calibrate
-    from submission.system.recipe import AwqOptions
+    from submission.system.recipe.quantize_options import AwqOptions
     from submission.system.schema import parse_options
 
     calibrate(
@@ -73,7 +73,7 @@ def calibrate(options: Options, inputs: Inputs, out: Path) -> None:
     import torch
 
     from quantize.calibration.model_moments import calibrate as measure
-    from submission.system.recipe import MomentsOptions
+    from submission.system.recipe.quantize_options import MomentsOptions
     from submission.system.schema import parse_options
 
     measure(
@@ -111,7 +111,7 @@ def pack(options: Options, inputs: Inputs, out: Path) -> None:
     from quantize.ranking.chart import draw_ranking
     from submission.model.families import read_config
     from submission.model.ranking import RANKING
-    from submission.system.recipe import QuantizeOptions
+    from submission.system.recipe.quantize_options import QuantizeOptions
     from submission.system.schema import parse_options
 
     checkpoint, codecs = inputs["merge"], codecs_of(options, inputs)
@@ -128,7 +128,7 @@ def recover(options: Options, inputs: Inputs, out: Path) -> None:
     import torch
 
     from quantize.recovery.recover import recover_system
-    from submission.system.recipe import RecoveryOptions
+    from submission.system.recipe.quantize_options import RecoveryOptions
     from submission.system.schema import parse_options
 
     recover_system(
@@ -167,7 +167,7 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
     from submission.model.families import read_config
     from submission.model.forecast import companion_bytes, resolve_codecs
     from submission.model.ranking import read_order
-    from submission.system.recipe import QuantizeOptions
+    from submission.system.recipe.quantize_options import QuantizeOptions
     from submission.system.schema import parse_options
 
     quantize, checkpoint = parse_options(QuantizeOptions, _rules(options)), inputs["merge"]

@@ -27,7 +27,7 @@ from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import checked_length, rough_seconds
 from submission.store.launch import Launch, process_group
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 
 SEGMENTS = "segments.yaml"

@@ -15,7 +15,7 @@ from submission.system.revisions import REVISIONS
 if TYPE_CHECKING:
     from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
     from segment.recording_parts import RecordingPart
-    from submission.system.recipe import SegmentOptions
+    from submission.system.recipe.decoding_options import SegmentOptions
 
 NOT_READ = {"threshold": 0.5}
 """Values of required options that a method does not read, and its key therefore lacks."""
@@ -63,7 +63,7 @@ def takes_given(options: Mapping[str, Any]) -> bool:
 
 def segment_options(options: Mapping[str, Any]) -> SegmentOptions:
     """Return the options of a method, from those of a stage."""
-    from submission.system.recipe import SegmentOptions
+    from submission.system.recipe.decoding_options import SegmentOptions
     from submission.system.schema import parse_options
 
     return parse_options(SegmentOptions, NOT_READ | dict(options))

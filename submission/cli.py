@@ -16,8 +16,8 @@ from submission.processors import set_thread_defaults
 from submission.store.store import Store
 from submission.system.campaign import Campaign, read_campaign
 from submission.system.pipeline import Selection
-from submission.system.recipe import Recipe
-from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.recipe.recipe import Recipe
+from submission.system.recipe.recipe_files import read_recipe, read_recipes
 from submission.system.schema import read_toml
 from submission.system.system import System
 

@@ -42,7 +42,7 @@ from submission.processors import given_processors
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, iterate_corpus, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, feature_bytes, plan_batches, render_prompts

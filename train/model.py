@@ -19,7 +19,7 @@ from submission.model.families import family_of, read_config
 from submission.runtime.families import runtime_of
 from submission.runtime.prompt import IGNORED
 from submission.store.digests import canonical_json, write_text
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.system.schema import nearest
 
 

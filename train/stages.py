@@ -17,7 +17,7 @@ Inputs = dict[str, Path]
 
 def corpus(options: Options, inputs: Inputs, out: Path) -> None:
     """Sample and check what to train on; `data` is the folder that the corpora's folders are relative to."""
-    from submission.system.recipe import CorpusOptions
+    from submission.system.recipe.training_options import CorpusOptions
     from submission.system.schema import parse_options
     from train.corpora.build import build_corpus
 
@@ -33,7 +33,7 @@ def corpus(options: Options, inputs: Inputs, out: Path) -> None:
 
 def finetune(options: Options, inputs: Inputs, out: Path) -> None:
     """Train LoRA adapters on the corpus, whose audio lies in `data`."""
-    from submission.system.recipe import FinetuneOptions
+    from submission.system.recipe.training_options import FinetuneOptions
     from submission.system.schema import parse_options
     from train.corpora.audio_digests import check_audio
     from train.finetune import finetune as train_adapters

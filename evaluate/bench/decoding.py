@@ -15,7 +15,7 @@ from evaluate.decoding.generation import translator
 from submission.runtime.families.family import generate
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 
 BAR = 1.0
 """How many times as fast as the checkpoint in bfloat16 the packed model must be."""

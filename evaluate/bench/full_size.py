@@ -14,7 +14,7 @@ from submission.model.safetensors_header import header_bytes, lay_out, tensor_by
 from submission.progress import progress
 from submission.store.digests import write_text
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 CAMPAIGN = "iwslt26"
 RECIPE = "contrastive"

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from submission.errors import UserError
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.segments import SAMPLE_RATE, Segment
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from submission.progress import progress
 from submission.runtime.audio import checked_length, read_slice
 from submission.runtime.prompt import end_token_id, shortest_samples, window_samples
 from submission.store.launch import Launch, process_group
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenalt
 from submission.runtime.families.family import AudioFeatures, generate
 from submission.runtime.loss import make_batch, target_losses
 from submission.runtime.prompt import build_inputs, encode, end_token_id
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from submission.benchmarking import peak_of_this_process
 from submission.bundle.efficiency import BatchEfficiency, UnfitBatch
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.segments import Segment
 
 if TYPE_CHECKING:

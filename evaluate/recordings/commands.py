@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.registry import SEGMENTATION_METHODS
 from submission.system.system import System
 from submission.text.characters import printable_lines

@@ -29,7 +29,7 @@ from segment.testset import RecordingFile, TestSetFolder, find_segments_file, re
 from submission.errors import UserError
 from submission.runtime.audio import checked_length
 from submission.store.digests import sha256_file, tree_digest
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
 from submission.text.recording_names import match_recordings

@@ -51,7 +51,7 @@ from submission.errors import UserError
 from submission.store.digests import canonical_json, sha256_file, write_text
 from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.system.schema import nearest
 from submission.text.characters import printable
 from submission.text.recording_names import match_recordings

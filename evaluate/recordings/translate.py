@@ -48,7 +48,7 @@ from submission.store.launch import process_group
 from submission.store.locks import lock_file
 from submission.store.store import library_versions
 from submission.system.campaign import Campaign, Pair
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.system.schema import nearest
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments, write_segments

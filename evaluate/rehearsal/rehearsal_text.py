@@ -13,7 +13,7 @@ from submission.model.forecast import forecast
 from submission.model.sizes import GIB
 from submission.system.campaign import read_campaign
 from submission.system.pipeline import STEPS
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text_table import aligned
 
 CAMPAIGN, RECIPE = "iwslt26", "primary"

@@ -19,7 +19,7 @@ from submission.model.forecast import companion_bytes, forecast
 from submission.store.digests import write_text
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 CAMPAIGN = "iwslt26"
 RECIPES = ("primary", "contrastive")

@@ -36,7 +36,7 @@ from submission.system.campaign import Campaign, Pair, size_bytes
 from submission.system.data_folder import OPEN_TESTSET
 from submission.system.pipeline import has_step
 from submission.system.plan import expected_model
-from submission.system.recipe import QuantizeOptions
+from submission.system.recipe.quantize_options import QuantizeOptions
 
 NO_REFERENCES = f"{NOT_COMPUTED}: no references"
 FILES = "files beside the weights"

@@ -75,7 +75,7 @@ def _layers(work: Path) -> dict[str, Any]:
     from quantize.bench.gpu_layers import bench_layers, layers_text
     from submission.model.families import shipped_config
     from submission.system.campaign import read_campaign
-    from submission.system.recipe_files import read_recipe
+    from submission.system.recipe.recipe_files import read_recipe
 
     config = shipped_config(read_campaign(CAMPAIGN).model.name)
     assert config is not None, "the campaign's configuration ships"

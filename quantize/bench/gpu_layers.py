@@ -25,7 +25,7 @@ from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_weights
 from submission.runtime.loss import make_batch
 from submission.runtime.prompt import Example
-from submission.system.recipe import QuantizeOptions
+from submission.system.recipe.quantize_options import QuantizeOptions
 
 SECONDS = 7.7
 """Mean length of an utterance of ACL 60/60 dev."""

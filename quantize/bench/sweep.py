@@ -23,7 +23,7 @@ from submission.runtime.loading import load_model
 from submission.runtime.loss import make_batch, measure_losses, target_tokens
 from submission.runtime.prompt import Example, encode, extract_features, render_prompt, window_samples
 from submission.system.data_folder import SHIPPED
-from submission.system.recipe import Override, QuantizeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.segments import SAMPLE_RATE
 
 OPTIONS = QuantizeOptions(

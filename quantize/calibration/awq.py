@@ -38,7 +38,7 @@ from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, collate
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.system.recipe import AwqOptions, MomentsOptions, RecoveryOptions
+from submission.system.recipe.quantize_options import AwqOptions, MomentsOptions, RecoveryOptions
 from submission.text.corpus import Utterance, read_corpus
 
 SAMPLED_POSITIONS = 512

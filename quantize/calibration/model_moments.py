@@ -40,7 +40,7 @@ from submission.runtime.loading import load_processor
 from submission.runtime.loss import make_batch
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, write_text
-from submission.system.recipe import MomentsOptions
+from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import read_corpus
 
 MOMENTS = "moments.json"

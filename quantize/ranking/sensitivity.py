@@ -45,7 +45,7 @@ from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, read_journal, write_text
 from submission.store.launch import Launch, process_group
-from submission.system.recipe import Override, QuantizeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus
 
 DEV = "dev.jsonl"

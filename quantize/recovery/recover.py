@@ -34,7 +34,7 @@ from submission.runtime.loading import load_processor, load_weights
 from submission.runtime.loss import Estimate
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, write_text
-from submission.system.recipe import HELD_OUT_SHARE, RecoveryOptions
+from submission.system.recipe.quantize_options import HELD_OUT_SHARE, RecoveryOptions
 from submission.text.corpus import read_corpus
 
 REPORT = "recovery_report.json"

@@ -18,7 +18,7 @@ from submission.progress import progress
 from submission.runtime.loss import Estimate, make_batch, ratio, standard_error, target_tokens
 from submission.runtime.prompt import Example
 from submission.store.digests import write_bytes
-from submission.system.recipe import RecoveryOptions
+from submission.system.recipe.quantize_options import RecoveryOptions
 
 SAVE_EVERY_STEPS = 25
 POSITIONS = 2048

@@ -9,7 +9,7 @@ from segment.methods.method import Stretch
 from segment.probabilities import windows
 from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.probabilities.vad import CHUNK_SAMPLES
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.text.segments import SAMPLE_RATE
 
 VAD_RATE_HZ = SAMPLE_RATE / CHUNK_SAMPLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segment.methods.method import Stretch, length_limits
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 
 
 def segment_by_length(probabilities: FrameProbabilities, options: SegmentOptions) -> list[Stretch]:

@@ -25,7 +25,7 @@ from segment.methods.divide_and_conquer import segment_by_classifier
 from segment.methods.method import Stretch, length_limits
 from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.probabilities.vad import CHUNK_SAMPLES, speech_stretches
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.text.segments import SAMPLE_RATE
 
 JOIN_SECONDS = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from segment.probabilities.speech_probabilities import FrameProbabilities
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.text.segments import SAMPLE_RATE
 
 Stretch = tuple[int, int]

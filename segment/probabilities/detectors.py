@@ -16,7 +16,7 @@ from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
 from segment.probabilities.windows import frame_probabilities
 from submission.store.digests import canonical_json
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 
 
 def vad_detectors(revision: int) -> Detectors:

@@ -56,7 +56,7 @@ from submission.store.damage import DamagedArtifact
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, named_place, sha256_file, write_text
 from submission.store.locks import lock_file
 from submission.system.campaign import Campaign
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.text.characters import plain_line
 from submission.text.segments import read_segments, segment_ids
 

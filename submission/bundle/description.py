@@ -21,7 +21,7 @@ from submission.model.forecast import role_matches
 from submission.model.sizes import size_text
 from submission.model.solvers import technique_of
 from submission.system.campaign import Campaign
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 
 MODEL_NAME = "Model name"
 SIZE = "Storage size"

@@ -16,7 +16,7 @@ from submission.bundle.description import Facts
 from submission.progress import progress
 from submission.store.digests import CHUNK_BYTES, canonical_json, files_below, write_text
 from submission.system.campaign import Campaign
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.text.characters import printable
 
 NAME = "manifest.json"

@@ -14,7 +14,7 @@ from submission.bundle.description import Facts
 from submission.model.forecast import CARD_BYTES
 from submission.model.sizes import size_text
 from submission.system.campaign import Campaign
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.text.characters import printable
 
 MODEL_CARD = "README.md"

@@ -12,7 +12,7 @@ from submission.model.sizes import GB, GIB
 from submission.store.digests import files_below
 from submission.store.records import StageUse
 from submission.system.campaign import Campaign
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.text_table import aligned
 
 METRICS = ("BLEU", "chrF", "TER", "COMET")

@@ -20,7 +20,7 @@ from submission.model.families import tensors
 from submission.model.forecast import Forecast, add_up, allotted, forecast, resolve_codecs
 
 if TYPE_CHECKING:
-    from submission.system.recipe import Override
+    from submission.system.recipe.quantize_options import Override
 
 TARGET = "quantize.target"
 ATTEMPTS = 24

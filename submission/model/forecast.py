@@ -24,7 +24,7 @@ from submission.model.tokenizer_files import repeated_files
 from submission.system.schema import nearest
 
 if TYPE_CHECKING:
-    from submission.system.recipe import Override
+    from submission.system.recipe.quantize_options import Override
 
 EVERY = "*"
 LINEARS = "linears"

@@ -8,7 +8,8 @@ from submission.model.forecast import EVERY, LINEARS
 from submission.model.solvers import SOLVERS
 from submission.system.campaign import Campaign
 from submission.system.data_folder import OPEN_FOLDER
-from submission.system.recipe import LIMIT, QuantizeOptions, Recipe
+from submission.system.recipe.quantize_options import LIMIT, QuantizeOptions
+from submission.system.recipe.recipe import Recipe
 from submission.system.schema import nearest
 
 

@@ -24,7 +24,8 @@ from submission.store.input_files import OR, InputDigests, Reads, audio_files, f
 from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign
 from submission.system.corpus_formats import ACL_6060, CORPUS_FORMATS
-from submission.system.recipe import CorpusOptions, Recipe, Source
+from submission.system.recipe.recipe import Recipe
+from submission.system.recipe.training_options import CorpusOptions, Source
 
 OPEN_TESTSET = "ACL6060"
 """ACL 60/60 eval with its gold segments: decoded and scored beside the blind sets, never uploaded."""

@@ -8,8 +8,8 @@ from submission.errors import UserError
 from submission.model.families import read_config, shipped_config
 from submission.model.forecast import companion_bytes, forecast
 from submission.system.data_folder import shipped_models
-from submission.system.recipe import AS_PRIMARY, LIMIT, parse_target
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.quantize_options import AS_PRIMARY, LIMIT, parse_target
+from submission.system.recipe.recipe_files import read_recipe
 
 if TYPE_CHECKING:
     from submission.system.system import System

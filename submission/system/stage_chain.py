@@ -33,7 +33,7 @@ from submission.system.data_folder import (
 )
 from submission.system.model_size import target_bytes
 from submission.system.pipeline import has_step, stage_command
-from submission.system.recipe import QuantizeOptions
+from submission.system.recipe.quantize_options import QuantizeOptions
 from submission.system.revisions import REPORTS, REVISIONS
 
 if TYPE_CHECKING:

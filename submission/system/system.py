@@ -26,7 +26,7 @@ from submission.system.data_folder import (
 )
 from submission.system.model_size import chooses_layers
 from submission.system.pipeline import has_step
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 
 
 class System:

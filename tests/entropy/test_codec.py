@@ -30,7 +30,7 @@ from submission.runtime.loading import load_for_inference
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
 from submission.runtime.quantizer import register
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from tests.entropy.support import EMBEDDING, UP, base_checkpoint, encoded, entropy_codecs, pack, random_weight
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from submission.runtime.loading import load_model
 from submission.runtime.prompt import render_prompt
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.support import CAMPAIGN
 from tests.evaluate.support import RECIPE as SEVEN_SECONDS

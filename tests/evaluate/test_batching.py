@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evaluate.decoding.batching import form_batches, in_parts, is_out_of_memory
 from evaluate.decoding.hypotheses import read_hypotheses, recover_journal
 from submission.errors import UserError
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.segments import SAMPLE_RATE, Segment
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"

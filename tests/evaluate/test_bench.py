@@ -22,7 +22,7 @@ from submission.model.families import read_config
 from submission.model.forecast import forecast, resolve_codecs
 from submission.runtime.loading import load_processor
 from submission.store.digests import tree_digest
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 RULES = {"linears": Affine(bits=4, group_size=32), "embedding": Affine(bits=2, group_size=32)}
 

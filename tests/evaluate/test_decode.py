@@ -16,7 +16,7 @@ import pytest
 from evaluate.decoding.batching import form_batches
 from evaluate.decoding.hypotheses import read_hypotheses
 from submission.errors import UserError
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
@@ -207,7 +207,7 @@ import json, sys
 from pathlib import Path
 from evaluate.decoding.decode import decode
 from submission.store.launch import process_group
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.runtime.loading import load_model
 from submission.text.segments import Segment
 given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -279,7 +279,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from evaluate.decoding.decode import decode
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.runtime.loading import load_model
 from submission.text.segments import Segment
 given = json.loads(sys.argv[1])

@@ -26,7 +26,7 @@ from submission.cli import run
 from submission.errors import UserError
 from submission.runtime.prompt import render_prompt
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text.segments import Segment
 
 

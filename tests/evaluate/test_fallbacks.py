@@ -16,7 +16,7 @@ from evaluate.decoding.failures import FAILURES, REPEATING
 from evaluate.decoding.fallbacks import best_candidate, join_texts, quietest_sample, resolve
 from evaluate.decoding.hypotheses import FLAGS, ScoredCandidate, read_hypotheses
 from submission.system.fallbacks import FALLBACKS
-from submission.system.recipe import DecodeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.segments import SAMPLE_RATE
 
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"

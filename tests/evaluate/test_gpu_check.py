@@ -16,7 +16,7 @@ from quantize.bench.gpu_layers import bench_layers, layers_text
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
-from submission.system.recipe import Override, QuantizeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = QuantizeOptions(

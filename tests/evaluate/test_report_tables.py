@@ -17,7 +17,7 @@ from evaluate.report.paper import Paper
 from evaluate.report.results import loss_score, overlap
 from evaluate.report.table import Table
 from evaluate.report.terminal_summary import table_text
-from submission.system.recipe_files import read_recipes
+from submission.system.recipe.recipe_files import read_recipes
 from tests.evaluate.synthetic import NASTY, efficiency, outcome, results, score, system, upload
 
 

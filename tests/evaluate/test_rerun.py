@@ -23,7 +23,7 @@ from submission.cli import run
 from submission.errors import UserError
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments
 from tests.evaluate.bundled import replace_output
 

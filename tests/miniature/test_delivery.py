@@ -21,8 +21,8 @@ from submission.runtime.audio import checked_length
 from submission.store.digests import tree_digest
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED, missing_parts, required_parts
-from submission.system.recipe import Source
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
+from submission.system.recipe.training_options import Source
 from submission.system.system import System
 from submission.text.segments import SAMPLE_RATE, read_segments
 from train.corpora.formats import reader_of

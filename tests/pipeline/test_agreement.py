@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from submission.system.corpus_formats import CORPUS_FORMATS
-from submission.system.recipe import Source
+from submission.system.recipe.training_options import Source
 from train.corpora.formats import reader_of
 
 HUB = {"files": ("*.parquet",), "columns": {"audio": "audio", "source": "text"}, "targets": {"de": "de"}}

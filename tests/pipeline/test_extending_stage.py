@@ -23,7 +23,7 @@ from pathlib import Path
 
 from submission.store.store import Input, Store
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.system import System
 from train.stages import STAGES
 

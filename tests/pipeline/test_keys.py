@@ -10,7 +10,7 @@ import pytest
 from submission.store.records import CONTENTS
 from submission.store.store import Stage, Store
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
 from tests.support.published_data import write_published_data

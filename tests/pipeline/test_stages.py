@@ -16,7 +16,7 @@ import soundfile
 from submission.store.store import Input, Stage, Store
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.system import System
 from submission.text.segments import read_segments
 from tests.support.stage_sources import STAGE_MODULES, stage_functions
@@ -26,7 +26,7 @@ NOT_FOR_STAGES = (
     "submission.system.system",
     "submission.system.stage_chain",
     "submission.system.campaign",
-    "submission.system.recipe_files",
+    "submission.system.recipe.recipe_files",
     "submission.cli",
 )
 

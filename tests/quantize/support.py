@@ -9,7 +9,7 @@ from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.prompt import render_prompt
-from submission.system.recipe import Override, QuantizeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
 
 PROMPTS = {f"en-{code}": render_prompt(PROMPT, name) for code, name in (("de", "German"), ("zh", "Chinese"))}
 END = "<|im_end|>"

@@ -34,7 +34,7 @@ from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
 from submission.runtime.prompt import build_inputs, render_prompt
 from submission.store.digests import tree_digest
-from submission.system.recipe import AwqOptions
+from submission.system.recipe.quantize_options import AwqOptions
 from submission.text.corpus import Utterance, write_corpus
 
 FOUR = Affine(bits=4, group_size=64)

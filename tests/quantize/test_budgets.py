@@ -31,7 +31,7 @@ from submission.model.families import read_config, tensors
 from submission.model.forecast import CARD_BYTES, add_up, allotted, companion_bytes, forecast, resolve_codecs
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from tests.support.budgeted import Budgeted, register_budgeted
 
 RULES = {"linears": Budgeted(), "embedding": Budgeted(), "audio": Affine(bits=8, group_size=64)}

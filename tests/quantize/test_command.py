@@ -16,7 +16,7 @@ from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
 from submission.model.forecast import CARD_BYTES, companion_bytes, forecast, resolve_codecs
 from submission.store.digests import canonical_json
-from submission.system.recipe import Override
+from submission.system.recipe.quantize_options import Override
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ from submission.model.forecast import companion_files, forecast, further_steps, 
 from submission.model.safetensors_header import read_header
 from submission.runtime.packed import PackedEmbedding, PackedLinear, prepack_linears
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from tests.support.extending import ROOT, import_source, titled_blocks
 
 FILE = "submission/model/codecs/deflated.py"

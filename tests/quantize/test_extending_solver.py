@@ -24,8 +24,8 @@ from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.model.solvers import SOLVERS, Solver, technique_of
 from submission.system.campaign import read_campaign
-from submission.system.recipe import QuantizeOptions
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.quantize_options import QuantizeOptions
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.schema import parse
 from tests.support.extending import ROOT, import_source, titled_blocks
 

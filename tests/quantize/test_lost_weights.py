@@ -11,7 +11,7 @@ from quantize.packing.lost_weights import check_lost_weights
 from quantize.packing.pack import pack_checkpoint
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from tests.quantize.support import codecs_of
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"

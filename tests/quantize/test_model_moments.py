@@ -35,7 +35,7 @@ from submission.runtime.examples import load_examples
 from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_model
 from submission.runtime.loss import make_batch
-from submission.system.recipe import MomentsOptions
+from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 from tests.support.recordings import write_noise
 

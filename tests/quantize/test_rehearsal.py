@@ -29,7 +29,7 @@ from submission.model.families import shipped_config, tensors
 from submission.model.forecast import forecast
 from submission.model.safetensors_header import tensor_bytes
 from submission.store.digests import tree_digest
-from submission.system.recipe import QuantizeOptions
+from submission.system.recipe.quantize_options import QuantizeOptions
 
 REAL = shipped_config("Qwen2-Audio-7B")
 SMALL = {

@@ -29,7 +29,7 @@ from submission.runtime.loss import difference, make_batch, mean_loss, measure_l
 from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.prompt import render_prompt
 from submission.store.digests import tree_digest
-from submission.system.recipe import Override, QuantizeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 from tests.quantize.support import END, PROMPTS, RANKED_RULES, ranked_options
 

@@ -11,7 +11,7 @@ from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.prompt import render_prompt
-from submission.system.recipe import RecoveryOptions
+from submission.system.recipe.quantize_options import RecoveryOptions
 from submission.text.corpus import Utterance, write_corpus
 from tests.support.recordings import write_noise
 

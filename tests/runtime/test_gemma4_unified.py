@@ -31,7 +31,9 @@ from submission.runtime.loading import load_for_inference, load_model, load_proc
 from submission.runtime.loss import make_batch, measure_losses
 from submission.runtime.packed import PackedEmbedding, PackedLinear, ScaledEmbedding
 from submission.runtime.prompt import build_inputs, collate, encode, extract_features
-from submission.system.recipe import DecodeOptions, FinetuneOptions, Override, QuantizeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from tests.support.tiny_gemma import TEMPLATE, write_gemma
 from train.batches import collate_targets
 from train.bench.full_size import make_batch as make_random_batch

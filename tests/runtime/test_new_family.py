@@ -27,7 +27,9 @@ from submission.runtime.packed import PackedEmbedding, PackedLinear, prepack_lin
 from submission.runtime.prompt import build_inputs, collate, encode, extract_features, render_prompt, window_samples
 from submission.runtime.quantizer import packed_layer
 from submission.system.campaign import read_campaign
-from submission.system.recipe import DecodeOptions, FinetuneOptions, Override, QuantizeOptions
+from submission.system.recipe.decoding_options import DecodeOptions
+from submission.system.recipe.quantize_options import Override, QuantizeOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance
 from tests.support.family_page import code_blocks, load_module
 from tests.support.toy_model import ToySpeechForConditionalGeneration, register_with_transformers, write_checkpoint

@@ -16,7 +16,7 @@ from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.segmentation import SEGMENTS, segment_testset
 from segment.segmentation_report import read_report
 from submission.system import registry
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.text.segments import read_segments
 from tests.segment.support import RATE, loudness_detectors
 from tests.support.extending import ROOT, import_source, titled_blocks

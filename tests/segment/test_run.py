@@ -16,7 +16,7 @@ import soundfile
 from submission.store.input_files import OR
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import MINIATURE
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.system import System
 from submission.text.segments import read_segments
 from tests.segment.tiny import speak

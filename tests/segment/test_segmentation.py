@@ -16,7 +16,7 @@ from segment.probabilities.speech_probabilities import FrameProbabilities
 from segment.segmentation import TestSetOptions, segment_testset, write_given_segmentation
 from segment.segmentation_report import coverage_lines, read_report
 from submission.errors import UserError
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from submission.system.registry import SEGMENTATION_METHODS
 from submission.text.segments import read_segments
 from tests.segment.support import loudness_detectors

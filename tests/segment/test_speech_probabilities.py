@@ -16,7 +16,7 @@ from segment.probabilities.vad import load_vad
 from segment.recording_parts import RecordingPart
 from segment.testset import RecordingFile
 from submission.errors import UserError
-from submission.system.recipe import SegmentOptions
+from submission.system.recipe.decoding_options import SegmentOptions
 from tests.segment.support import LoudnessDetector, loudness_detectors
 from tests.segment.tiny import speak
 

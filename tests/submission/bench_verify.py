@@ -88,7 +88,7 @@ def make(folder: Path) -> None:
     from submission.model.forecast import forecast, stored_parts
     from submission.model.safetensors_header import file_bytes, header_bytes
     from submission.system.campaign import read_campaign
-    from submission.system.recipe_files import read_recipe
+    from submission.system.recipe.recipe_files import read_recipe
 
     campaign, recipe = read_campaign(CAMPAIGN), read_recipe(RECIPE, CAMPAIGN)
     config, options = shipped_config(campaign.model.name), recipe.quantize

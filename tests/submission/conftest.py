@@ -18,8 +18,8 @@ from submission.model.safetensors_header import file_bytes, header_bytes
 from submission.store.digests import canonical_json
 from submission.system.campaign import Campaign, read_campaign
 from submission.system.data_folder import SHIPPED
-from submission.system.recipe import Recipe
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe import Recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text.segments import Segment, segment_ids, write_segments
 
 # The shapes of the miniature's base model, since a smaller one is worth a warning.

@@ -29,7 +29,7 @@ from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.store.digests import describe_files, files_below, tree_digest
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 from submission.text.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
 from tests.submission.breaking import measured_elsewhere
 

@@ -11,7 +11,7 @@ from submission.model.costs.devices import CARDS, processor
 from submission.model.costs.durations import duration_text, step_seconds
 from submission.model.costs.steps import StepWork, step_works
 from submission.model.families import shipped_config, tensors
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 CONFIG = shipped_config("Qwen2-Audio-7B")
 assert CONFIG is not None

@@ -11,7 +11,7 @@ from submission.model.codecs import Affine, Codec
 from submission.model.families import shipped_config, tensors
 from submission.model.forecast import forecast, further_steps, resolve_codecs, stored_parts
 from submission.model.safetensors_header import file_bytes
-from submission.system.recipe import Override
+from submission.system.recipe.quantize_options import Override
 
 REAL = shipped_config("Qwen2-Audio-7B")
 SHALLOW = REAL | {"text_config": REAL["text_config"] | {"num_hidden_layers": 4}}

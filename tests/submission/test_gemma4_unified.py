@@ -14,7 +14,7 @@ from submission.model.families import family_of, shipped_config, tensors
 from submission.model.moments_size import input_keys
 from submission.system.campaign import read_campaign
 from submission.system.consistency import check_together
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 PUBLISHED = "gemma-4-12B-it"
 SMALL: dict[str, Any] = {

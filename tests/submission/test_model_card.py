@@ -15,7 +15,7 @@ from submission.model.forecast import CARD_BYTES
 from submission.model.sizes import size_text
 from submission.store.digests import files_below
 from submission.system.campaign import read_campaign
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 FACTS = Facts(
     size_bytes=4_000_000_000,

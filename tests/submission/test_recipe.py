@@ -15,9 +15,9 @@ from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign, size_bytes
 from submission.system.data_folder import SHIPPED
 from submission.system.plan import expected_model
-from submission.system.recipe import Source
-from submission.system.recipe_files import FOLDER as RECIPES
-from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.recipe.recipe_files import FOLDER as RECIPES
+from submission.system.recipe.recipe_files import read_recipe, read_recipes
+from submission.system.recipe.training_options import Source
 from submission.system.system import System
 
 PRIMARY = (RECIPES / "primary.toml").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from submission.system.campaign import read_campaign
-from submission.system.recipe import SegmentOptions
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.decoding_options import SegmentOptions
+from submission.system.recipe.recipe_files import read_recipe
 from submission.system.registry import SEGMENTATION_METHODS, SegmentationName
 from submission.system.system import System
 

@@ -14,8 +14,8 @@ from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign
 from submission.system.pipeline import MEASURED, REPORTED, STEPS, Selection, has_step, step, step_commands
-from submission.system.recipe_files import FOLDER as RECIPES
-from submission.system.recipe_files import read_recipe, read_recipes
+from submission.system.recipe.recipe_files import FOLDER as RECIPES
+from submission.system.recipe.recipe_files import read_recipe, read_recipes
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
 

@@ -9,7 +9,7 @@ from submission.model.safetensors_header import header_bytes, tensor_bytes
 from submission.store.input_files import OR
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import SHIPPED, required_parts
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
 
 
 def write_published_data(data: Path, recipe: str = "primary") -> None:

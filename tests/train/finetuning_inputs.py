@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from submission.miniature.model import PROMPT, SMALL, build_checkpoint
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, write_corpus
 from train.finetune import Task
 

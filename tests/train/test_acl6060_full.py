@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from submission.errors import UserError
 from submission.runtime.audio import read_slice
 from submission.system.campaign import read_campaign
-from submission.system.recipe import CorpusOptions, Source
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.system.system import System
 from submission.text.corpus import read_corpus
 from tests.train.support import write_acl

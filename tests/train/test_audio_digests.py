@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from submission.errors import UserError
-from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.text.corpus import read_corpus
 from tests.train.support import row, write_acl, write_plain, write_wav
 from train.corpora.audio_digests import AUDIO, END_BYTES, check_audio, ends_digest

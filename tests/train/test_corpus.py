@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from submission.errors import UserError
-from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.text.corpus import read_corpus
 from tests.train.support import HEADER, row, write_acl, write_plain, write_wav
 from train.corpora.build import build_corpus

@@ -11,7 +11,7 @@ import pytest
 import train.corpora.formats
 from submission.errors import UserError
 from submission.system import corpus_formats
-from submission.system.recipe import CorpusOptions
+from submission.system.recipe.training_options import CorpusOptions
 from submission.system.schema import parse
 from submission.text.corpus import read_corpus
 from tests.train.support import write_acl, write_wav

@@ -14,7 +14,7 @@ import soundfile
 
 from submission.errors import UserError
 from submission.runtime.audio import read_slice
-from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.text.corpus import Utterance, read_corpus
 from tests.train.support import write_acl
 from train.corpora.build import build_corpus

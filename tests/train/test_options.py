@@ -11,8 +11,8 @@ import pytest
 from submission.errors import UserError
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import missing_parts, needed_languages, required_parts
-from submission.system.recipe import CorpusOptions, Source
-from submission.system.recipe_files import read_recipe
+from submission.system.recipe.recipe_files import read_recipe
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.system.system import System
 from tests.train.finetuning_inputs import options
 from tests.train.support import write_acl

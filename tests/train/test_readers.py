@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from submission.errors import UserError
 from submission.runtime.audio import read_slice
-from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.text.corpus import read_corpus
 from tests.train.support import write_acl, write_audio, write_lines
 from train.corpora.build import build_corpus

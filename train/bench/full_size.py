@@ -25,7 +25,7 @@ from submission.runtime.families import runtime_of
 from submission.runtime.prompt import Example
 from submission.store.store import peak_bytes
 from submission.system.campaign import read_campaign
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from train.batches import collate_targets
 from train.bench.step import WARM_UP_STEPS
 from train.model import TargetLoss, adapt, target_modules

@@ -22,7 +22,7 @@ import soxr
 
 from submission.runtime.audio import read_slice
 from submission.runtime.loading import load_processor
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import Utterances, collate_targets, plan_batches, render_prompts

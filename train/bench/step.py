@@ -28,7 +28,7 @@ from submission.runtime.audio import read_slice
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import IGNORED
 from submission.store.store import peak_bytes
-from submission.system.recipe import FinetuneOptions
+from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, read_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.batches import PlannedBatches, Utterances, collate_targets, plan_batches, render_prompts

@@ -15,7 +15,7 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
-from submission.system.recipe import CorpusOptions, Source
+from submission.system.recipe.training_options import CorpusOptions, Source
 from submission.text.corpus import BESIDE, Utterance, write_corpus
 from submission.text.segments import SAMPLE_RATE
 from train.corpora.audio_digests import write_audio_digests

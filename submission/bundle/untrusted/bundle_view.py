@@ -25,7 +25,7 @@ from submission.model.safetensors_header import BadHeader, SafetensorsHeader
 from submission.progress import progress
 from submission.system.campaign import Campaign
 from submission.system.data_folder import shipped_models
-from submission.system.recipe import Recipe
+from submission.system.recipe.recipe import Recipe
 from submission.system.schema import parse
 from submission.text.characters import printable
 

@@ -18,7 +18,7 @@ from submission.model.moments_size import moments_size
 from submission.model.recovery_size import recovery_bytes
 
 if TYPE_CHECKING:
-    from submission.system.recipe import Recipe
+    from submission.system.recipe.recipe import Recipe
 
 CONTEXT_BYTES = 1_500_000_000
 """What a process with torch takes besides tensors, on a card or a processor."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from submission.system.corpus_formats import CORPUS_FORMATS
-from submission.system.recipe import Source
+from submission.system.recipe.training_options import Source
 from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
 
 Reader = Callable[[Path, Sequence[str]], Iterator[CorpusUtterance | Unparsed]]

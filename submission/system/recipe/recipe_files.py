@@ -19,10 +19,11 @@ from typing import Any
 
 from submission.errors import UserError
 from submission.system.campaign import FOLDER as CAMPAIGNS
-from submission.system.recipe import LIMIT, Recipe
+from submission.system.recipe.quantize_options import LIMIT
+from submission.system.recipe.recipe import Recipe
 from submission.system.schema import locate, merged, nearest, parse, read_toml
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parents[2] / "recipes"
 LIST = "systems"
 
 

@@ -1,0 +1,1 @@
+"""The recipe: what a participant chooses, as frozen options that refuse contradictions, and its TOML files."""
