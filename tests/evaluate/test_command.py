@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from segment.segmentation_report import make_report, write_report
 from segment.testset import TestSetFolder
 from submission.cli import open_system, run
 from submission.errors import UserError
+from submission.store.store import Store
 from submission.system.campaign import FOLDER as CAMPAIGNS
 from submission.system.campaign import read_campaign
+from submission.system.system import System
 from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.support import CAMPAIGN, RECIPE, write_data
 
@@ -63,6 +66,13 @@ def segment(out: Path) -> None:
     write_report(out, make_report({"segmentation": "given"}, [], TestSetFolder(recordings=(), unlisted=())))
 
 
+def pack(system: System, store: Store, make: Callable[[Path], object]) -> None:
+    """Put a packed model into a store, and what stages before it leave, which nothing reads."""
+    for name in ("corpus", "finetune", "merge", "awq"):
+        store.obtain(system.stage(name), lambda out: (out / "not-read").touch())
+    store.obtain(system.stage("quantize"), make)
+
+
 @pytest.fixture(scope="module")
 def arguments(checkpoint, tmp_path_factory) -> list[str]:
     """Return the arguments that name a system whose model is packed and whose test sets are segmented."""
@@ -73,7 +83,7 @@ def arguments(checkpoint, tmp_path_factory) -> list[str]:
     named = [("campaign", "probe.toml"), ("recipe", "quick.toml"), ("data", "data"), ("store", "store")]
     options = [f"--{key}={folder / value}" for key, value in named]
     system, store = open_system(make_parser().parse_args(["score", *options]))
-    store.obtain(system.stage("quantize"), lambda out: shutil.copytree(checkpoint, out / "model"))
+    pack(system, store, lambda out: shutil.copytree(checkpoint, out / "model"))
     for name in ("TALKS", "ACCENT"):
         store.obtain(system.stage("segment", name), segment)
     return options
@@ -124,7 +134,9 @@ def test_a_system_is_decoded_and_scored(arguments, capsys):
 
 def test_a_test_set_and_pair_is_scored_by_itself_and_found_by_the_whole(arguments, tmp_path, capsys):
     system, store = open_system(make_parser().parse_args(["score", *arguments, f"--store={tmp_path}"]))
-    store.obtain(system.stage("segment", "ACCENT"), segment)  # its report says whether given segments were split
+    pack(system, store, lambda out: (out / "model").mkdir())
+    for name in ("TALKS", "ACCENT"):  # the report says whether given segments were split
+        store.obtain(system.stage("segment", name), segment)
     pair = system.campaign.pairs[0]
     with pytest.raises(UserError, match="stage decode:en-de/TALKS: is not built"):
         scored_cell(system, store, pair, "TALKS")
@@ -162,7 +174,7 @@ def test_an_earlier_stage_that_is_not_built_is_reported_before_anything_is_built
     own = [*arguments, f"--store={tmp_path}"]
     system, store = open_system(make_parser().parse_args(["decode", *own]))
     if missing != "quantize":
-        store.obtain(system.stage("quantize"), lambda out: (out / "model").mkdir())
+        pack(system, store, lambda out: (out / "model").mkdir())
     capsys.readouterr()
     assert run(make_parser(), ["decode", *own, "--testset", "TALKS"]) == 2
     error = capsys.readouterr().err

@@ -16,7 +16,7 @@ def arguments(tmp_path: Path) -> list[str]:
     """Return the arguments of a miniature whose steps before quantization are built."""
     words = ["--recipe=primary", f"--store={tmp_path}"]
     system, store = open_system(make_parser().parse_args(["pack", *words]))
-    for name in ("data", "corpus", "merge"):
+    for name in ("data", "corpus", "finetune", "merge"):
         store.obtain(system.stage(name), lambda out: (out / "x").touch())
     return words
 

@@ -44,7 +44,7 @@ def test_the_stages_of_a_system_are_those_of_its_steps_in_their_order(campaign, 
         try:
             system = System(read_campaign(campaign), recipe, None, tmp_path, arguments="--x")
         except UserError as error:  # the paper's systems that a campaign cannot have; test_recipe lists them
-            assert (campaign, name) == ("iwslt27", "ablation"), error
+            assert campaign in ("iwslt27", "miniature-gemma4") and name == "ablation", error
             continue
         of_steps = [stage for each in STEPS if each.has(system) for stage in each.stages]
         assert list(dict.fromkeys(stage.name for stage in system.stages())) == of_steps
