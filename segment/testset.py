@@ -23,10 +23,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from segment.audio_walk import find_audio
 from segment.plain_yaml import PlainYamlError, parse_plain_yaml
 from submission.errors import UserError
 from submission.model.families.json_shape import shown
+from submission.store.recording_files import find_recordings
 from submission.text.bounded_text import read_text
 from submission.text.characters import UNPRINTABLE, printable
 from submission.text.recording_names import AUDIO_SUFFIXES
@@ -132,7 +132,7 @@ def _find_recordings(folder: Path) -> dict[str, RecordingFile]:
     if not folder.is_dir():
         what = "is a file, expected the folder that holds it" if folder.is_file() else "no such folder"
         raise UserError(str(folder), what, "put the recordings into a folder, as organisers ship them, and name that")
-    walked = find_audio(folder, AUDIO_SUFFIXES)
+    walked = find_recordings(folder)
     _print_skipped(folder, walked.skipped)
     paths = []
     for path in walked.paths:

@@ -23,12 +23,11 @@ from submission.runtime.audio_header import (
     SLACK_BYTES,
     AudioHeader,
     UnusableAudio,
-    id3_bytes,
-    mp3_frame,
     mp3_seconds,
     read_header,
     states_duration,
 )
+from submission.store.audio_formats import id3_bytes, mp3_frame
 
 PLAIN_KINDS = frozenset({"wav", "w64", "aiff", "au", "caf", "nist"})
 PLAIN_BYTES = {

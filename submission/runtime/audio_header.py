@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from submission.errors import UserError
+from submission.store.audio_formats import HEAD_BYTES, mp3_frame, open_head
 
 COPY_AGAIN = "it may have been truncated while it was copied or recorded: copy it again, or repair it with a converter"
 SPLIT = "give each recording a file of its own, or join them with a converter, which writes one header"
@@ -26,30 +27,8 @@ UNKNOWN_BYTES = 0x7FFF0000
 """Sizes from here on in a 32-bit header are written by streaming encoders, which do not know the size."""
 SLACK_BYTES = 8192
 """So many bytes behind the last chunk are padding or a tag; more are audio that the header does not count."""
-HEAD_BYTES = 1 << 14
 ENCODERS = (b"LAM", b"Lav")
 """Beginnings of encoders' names behind which an mp3's header says how much silence it padded."""
-
-MAGIC = (
-    (0, b"fLaC", "flac"),
-    (0, b"OggS", "ogg"),
-    (0, b"\x1aE\xdf\xa3", "matroska"),
-    (4, b"ftyp", "mov"),
-    (4, b"moov", "mov"),
-    (4, b"mdat", "mov"),
-    (4, b"wide", "mov"),
-    (4, b"free", "mov"),
-    (0, b".snd", "au"),
-    (0, b"caff", "caf"),
-    (0, b"NIST_1A", "nist"),
-    (0, b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", "w64"),
-    (0, b"FLV\x01", "flv"),
-    (0, b"#!AMR", "amr"),
-    (0, b"wvpk", "wavpack"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "asf"),
-)
-FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
-"""What a RIFF or IFF file names behind its size."""
 
 
 class UnusableAudio(UserError):
@@ -75,48 +54,11 @@ class AudioHeader:
     """Whether its header counts no samples although bytes follow: samples go on to the end of the file."""
 
 
-def kind_of(head: bytes) -> str:
-    """Return the format whose mark a file's first bytes bear, or ""."""
-    for at, mark, kind in MAGIC:
-        if head[at : at + len(mark)] == mark:
-            return kind
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
-        return FORMS.get(head[8:12], "")
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        return "adts"
-    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
-        return "mpegts"
-    return "mp3" if mp3_frame(head) else ""
-
-
-def recognised(path: Path) -> str:
-    """Return the format whose mark a file bears behind any ID3 tag, or ""."""
-    with path.open("rb") as file:
-        return _open_head(file)[0]
-
-
-def _open_head(file: BinaryIO) -> tuple[str, bytes]:
-    """Return the format and the first bytes behind any ID3 tag."""
-    head = file.read(HEAD_BYTES)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return kind_of(head), head
-    file.seek(id3_bytes(head))
-    head = file.read(HEAD_BYTES)
-    return kind_of(head) or "mp3", head
-
-
-def id3_bytes(head: bytes) -> int:
-    """Return the size of the ID3v2 tag that bytes begin with; 0 without one."""
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + (10 if head[5] & 0x10 else 0)
-
-
 def read_header(path: Path) -> AudioHeader:
     """Return what a file's header says; UserError where its structure ends behind or before the file's end."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        kind, head = _open_head(file)
+        kind, head = open_head(file)
         if kind == "flac":
             return AudioHeader(kind=kind, stated_seconds=_flac_seconds(head))
         if kind == "mp3":
@@ -158,18 +100,6 @@ def _flac_seconds(head: bytes) -> float | None:
     bits = int.from_bytes(head[18:26], "big")
     rate, samples = bits >> 44, bits & (1 << 36) - 1
     return samples / rate if rate and samples else None
-
-
-def mp3_frame(head: bytes) -> tuple[int, int, bool] | None:
-    """Return (samples per frame, rate, mono) of an MPEG audio frame header, or None where there is none."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
-    bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or layer not in (1, 2) or bitrate == 15 or rate == 3:
-        return None
-    hertz = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    return 1152 if layer == 2 or version == 3 else 576, hertz, head[3] >> 6 == 3
 
 
 def mp3_seconds(head: bytes) -> float | None:

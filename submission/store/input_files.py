@@ -7,7 +7,8 @@ A digest is kept in a cache. A file is read again when its size, time or inode h
 again when its own time has changed, that is when something was added to it, removed or renamed: a million clips cannot
 be looked at by every command. A clip that is overwritten in place is found when it is trained on.
 
-Hidden files and folders (`.cache`, `.DS_Store`), and what editors leave behind (`x~`, `x.bak`), match no pattern.
+Which files are recordings, `submission.store.recording_files` says, for the keys as for what is read. Hidden files and
+folders (`.cache`, `.DS_Store`), and what editors leave behind (`x~`, `x.bak`), match no pattern.
 Links are followed, to files and to folders, but not in a circle.
 """
 
@@ -26,8 +27,8 @@ from typing import Any
 
 from submission.progress import progress
 from submission.store.digests import CHUNK_BYTES, canonical_json, sha256_text, write_text
+from submission.store.recording_files import find_recordings, is_foreign, is_recording
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".mp4", ".webm", ".aac", ".mkv", ".mov")
 OR = " | "
 """Between patterns of which the first that matches counts."""
 MANY_FILES = 20_000
@@ -48,9 +49,9 @@ class Reads:
     content: tuple[str, ...] = ()
     """Patterns of files that count by content."""
     recordings: tuple[str, ...] = ()
-    """Folders below which every audio file counts by content; `.` is the folder itself."""
+    """Folders below which every recording counts by content; `.` is the folder itself."""
     clips: tuple[str, ...] = ()
-    """Folders, or alternatives, below which every audio file counts by name and size."""
+    """Folders, or alternatives, below which every recording counts by name and size."""
 
     def __or__(self, other: Reads) -> Reads:
         """Return what either reads."""
@@ -69,17 +70,9 @@ def find_files(folder: Path, pattern: str) -> Iterator[Path]:
             return
 
 
-def audio_files(folder: Path, below: str) -> Iterator[Path]:
-    """Yield every audio file below a folder of the folder, lazily and in any order."""
-    return (path for path in _walk(folder / below, ()) if _is_audio(path.name))
-
-
-def _is_audio(name: str) -> bool:
-    return name.lower().endswith(AUDIO_SUFFIXES)
-
-
-def _is_foreign(name: str) -> bool:
-    return name.startswith((".", "#")) or name.endswith(("~", ".bak", ".orig", ".tmp"))
+def has_recordings(folder: Path) -> bool:
+    """Return whether there is a recording below a folder; no more is looked at than the first one."""
+    return any(is_recording(path) for path in _walk(folder, ()))
 
 
 def _matching(folder: Path, parts: list[str], above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -94,7 +87,7 @@ def _matching(folder: Path, parts: list[str], above: tuple[tuple[int, int], ...]
             yield path
     else:
         for entry in _entries(folder):
-            if fnmatchcase(entry.name, part) and not _is_foreign(entry.name):
+            if fnmatchcase(entry.name, part) and not is_foreign(entry.name):
                 if rest and entry.is_dir():
                     yield from _matching(folder / entry.name, rest, above)
                 elif not rest and entry.is_file():
@@ -110,7 +103,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     if here in above:
         return
     for entry in _entries(folder):
-        if _is_foreign(entry.name):
+        if is_foreign(entry.name):
             continue
         if entry.is_dir():
             yield from _walk(folder / entry.name, (*above, here))
@@ -138,7 +131,8 @@ class InputDigests:
         known = _read_cache(entry)
         before = canonical_json(known)
         wanted = {path for pattern in reads.content for path in find_files(folder, pattern)}
-        wanted |= {path for below in reads.recordings for path in audio_files(folder, below)}
+        for place in (folder / below for below in reads.recordings):
+            wanted |= set(find_recordings(place).paths) if place.is_dir() else set()
         files = _digest_files(folder, wanted, known["files"])
         clips = {}
         for below in reads.clips:
@@ -189,7 +183,7 @@ def _settled(stat: os.stat_result, now: float) -> bool:
 
 
 def _list_clips(folder: Path, root: Path, known: dict[str, list[Any]]) -> str:
-    """Return a digest of names and sizes of the audio files below a folder, and enter in `known` what was listed."""
+    """Return a digest of names and sizes of the recordings below a folder, and enter in `known` what was listed."""
     listed: dict[str, str] = {}
 
     def visit(here: Path, above: tuple[tuple[int, int], ...]) -> None:
@@ -216,15 +210,15 @@ def _list_clips(folder: Path, root: Path, known: dict[str, list[Any]]) -> str:
 
 
 def _list_folder(folder: Path) -> tuple[list[str], str]:
-    """Return the names of the folders in a folder, and a digest of names and sizes of its audio files ("" for none)."""
-    entries = [entry for entry in _entries(folder) if not _is_foreign(entry.name)]
+    """Return the names of the folders in a folder, and a digest of names and sizes of its recordings ("" for none)."""
+    entries = [entry for entry in _entries(folder) if not is_foreign(entry.name)]
     many = len(entries) >= MANY_FILES
     folders, lines = [], []
     with progress(f"listing {folder}", len(entries), "files") if many else nullcontext(lambda amount: None) as tick:
         for entry in entries:
-            if _is_audio(entry.name) and entry.is_file():
-                lines.append(f"{entry.stat().st_size} {entry.name}\n".encode("utf-8", "surrogateescape"))
-            elif entry.is_dir():
+            if entry.is_dir():
                 folders.append(entry.name)
+            elif entry.is_file() and is_recording(entry.path):
+                lines.append(f"{entry.stat().st_size} {entry.name}\n".encode("utf-8", "surrogateescape"))
             tick(1)
     return sorted(folders), hashlib.sha256(b"".join(sorted(lines))).hexdigest() if lines else ""

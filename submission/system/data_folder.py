@@ -20,7 +20,7 @@ from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.forecast import COMPANIONS
 from submission.store.digests import canonical_json, sha256_text
-from submission.store.input_files import OR, InputDigests, Reads, audio_files, find_files
+from submission.store.input_files import OR, InputDigests, Reads, find_files, has_recordings
 from submission.store.store import Input, Stage
 from submission.system.campaign import Campaign
 from submission.system.corpus_formats import ACL_6060, CORPUS_FORMATS
@@ -201,8 +201,8 @@ def missing_parts(data: Path, required: list[Required]) -> list[Required]:
     for part in required:
         folder = data / part.part
         lacks = tuple(pattern for pattern in part.holds if next(find_files(folder, pattern), None) is None)
-        silent = all(next(audio_files(folder, below), None) is None for below in part.audio.split(OR))
-        if lacks or (part.audio and silent):
+        silent = bool(part.audio) and not any(has_recordings(folder / below) for below in part.audio.split(OR))
+        if lacks or silent:
             missing.append(replace(part, holds=lacks, audio=part.audio if silent else ""))
     return missing
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import wave
 from pathlib import Path
 
 import pytest
 
 from submission.store import input_files
 from submission.store.input_files import InputDigests, Reads, find_files
+from submission.store.recording_files import find_recordings
 
 READS = Reads(content=("table.tsv | en/table.tsv", "**/*.yaml"), recordings=("talks",), clips=("clips | en/clips",))
 LONG_AGO = time.time() - 1000
@@ -18,6 +20,15 @@ LONG_AGO = time.time() - 1000
 def write(path: Path, content: str = "x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+    return path
+
+
+def write_wav(path: Path) -> Path:
+    """Write a second of silence under any name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file, wave.open(file, "wb") as wav:
+        wav.setparams((1, 2, 8000, 8000, "NONE", ""))
+        wav.writeframes(bytes(16_000))
     return path
 
 
@@ -54,6 +65,44 @@ def test_stray_files_change_no_digest(folder, digests, stray):
     write(folder / stray, "stray")
     assert digests.digest(folder, READS) == before
     (folder / stray).unlink()
+    assert digests.digest(folder, READS) == before
+
+
+@pytest.mark.parametrize("name", ["call", "deep/call.dat", "call.oga", "call.aiff", "call.2025-11-28"])
+@pytest.mark.parametrize("where", ["talks", "clips"])
+def test_a_recording_without_a_known_suffix_changes_the_digest(folder, digests, where, name):
+    before = digests.digest(folder, READS)
+    write_wav(folder / where / name)
+    assert digests.digest(folder, READS) != before
+    (folder / where / name).unlink()
+    assert digests.digest(folder, READS) == before
+
+
+@pytest.mark.parametrize("name", ["README", "notes.de", "The free", "talks.zip", "notes.txt", "1.mp3.part", "call~"])
+@pytest.mark.parametrize("where", ["talks", "clips"])
+def test_a_stray_text_changes_no_digest(folder, digests, where, name):
+    before = digests.digest(folder, READS)
+    write(folder / where / name, "The free word, then more of it.\n" * 40)
+    assert digests.digest(folder, READS) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        *((name, True) for name in ("a.wav", "a", "a.dat", "deep/a.WAV", "deep/a", "a.m4v", "a.wav.1")),
+        *(
+            (name, False)
+            for name in ("a.wav~", "a.bak", "a.wav.bak", ".a.wav", "._a", "#a.wav#", ".old/a.wav", "old~/a")
+        ),
+        *((name, False) for name in ("a.txt", "a.zip", "a.wav.tmp", "deep/.a")),
+    ],
+)
+def test_keys_change_by_those_files_that_are_read_as_recordings(folder, digests, name, counts):
+    before, read = digests.digest(folder, READS), find_recordings(folder / "talks").paths
+    path = write_wav(folder / "talks" / name)
+    assert (find_recordings(folder / "talks").paths != read) is counts
+    assert (digests.digest(folder, READS) != before) is counts
+    path.unlink()
     assert digests.digest(folder, READS) == before
 
 

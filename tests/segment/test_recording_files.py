@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segment.testset import _print_skipped, read_folder, read_testset
-from tests.support.audio_files import speechlike, write_encoded
+from tests.support.audio_files import ENCODINGS, speechlike, write_encoded
 from tests.support.recordings import write_noise
 
 
@@ -46,6 +46,57 @@ def test_what_could_be_a_recording_and_is_not_read_is_named(tmp_path, capsys):
     assert "notes" not in said
     read_folder(tmp_path)
     assert not capsys.readouterr().err  # said once
+
+
+def test_hidden_folders_and_what_editors_leave_behind_are_no_recordings(tmp_path, capsys):
+    for name in ("a.wav", "a.wav~", "b.wav.bak", ".trash/c.wav", "old~/d.wav", "#e.wav#"):
+        write_noise(tmp_path / "x.wav", seconds=0.5)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x.wav").rename(tmp_path / name)
+    assert names(tmp_path) == ["a.wav"]
+    said = capsys.readouterr().err
+    for line in (
+        *("a.wav~: is what an editor left behind", "b.wav.bak: is what", "#e.wav#: is what"),
+        *(".trash: is a hidden folder", "old~: is a folder left behind"),
+    ):
+        assert line in said
+
+
+@pytest.mark.parametrize(("suffix", "codec"), ENCODINGS)
+def test_every_container_is_known_by_its_content_alone(suffix, codec, tmp_path):
+    write_encoded(tmp_path / f"x.{suffix}", speechlike(1, 16_000), 16_000, codec).rename(tmp_path / "talk")
+    assert names(tmp_path) == ["talk"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"",
+            b"ID3",
+            b"ID3\x04\0\0\0\0\0\x10" + bytes(100),
+            b"\xff\xfb\x90\x44" + bytes(4000),
+            b"\xff\xf1" + bytes(4000),
+        ),
+        *(b"The free word\n" * 100, b"In a wide" * 9, b"G" + b"abc" * 400, b"G" * 400 + b"x" * 400),
+    ],
+)
+def test_what_bears_a_short_mark_by_chance_is_no_recording(content, tmp_path):
+    write_noise(tmp_path / "a.wav", seconds=0.5)
+    (tmp_path / "thing").write_bytes(content)
+    assert names(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
+@pytest.mark.parametrize("codec", ["libmp3lame", "mp2"])
+def test_frames_of_mpeg_audio_are_known_at_every_rate_with_and_without_a_tag(codec, rate, tmp_path):
+    path = write_encoded(tmp_path / "x.mp3" if codec != "mp2" else tmp_path / "x.ts", speechlike(1, rate), rate, codec)
+    if codec == "libmp3lame":
+        content = path.read_bytes()
+        tag = 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(content[6:10]))
+        (tmp_path / "bare").write_bytes(content[tag:])
+    path.rename(tmp_path / "tagged")
+    assert names(tmp_path) == (["bare", "tagged"] if codec == "libmp3lame" else ["tagged"])
 
 
 def test_audio_is_found_by_its_content_whatever_its_suffix(tmp_path):
