@@ -16,7 +16,7 @@ MEAN, FIRST, EACH = "mean", "first", "each"
 CHANNELS = (MEAN, FIRST, EACH)
 """What is translated of several channels: their mean, the first one, or each by itself."""
 UNHEARD_SECONDS, UNHEARD_SHARE = 1.0, 0.1
-"""So much sound, and so much of all, in channels that are not heard is reported."""
+"""So much sound, and so much of all, in channels that are not translated is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +90,9 @@ def say_unheard(label: str, heard: Iterable[tuple[RecordingFile, Channel]]) -> N
 
 
 def unheard_lines(heard: Iterable[tuple[RecordingFile, Channel]]) -> list[str]:
-    """Return a line for each recording that has sound in channels of which next to nothing is heard.
+    """Return a line for each recording that has sound in channels of which next to nothing is translated.
 
-    heard: the channels that are read. Every recording was read by `checked_length` before, so that none is decoded.
+    Of the channels that are translated. Every recording was read by `checked_length` before: none is decoded here.
     """
     channels: dict[RecordingFile, set[Channel]] = {}
     for recording, channel in heard:
@@ -113,7 +113,7 @@ def _unheard(recording: RecordingFile, channel: Channel) -> str:
     options = "(`channels` of the test set in the campaign, --channels of translate and rerun)"
     if channel is None:
         what = f"{of} cancel out in the mean of its {len(sound.beside_first)} channels"
-        return f"{what}, which is heard: take first or each {options}"
+        return f"{what}, which is translated: take first or each {options}"
     louder = sound.beside_first.index(lost)
     what = f"{of} are in channel {louder} (from 0), and hardly in channel {channel}"
-    return f"{what}, which alone is heard: take mean or each {options}"
+    return f"{what}, which alone is translated: take mean or each {options}"

@@ -214,7 +214,7 @@ def choose_inputs(
 
 
 def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: str | None) -> ListedSegments:
-    """Return the segments of a list, heard as the campaign says of the test set's given segments, or as requested."""
+    """Return the segments of a list, of the channels that the campaign says for given segments, or as requested."""
     if channels == EACH:
         raise UserError(f"--channels {EACH}", f"contradicts the segments in {path}", "take mean or first")
     asked = bundle.campaign.testset(known) if known else None
