@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,27 @@ def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
 
     Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and what answers it.
     The test set must be decoded; where it has no references, `scores` is empty and the summary's note gives the reason.
+    Built or found, it is said where Unicode forms cost matches.
     """
-    return store.build(system.stage("score", f"{pair.name}/{name}"), score) / "score.json"
+    stage = system.stage("score", f"{pair.name}/{name}")
+    folder = store.build(stage, score)
+    source = stage.inputs["references"]
+    there = source.stage is None or store.record(source.stage) is not None  # data of the miniature may be removed
+    file = reference_file(store.locate(source), pair, name) if there else None
+    if note := scored_form_note(folder, file):
+        print(f"{stage.id}: {note}", file=sys.stderr, flush=True)
+    return folder / "score.json"
+
+
+def scored_form_note(folder: Path, references: Path | None) -> str:
+    """Return what Unicode forms cost a scored test set, from its compared lines; "" where nothing."""
+    from evaluate.scoring.score_files import LINES_FILE, read_lines
+    from evaluate.scoring.unicode_form import form_note
+
+    lines = read_lines(folder / LINES_FILE)
+    name = str(references or "its references")
+    compared = {name: [line.reference for line in lines], "its output": [line.hypothesis for line in lines]}
+    return form_note(compared)
 
 
 def lost(system: System, store: Store, load: Load) -> Path:
@@ -98,11 +118,14 @@ def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, 
 
 def has_references(data: Path, pair: Pair, name: str) -> bool:
     """Return whether there are references of a test set for a pair, without reading them."""
+    return reference_file(data / reference_part(name), pair, name) is not None
+
+
+def reference_file(folder: Path, pair: Pair, name: str) -> Path | None:
+    """Return the file of a test set's references for a pair in their folder; None where there is none."""
     from evaluate.scoring.references import gold_text, reference_text
 
-    folder = data / reference_part(name)
-    found = gold_text(folder, pair.target) if name == OPEN_TESTSET else reference_text(folder, pair.name)
-    return found is not None
+    return gold_text(folder, pair.target) if name == OPEN_TESTSET else reference_text(folder, pair.name)
 
 
 def chosen(system: System, pairs: Sequence[str], testsets: Sequence[str]) -> list[tuple[Pair, str]]:

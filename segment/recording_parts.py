@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from segment.testset import RecordingFile
 from submission.errors import UserError
-from submission.runtime.audio import channel_count
+from submission.runtime.audio import channel_count, channel_sound
 from submission.runtime.channels import Channel
 from submission.text.segments import Segment
 
 MEAN, FIRST, EACH = "mean", "first", "each"
 CHANNELS = (MEAN, FIRST, EACH)
 """What is translated of several channels: their mean, the first one, or each by itself."""
+UNHEARD_SECONDS, UNHEARD_SHARE = 1.0, 0.1
+"""So much sound, and so much of all, in channels that are not translated is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +81,39 @@ def in_order(parts: Sequence[tuple[RecordingPart, Sequence[tuple[int, int]]]]) -
         Segment(recording=name, start=start, end=end, channel=channel)
         for _, start, end, channel in sorted(placed, key=lambda at: (*at[:3], at[3] or 0))
     ]
+
+
+def say_unheard(label: str, heard: Iterable[tuple[RecordingFile, Channel]]) -> None:
+    """Print the `unheard_lines` to stderr."""
+    for line in unheard_lines(heard):
+        print(f"{label}: {line}", file=sys.stderr, flush=True)
+
+
+def unheard_lines(heard: Iterable[tuple[RecordingFile, Channel]]) -> list[str]:
+    """Return a line for each recording that has sound in channels of which next to nothing is translated.
+
+    Of the channels that are translated. Every recording was read by `checked_length` before: none is decoded here.
+    """
+    channels: dict[RecordingFile, set[Channel]] = {}
+    for recording, channel in heard:
+        channels.setdefault(recording, set()).add(channel)
+    read = [(recording, next(iter(only))) for recording, only in channels.items() if len(only) == 1]
+    return [line for recording, channel in read if (line := _unheard(recording, channel))]
+
+
+def _unheard(recording: RecordingFile, channel: Channel) -> str:
+    """Return what one channel, or the mean, lacks of a recording; "" where that is little."""
+    if channel not in (None, 0):
+        return ""
+    sound = channel_sound(recording.path)
+    lost = sound.cancelled if channel is None else max(sound.beside_first, default=0.0)
+    if lost < max(UNHEARD_SECONDS, UNHEARD_SHARE * sound.seconds):
+        return ""
+    of = f"{recording.name}: {lost:.1f} of {sound.seconds:.1f} s with sound"
+    options = "(`channels` of the test set in the campaign, --channels of translate and rerun)"
+    if channel is None:
+        what = f"{of} cancel out in the mean of its {len(sound.beside_first)} channels"
+        return f"{what}, which is translated: take first or each {options}"
+    louder = sound.beside_first.index(lost)
+    what = f"{of} are in channel {louder} (from 0), and hardly in channel {channel}"
+    return f"{what}, which alone is translated: take mean or each {options}"

@@ -12,7 +12,7 @@ from segment.methods.gap_filling import split_stretch, uncovered
 from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import speech_stretches
-from segment.recording_parts import MEAN, RecordingPart, chosen_channels, in_order, parts_of
+from segment.recording_parts import MEAN, RecordingPart, chosen_channels, in_order, parts_of, say_unheard
 from segment.segmentation_report import Coverage, SegmentationReport, combined_error, make_report, write_report
 from segment.testset import (
     FILE_ORDER,
@@ -98,10 +98,12 @@ def segment_with(
     given = _read_given(regions, testset, detectors, cache, label) if regions else None
     results: dict[str, list[tuple[RecordingPart, list[Stretch]]]] = {r.name: [] for r in testset.recordings}
     coverages = {recording.name: Coverage.empty(recording.name) for recording in testset.recordings}
-    for part, probabilities in _all_probabilities(_parts(testset, channels, given), detectors, cache, label):
+    parts = _parts(testset, channels, given)
+    for part, probabilities in _all_probabilities(parts, detectors, cache, label):
         name, stretches = part.recording.name, method(probabilities, options)
         results[name].append((part, stretches))
         coverages[name] += _coverage(name, probabilities, stretches)
+    say_unheard(label, ((part.recording, part.channel) for part in parts))
     about: dict[str, Any] = {"segmentation": "free", "method": options.method}
     if given:
         about |= {"segmentation": "regions", "regions": len(given.segments), **_counts(given)}
@@ -145,6 +147,7 @@ def write_given_segmentation(
     found = {
         part.recording.name: probabilities for part, probabilities in _all_probabilities(parts, detectors, cache, label)
     }
+    say_unheard(label, ((part.recording, part.channel) for part in parts))
     segments, split = within_window(given.segments, window_seconds, found.__getitem__)
     segments = [replace(segment, channel=first[segment.recording]) for segment in segments]
     stretches: dict[str, list[Stretch]] = {recording.name: [] for recording in testset.recordings}

@@ -18,6 +18,7 @@ from evaluate.comparing.comparison import (
 from evaluate.comparing.outputs import find_outputs, match, of_names
 from evaluate.comparing.paired import ReferenceComparison, compare_with_references, paired_heading, paired_rows
 from evaluate.scoring.references import references_of
+from evaluate.scoring.unicode_form import UnicodeForm
 from submission.errors import UserError
 from submission.store.digests import canonical_json
 from submission.text_table import aligned
@@ -45,12 +46,13 @@ def compare_sides(
     testset: str | None,
     worst: int,
     references: Path | None = None,
+    form: UnicodeForm = "",
 ) -> list[OutputComparison]:
     """Return the comparison of every output of `a` with its counterpart in `b`.
 
     segments: the YAML with the segments of text files; pair, testset: only these; worst: how many differences to keep
-    of each; references: the folder of references to score both against. Raises UserError where a side has no outputs,
-    no output has a counterpart, or no output has references though a folder is given.
+    of each; references: the folder of references to score both against, form: in which Unicode form. Raises UserError
+    where a side has no outputs, no output has a counterpart, or no output has references though a folder is given.
     """
     sides = [of_names(find_outputs(path, segments), pair, testset) for path in (a, b)]
     compared = []
@@ -58,7 +60,7 @@ def compare_sides(
         named, of_testset = one.pair or other.pair or pair or "", one.testset or other.testset or testset or ""
         if references and not named:
             raise UserError("--references", "the pair of the outputs is unknown", "name it with --pair")
-        found = references_of(references, named, of_testset) if references else None
+        found = references_of(references, named, of_testset, form) if references else None
         compared.append(
             OutputComparison(
                 name=name,
@@ -91,6 +93,7 @@ def sides_text(compared: Sequence[OutputComparison]) -> str:
             lines += ["", f"{one.name}: A {one.a}, B {one.b}".removeprefix(": "), *limits]
         if one.paired:
             lines += [paired_heading(one.paired), aligned(paired_rows(one.paired), indent=2)]
+            lines += [f"  {one.paired.note}"] if one.paired.note else []
         lines += worst_lines(one.comparison, "A", "B")
     if any(one.paired for one in compared):
         lines += ["", "p: two-sided p-value of the difference (paired bootstrap, 1,000 resamples)"]

@@ -6,13 +6,14 @@ segments are those of the references, and otherwise resegmented along the refere
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluate.comparing.comparison import SystemOutput
 from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References
 from evaluate.scoring.resegmentation import resegment_recordings
 from evaluate.scoring.significance import PairedDifference, paired_bootstrap
+from evaluate.scoring.unicode_form import form_note, in_form, with_form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class ReferenceComparison:
     """Of either output, whether its segments are those of the references; if not, it was resegmented."""
     differences: tuple[PairedDifference, ...]
     """One a metric; the first system is A."""
+    note: str
+    """What the Unicode forms of outputs and references cost; empty where nothing."""
 
 
 def compare_with_references(a: SystemOutput, b: SystemOutput, references: References, pair: str) -> ReferenceComparison:
@@ -34,21 +37,23 @@ def compare_with_references(a: SystemOutput, b: SystemOutput, references: Refere
     language = pair.rpartition("-")[2]
     first, own_a = _aligned_lines(a, references, language)
     second, own_b = _aligned_lines(b, references, language)
+    differences = paired_bootstrap(first, second, references.lines, language)
     return ReferenceComparison(
         references=str(references.path),
         lines=len(references.lines),
         by_line=(own_a, own_b),
-        differences=tuple(paired_bootstrap(first, second, references.lines, language)),
+        differences=tuple(replace(d, signature=with_form(d.signature, references.form)) for d in differences),
+        note=form_note({str(references.path): references.lines, a.label: first, b.label: second}),
     )
 
 
 def _aligned_lines(output: SystemOutput, references: References, language: str) -> tuple[list[str], bool]:
     """Return a line of the output for each reference line, in their order, and whether no resegmentation was needed."""
     fit, own = align_references(references, output.places, output.label)
-    lines = list(output.lines)
+    lines = in_form(output.lines, references.form)
     if not own:
         texts: dict[str, list[str]] = {}
-        for place, line in zip(output.places, output.lines, strict=True):
+        for place, line in zip(output.places, lines, strict=True):
             texts.setdefault(place.recording, []).append(line)
         pairs = list(zip(fit.recordings, fit.lines, strict=True))
         lines = resegment_recordings(texts, pairs, language, output.label)
@@ -60,7 +65,8 @@ def paired_heading(paired: ReferenceComparison) -> str:
     """Return the heading of the comparison for a terminal; the scores are `paired_rows`."""
     resegmented = [name for name, own in zip(("A", "B"), paired.by_line, strict=True) if not own]
     how = f"{' and '.join(resegmented)} resegmented along them" if resegmented else "line by line"
-    return f"against {paired.lines:,} lines of {paired.references}, {how}:"
+    form = ", compared in NFC" if any("|unicode:" in one.signature for one in paired.differences) else ""
+    return f"against {paired.lines:,} lines of {paired.references}, {how}{form}:"
 
 
 def paired_rows(paired: ReferenceComparison) -> list[tuple[str, ...]]:

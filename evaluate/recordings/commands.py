@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluate.scoring.unicode_form import FORMS, UnicodeForm
+from submission.errors import UserError
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
@@ -49,7 +51,7 @@ def translate(args: argparse.Namespace) -> None:
         options=system.recipe.decode,
         device=args.device,
     )
-    translation = translate_folder(decoding, folder, segment_source, args.out, args.references)
+    translation = translate_folder(decoding, folder, segment_source, args.out, args.references, form=_form(args))
     if translation is not None:
         text = f"{translation_text(translation)}\n"
         print(canonical_json(translation.report) if args.json else printable_lines(text), end="")
@@ -90,6 +92,7 @@ def rerun(args: argparse.Namespace) -> int:
         channels=args.channels,
         device=args.device,
         references=args.references,
+        form=_form(args),
         worst=args.worst,
     )
     if result is None:
@@ -110,8 +113,18 @@ def compare(args: argparse.Namespace) -> None:
     """
     from evaluate.comparing.compare import compare_sides, sides_json, sides_text
 
-    compared = compare_sides(args.a, args.b, args.segments, args.pair, args.testset, args.worst, args.references)
+    compared = compare_sides(
+        args.a, args.b, args.segments, args.pair, args.testset, args.worst, args.references, _form(args)
+    )
     print(sides_json(compared) if args.json else printable_lines(sides_text(compared)), end="")
+
+
+def _form(args: argparse.Namespace) -> UnicodeForm:
+    """Return the Unicode form to score in; UserError where nothing is scored."""
+    if args.normalize and not args.references:
+        raise UserError("--normalize", "is about scores, and no references are given", "add --references DIR")
+    form: UnicodeForm = args.normalize
+    return form
 
 
 def add_folder_verbs(verbs: Verbs) -> None:
@@ -183,6 +196,8 @@ def _add_references(parser: argparse.ArgumentParser) -> None:
         help="folder of references: <pair>.txt beside segments.yaml, or <pair>.xml; for a bundle also a folder with "
         "one such folder for each test set",
     )
+    normalize = "compare outputs and references in this Unicode form (default: as they are)"
+    parser.add_argument("--normalize", choices=FORMS, default="", help=normalize)
 
 
 def _add_worst(parser: argparse.ArgumentParser) -> None:

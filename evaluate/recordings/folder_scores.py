@@ -12,6 +12,7 @@ from evaluate.scoring.reference_alignment import align_references
 from evaluate.scoring.references import References, references_of
 from evaluate.scoring.score import DecodedTestSet, TestSetScores, score_testset
 from evaluate.scoring.score_files import LINES_FILE, write_lines
+from evaluate.scoring.unicode_form import UnicodeForm, form_note
 from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.system.campaign import Pair
@@ -19,16 +20,16 @@ from submission.text.segments import Segment
 
 
 def find_aligned_references(
-    place: Path | None, pair: Pair, testset: str, folder: TestSetFolder
+    place: Path | None, pair: Pair, testset: str, folder: TestSetFolder, form: UnicodeForm = ""
 ) -> tuple[References | None, list[str]]:
     """Return the references of a folder's recordings, under its names, and the other recordings that have references.
 
-    None where no folder of references is named. place: as for `references_of`; testset: its name there. Raises
+    None where no folder of references is named. place, form: as for `references_of`; testset: its name there. Raises
     UserError where there are no references, and where they lack a recording of the folder.
     """
     if place is None:
         return None, []
-    found = references_of(place, pair.name, testset)
+    found = references_of(place, pair.name, testset, form)
     if found is None:
         what, fix = f"holds no references for {pair.name}", f"name the folder of {pair.name}.txt or {pair.name}.xml"
         raise UserError(f"--references {place}", what, fix)
@@ -62,6 +63,17 @@ def score_lines(
     cell = score_testset(decoded)
     write_lines(out / LINES_FILE, cell.lines)
     return cell
+
+
+def scores_note(references: References | None, cell: TestSetScores | None) -> str:
+    """Return what the Unicode forms of a run's lines and their references cost; "" where nothing."""
+    if references is None or cell is None:
+        return ""
+    compared = {
+        f"{references.path.parent.name}/{references.path.name}": [line.reference for line in cell.lines],
+        HYPOTHESES: [line.hypothesis for line in cell.lines],
+    }
+    return form_note(compared)
 
 
 def score_texts(scores: Iterable[Mapping[str, Any]]) -> list[str]:

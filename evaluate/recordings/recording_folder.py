@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.recording_parts import EACH, MEAN
+from segment.recording_parts import EACH, MEAN, chosen_channels, say_unheard
 from segment.segmentation import detector_of, segment_with, within_window
 from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
@@ -59,6 +59,8 @@ class ListedSegments:
     path: Path
     window_seconds: float
     """Length of the encoder's window; longer segments are split."""
+    channels: str = MEAN
+    """What is translated of several channels: their mean or the first, since the list names none."""
 
     @property
     def source(self) -> str:
@@ -67,13 +69,18 @@ class ListedSegments:
 
     def about(self) -> dict[str, Any]:
         """Return the digest of the YAML file; UserError where there is none."""
-        return {"segmentation": "given", "sha256": _digest_of(self.path)}
+        about = {"segmentation": "given", "sha256": _digest_of(self.path)}
+        return about | ({"channels": self.channels} if self.channels != MEAN else {})
 
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments as the file lists them, and how many overlap, were cut at a recording's end, or split."""
         given = read_given(self.path, folder, checked_length)
         find = detector_of(folder, vad_detectors(REVISIONS["segment"]), memory, LABEL)
         segments, split = within_window(given.segments, self.window_seconds, find)
+        heard = {recording: chosen_channels(recording, self.channels)[0] for recording in folder.recordings}
+        say_unheard(LABEL, heard.items())
+        channel_of = {recording.name: channel for recording, channel in heard.items()}
+        segments = [replace(segment, channel=channel_of[segment.recording]) for segment in segments]
         return segments, {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end, "split": split}
 
 
@@ -105,6 +112,8 @@ class BundledSegments:
                 )
                 fix = "download the test set again, or rename the recording, or add --resegment"
                 raise UserError(segment.recording, what, fix)
+        named = {recording.name: recording for recording in folder.recordings}
+        say_unheard(LABEL, ((named[segment.recording], segment.channel) for segment in self.segments))
         return list(self.segments), {}
 
 
@@ -179,7 +188,7 @@ def how_to_segment(
         option = "--method" if method else "--regions" if regions else f"--channels {EACH}"
         raise UserError(option, "contradicts --segments", "use one of them")
     if found := yaml or (None if method or regions or channels == EACH else given_file(audio)):
-        return ListedSegments(path=found, window_seconds=system.campaign.model.window_seconds)
+        return ListedSegments(path=found, window_seconds=system.campaign.model.window_seconds, channels=channels)
     options = system.recipe.segment
     chosen = replace(options, method=method or options.method)
     return ByMethod(options=chosen, classifier=classifier, channels=channels, regions=regions)

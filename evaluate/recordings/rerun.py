@@ -40,7 +40,8 @@ from evaluate.recordings.recording_folder import (
     only,
 )
 from evaluate.recordings.translate import DecodingSetup, Translation, check_model, translate, translation_text
-from segment.recording_parts import MEAN
+from evaluate.scoring.unicode_form import UnicodeForm
+from segment.recording_parts import EACH, MEAN
 from segment.testset import TestSetFolder, read_folder
 from submission.bundle.manifest import NAME as MANIFEST
 from submission.bundle.manifest import SEGMENTER
@@ -184,13 +185,13 @@ def choose_inputs(
         _print_matches(bundle, folder, known)
         testset_segments = bundle.campaign.testset(known).segmentation
         if testset_segments == "given" and not (segments or resegment) and (listed := given_file(audio)):
-            given = ListedSegments(path=listed, window_seconds=bundle.campaign.model.window_seconds)
+            given = _listed_segments(bundle, listed, known, channels)
             named = named_as(folder, bundle.recordings(known))
             return RerunInputs(folder=named, segment_source=given, testset=known, listed=True)
     if known and not segments:
         folder = only(folder, bundle.recordings(known))
     if found := segments or (None if known or resegment else given_file(audio)):
-        given = ListedSegments(path=found, window_seconds=bundle.campaign.model.window_seconds)
+        given = _listed_segments(bundle, found, known, channels)
         return RerunInputs(folder=folder, segment_source=given, testset=known)
     if known and not resegment:
         path = bundle.folder / "segments" / f"{known}.yaml"
@@ -210,6 +211,15 @@ def choose_inputs(
         regions=given_file(audio) if asked and asked.segmentation == "regions" else None,
     )
     return RerunInputs(folder=folder, segment_source=by_method, testset=known)
+
+
+def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: str | None) -> ListedSegments:
+    """Return the segments of a list, of the channels that the campaign says for given segments, or as requested."""
+    if channels == EACH:
+        raise UserError(f"--channels {EACH}", f"contradicts the segments in {path}", "take mean or first")
+    asked = bundle.campaign.testset(known) if known else None
+    heard = channels or (asked.channels if asked and asked.segmentation == "given" else MEAN)
+    return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=heard)
 
 
 def decoding_setup(bundle: VerifiedBundle, pair: Pair, device: str, load: LoadModel) -> DecodingSetup:
@@ -238,18 +248,20 @@ def rerun(
     channels: str | None = None,
     device: str = "auto",
     references: Path | None = None,
+    form: UnicodeForm = "",
     worst: int,
     load: LoadModel = load_on,
 ) -> Rerun | None:
     """Translate a folder with a bundle into `out` (see `evaluate.recordings.translate`) and compare with its outputs.
 
     The result is also written to `out/rerun.json`; of several processes the first one returns it. references: to score
-    against; worst: how many differences to keep; load: as of `DecodingSetup`. Other arguments as `choose_inputs`.
+    against, form: in which Unicode form; worst: how many differences to keep; load: as of `DecodingSetup`. Other
+    arguments as `choose_inputs`.
     """
     inputs = choose_inputs(bundle, audio, segments, testset, resegment, channels)
     decoding = decoding_setup(bundle, pair, device, load)
     known = inputs.testset
-    translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known)
+    translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known, form)
     if translation is None:
         return None
     shipped = _shipped(bundle, pair, known)

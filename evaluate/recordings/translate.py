@@ -32,11 +32,12 @@ from evaluate.decoding.audio_files import check_space, readable_in_pieces
 from evaluate.decoding.decode import DecodeSummary, decode
 from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.decoding.model_loading import LoadModel, load_on
-from evaluate.recordings.folder_scores import find_aligned_references, score_lines, score_texts
+from evaluate.recordings.folder_scores import find_aligned_references, score_lines, score_texts, scores_note
 from evaluate.recordings.recording_folder import SegmentSource
 from evaluate.report.pages.folder_result import FolderResult
 from evaluate.report.pages.translation_page import PAGE, write_page
 from evaluate.scoring.references import References
+from evaluate.scoring.unicode_form import UnicodeForm
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.segmentation_report import coverage_lines
 from segment.testset import TestSetFolder
@@ -142,10 +143,12 @@ def translate(
     out: Path,
     references: Path | None = None,
     testset: str = "",
+    form: UnicodeForm = "",
 ) -> Translation | None:
     """Translate a folder's recordings into `out`, resuming a killed run.
 
-    references: the folder of references to score against, if any; testset: its name there. Started by a launcher, the
+    references: the folder of references to score against, if any; testset: its name there; form: the Unicode form in
+    which they are compared. Started by a launcher, the
     first process manages the folder and every one decodes its share; the others return None. Raises UserError, before
     audio is segmented or decoded, where `out` holds another run or foreign files, and where the references are not
     those of these recordings.
@@ -154,7 +157,7 @@ def translate(
         started = None
         try:
             if launch.rank == 0:
-                found, others = find_aligned_references(references, decoding.pair, testset, folder)
+                found, others = find_aligned_references(references, decoding.pair, testset, folder, form)
                 run = _describe(decoding, folder, segment_source)
                 held.enter_context(_locked_output(out, run))
                 check_space(folder.recordings, out)
@@ -219,6 +222,7 @@ def _write_results(
         "pair": pair.name,
         "run": started.run,
         "scores": [asdict(score) for score in cell.scores] if cell else [],
+        "scores_note": scores_note(started.references, cell),
         "references_without_recording": started.others,
     }
     write_text(out / REPORT, canonical_json(report))
@@ -370,4 +374,5 @@ def translation_text(translation: Translation) -> str:
     if others := report["references_without_recording"]:
         lines.append(f"missing: {len(others):,} recordings with references are not in the folder: {', '.join(others)}")
     lines += score_texts(report["scores"])
+    lines += [report["scores_note"]] if report["scores_note"] else []
     return "\n".join([*lines, f"written: {translation.out}/{translation.pair}.txt, and {PAGE} beside it"])

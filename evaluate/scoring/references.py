@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evaluate.scoring.unicode_form import UnicodeForm, in_form
 from segment.testset import SEGMENTS, read_recordings, read_testset, recordings_of
 from submission.errors import UserError
 from submission.store.digests import sha256_file
@@ -46,6 +47,8 @@ class References:
     """Index of each line in the file, from 0: lines are reordered like the hypotheses, or left out."""
     sources: tuple[str, ...] | None = None
     """The transcript of each line, for COMET; None where there is none."""
+    form: UnicodeForm = ""
+    """Unicode form that the lines are in and outputs are brought into; empty: both are compared as they are."""
 
     def chosen(self, numbers: Sequence[int]) -> References:
         """Return some of the lines, in this order."""
@@ -56,6 +59,10 @@ class References:
             numbers=tuple(self.numbers[n] for n in numbers),
             sources=tuple(self.sources[n] for n in numbers) if self.sources else None,
         )
+
+    def in_form(self, form: UnicodeForm) -> References:
+        """Return them for a comparison in a Unicode form."""
+        return replace(self, lines=tuple(in_form(self.lines, form)), form=form)
 
 
 def find_references(folder: Path, pair: str, testset: Path | None = None) -> References | None:
@@ -222,23 +229,25 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def references_of(folder: Path, pair: str, testset: str = "") -> References | None:
+def references_of(folder: Path, pair: str, testset: str = "", form: UnicodeForm = "") -> References | None:
     """Return the references for an output from a user's folder, or None where it holds none for this output.
 
     folder: one test set's (`<pair>.txt` or `.xml` beside segments.yaml), one with a folder for each test set, or
-    `acl_6060/eval`. Raises UserError for a missing folder and for unreadable references.
+    `acl_6060/eval`. form: the Unicode form to compare in. Raises UserError for a missing folder and for unreadable
+    references.
     """
     if not folder.is_dir():
         raise UserError(f"--references {folder}", "no such folder", "name the folder that holds the references")
     language = pair.rpartition("-")[2]
     if gold_text(folder, language) is not None:
-        return find_gold_references(folder, language)
+        found = find_gold_references(folder, language)
+        return found and found.in_form(form)
     for place in (folder, folder / testset) if testset else (folder,):
         if reference_text(place, pair) is not None:
             found = find_references(place, pair)
             if found is not None and not found.lines:
                 raise UserError(str(found.path), "holds no lines", "get the file again")
-            return found
+            return found and found.in_form(form)
     return None
 
 

@@ -16,6 +16,7 @@ from evaluate.decoding.hypotheses import FLAGS, Hypothesis, read_hypotheses
 from evaluate.scoring.metrics import corpus_scores
 from evaluate.scoring.references import References, check_line_by_line
 from evaluate.scoring.resegmentation import resegment_recordings
+from evaluate.scoring.unicode_form import in_form, with_form
 from submission.store.digests import sha256_file
 
 DECIMALS = 4
@@ -159,7 +160,7 @@ def score_testset(decoded: DecodedTestSet) -> TestSetScores:
             value=round(figure.value, DECIMALS),
             low=round(figure.low, DECIMALS),
             high=round(figure.high, DECIMALS),
-            signature=figure.signature,
+            signature=with_form(figure.signature, references.form),
             segments=len(hypotheses),
             references=len(references.lines),
             resegmented=not decoded.given,
@@ -177,14 +178,15 @@ def score_testset(decoded: DecodedTestSet) -> TestSetScores:
 def align_lines(
     hypotheses: Sequence[Hypothesis], references: References, language: str, given: bool, where: str
 ) -> list[str]:
-    """Return one line of hypothesis for each line of reference."""
+    """Return one line of hypothesis for each line of reference, in the references' Unicode form if they have one."""
     recordings = [hypothesis.segment.rpartition("/")[0] for hypothesis in hypotheses]
+    lines = in_form([hypothesis.text for hypothesis in hypotheses], references.form)
     if given:
         check_line_by_line(references, recordings, where)
-        return [hypothesis.text for hypothesis in hypotheses]
+        return lines
     texts: dict[str, list[str]] = {}
-    for recording, hypothesis in zip(recordings, hypotheses, strict=True):
-        texts.setdefault(recording, []).append(hypothesis.text)
+    for recording, line in zip(recordings, lines, strict=True):
+        texts.setdefault(recording, []).append(line)
     pairs = list(zip(references.recordings, references.lines, strict=True))
     return resegment_recordings(texts, pairs, language, where)
 

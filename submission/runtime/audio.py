@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from submission.runtime.audio_decoding import (
     stream_channels,
 )
 from submission.runtime.audio_header import COPY_AGAIN, UnusableAudio, read_header
-from submission.runtime.channels import Channel, as_mono
+from submission.runtime.channels import Channel, ChannelMeter, ChannelSound, as_mono
 from submission.text.segments import SAMPLE_RATE
 
 PEAK_LIMIT = 4.0
@@ -54,9 +54,14 @@ def audio_blocks(path: Path, channel: Channel = None) -> Iterator[np.ndarray]:
     """Yield a recording as `read_audio` returns it, float32 [some samples] at a time."""
     _need_file(path)
     _need_channel(path, channel)
+    yield from _signal(path, lambda block, _: as_mono(block, channel))
+
+
+def _signal(path: Path, mono: Callable[[np.ndarray, int], np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield a recording at 16 kHz; mono: (float32 [frames, channels], rate) -> one signal."""
     position = 0
     for rate, blocks in itertools.groupby(decode_blocks(path), key=lambda block: block.rate):
-        for samples in _to_16_khz((as_mono(block.samples, channel) for block in blocks), rate):
+        for samples in _to_16_khz((mono(block.samples, block.rate) for block in blocks), rate):
             _check_values(path, samples, position)
             position += len(samples)
             yield samples
@@ -68,9 +73,12 @@ def checked_length(path: Path) -> int:
     Raises UserError where it is missing, no audio, empty, damaged, longer or shorter than codec or container state,
     not finite, or not scaled to ±1.
     """
-    _need_file(path)
-    stat = path.stat()
-    return _length_once(path, stat.st_size, stat.st_mtime_ns)
+    return _measured(path)[0]
+
+
+def channel_sound(path: Path) -> ChannelSound:
+    """Return how long a recording has sound that one signal of its channels lacks, measured with `checked_length`."""
+    return _measured(path)[1]
 
 
 def seeks(path: Path) -> bool:
@@ -124,12 +132,25 @@ def rough_seconds(path: Path) -> float:
         return 0.0
 
 
+def _measured(path: Path) -> tuple[int, ChannelSound]:
+    _need_file(path)
+    stat = path.stat()
+    return _measured_once(path, stat.st_size, stat.st_mtime_ns)
+
+
 @lru_cache(maxsize=1 << 16)
-def _length_once(path: Path, size_bytes: int, modified_ns: int) -> int:
-    samples = sum(map(len, audio_blocks(path)))
+def _measured_once(path: Path, size_bytes: int, modified_ns: int) -> tuple[int, ChannelSound]:
+    """Return length and channels of a recording, from one decoding."""
+    meter = ChannelMeter()
+
+    def mono(block: np.ndarray, rate: int) -> np.ndarray:
+        meter.add(block, rate)
+        return as_mono(block, None)
+
+    samples = sum(map(len, _signal(path, mono)))
     if not samples:
         raise UnusableAudio(str(path), "has no samples", "replace it or take it out of FILE_ORDER", "audio empty")
-    return samples
+    return samples, meter.total()
 
 
 @lru_cache(maxsize=1)

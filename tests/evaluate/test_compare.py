@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -186,6 +187,23 @@ def test_both_are_scored_as_the_scorer_scores_and_the_difference_has_an_interval
     status, said, _ = command(capsys, a, b, "--references", references)
     assert f"against 3 lines of {references}/en-de.txt, line by line:" in said
     assert [line.split()[0] for line in said.splitlines() if line.startswith("  ")][:3] == ["A", "BLEU", "chrF"]
+
+
+def test_decomposed_references_are_named_and_compared_in_one_form_only_on_request(tmp_path, capsys):
+    texts = ["Schöne Grüße.", "Ja, das hört man.", "Auf Wiedersehen."]
+    a, b = make_run(tmp_path / "a", texts, pair="en-de"), make_run(tmp_path / "b", WORSE, pair="en-de")
+    references = make_references(tmp_path / "references", [normalize("NFD", text) for text in texts])
+    plain = json.loads(command(capsys, a, b, "--references", references, "--json")[1])[0]["paired"]
+    assert f"2 of 3 lines of {references}/en-de.txt are not in composed Unicode (NFC)" in plain["note"]
+    assert plain["differences"][0]["first"] < 100 and "unicode" not in plain["differences"][0]["signature"]
+    assert plain["note"] in command(capsys, a, b, "--references", references)[1]
+    options = ["--references", references, "--normalize", "NFC"]
+    composed = json.loads(command(capsys, a, b, *options, "--json")[1])[0]["paired"]
+    assert composed["differences"][0]["first"] == pytest.approx(100) and composed["note"] == ""
+    assert all(one["signature"].endswith("|unicode:NFC") for one in composed["differences"])
+    assert "line by line, compared in NFC:" in command(capsys, a, b, *options)[1]
+    status, _, error = command(capsys, a, b, "--normalize", "NFC")
+    assert status == 2 and "add --references DIR" in error
 
 
 def test_an_output_with_other_segments_is_resegmented_along_the_references(tmp_path, capsys):

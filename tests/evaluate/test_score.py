@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from unicodedata import normalize
 
 import pytest
 
@@ -15,6 +17,8 @@ from evaluate.scoring.references import References
 from evaluate.scoring.score import DecodedTestSet, gather, score_testset
 from evaluate.scoring.score_files import read_testset_scores, write_testset_scores
 from evaluate.scoring.score_table import table
+from evaluate.scoring.unicode_form import form_note
+from evaluate.system_stages import scored_form_note
 from submission.errors import UserError
 from submission.store.digests import sha256_file
 
@@ -160,6 +164,49 @@ def test_a_free_segmentation_is_cut_along_the_references_first(tmp_path):
     scores, summary = cell.scores, cell.summary
     assert [(s.value, s.segments, s.references, s.resegmented) for s in scores[:2]] == [(100.0, 4, 3, True)] * 2
     assert {flag: count for flag, count in summary.flags.items() if count} == {"blank": 1}
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_outputs_take_the_form_of_references_that_have_one_and_the_signature_says_so(tmp_path, given):
+    hypotheses = [(f"{PAIRS[n][0]}/{n:04d}", normalize("NFD", PAIRS[n][1])) for n in range(3)]
+    one = decoded(tmp_path / "x", hypotheses, PAIRS, given)
+    plain = score_testset(one)
+    assert plain.scores[0].value < 100
+    composed = score_testset(replace(one, references=one.references.in_form("NFC")))
+    assert composed.scores[0].value == 100
+    for before, after in zip(plain.scores, composed.scores, strict=True):
+        assert after.signature == f"{before.signature}|unicode:NFC"
+
+
+@pytest.mark.parametrize(
+    ("output", "reference", "said"),
+    [
+        (["für", "ja"], ["für", "ja"], ""),
+        (["für", "ja"], [normalize("NFD", "für"), "ja"], "1 of 2 lines of en-de.txt are not"),
+        ([normalize("NFD", "für"), "ja"], ["für", "ja"], "1 of 2 lines of output are not"),
+        ([normalize("NFD", "für"), "ja"], [normalize("NFD", "für"), "ja"], ""),
+        (
+            [normalize("NFD", "für"), "ü"],
+            [normalize("NFD", "für"), "ü"],
+            "output and 1 of 2 lines of en-de.txt are not",
+        ),
+        (["ja", "nein"], [normalize("NFD", "für"), "ja"], ""),
+    ],
+)
+def test_unicode_forms_are_named_where_they_can_cost_a_match(output, reference, said):
+    note = form_note({"output": output, "en-de.txt": reference})
+    assert said in note and bool(said) == bool(note)
+
+
+def test_the_compared_lines_of_a_stage_tell_that_forms_differ_whenever_it_is_asked(tmp_path):
+    references = [(recording, normalize("NFD", line)) for recording, line in PAIRS]
+    hypotheses = [(f"{PAIRS[n][0]}/{n:04d}", PAIRS[n][1]) for n in range(3)]
+    cell = score_testset(decoded(tmp_path / "x", hypotheses, references, given=True))
+    write_testset_scores(tmp_path, cell)
+    note = scored_form_note(tmp_path, tmp_path / "en-de.txt")
+    assert note.startswith(
+        f"2 of 3 lines of {tmp_path}/en-de.txt are not in composed Unicode (NFC), those of its output"
+    )
 
 
 def test_free_chinese_is_cut_by_character(tmp_path):

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -370,6 +371,17 @@ def test_a_folder_with_references_is_scored_and_drawn(bundled, audio, tmp_path, 
     assert json.loads((out / "translation_report.json").read_text())["scores"] == []
     assert command(arguments(bundled, audio, tmp_path / "fresh"), capsys)[0] == 0
     assert describe_files(out) == describe_files(tmp_path / "fresh")
+
+
+def test_references_in_another_unicode_form_are_named_and_scored_in_one_form_on_request(
+    bundled, audio, tmp_path, capsys
+):
+    (audio / "segments.yaml").write_text(YAML, encoding="utf-8")
+    references = make_references(tmp_path / "references", ["Schöne", normalize("NFD", "Grüße"), "an alle."])
+    options = [*arguments(bundled, audio, tmp_path / "out"), "--references", str(references)]
+    assert "1 of 3 lines of references/en-de.txt are not in composed Unicode" in command(options, capsys)[1]
+    printed = command([*options, "--normalize", "NFC"], capsys)[1]
+    assert "|unicode:NFC" in printed and "not in composed Unicode" not in printed
 
 
 def test_a_silent_folder_is_scored_and_references_of_what_is_not_there_are_left_out(bundled, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from submission.errors import UserError
-from submission.runtime.audio import channel_count, checked_length, read_audio, read_slice
+from submission.runtime.audio import channel_count, channel_sound, checked_length, read_audio, read_slice
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
@@ -55,6 +55,33 @@ def test_channels_are_mixed_to_their_mean_unless_one_is_requested(tmp_path: Path
         assert np.abs(samples[inner] - expected[inner]).max() < 2e-3
         assert np.array_equal(read_slice(path, 1000, 7000, channel), samples[inner])
     assert channel_count(path) == 2
+
+
+@pytest.mark.parametrize("gain", [0.1, 0.5, 1.0])
+def test_sound_beside_the_first_channel_counts_from_ten_decibels_over_it(tmp_path: Path, gain: float) -> None:
+    voices = np.stack([gain * tone(3, 8_000), tone(3, 8_000, 1000)], axis=1)
+    soundfile.write(tmp_path / "a.wav", voices, 8_000, subtype="FLOAT")
+    sound = channel_sound(tmp_path / "a.wav")
+    assert sound.seconds == pytest.approx(3) and sound.cancelled == 0
+    assert sound.beside_first == pytest.approx((0, 3 if gain == 0.1 else 0))
+
+
+def test_a_constant_offset_and_faint_noise_are_no_sound(tmp_path: Path) -> None:
+    noise = 1e-4 * np.random.default_rng(0).standard_normal((32_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", noise + np.array([0, 0.5], np.float32), 16_000, subtype="FLOAT")
+    assert channel_sound(tmp_path / "a.wav").seconds == 0
+
+
+def test_a_mono_recording_has_no_sound_beside_what_is_heard(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1, 16_000), 16_000)
+    assert channel_sound(tmp_path / "a.wav").beside_first == ()
+
+
+def test_channels_of_what_pyav_reads_are_measured_in_the_decoding_that_gives_their_length(tmp_path: Path) -> None:
+    write_m4a(tmp_path / "a.m4a", tone(3, 48_000), 48_000)  # the second channel is silent
+    sound = channel_sound(tmp_path / "a.m4a")
+    assert sound.seconds == pytest.approx(3, abs=0.2)
+    assert sound.beside_first == (0, 0) and sound.cancelled == 0
 
 
 def test_channels_of_what_pyav_reads_are_mixed_as_well(tmp_path: Path) -> None:

@@ -285,6 +285,46 @@ def test_a_mono_recording_has_no_channels_to_choose_from(testset, cache, tmp_pat
     assert {s.channel for s in segments} == {None} and "channels" not in report
 
 
+def two_voices(folder: Path, first: float, second: float) -> Path:
+    """Write 8 s in two channels, a tone at 1-3 s in the first and at 4-7 s in the second, of these peaks."""
+    folder.mkdir()
+    voice = np.sin(np.arange(8 * RATE) * 0.2).astype(np.float32)
+    channels = np.zeros((8 * RATE, 2), np.float32)
+    channels[RATE : 3 * RATE, 0] = first * voice[RATE : 3 * RATE]
+    channels[4 * RATE : 7 * RATE, 1] = second * voice[4 * RATE : 7 * RATE]
+    soundfile.write(folder / "call.wav", channels, RATE, subtype="FLOAT")
+    (folder / "FILE_ORDER").write_text("call\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("channels", "said"), [("first", True), ("mean", False), ("each", False)])
+def test_sound_in_a_channel_that_is_not_heard_is_said_with_recording_channel_and_option(
+    cache, tmp_path, capsys, channels, said
+):
+    folder = two_voices(tmp_path / "call", 0.5, 0.5)
+    segment_testset(folder, OPTIONS, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(channels=channels))
+    error = capsys.readouterr().err
+    assert ("X: call.wav: 3.0 of 5.0 s with sound are in channel 1 (from 0)" in error) == said
+    assert ("take mean or each" in error) == said == bool(error)
+    given_file(folder, "call, offset: 1, duration: 2")
+    if channels != "each":
+        about = TestSetOptions(channels=channels)
+        write_given_segmentation(
+            folder, 8, replace(loudness_detectors(), classify=None), cache, "X", tmp_path, None, about
+        )
+        assert ("take mean or each" in capsys.readouterr().err) == said
+
+
+def test_channels_that_cancel_out_in_their_mean_are_said(cache, tmp_path, capsys):
+    folder = two_voices(tmp_path / "call", 0.5, 0.5)
+    voice = (0.5 * np.sin(np.arange(8 * RATE) * 0.2)).astype(np.float32)
+    soundfile.write(folder / "call.wav", np.stack([voice, -voice], axis=1), RATE, subtype="FLOAT")
+    segment_testset(folder, OPTIONS, loudness_detectors(), cache, "X", tmp_path)
+    error = capsys.readouterr().err
+    assert "call.wav: 8.0 of 8.0 s with sound cancel out in the mean of its 2 channels" in error
+    assert "take first or each" in error
+
+
 def test_the_first_channel_of_given_segments_is_named_in_them(call, cache, tmp_path):
     given_file(call, "call, offset: 1, duration: 2")
     detectors = replace(loudness_detectors(), classify=None)
