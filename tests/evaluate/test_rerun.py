@@ -198,7 +198,7 @@ def test_segments_that_the_organisers_give_come_from_their_list_and_not_from_the
         (["--segments", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--segments", "x.yaml", "--resegment"], "--resegment: contradicts --segments"),
         (["--audio", "nowhere"], "nowhere: no such folder"),
-        (["--campaign", "iwslt27"], "campaign 'iwslt27': unknown name"),
+        (["--campaign", "iwslt99"], "campaign 'iwslt99': unknown name"),
     ],
 )
 def test_impossible_requests_are_refused_by_name_before_decoding(bundled, tmp_path, capsys, options, message):

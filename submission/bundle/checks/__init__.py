@@ -75,6 +75,7 @@ CHECKS = (
     _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
     _error("CFG06", "chat template that accesses code or other files", weights.reaching_template),
     _error("CFG07", "configuration with a key or value that the base model does not have", model_files.unknown_setting),
+    _error("CFG08", "codec that the recipe does not give to the weight", derivation.codecs_of_no_recipe),
     _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
     _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
