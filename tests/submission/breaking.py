@@ -157,6 +157,17 @@ def other_codec(config: dict) -> None:
     section["weights"]["language_model.model.layers.0.mlp.up_proj"] = "affine2g128"
 
 
+def constrained_with(part: str, *, folder: str = "acl_6060/dev") -> Callable[[Path], None]:
+    """Let a bundle be trained on ACL 60/60 in a folder by its recipe, and have read one part by its manifest."""
+
+    def apply(bundle: Path) -> None:
+        edit("recipe.json", lambda r: r["upload"].update(condition="constrained"))(bundle)
+        edit("recipe.json", lambda r: r["corpus"]["sources"][0].update(format="acl6060", folder=folder))(bundle)
+        edit("manifest.json", lambda m: m["inputs"].update({part: "c" * 64}))(bundle)
+
+    return apply
+
+
 def rules_of(recipe: dict) -> dict:
     """Return the codecs that a recipe gives by role."""
     rules: dict = recipe["quantize"]["codecs"]

@@ -18,6 +18,7 @@ from tests.submission.breaking import (
     TOKENIZER_CONFIG,
     WEIGHTS,
     case,
+    constrained_with,
     copied,
     deep_folder,
     edit,
@@ -61,6 +62,8 @@ ENGLISH = (
 )
 # What else is found where a recipe ranks no layers whose codec the model has.
 UNRANKED = ("DES03", "MAN07")
+# And where it says that its condition is constrained.
+CONSTRAINED = ("DES03", "MAN07", "NAME01")
 GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
@@ -149,7 +152,16 @@ CASES = (
         "DATA01",
         "constrained on other data",
         edit("recipe.json", lambda r: r["upload"].update(condition="constrained")),
-        *("DES03", "MAN07", "NAME01"),
+        *CONSTRAINED,
+    ),
+    case(
+        "DATA01", "constrained, with a corpus among the inputs", constrained_with("corpora/europarl-st"), *CONSTRAINED
+    ),
+    case(
+        "DATA01",
+        "constrained, with another folder read",
+        constrained_with("acl_6060/dev", folder="corpora/acl"),
+        *CONSTRAINED,
     ),
     case("DES01", "no description", remove(DESCRIPTION)),
     case("DES01", "not UTF-8", write(DESCRIPTION, b"Model name: \xff\n")),

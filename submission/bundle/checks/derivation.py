@@ -53,8 +53,12 @@ def codecs_of_no_recipe(view: BundleView) -> Iterator[Fault]:
 
 
 def _differing(view: BundleView) -> dict[str, tuple[int, int]]:
-    """Return size -> (base model's, this model's) where they differ; nothing where one is unknown."""
+    """Return size -> (base model's, this model's) where they differ; nothing where one is unknown.
+
+    Of a model that leaves out what a system for speech may leave out, sizes of that part are none, and not smaller.
+    """
     base, sizes = view.base_sizes, view.sizes
     if base is None or sizes is None:
         return {}  # shown in the head of the report, or reported as CFG01
-    return {name: (base[name], sizes[name]) for name in base if sizes.get(name, 0) != base[name]}
+    compared = [name for name in base if name in sizes or not view.left_out_roles]
+    return {name: (base[name], sizes.get(name, 0)) for name in compared if sizes.get(name, 0) != base[name]}
