@@ -15,7 +15,6 @@ from evaluate.decoding.decode import decode
 from evaluate.scoring.score import DecodedTestSet, gather, score_testset
 from quantize.packing.pack import pack_checkpoint
 from submission.bundle.bundle import bundle
-from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
@@ -27,8 +26,15 @@ from submission.text.segments import SAMPLE_RATE, Segment, write_segments
 from tests.evaluate.support import CAMPAIGN
 from tests.evaluate.support import RECIPE as SEVEN_SECONDS
 
-RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5")
-"""Segments short enough that every recording has several."""
+QUANTIZE = """
+[quantize]
+overrides = []
+[quantize.codecs]
+linears = { kind = "affine", bits = 8, group_size = 64 }
+embedding = { kind = "affine", bits = 8, group_size = 64 }
+"""
+RECIPE = SEVEN_SECONDS.replace("max_seconds = 7", "max_seconds = 5") + QUANTIZE
+"""Segments short enough that every recording has several, and every weight in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
     (place / "quick.toml").write_text(RECIPE, encoding="utf-8")
     campaign = read_campaign(str(place / "probe.toml"))
     recipe = read_recipe(str(place / "quick.toml"), campaign.name)
-    codecs = resolve_codecs(read_config(checkpoint), {"*": Affine(bits=8, group_size=64)})
+    codecs = resolve_codecs(read_config(checkpoint), recipe.quantize.codecs)
     (place / "model").mkdir()
     pack_checkpoint(checkpoint, place / "model", codecs, solver="hqq")
     speaker = [Segment(recording="speaker.flac", start=n * 32_000, end=(n + 1) * 32_000) for n in range(2)]

@@ -150,6 +150,42 @@ def stream_of_nothing(bundle: Path) -> None:
     (bundle / WEIGHTS).write_bytes(head + b"Z" * (file_bytes(stored) - len(head)))
 
 
+def other_codec(config: dict) -> None:
+    """Let a weight have two bits by its configuration, where the recipe gives it three."""
+    section = config["quantization_config"]
+    section["codecs"]["affine2g128"] = {"kind": "affine", "bits": 2, "group_size": 128}
+    section["weights"]["language_model.model.layers.0.mlp.up_proj"] = "affine2g128"
+
+
+def constrained_with(part: str, *, folder: str = "acl_6060/dev") -> Callable[[Path], None]:
+    """Let a bundle be trained on ACL 60/60 in a folder by its recipe, and have read one part by its manifest."""
+
+    def apply(bundle: Path) -> None:
+        edit("recipe.json", lambda r: r["upload"].update(condition="constrained"))(bundle)
+        edit("recipe.json", lambda r: r["corpus"]["sources"][0].update(format="acl6060", folder=folder))(bundle)
+        edit("manifest.json", lambda m: m["inputs"].update({part: "c" * 64}))(bundle)
+
+    return apply
+
+
+def rules_of(recipe: dict) -> dict:
+    """Return the codecs that a recipe gives by role."""
+    rules: dict = recipe["quantize"]["codecs"]
+    return rules
+
+
+def override(recipe: dict, *, times: int = 1, **changes) -> None:
+    """Let a recipe give two bits to the MLPs of some layers."""
+    codec = {"kind": "affine", "bits": 2, "group_size": 128}
+    table = {"role": "mlp", "layers": "sensitivity", "count": "fit", "codec": codec, "seed": None}
+    recipe["quantize"]["overrides"] = [table | changes] * times
+
+
+def kept_weight(config: dict) -> None:
+    """Let a weight be kept by its configuration, where the recipe packs it."""
+    del config["quantization_config"]["weights"]["language_model.lm_head"]
+
+
 def replacing_decoder(tokenizer: dict) -> None:
     """Let the tokenizer write one text whatever the model says."""
     rule = {"type": "Replace", "pattern": {"Regex": "(?s).+"}, "content": "Guten Tag."}

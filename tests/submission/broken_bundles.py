@@ -18,6 +18,7 @@ from tests.submission.breaking import (
     TOKENIZER_CONFIG,
     WEIGHTS,
     case,
+    constrained_with,
     copied,
     deep_folder,
     edit,
@@ -27,11 +28,14 @@ from tests.submission.breaking import (
     first,
     growing_decoder,
     header,
+    kept_weight,
     line,
     list_file,
     many_folders,
     many_sources,
     measured_elsewhere,
+    other_codec,
+    override,
     packed_weights,
     prepend,
     punch,
@@ -39,6 +43,7 @@ from tests.submission.breaking import (
     remove,
     replace,
     replacing_decoder,
+    rules_of,
     scored,
     shift,
     sized,
@@ -55,6 +60,10 @@ ENGLISH = (
     "We will show that the memory which a model needs can be halved without changing the words.\n"
     "Let us begin with the question of what was asked of us.\n"
 )
+# What else is found where a recipe ranks no layers whose codec the model has.
+UNRANKED = ("DES03", "MAN07")
+# And where it says that its condition is constrained.
+CONSTRAINED = ("DES03", "MAN07", "NAME01")
 GERMAN = "Guten Abend.\nDas ist noch ein Test.\nBis morgen.\n"
 
 CASES = (
@@ -126,11 +135,33 @@ CASES = (
         edit(CONFIG, lambda c: c["text_config"].update(rope_parameters={"rope_theta": 5e5})),
     ),
     case("CFG07", "two billion classes", edit(CONFIG, lambda c: c.update(num_labels=2_000_000_000))),
+    case("CFG08", "a weight of two bits", edit(CONFIG, other_codec), *OTHER_SIZES),
+    case("CFG08", "a weight that is kept", edit(CONFIG, kept_weight), *OTHER_SIZES),
+    case("CFG08", "other bits in the recipe", edit("recipe.json", lambda r: rules_of(r)["*"].update(bits=4))),
+    case("CFG08", "role that the recipe leaves out", edit("recipe.json", lambda r: r["quantize"].update(codecs={}))),
+    case("CFG08", "role of no model", edit("recipe.json", lambda r: rules_of(r).update(experts=rules_of(r)["*"]))),
+    case("CFG08", "layers of another number", edit("recipe.json", lambda r: override(r, count=1)), *UNRANKED),
+    case(
+        "CFG08",
+        "layer that the model lacks",
+        edit("recipe.json", lambda r: override(r, layers=[99], count="all")),
+        *UNRANKED,
+    ),
+    case("REC01", "ten thousand overrides", edit("recipe.json", lambda r: override(r, times=10_000))),
     case(
         "DATA01",
         "constrained on other data",
         edit("recipe.json", lambda r: r["upload"].update(condition="constrained")),
-        *("DES03", "MAN07", "NAME01"),
+        *CONSTRAINED,
+    ),
+    case(
+        "DATA01", "constrained, with a corpus among the inputs", constrained_with("corpora/europarl-st"), *CONSTRAINED
+    ),
+    case(
+        "DATA01",
+        "constrained, with another folder read",
+        constrained_with("acl_6060/dev", folder="corpora/acl"),
+        *CONSTRAINED,
     ),
     case("DES01", "no description", remove(DESCRIPTION)),
     case("DES01", "not UTF-8", write(DESCRIPTION, b"Model name: \xff\n")),
@@ -420,5 +451,5 @@ CASES = (
     case("WEI05", "no weights", remove(WEIGHTS)),
     case("WEI06", "tensor renamed", header(lambda table: table.update(other=table.pop("audio_tower.conv1.weight")))),
     case("WEI06", "another shape", header(lambda table: first(table)["shape"].append(1))),
-    case("WEI07", "stream that is none", stream_of_nothing, "DES03", "MAN07"),
+    case("WEI07", "stream that is none", stream_of_nothing, "CFG08", "DES03", "MAN07"),
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from submission.bundle.bundle import bundle
 from submission.model.checkpoint import config_text, packed_config
-from submission.model.codecs import Affine
+from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config, stored_dtype, tensors
 from submission.model.forecast import companion_files, resolve_codecs, stored_parts
 from submission.model.safetensors_header import file_bytes, header_bytes
@@ -24,6 +24,7 @@ from submission.text.segments import Segment, segment_ids, write_segments
 
 # The shapes of the miniature's base model, since a smaller one is worth a warning.
 CONFIG = read_config(SHIPPED["base"])
+RULES: dict[str, Codec] = {"*": Affine(bits=3, group_size=128)}
 TEXTS = {"de": ["Guten Tag.", "Das ist ein Test.", ""], "zh": ["你好。", "这是一个测试。", ""]}
 
 
@@ -57,7 +58,7 @@ class Ingredients:
 
 
 def write_model(folder: Path) -> None:
-    codecs = resolve_codecs(CONFIG, {"*": Affine(bits=3, group_size=128)})
+    codecs = resolve_codecs(CONFIG, RULES)
     stored = {
         name: part
         for spec in tensors(CONFIG)
@@ -102,7 +103,9 @@ def write_ingredients(folder: Path, campaign: Campaign) -> Ingredients:
             ]
             (folder / pair.name / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     write_scores(folder / "scores.json", campaign, blank=1)
-    return Ingredients(folder=folder, campaign=campaign, recipe=read_recipe("primary", "miniature"))
+    recipe = read_recipe("primary", "miniature")
+    quantize = replace(recipe.quantize, codecs=RULES)
+    return Ingredients(folder=folder, campaign=campaign, recipe=replace(recipe, quantize=quantize))
 
 
 @pytest.fixture(scope="session")

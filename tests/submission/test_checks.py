@@ -31,6 +31,7 @@ from tests.submission.breaking import (
     ACL,
     CONFIG,
     WEIGHTS,
+    constrained_with,
     deep_folder,
     edit,
     figure,
@@ -168,6 +169,20 @@ def test_of_several_bundles_exactly_one_is_primary(good, tmp_path, kinds, said):
     findings = verify_upload_set(folders)
     assert [f.what.partition("unconstrained: ")[2][: len(s)] for f, s in zip(findings, said, strict=True)] == said
     assert {f.code for f in findings} <= {PRIMARIES.code}
+
+
+@pytest.mark.parametrize(("teams", "said"), [(("KIT", "Kit"), {"PRI02"}), (("KIT", "KIT"), set()), (("A", "B"), set())])
+def test_teams_of_an_upload_that_differ_in_case_only_are_refused(good, tmp_path, teams, said):
+    folders = [Path(shutil.copytree(good, tmp_path / str(n))) for n in range(2)]
+    for folder, team, kind in zip(folders, teams, ("primary", "contrastive"), strict=True):
+        kind = "primary" if set(teams) == {"A", "B"} else kind
+        edit("recipe.json", lambda r, team=team, kind=kind: r["upload"].update(team=team, kind=kind))(folder)
+    assert codes(verify_upload_set(folders)) == said
+
+
+def test_a_constrained_system_that_read_acl_6060_is_constrained(good):
+    constrained_with("acl_6060/dev")(good)
+    assert "DATA01" not in codes(verify(good))
 
 
 def test_each_condition_has_a_primary_of_its_own(good, tmp_path):

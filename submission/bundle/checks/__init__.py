@@ -43,6 +43,7 @@ from submission.bundle.untrusted.location import chosen_campaign, require_bundle
 __all__ = [
     "CHECKS",
     "PRIMARIES",
+    "TEAMS",
     "Check",
     "Finding",
     "checks_table",
@@ -75,6 +76,7 @@ CHECKS = (
     _warning("CFG05", "model smaller than the campaign's base model in some dimension", derivation.smaller_than_base),
     _error("CFG06", "chat template that accesses code or other files", weights.reaching_template),
     _error("CFG07", "configuration with a key or value that the base model does not have", model_files.unknown_setting),
+    _error("CFG08", "codec that the recipe does not give to the weight", derivation.codecs_of_no_recipe),
     _error("DATA01", "constrained condition with data sets other than ACL 60/60", descriptions.constrained_data),
     _error("DES01", "description of a pair missing or unreadable", descriptions.missing_description),
     _error("DES02", "mandatory field missing in a description", descriptions.missing_field),
@@ -150,7 +152,8 @@ CHECKS = (
 """Every check of one bundle, sorted by its code."""
 
 PRIMARIES = _error("PRI01", "no primary, or more than one, of a team and condition", upload_set.other_than_one_primary)
-"""The one check of several bundles; it reads a list of views."""
+TEAMS = _error("PRI02", "teams of several bundles that differ in case only", upload_set.spelled_otherwise)
+"""The checks of several bundles; they read a list of views."""
 
 
 def verify(folder: Path, campaign: str | None = None, base: Path | None = None) -> list[Finding]:
@@ -174,11 +177,11 @@ def verify_upload_set(folders: Sequence[Path], campaign: str | None = None) -> l
     campaign: as for `verify`.
     """
     views = [BundleView(folder, chosen_campaign(folder, campaign)) for folder in folders]
-    return sorted_findings(PRIMARIES.to_findings(PRIMARIES.find(views)))
+    return sorted_findings(finding for check in (PRIMARIES, TEAMS) for finding in check.to_findings(check.find(views)))
 
 
 def checks_table() -> str:
     """Return the checks as a Markdown table, for SUBMISSION.md between the marks `checks`."""
-    every: list[Check[Any]] = [*CHECKS, PRIMARIES]
+    every: list[Check[Any]] = [*CHECKS, PRIMARIES, TEAMS]
     rows = [f"| {c.code} | {c.severity} | {c.subject} | {c.fix} |" for c in sorted(every, key=lambda c: c.code)]
     return "\n".join(["| code | severity | what is found | how to fix it |", "|---|---|---|---|", *rows]) + "\n"

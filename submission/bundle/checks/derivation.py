@@ -1,4 +1,5 @@
-"""CFG04, CFG05: whether the model can derive from the campaign's base model, by its sizes.
+"""CFG04, CFG05, CFG08: whether the model can derive from the campaign's base model, by its sizes, and from the recipe,
+by its codecs.
 
 The base model's own configuration ships with this program, so the shapes of a bundle are compared with it and not
 only with the bundle's own configuration. Pruning and distilling into fewer layers are compression; a model
@@ -11,6 +12,11 @@ from collections.abc import Iterator
 
 from submission.bundle.checks.finding import Fault
 from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
+from submission.bundle.untrusted.strict_json import Unreadable
+from submission.errors import UserError
+from submission.model.checkpoint import parse_quantization
+from submission.model.resolved_codecs import contradictions
+from submission.text.characters import printable
 
 
 def larger_than_base(view: BundleView) -> Iterator[Fault]:
@@ -31,9 +37,28 @@ def smaller_than_base(view: BundleView) -> Iterator[Fault]:
             yield CONFIG, f"{name}: the base model {view.campaign.model.name} has {base:,}, this model {got:,}"
 
 
+def codecs_of_no_recipe(view: BundleView) -> Iterator[Fault]:
+    """Put the recipe that packed this model into the bundle, by writing the bundle again: it gives each role its codec,
+    and the model's configuration names the codec of every weight.
+    """
+    if isinstance(view.recipe, Unreadable) or isinstance(view.expected_tensors, Unreadable):
+        return  # reported as REC01 and CFG01
+    assert not isinstance(view.config, Unreadable)  # expected_tensors follow from it
+    held, quantize = parse_quantization(view.config["quantization_config"]), view.recipe.quantize
+    try:
+        for found in contradictions(view.config, held, quantize.codecs, quantize.overrides):
+            yield CONFIG, printable(found, 300)
+    except UserError as error:
+        yield "recipe.json", f"{printable(error.where)}: {printable(error.what, 300)}"
+
+
 def _differing(view: BundleView) -> dict[str, tuple[int, int]]:
-    """Return size -> (base model's, this model's) where they differ; nothing where one is unknown."""
+    """Return size -> (base model's, this model's) where they differ; nothing where one is unknown.
+
+    Of a model that leaves out what a system for speech may leave out, sizes of that part are none, and not smaller.
+    """
     base, sizes = view.base_sizes, view.sizes
     if base is None or sizes is None:
         return {}  # shown in the head of the report, or reported as CFG01
-    return {name: (base[name], sizes[name]) for name in base if sizes.get(name, 0) != base[name]}
+    compared = [name for name in base if name in sizes or not view.left_out_roles]
+    return {name: (base[name], sizes.get(name, 0)) for name in compared if sizes.get(name, 0) != base[name]}

@@ -14,8 +14,10 @@ from submission.bundle.description import (
     parse_description,
     render_description,
 )
+from submission.bundle.manifest import NAME
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
+from submission.system.data_folder import DEV_FOLDER
 from submission.text.characters import printable
 
 MOST_BYTES = 64 << 10
@@ -78,12 +80,23 @@ def wrong_model_name(view: BundleView) -> Iterator[Fault]:
 
 
 def constrained_data(view: BundleView) -> Iterator[Fault]:
-    """Enter the system as unconstrained, or train it on ACL 60/60 only."""
+    """Enter the system as unconstrained, or train it on ACL 60/60 only: by the format of each source, and by the
+    corpora among the inputs that the manifest lists.
+    """
     if isinstance(view.recipe, Unreadable) or view.recipe.upload.condition != "constrained":
         return
-    other = sorted(source.name for source in view.recipe.corpus.sources if not source.is_acl6060)
+    sources = view.recipe.corpus.sources
+    other = sorted(source.name for source in sources if not source.is_acl6060)
     if other:
         yield "recipe.json", f"the condition is constrained and the data sets are {', '.join(map(printable, other))}"
+    read = {source.part for source in sources}
+    for part in sorted(view.manifest_inputs):
+        if part.startswith("corpora/") and part not in read:
+            yield NAME, f"inputs: the condition is constrained, and '{printable(part)}' is no source of the recipe"
+    # Where parts of a data folder are listed at all, each source is one of them.
+    if DEV_FOLDER in view.manifest_inputs:
+        for part in sorted(read - view.manifest_inputs.keys()):
+            yield NAME, f"inputs: '{printable(part)}' is a source of the recipe and not among them"
 
 
 def _name_pattern(view: BundleView, pair: str) -> str:

@@ -72,7 +72,8 @@ def _parameters(view: BundleView) -> str:
     got, base = view.parameters, view.base_parameters
     name = view.campaign.model.name
     of = f"the base model {name} has {base:,}" if base else f"the shapes of {name} do not ship: not compared"
-    return f"{got:,}; {of}" if got else UNKNOWN
+    left_out = f", without the tensors of {', '.join(view.left_out_roles)}" if view.left_out_roles else ""
+    return f"{got:,}{left_out}; {of}" if got else UNKNOWN
 
 
 def _tokenizer(view: BundleView) -> str:

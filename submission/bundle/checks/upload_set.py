@@ -1,4 +1,6 @@
-"""PRI: whether exactly one of several uploaded systems of a team is primary in each condition."""
+"""PRI: whether exactly one of several uploaded systems of a team is primary in each condition, and teams are spelled
+in one way.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,19 @@ def other_than_one_primary(views: Sequence[BundleView]) -> Iterator[Fault]:
             named = f": {', '.join(primary)}" if primary else ""
             what = f"{len(primary)} of {len(kinds)} bundles are primary, expected exactly one{named}"
             yield "", f"campaign {printable(campaign)}, team {printable(team)}, {condition}: {what}"
+
+
+def spelled_otherwise(views: Sequence[BundleView]) -> Iterator[Fault]:
+    """Spell `upload.team` in all recipes of the team in the same way, and write their bundles again: names that differ
+    in case only are two teams on a server and one for its readers.
+    """
+    spellings: dict[str, set[str]] = {}
+    for view in views:
+        if not isinstance(view.recipe, Unreadable):
+            spellings.setdefault(view.recipe.upload.team.casefold(), set()).add(view.recipe.upload.team)
+    for _, teams in sorted(spellings.items()):
+        if len(teams) > 1:
+            yield "", f"teams {', '.join(map(printable, sorted(teams)))} differ in case only"
 
 
 def _kinds(views: Sequence[BundleView]) -> Mapping[tuple[str, str, str], list[tuple[str, str]]]:

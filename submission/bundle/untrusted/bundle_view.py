@@ -18,7 +18,7 @@ from submission.bundle.untrusted.strict_json import Unreadable
 from submission.bundle.untrusted.tensor_header import read_header
 from submission.errors import UserError
 from submission.model.checkpoint import LOADED_BY, plain_config
-from submission.model.families import FAMILIES, read_config, shipped_config
+from submission.model.families import FAMILIES, read_config, shipped_config, tensors
 from submission.model.families.family import Family
 from submission.model.families.json_shape import shown
 from submission.model.safetensors_header import BadHeader, SafetensorsHeader
@@ -62,6 +62,12 @@ class BundleView(Folder):
         """The files that a readable manifest lists, unchecked; empty where there is none."""
         files = None if isinstance(self.manifest, Unreadable) else self.manifest.get("files")
         return files if isinstance(files, dict) else {}
+
+    @property
+    def manifest_inputs(self) -> dict[str, Any]:
+        """The inputs that a readable manifest lists, unchecked; empty where there is none."""
+        inputs = None if isinstance(self.manifest, Unreadable) else self.manifest.get("inputs")
+        return inputs if isinstance(inputs, dict) else {}
 
     @cached_property
     def config(self) -> dict[str, Any] | Unreadable:
@@ -118,6 +124,16 @@ class BundleView(Folder):
     def _base_config(self) -> dict[str, Any] | None:
         """The configuration of the campaign's base model, or None for one that is not at hand."""
         return read_config(self.base.path) if self.base is not None else shipped_config(self.campaign.model.name)
+
+    @cached_property
+    def left_out_roles(self) -> tuple[str, ...]:
+        """Roles that a system for speech may leave out, of which the base model has tensors and the model none."""
+        if self._base_config is None or isinstance(self.config, Unreadable) or self.sizes is None:
+            return ()
+        if isinstance(self.expected_tensors, Unreadable):
+            return ()
+        left = {spec.role for spec in tensors(self._base_config)} - {spec.role for spec in tensors(self.config)}
+        return tuple(role for role in self.family.droppable_roles if role in left)
 
     @property
     def base_settings(self) -> dict[str, Any] | None:

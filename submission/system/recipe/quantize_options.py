@@ -10,6 +10,9 @@ from submission.model.solvers import parse_solver, refuse_unserved
 from submission.system.campaign import UNITS, size_bytes
 from submission.system.recipe.requirement import require
 
+MOST_OVERRIDES = 100
+"""A recipe is data of somebody else once it lies in a bundle, and each override is resolved against every weight."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
@@ -188,6 +191,8 @@ class QuantizeOptions:
         refuse_unserved(self.solver, named)
         if self.target is not None:
             parse_target(self.target)
+        many = f"overrides: {len(self.overrides)} are more than {MOST_OVERRIDES}; name layers in one override"
+        require(len(self.overrides) <= MOST_OVERRIDES, many)
         by_sensitivity = sum(override.layers == "sensitivity" for override in self.overrides)
         require(
             by_sensitivity <= 1,
