@@ -15,4 +15,4 @@ class UserError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return printable_lines(f"{self.where}: {self.what}; {self.fix}")  # names in it may be a stranger's
+        return printable_lines(f"{self.where}: {self.what}; {self.fix}")  # names in it may be untrusted

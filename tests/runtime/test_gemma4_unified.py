@@ -33,7 +33,7 @@ from submission.runtime.packed import PackedEmbedding, PackedLinear, ScaledEmbed
 from submission.runtime.prompt import build_inputs, collate, encode, extract_features
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
-from submission.system.recipe.training_options import FinetuneOptions
+from tests.support.finetuning import DECODER_OPTIONS
 from tests.support.tiny_gemma import TEMPLATE, write_gemma
 from train.batches import collate_targets
 from train.bench.full_size import make_batch as make_random_batch
@@ -229,30 +229,12 @@ def test_the_loss_does_not_depend_on_the_batch_and_training_has_the_same(base):
     assert float(trained) == pytest.approx(float(together.sums.sum() / together.tokens.sum()), rel=1e-5)
 
 
-OPTIONS = FinetuneOptions(
-    roles=("attn", "mlp"),
-    rank=4,
-    alpha=8,
-    dropout=0.0,
-    learning_rate=1e-3,
-    epochs=1,
-    batch_size=2,
-    warmup_ratio=0.0,
-    weight_decay=0.0,
-    dtype="float32",
-    gradient_checkpointing=False,
-    log_every_steps=1,
-    save_every_steps=1,
-    seed=1,
-)
-
-
 def test_adapters_are_trained_on_linears_and_never_on_the_tied_embedding(base):
     config = read_config(base)
     assert len(target_modules(config, ("attn", "mlp"))) == 3 * 7 - 1  # keys of the last layer serve as values
     with pytest.raises(UserError, match="names no linear"):
         target_modules(config, ("embedding",))
-    model = load_adapted(base, OPTIONS)
+    model = load_adapted(base, DECODER_OPTIONS)
     batch = make_random_batch(config, 2, torch.Generator().manual_seed(0))
     TargetLoss(model.get_base_model())(model, batch, batch.pop("labels")).backward()
     assert all((p.grad is not None) == (".lora_" in name) for name, p in model.named_parameters())

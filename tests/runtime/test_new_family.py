@@ -29,9 +29,9 @@ from submission.runtime.quantizer import packed_layer
 from submission.system.campaign import read_campaign
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
-from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance
 from tests.support.family_page import code_blocks, load_module
+from tests.support.finetuning import DECODER_OPTIONS
 from tests.support.toy_model import ToySpeechForConditionalGeneration, register_with_transformers, write_checkpoint
 from train.batches import collate_targets, feature_bytes
 from train.bench.full_size import make_batch as make_random_batch
@@ -73,24 +73,6 @@ def examples(processor):
     targets = ("der Hund schläft", "die Katze")
     audio = [extract_features(processor, waveform(samples)) for samples in (5_000, 9_600)]
     return [encode(processor, a, GERMAN, target, "<end>") for a, target in zip(audio, targets, strict=True)]
-
-
-OPTIONS = FinetuneOptions(
-    roles=("attn", "mlp"),
-    rank=4,
-    alpha=8,
-    dropout=0.0,
-    learning_rate=1e-3,
-    epochs=1,
-    batch_size=2,
-    warmup_ratio=0.0,
-    weight_decay=0.0,
-    dtype="float32",
-    gradient_checkpointing=False,
-    log_every_steps=1,
-    save_every_steps=1,
-    seed=1,
-)
 
 
 def test_the_arithmetic_gives_the_tensors_of_the_class_and_a_tied_head_is_stored_once(base):
@@ -200,7 +182,7 @@ def test_adapters_are_trained_on_linears_and_never_on_a_tied_embedding(base):
     assert len(target_modules(config, ("attn", "mlp"))) == 2 * 7
     with pytest.raises(UserError, match="names no linear"):
         target_modules(config, ("embedding",))
-    model = load_adapted(base, OPTIONS)
+    model = load_adapted(base, DECODER_OPTIONS)
     batch = make_random_batch(config, 2, torch.Generator().manual_seed(0))
     TargetLoss(model.get_base_model())(model, batch, batch.pop("labels")).backward()
     assert all((p.grad is not None) == (".lora_" in name) for name, p in model.named_parameters())
