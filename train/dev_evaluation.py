@@ -14,6 +14,7 @@ import torch
 from sacrebleu.metrics import BLEU
 from torch.utils.data import DataLoader
 
+from submission.runtime.families.family import generate
 from submission.runtime.prompt import IGNORED, Example, collate, end_token_id
 from submission.text.languages import bleu_tokenizer
 from train.batches import PlannedBatches, Utterances, collate_targets
@@ -117,7 +118,8 @@ class DevEvaluation:
         references = [self.utterances.utterances[i].target for i in self.translated]
         longest = max(len(tokenizer.encode(text, add_special_tokens=False)) for text in references)
         inputs = collate([self.utterances.prompt_only(i) for i in batch], tokenizer.pad_token_id, "left", labels=False)
-        sequences = model.generate(
+        sequences = generate(
+            model,
             **{name: tensor.to(model.device) for name, tensor in inputs.items()},
             do_sample=False,
             num_beams=1,

@@ -13,6 +13,7 @@ from submission.miniature.model import (
     make_processor,
     train_tokenizer,
 )
+from submission.runtime.families.family import generate
 from submission.runtime.prompt import (
     IGNORED,
     build_inputs,
@@ -111,6 +112,24 @@ def test_the_shortest_audio_that_is_taken_can_be_decoded_alone(processor, model)
     with torch.inference_mode():
         ids = model.generate(**batch, max_new_tokens=2, do_sample=False)
     assert ids.shape[1] > batch["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_computes_logits_of_the_last_position_alone_and_chooses_the_same_tokens(
+    processor, model, beams
+) -> None:
+    batch = build_inputs(processor, [noise(16_000), noise(40_000)], [GERMAN, CHINESE])
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "num_beams": beams}
+    shapes = []
+    with torch.inference_mode():
+        expected = model.generate(**batch, **settings)
+        handle = model.lm_head.register_forward_hook(lambda *called: shapes.append(tuple(called[-1].shape)))
+        found = generate(model, **batch, **settings)
+        handle.remove()
+        whole = model(**batch).logits
+    assert torch.equal(found, expected)
+    assert {shape[1] for shape in shapes} == {1}
+    assert whole.shape[:2] == batch["input_ids"].shape, "outside generation the model is as it was"
 
 
 @pytest.mark.parametrize(
