@@ -51,9 +51,7 @@ def moments_size(config: dict[str, Any]) -> MomentsSize:
     specs, keys, family = tensors(config), input_keys(config), family_of(config)
     widths = {keys[spec.name]: spec.shape[1] for spec in specs if spec.packable}
     rows = sum(spec.shape[0] for spec in specs if spec.packable)
-    columns = {spec.name: spec.shape[-1] for spec in specs}
-    hidden = {group.stack: columns[group.targets[0]] for group in reversed(family.smoothing_groups(config))}
-    parts, state_bytes, depths = _outside_bytes(specs), {}, {}
+    parts, depths = _outside_bytes(specs), {}
     for stack in family.stacks:
         inside = [s for s in specs if stack.layers is not None and s.name.startswith(f"{stack.layers}.")]
         if not inside:
@@ -61,14 +59,29 @@ def moments_size(config: dict[str, Any]) -> MomentsSize:
         positions = stack.positions(LONGEST_FRAMES, LONGEST_TOKENS)
         numbers = {spec.layer for spec in inside}
         parts += [_layer_bytes([s for s in inside if s.layer == number], keys, positions) for number in numbers]
-        state_bytes[stack.name] = FLOAT_BYTES * positions * hidden[stack.name]
         depths[stack.name] = len(numbers)
     return MomentsSize(
         memory_bytes=max(parts) + OTHER_BYTES,
         disk_bytes=FLOAT_BYTES * (sum(width * (width + 1) // 2 + 2 * width for width in widths.values()) + rows),
-        state_bytes=state_bytes,
+        state_bytes=state_bytes(config, LONGEST_FRAMES, LONGEST_TOKENS),
         depths=depths,
     )
+
+
+def state_bytes(config: dict[str, Any], frames: int, tokens: int) -> dict[str, int]:
+    """Return stack of layers -> bytes of the hidden states of one utterance at one point of it, in float32.
+
+    frames: of its features, 100 a second; tokens: of its text, with those that stand for audio.
+    """
+    family, columns = family_of(config), {spec.name: spec.shape[-1] for spec in tensors(config)}
+    hidden = {group.stack: columns[group.targets[0]] for group in reversed(family.smoothing_groups(config))}
+    layered = (stack for stack in family.stacks if stack.layers is not None)
+    return {stack.name: FLOAT_BYTES * stack.positions(frames, tokens) * hidden[stack.name] for stack in layered}
+
+
+def outside_bytes(config: dict[str, Any]) -> int:
+    """Return the memory of what lies around a model's layers, the head apart, in float32 while it is read."""
+    return _outside_bytes(tensors(config))[0]
 
 
 def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) -> int:

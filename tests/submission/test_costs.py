@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,8 @@ from submission.model.costs import devices, durations, operations, steps
 from submission.model.costs.devices import CARDS, processor
 from submission.model.costs.durations import duration_text, step_seconds
 from submission.model.costs.steps import StepWork, step_works
-from submission.model.families import shipped_config, tensors
+from submission.model.families import family_of, shipped_config, tensors
+from submission.model.sizes import GIB
 from submission.system.recipe.recipe_files import read_recipe
 
 CONFIG = shipped_config("Qwen2-Audio-7B")
@@ -57,6 +59,34 @@ def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recip
     frontier = step_works(CONFIG, read_recipe("frontier", "iwslt26"), 2, PACKED)
     assert {"calibrate", "allocate"} <= set(frontier)
     assert "awq" not in frontier
+
+
+def test_awq_keeps_the_hidden_states_of_every_utterance_beside_one_part_of_the_model():
+    small = replace(RECIPE, quantize=replace(RECIPE.quantize, awq=replace(RECIPE.quantize.awq, utterances=8)))
+    few, all_of_dev = (step_works(CONFIG, r, 2, PACKED)["awq"].memory_bytes for r in (small, RECIPE))
+    # measured on a layer of each stack at full width: 12.6 MB an utterance of 30 s of features and 252 positions
+    assert (all_of_dev - few) / (steps.DEV_UTTERANCES - 8) == pytest.approx(12.6e6, rel=0.1)
+    assert few > 4.50 * GIB
+
+
+@pytest.mark.parametrize(
+    ("step", "measured"),
+    [("corpus", 0.48), ("finetune", 5.10), ("merge", 0.95), ("sensitivity", 2.71), ("pack", 2.71), ("segment", 2.07)],
+)
+def test_no_step_of_the_full_width_rehearsal_took_more_memory_than_is_forecast(step, measured):
+    config = family_of(CONFIG).with_layers(CONFIG, 1)
+    assert measured * GIB < step_works(config, RECIPE, 2, 560_000_000)[step].memory_bytes < 3 * measured * GIB
+
+
+def test_decoding_counts_the_activations_of_the_longest_segments_of_a_batch():
+    one, sixteen = (
+        step_works(CONFIG, replace(RECIPE, decode=replace(RECIPE.decode, batch_size=n)), 2, PACKED)[
+            "decode"
+        ].memory_bytes
+        for n in (1, 16)
+    )
+    # 912 positions of 30 s, 42,496 outputs of a decoder layer's linears in bfloat16, and the keys and values
+    assert (sixteen - one) / 15 > 912 * 42_496 * 2
 
 
 def test_the_disk_of_both_systems_with_the_base_is_about_65_gb():

@@ -13,8 +13,8 @@ from submission.model.costs.operations import (
     parameter_count,
     utterance_positions,
 )
-from submission.model.families import tensors
-from submission.model.moments_size import moments_size
+from submission.model.families import family_of, tensors
+from submission.model.moments_size import LONGEST_FRAMES, moments_size, outside_bytes, state_bytes
 from submission.model.recovery_size import recovery_bytes
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ DEV_UTTERANCES, DEV_SECONDS = 468, 7.7
 """ACL 60/60 dev."""
 BLIND_HOURS = 8.0
 """Of the six blind test sets and ACL 60/60 eval, by what is known of their recordings."""
-SEGMENT_SECONDS = 8.0
+SEGMENT_SECONDS, LONGEST_SECONDS = 8.0, 30.0
+"""Mean length of a segment, and the most: the window of Qwen2-Audio."""
 CLASSIFIER_FLOPS_PER_SECOND = 30e9
 """Operations of a SHAS classifier on xls-r-300m, 15 layers, per second of audio."""
 DECODED_PER_CORE_SECOND = 100.0
@@ -125,6 +126,21 @@ class _Shapes:
         return 4 * sum(math.prod(s.shape) for s in tensors(self.config) if s.layer == 0 and "audio" not in s.role)
 
     @property
+    def largest(self) -> int:
+        """Weights of the largest tensor: the embedding or the head."""
+        return max(math.prod(s.shape) for s in tensors(self.config))
+
+    def activation_bytes(self, utterances: int, seconds: float) -> int:
+        """Of a batch in bfloat16: what the linears of the widest layer put out, all at once."""
+        tokens = utterance_positions(self.config, seconds)[1]
+        widest = 0
+        for stack in family_of(self.config).stacks:
+            if stack.layers is not None:
+                layer = [s for s in tensors(self.config) if s.name.startswith(f"{stack.layers}.0.") and s.packable]
+                widest = max(widest, stack.positions(LONGEST_FRAMES, tokens) * sum(s.shape[0] for s in layer))
+        return 2 * utterances * widest
+
+    @property
     def solvable(self) -> int:
         """Weights that can be packed."""
         return sum(math.prod(s.shape) for s in tensors(self.config) if s.packable)
@@ -189,18 +205,28 @@ def _sensitivity(shapes: _Shapes, recipe: Recipe) -> StepWork:
         flops=forward * (1 + (shapes.layers + 1) / 2) * DEV_UTTERANCES * shapes.pairs,
         solved=2.0 * shapes.solvable,
         file_bytes=shapes.plain_bytes + 2.0 * shapes.packed_bytes,
-        memory_bytes=CONTEXT_BYTES + shapes.packed_bytes + shapes.layer_bytes + forks,
+        memory_bytes=CONTEXT_BYTES
+        + shapes.packed_bytes
+        + shapes.layer_bytes
+        + forks
+        + shapes.activation_bytes(8, 2 * DEV_SECONDS),
     )
 
 
 def _awq(shapes: _Shapes, recipe: Recipe) -> StepWork:
+    """The hidden states of all utterances at one point of each stack stay in memory, beside one part of the model."""
+    options = recipe.quantize.awq
+    assert options is not None
+    utterances = options.utterances or DEV_UTTERANCES
     products = 2.0 * shapes.solvable * SAMPLED_POSITIONS * EXPONENTS
+    states = state_bytes(shapes.config, LONGEST_FRAMES, utterance_positions(shapes.config, DEV_SECONDS)[1])
+    part = max(4 * shapes.layer_bytes, outside_bytes(shapes.config))
     return StepWork(
         step="awq",
-        flops=forward_flops(shapes.config, DEV_SECONDS, predicted=0) * DEV_UTTERANCES + products,
+        flops=forward_flops(shapes.config, DEV_SECONDS, predicted=0) * utterances + products,
         solved=float(EXPONENTS) * shapes.solvable,
         file_bytes=shapes.plain_bytes,
-        memory_bytes=CONTEXT_BYTES + 4 * shapes.layer_bytes,
+        memory_bytes=CONTEXT_BYTES + part + utterances * sum(states.values()),
     )
 
 
@@ -237,7 +263,7 @@ def _pack(shapes: _Shapes, recipe: Recipe) -> StepWork:
         solved=0.0 if calibrated else float(shapes.solvable),
         core_seconds=shapes.solvable / FED_BACK_PER_CORE_SECOND if calibrated else 0.0,
         file_bytes=shapes.plain_bytes + shapes.packed_bytes + moments_bytes,
-        memory_bytes=CONTEXT_BYTES + shapes.layer_bytes,
+        memory_bytes=CONTEXT_BYTES + max(shapes.layer_bytes, 3 * shapes.largest),  # as it is read, and at 8 bits
         disk_bytes=shapes.packed_bytes,
         on_card=not calibrated,
     )
@@ -276,7 +302,10 @@ def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
         flops=segments * options.num_beams * forward_flops(shapes.config, SEGMENT_SECONDS),
         weight_bytes=steps * shapes.packed_bytes,
         file_bytes=shapes.packed_bytes,
-        memory_bytes=CONTEXT_BYTES + int(1.2 * shapes.packed_bytes) + cached,
+        memory_bytes=CONTEXT_BYTES
+        + int(1.2 * shapes.packed_bytes)
+        + cached
+        + shapes.activation_bytes(options.batch_size, LONGEST_SECONDS),
     )
 
 
