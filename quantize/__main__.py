@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantize.artifact_files import AWQ_REPORT, MOMENTS, PACKING_REPORT, RECOVERY_REPORT
 from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_system_arguments, open_systems, run
 
@@ -53,7 +54,7 @@ def awq(args: argparse.Namespace) -> None:
         return
     for system, store in systems:
         folder = store.build(system.stage("awq"), stages.awq, resume=True)
-        print(awq_table(json.loads((folder / "awq_report.json").read_text(encoding="utf-8"))))
+        print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
 
 
@@ -64,7 +65,6 @@ def calibrate(args: argparse.Namespace) -> None:
     launched processes the first one does the work.
     """
     from quantize import stages
-    from quantize.calibration.model_moments import MOMENTS
     from quantize.forecast_table import moments_line
     from submission.store.launch import launched
 
@@ -119,7 +119,6 @@ def pack(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.packing.lost_weights import check_lost_weights
-    from quantize.packing.pack import REPORT
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
@@ -127,7 +126,7 @@ def pack(args: argparse.Namespace) -> None:
         return
     for system, store in open_systems(args):
         built = store.build(system.stage("quantize"), stages.pack, resume=True)
-        packed, model = json.loads((built / REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
+        packed, model = json.loads((built / PACKING_REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
         check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
@@ -142,7 +141,6 @@ def recover(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import recovery_line
-    from quantize.recovery.recover import REPORT
     from submission.store.launch import launched
 
     systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
@@ -150,7 +148,7 @@ def recover(args: argparse.Namespace) -> None:
         return
     for system, store in systems:
         folder = store.build(system.stage("recover"), stages.recover, resume=True)
-        print(recovery_line(json.loads((folder / REPORT).read_text(encoding="utf-8"))))
+        print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")
 
 

@@ -37,11 +37,12 @@ def segment_testsets(args: argparse.Namespace) -> None:
     detectors = stages.shared_detectors(wanted, system.recipe.segment.batch_size)
     launch = launched()
     if launch.processes > 1:
+        from segment.probabilities.speech_probabilities import ProbabilityCache
         from segment.segmentation import detect_share
 
         left = [stage for stage in wanted if store.record(stage) is None]
         shares = [(stages.parts_of_stage(stage, store), _detectors_of(stage, store, detectors)) for stage in left]
-        detect_share(shares, stages.probability_cache(store), launch)
+        detect_share(shares, ProbabilityCache(folder=stages.probabilities_folder(store)), launch)
         if launch.rank > 0:
             return
     errors = []
@@ -130,7 +131,7 @@ def plot(args: argparse.Namespace) -> None:
     built = store.read(stage)
     from segment import stages
     from segment.plotting import RecordingPlot, write_plot
-    from segment.probabilities.speech_probabilities import detect_speech
+    from segment.probabilities.speech_probabilities import ProbabilityCache, detect_speech
     from segment.recording_parts import RecordingPart
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
@@ -150,7 +151,8 @@ def plot(args: argparse.Namespace) -> None:
     ]
     shared = stages.shared_detectors([stage], system.recipe.segment.batch_size)
     detectors = _detectors_of(stage, store, shared)
-    for part, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
+    cache = ProbabilityCache(folder=stages.probabilities_folder(store))
+    for part, probabilities in detect_speech(chosen, detectors, cache):
         if isinstance(probabilities, UserError):
             raise probabilities
         recording = part.recording

@@ -18,11 +18,11 @@ import pyarrow.compute
 
 from submission.errors import UserError
 from submission.system.schema import nearest
+from submission.text.recording_names import recording_suffix
 from train.corpora.formats.arrow_files import column_type, read_batches, read_schema
 from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed
 
 SUFFIXES = (".parquet", ".arrow")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 
 
 def read(
@@ -135,7 +135,7 @@ class _Table:
         place = PurePosixPath(path or "")
         if not embedded and (place.is_absolute() or ".." in place.parts):
             return Unparsed(id=where, why=f"{path!r} leaves the corpus folder", reason="audio outside the corpus")
-        suffix = place.suffix.lower() if place.suffix.lower() in AUDIO_SUFFIXES else ".audio"
+        suffix = recording_suffix(place.name).lower() or ".audio"
         return CorpusUtterance(
             id=str(name),
             audio=f"{table}/{row:07d}{suffix}" if embedded else place.as_posix(),
