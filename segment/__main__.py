@@ -1,4 +1,4 @@
-"""`python -m segment`: segment recordings and plot them; train, convert and measure the classifier."""
+"""Segment recordings and plot them; train, convert and measure the classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_system_arguments, add_verb, add_verbs, open_system, run
 from submission.errors import UserError
 from submission.store.digests import canonical_json
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def segment_testsets(args: argparse.Namespace) -> None:
-    """Build the stages segment:<NAME> of a system: free test sets are segmented, given segments checked.
+    """Segment the test sets of a campaign, and check segments that organisers give.
 
-    Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
-    segmented costs no other. Under torchrun, processes share the recordings.
+    Builds the stages segment:<NAME> of a system. Prints for each recording how much of the detected speech its segments
+    cover. A test set that cannot be segmented does not stop the others. Started by `torchrun` or `accelerate launch`,
+    processes share the recordings.
     """
     from segment import stages
     from segment.segmentation_report import combined_error, coverage_lines, order_lines, read_report
@@ -77,7 +78,7 @@ def _chosen(system: System, names: list[str]) -> list[TestSet]:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train a classifier and print its held-out figures."""
+    """Train a classifier on long recordings and print its figures on held-out ones."""
     from segment.classifier.training import TrainingOptions, train_classifier
     from segment.classifier.training_data import read_labelled
 
@@ -92,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Print a classifier's frame figures on labelled recordings."""
+    """Measure a classifier on labelled recordings: precision, recall and F1 of frames."""
     from segment.classifier.model import load_classifier
     from segment.classifier.training import measure as measure_classifier
     from segment.classifier.training_data import read_labelled
@@ -181,56 +182,72 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
 def main() -> int:
     """Parse the command line and run a verb."""
     parser = argparse.ArgumentParser(prog="python -m segment", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = add_verbs(parser)
 
-    verb = verbs.add_parser("run", help="segment every test set of a campaign", description=segment_testsets.__doc__)
-    verb.set_defaults(verb=segment_testsets)
+    verb = add_verb(verbs, segment_testsets, "run")
     add_system_arguments(verb)
     verb.add_argument(
-        "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
+        "--testset", action="append", default=[], metavar="NAME", help="only this test set; repeatable (default: all)"
     )
     verb.add_argument(
-        "--allow-missing", action="store_true", help="go on where FILE_ORDER names recordings that are not there"
+        "--allow-missing", action="store_true", help="leave out recordings that FILE_ORDER names and that are not there"
     )
 
-    verb = verbs.add_parser("plot", help="plot segmented recordings", description=plot.__doc__)
-    verb.set_defaults(verb=plot)
+    verb = add_verb(verbs, plot)
     add_system_arguments(verb)
     verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to plot")
     verb.add_argument(
-        "--recording", action="append", default=[], metavar="FILE", help="only this one (may be repeated; default: all)"
+        "--recording",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="only this recording; repeatable (default: all)",
     )
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the plots are written")
 
-    verb = verbs.add_parser("convert", help="convert a published checkpoint", description=convert.__doc__)
-    verb.set_defaults(verb=convert)
+    verb = add_verb(verbs, convert)
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
     verb.add_argument(
         "--wav2vec2",
-        metavar="WAV2VEC2",
-        help="folder or hub name of the wav2vec 2.0 model (default: the one that the checkpoint names)",
+        metavar="DIR",
+        help="wav2vec 2.0 model, a folder or a name on the hub (default: the one that the checkpoint names)",
     )
-    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
+    verb.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights (default: float32)"
+    )
 
-    verb = verbs.add_parser("train", help="train a classifier on long recordings", description=train.__doc__)
-    verb.set_defaults(verb=train)
+    verb = add_verb(verbs, train)
     _add_corpus(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
     verb.add_argument(
-        "--config", default="tiny", help="size, a name in segment/classifier/model.py (default: %(default)s)"
+        "--config",
+        default="tiny",
+        metavar="NAME",
+        help="size, one of segment/classifier/model.py (default: %(default)s)",
     )
-    verb.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
-    verb.add_argument("--batch-size", type=int, default=8, help="windows of 20 s per step (default: %(default)s)")
-    verb.add_argument("--learning-rate", type=float, default=2e-3, help="peak (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=42, help="weights, order, dropout (default: %(default)s)")
+    verb.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: %(default)s)")
     verb.add_argument(
-        "--heldout-every", type=int, default=8, help="every n-th recording is only measured (default: %(default)s)"
+        "--batch-size", type=int, default=8, metavar="N", help="windows of 20 s per step (default: %(default)s)"
     )
-    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
+    verb.add_argument(
+        "--learning-rate", type=float, default=2e-3, metavar="X", help="highest learning rate (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--seed", type=int, default=42, metavar="N", help="of weights, order and dropout (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--heldout-every",
+        type=int,
+        default=8,
+        metavar="N",
+        help="keep every N-th recording for measuring (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights (default: float32)"
+    )
 
-    verb = verbs.add_parser("measure", help="measure F1 on labelled recordings", description=measure.__doc__)
-    verb.set_defaults(verb=measure)
+    verb = add_verb(verbs, measure)
     verb.add_argument("--classifier", type=Path, required=True, metavar="DIR", help="folder with the classifier")
     _add_corpus(verb)
     return run(parser)
