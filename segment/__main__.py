@@ -166,92 +166,74 @@ def plot(args: argparse.Namespace) -> None:
         print(*write_plot(recording_plot, args.out / recording.name.replace("/", "-")), sep="\n", flush=True)
 
 
-def _add_corpus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="utterances: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml",
-    )
-    parser.add_argument(
-        "--audio-root", type=Path, required=True, metavar="DIR", help="what the corpus's audio paths are relative to"
-    )
-
-
-def main() -> int:
-    """Parse the command line and run a verb."""
-    parser = argparse.ArgumentParser(prog="python -m segment", description=__doc__)
-    verbs = add_verbs(parser)
-
-    verb = add_verb(verbs, segment_testsets, "run")
+def _add_run(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
-    verb.add_argument(
-        "--testset", action="append", default=[], metavar="NAME", help="only this test set; repeatable (default: all)"
-    )
-    verb.add_argument(
-        "--allow-missing", action="store_true", help="leave out recordings that FILE_ORDER names and that are not there"
-    )
+    only = "only this test set; repeatable (default: all)"
+    verb.add_argument("--testset", action="append", default=[], metavar="NAME", help=only)
+    missing = "leave out recordings that FILE_ORDER names and that are not there"
+    verb.add_argument("--allow-missing", action="store_true", help=missing)
 
-    verb = add_verb(verbs, plot)
+
+def _add_plot(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
     verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to plot")
-    verb.add_argument(
-        "--recording",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="only this recording; repeatable (default: all)",
-    )
+    only = "only this recording; repeatable (default: all)"
+    verb.add_argument("--recording", action="append", default=[], metavar="FILE", help=only)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the plots are written")
 
-    verb = add_verb(verbs, convert)
+
+def _add_convert(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
-    verb.add_argument(
-        "--wav2vec2",
-        metavar="DIR",
-        help="wav2vec 2.0 model, a folder or a name on the hub (default: the one that the checkpoint names)",
-    )
-    verb.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights (default: float32)"
-    )
+    _add_classifier_output(verb)
+    encoder = "wav2vec 2.0 model, a folder or a name on the hub (default: the one that the checkpoint names)"
+    verb.add_argument("--wav2vec2", metavar="DIR", help=encoder)
 
-    verb = add_verb(verbs, train)
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
     _add_corpus(verb)
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
-    verb.add_argument(
-        "--config",
-        default="tiny",
-        metavar="NAME",
-        help="size, one of segment/classifier/model.py (default: %(default)s)",
-    )
+    _add_classifier_output(verb)
+    size = "size, one of segment/classifier/model.py (default: %(default)s)"
+    verb.add_argument("--config", default="tiny", metavar="NAME", help=size)
     verb.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: %(default)s)")
-    verb.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="windows of 20 s per step (default: %(default)s)"
-    )
-    verb.add_argument(
-        "--learning-rate", type=float, default=2e-3, metavar="X", help="highest learning rate (default: %(default)s)"
-    )
-    verb.add_argument(
-        "--seed", type=int, default=42, metavar="N", help="of weights, order and dropout (default: %(default)s)"
-    )
-    verb.add_argument(
-        "--heldout-every",
-        type=int,
-        default=8,
-        metavar="N",
-        help="keep every N-th recording for measuring (default: %(default)s)",
-    )
-    verb.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights (default: float32)"
-    )
+    batch = "windows of 20 s per step (default: %(default)s)"
+    verb.add_argument("--batch-size", type=int, default=8, metavar="N", help=batch)
+    rate = "highest learning rate (default: %(default)s)"
+    verb.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help=rate)
+    seed = "of weights, order and dropout (default: %(default)s)"
+    verb.add_argument("--seed", type=int, default=42, metavar="N", help=seed)
+    every = "keep every N-th recording for measuring (default: %(default)s)"
+    verb.add_argument("--heldout-every", type=int, default=8, metavar="N", help=every)
 
-    verb = add_verb(verbs, measure)
+
+def _add_measure(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--classifier", type=Path, required=True, metavar="DIR", help="folder with the classifier")
     _add_corpus(verb)
-    return run(parser)
+
+
+def _add_corpus(verb: argparse.ArgumentParser) -> None:
+    utterances = "utterances: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml"
+    verb.add_argument("--corpus", type=Path, required=True, metavar="FILE", help=utterances)
+    root = "what the corpus's audio paths are relative to"
+    verb.add_argument("--audio-root", type=Path, required=True, metavar="DIR", help=root)
+
+
+def _add_classifier_output(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
+    dtype = "of the saved weights (default: %(default)s)"
+    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help=dtype)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
+    parser = argparse.ArgumentParser(prog="python -m segment", description=__doc__)
+    verbs = add_verbs(parser)
+    _add_run(add_verb(verbs, segment_testsets, "run"))
+    _add_plot(add_verb(verbs, plot))
+    _add_convert(add_verb(verbs, convert))
+    _add_train(add_verb(verbs, train))
+    _add_measure(add_verb(verbs, measure))
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(make_parser()))

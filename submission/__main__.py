@@ -163,7 +163,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _any_script() -> None:
-    """Let names and texts in any script be printed, whatever the terminal's encoding."""
+    """Print what the terminal's encoding lacks as escapes, so that names and texts in any script can be printed."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -4,7 +4,8 @@ The bundle must be verified before: its recipe and its model are used as they ar
 token, pairs) comes from the local copy of the campaign. Segments come from the first of these that exists:
 
     the YAML that is given
-    a YAML among the recordings, of a test set whose segments the organisers give; what differs in the bundle's is said
+    a YAML among the recordings, of a test set whose segments the organisers give; differences from the bundle's list
+    are reported
     segments/<TESTSET>.yaml of the bundle, where all of its recordings are in the folder, by their names
     a YAML among the recordings
     the method of the bundle's recipe, with the classifier in the bundle's segmenter/ where it needs one
@@ -218,8 +219,8 @@ def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: s
     if channels == EACH:
         raise UserError(f"--channels {EACH}", f"contradicts the segments in {path}", "take mean or first")
     asked = bundle.campaign.testset(known) if known else None
-    heard = channels or (asked.channels if asked and asked.segmentation == "given" else MEAN)
-    return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=heard)
+    taken = channels or (asked.channels if asked and asked.segmentation == "given" else MEAN)
+    return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=taken)
 
 
 def decoding_setup(bundle: VerifiedBundle, pair: Pair, device: str, load: LoadModel) -> DecodingSetup:

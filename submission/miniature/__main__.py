@@ -47,53 +47,38 @@ def data(args: argparse.Namespace) -> None:
         print(store.build(system.stage("data"), stages.data))
 
 
-def main() -> int:
-    """Parse the command line and run a verb."""
-    parser = argparse.ArgumentParser(prog="python -m submission.miniature", description=__doc__)
-    verbs = add_verbs(parser)
-
-    verb = add_verb(verbs, forge)
+def _add_forge(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(typed=sys.argv[1:])
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
-    verb.add_argument(
-        "--shape", default="miniature", metavar="NAME", help="model shape: miniature or small (default: %(default)s)"
-    )
-    verb.add_argument(
-        "--steps",
-        type=int,
-        required=True,
-        metavar="N",
-        help="optimizer steps of both phases; the shipped weights took 2200",
-    )
+    shape = "model shape: miniature or gemma4; of tests: small, small-gemma4 (default: %(default)s)"
+    verb.add_argument("--shape", default="miniature", metavar="NAME", help=shape)
+    steps = "optimizer steps of both phases; the shipped weights took 2200"
+    verb.add_argument("--steps", type=int, required=True, metavar="N", help=steps)
     verb.add_argument("--recordings", type=int, metavar="N", help="different recordings to train on")
     verb.add_argument("--batch-size", type=int, metavar="N", help="recordings per step")
     verb.add_argument("--workers", type=int, metavar="N", help="processes, each with one thread")
     verb.add_argument("--seed", type=int, metavar="N", help="seed of weights, sentences, voices and order")
-    verb.add_argument(
-        "--evaluation-sentences",
-        type=int,
-        default=50,
-        metavar="N",
-        help="held-out sentences to score per evaluation set; 0 skips the evaluation (default: %(default)s)",
-    )
+    sentences = "held-out sentences to score per evaluation set; 0 skips the evaluation (default: %(default)s)"
+    verb.add_argument("--evaluation-sentences", type=int, default=50, metavar="N", help=sentences)
 
-    verb = add_verb(verbs, data)
+
+def _add_data(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
     verb.add_argument("--out", type=Path, metavar="DIR", help="write it here (default: a stage in the store)")
-    verb.add_argument(
-        "--seed",
-        type=int,
-        default=DATA_SEED,
-        metavar="N",
-        help="of all sentences and recordings (default: %(default)s)",
-    )
-    verb.add_argument(
-        "--without-models",
-        action="store_true",
-        help="write no models/, whose shipped files need not exist then",
-    )
-    return run(parser)
+    seed = "of all sentences and recordings (default: %(default)s)"
+    verb.add_argument("--seed", type=int, default=DATA_SEED, metavar="N", help=seed)
+    without = "write no models/, whose shipped files need not exist then"
+    verb.add_argument("--without-models", action="store_true", help=without)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
+    parser = argparse.ArgumentParser(prog="python -m submission.miniature", description=__doc__)
+    verbs = add_verbs(parser)
+    _add_forge(add_verb(verbs, forge))
+    _add_data(add_verb(verbs, data))
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(make_parser()))

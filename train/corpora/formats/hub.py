@@ -20,7 +20,7 @@ from submission.errors import UserError
 from submission.system.schema import nearest
 from submission.text.recording_names import recording_suffix
 from train.corpora.formats.arrow_files import column_type, read_batches, read_schema
-from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed, one_line
 
 SUFFIXES = (".parquet", ".arrow")
 
@@ -143,13 +143,9 @@ class _Table:
             start=0,
             end=None,
             recording=self._recording(cells, str(name) if embedded else place.name),
-            source=_one_line(cells[self.columns["source"]]),
-            targets={language: _one_line(cells[column]) for language, column in self.targets.items()},
+            source=one_line(cells[self.columns["source"]]),
+            targets={language: one_line(cells[column]) for language, column in self.targets.items()},
         )
 
     def _recording(self, cells: Mapping[str, Any], default: str) -> str:
         return cells[self.columns["recording"]] or default if "recording" in self.columns else default
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
