@@ -204,12 +204,12 @@ def choose_inputs(
     if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
-    asked = bundle.campaign.testset(known) if known else None
+    in_campaign = bundle.campaign.testset(known) if known else None
     by_method = ByMethod(
         options=options,
         classifier=classifier,
-        channels=channels or (asked.channels if asked else MEAN),
-        regions=given_file(audio) if asked and asked.segmentation == "regions" else None,
+        channels=channels or (in_campaign.channels if in_campaign else MEAN),
+        regions=given_file(audio) if in_campaign and in_campaign.segmentation == "regions" else None,
     )
     return RerunInputs(folder=folder, segment_source=by_method, testset=known)
 
@@ -218,8 +218,8 @@ def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: s
     """Return the segments of a list, of the channels that the campaign says for given segments, or as requested."""
     if channels == EACH:
         raise UserError(f"--channels {EACH}", f"contradicts the segments in {path}", "take mean or first")
-    asked = bundle.campaign.testset(known) if known else None
-    taken = channels or (asked.channels if asked and asked.segmentation == "given" else MEAN)
+    in_campaign = bundle.campaign.testset(known) if known else None
+    taken = channels or (in_campaign.channels if in_campaign and in_campaign.segmentation == "given" else MEAN)
     return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=taken)
 
 
