@@ -203,7 +203,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(requires=["build_env"], default=False)
 def types(session: nox.Session) -> None:
-    """Check types, with the libraries of the build environment; strict for submission and quantize."""
+    """Check types, strictly, with the libraries of the build environment."""
     install(session, "types")
     session.run("mypy", "--python-executable", str(PYTHON))
 

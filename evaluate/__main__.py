@@ -1,4 +1,4 @@
-"""`python -m evaluate`: decode and score a system, report on several; translate a folder, re-run a bundle."""
+"""Decode and score a system, report on several, translate a folder of recordings, re-run a bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from evaluate.recordings.commands import add_device, add_folder_verbs
 from submission.benchmarking import add_bench_arguments, run_benches
 from submission.bundle.efficiency import BATCH_SIZES
-from submission.cli import add_comet_argument, add_system_arguments, open_system, open_systems, run
+from submission.cli import (
+    add_comet_argument,
+    add_system_arguments,
+    add_verb,
+    add_verbs,
+    open_system,
+    open_systems,
+    run,
+)
 from submission.errors import UserError
 from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS, REPORTED
 from submission.system.recipe.decoding_options import MOST_BATCH
@@ -23,9 +31,10 @@ if TYPE_CHECKING:
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Build the stages decode:<pair>/<NAME> of a system.
+    """Translate the test sets with a system's packed model.
 
-    Started by `torchrun` or `accelerate launch`, every process decodes its share; the result is that of one process.
+    Builds the stages decode:<pair>/<NAME>. Started by `torchrun` or `accelerate launch`, every process decodes its
+    share; the result is that of one process.
     """
     from evaluate import system_stages
 
@@ -38,7 +47,7 @@ def decode(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Build the stage score of a system and print its scores."""
+    """Compute BLEU, chrF and TER against references, and print them; builds the stage score."""
     from evaluate import system_stages
 
     text = system_stages.scored(*open_system(args)).read_text(encoding="utf-8")
@@ -51,11 +60,11 @@ def score(args: argparse.Namespace) -> None:
 
 
 def comet(args: argparse.Namespace) -> None:
-    """Build the stages comet of a scored system, or of every system of a list: COMET's figures beside the others.
+    """Compute COMET of a scored system, or of every system of a list.
 
-    By a checkpoint of this machine, in the score environment: `nox -s score`, which takes the same arguments. With
-    --report, of every system that a report measures: `nox -s score -- report`. A system of which only some test sets
-    are scored gets figures of those.
+    Builds the stages comet with a checkpoint on this machine, in the score environment: `nox -s score` takes the same
+    arguments. With --report, of every system that a report measures: `nox -s score -- report`. Of a system with only
+    some test sets scored, these are computed.
     """
     from evaluate import system_stages
     from evaluate.scoring.score_table import table
@@ -77,9 +86,9 @@ def comet(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Make the report of a campaign: the paper's tables, quality against size, segmentation methods, in one page.
+    """Write a campaign's report: tables of systems, quality against size, segmentation methods, on one page.
 
-    Prints first what is to be built. Every figure is a stage of the store, so that a killed run resumes and a finished
+    First prints what is to be built. Every figure is a stage of the store, so that a killed run resumes and a finished
     one is read. Models must be packed (`python -m quantize pack --recipe ablation`). The page is written with its
     pictures, and as Markdown, CSV and JSON.
     """
@@ -104,11 +113,11 @@ def report(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure packed inference beside plain, in one run: a step at full size, a batch of the miniature, memory, a GPU.
+    """Measure speed and memory of packed inference beside plain inference.
 
-    `decode` runs the system's checkpoint and packed model, which must be built; `memory` and `gpu` write a model of
-    4 GiB beside --out. Ratios hold on any machine, seconds on this one; let nothing else run. Exit status 1 where a
-    bar is missed.
+    `step` is one decode step at full size. `decode` runs the system's checkpoint and packed model, which must be built;
+    `memory` and `gpu` write a model of 4 GiB beside --out. Ratios hold on any machine, seconds on this one; let nothing
+    else run. Exit status 1 where a bar is missed.
     """
     from evaluate.bench import benches
 
@@ -116,9 +125,10 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def gpu_check(args: argparse.Namespace) -> int:
-    """Check and measure on one GPU what a campaign does there, from random weights, in at most eight minutes.
+    """Check and measure on one GPU what a campaign does there.
 
-    Writes gpu_check.md and gpu_check.json. Without a GPU it says so, with status 0. Status 1 where a part failed.
+    Takes random weights and at most eight minutes. Writes gpu_check.md and gpu_check.json. Exit status 0 without a GPU,
+    which is said, and 1 where a part failed.
     """
     import torch
 
@@ -131,10 +141,11 @@ def gpu_check(args: argparse.Namespace) -> int:
 
 
 def efficiency(args: argparse.Namespace) -> int:
-    """Measure a bundle's speed and memory on this machine at several batch sizes, and put the figures into it.
+    """Measure a bundle's speed and memory on this machine, and write the figures into it.
 
-    Into efficiency.json and the descriptions. Segments are the bundle's own of the recordings in --audio, as `rerun`
-    takes them. Let nothing else run. Exit status 0: done, 1: the bundle has errors, 2: the command failed.
+    They go into efficiency.json and the descriptions, for each batch size. Segments are the bundle's own of the
+    recordings in --audio, as `rerun` takes them. Let nothing else run. Exit status 0: done, 1: the bundle has errors,
+    2: the command failed.
     """
     from evaluate.efficiency.measure_bundle import EfficiencyRequest, measure_bundle
     from submission.bundle.checks import exit_status, report, verify
@@ -160,10 +171,10 @@ def efficiency(args: argparse.Namespace) -> int:
 
 
 def rehearse(args: argparse.Namespace) -> None:
-    """Run a whole campaign on random weights and synthetic speech: both systems, from published layouts to archives.
+    """Run a whole campaign on random weights and synthetic speech.
 
-    Three times: from nothing, from the store, and with a SIGKILL in every step. Prints each command's time and memory,
-    beside a forecast of the same step at full size.
+    Both systems, from corpora in published layouts to archives, three times: from nothing, from the store, and with a
+    SIGKILL in every step. Prints each command's time and memory, beside a forecast of the same step at full size.
     """
     from evaluate.rehearsal.rehearsal_text import rehearsal_text
     from evaluate.rehearsal.rehearse import rehearse as run_rehearsal
@@ -194,50 +205,42 @@ def _open_all(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Syst
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the namespace's `verb` is the function to call."""
     parser = argparse.ArgumentParser(prog="python -m evaluate", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = add_verbs(parser)
 
-    one = verbs.add_parser("decode", help="translate the test sets with the packed model", description=decode.__doc__)
-    add_system_arguments(one)
-    one.add_argument("--pair", action="append", default=[], metavar="P", help="only this pair, en-de; repeatable")
-    one.add_argument("--testset", action="append", default=[], metavar="T", help="only this test set; repeatable")
-    add_device(one)
-    one.set_defaults(verb=decode)
+    verb = add_verb(verbs, decode)
+    add_system_arguments(verb)
+    verb.add_argument("--pair", action="append", default=[], metavar="P", help="only this pair, en-de; repeatable")
+    verb.add_argument("--testset", action="append", default=[], metavar="T", help="only this test set; repeatable")
+    add_device(verb)
 
-    two = verbs.add_parser("score", help="compute BLEU, chrF, TER against references", description=score.__doc__)
-    add_system_arguments(two)
-    two.add_argument("--json", action="store_true", help="print scores.json instead of the table")
-    two.set_defaults(verb=score)
+    verb = add_verb(verbs, score)
+    add_system_arguments(verb)
+    verb.add_argument("--json", action="store_true", help="print scores.json instead of the table")
 
-    four = verbs.add_parser("comet", help="compute COMET (score environment)", description=comet.__doc__)
-    add_system_arguments(four)
-    add_comet_argument(four)
-    four.add_argument("--report", action="store_true", help="every system that a report measures, in place of --recipe")
-    four.set_defaults(verb=comet)
+    verb = add_verb(verbs, comet)
+    add_system_arguments(verb)
+    add_comet_argument(verb)
+    verb.add_argument("--report", action="store_true", help="every system that a report measures, in place of --recipe")
 
-    three = verbs.add_parser("report", help="write tables, pictures and a page", description=report.__doc__)
-    add_system_arguments(three)
-    three.set_defaults(recipe=REPORT_SYSTEMS, verb=report)
-    _add_parts(three)
-    add_comet_argument(three)
-    add_device(three)
+    verb = add_verb(verbs, report)
+    add_system_arguments(verb, REPORT_SYSTEMS)
+    _add_parts(verb)
+    add_comet_argument(verb)
+    add_device(verb)
 
-    five = verbs.add_parser("bench", help="measure speed and memory of packed models", description=bench.__doc__)
-    add_bench_arguments(five, "step, decode, memory, kernels or gpu", "evaluate")
-    add_system_arguments(five)
-    five.set_defaults(verb=bench)
-    six = verbs.add_parser("rehearse", help="run a whole campaign on made-up data", description=rehearse.__doc__)
-    _add_rehearsal(six)
-    seven = verbs.add_parser("gpu_check", help="check and measure what runs on a GPU", description=gpu_check.__doc__)
+    verb = add_verb(verbs, bench)
+    add_bench_arguments(verb, "step, decode, memory, kernels or gpu", "evaluate")
+    add_system_arguments(verb)
+    _add_rehearsal(add_verb(verbs, rehearse))
+    verb = add_verb(verbs, gpu_check)
     where = "folder of gpu_check.md and gpu_check.json (default: %(default)s)"
-    seven.add_argument("--out", type=Path, default=Path("build/gpu_check"), metavar="DIR", help=where)
-    seven.set_defaults(verb=gpu_check)
-    _add_efficiency(verbs.add_parser("efficiency", help="measure a bundle here", description=efficiency.__doc__))
+    verb.add_argument("--out", type=Path, default=Path("build/gpu_check"), metavar="DIR", help=where)
+    _add_efficiency(add_verb(verbs, efficiency))
     add_folder_verbs(verbs)
     return parser
 
 
 def _add_efficiency(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(verb=efficiency)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder, which is written to")
     parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
     parser.add_argument("--testset", metavar="T", help="the bundle's test set with these recordings")
@@ -247,7 +250,9 @@ def _add_efficiency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_positive, action="append", metavar="N", help=sizes)
     most = "most segments, evenly over their lengths (default: %(default)s)"
     parser.add_argument("--segments", type=_positive, default=256, metavar="N", help=most)
-    parser.add_argument("--runs", type=_positive, default=3, metavar="N", help="how often (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=_positive, default=3, metavar="N", help="measurements of each batch size (default: %(default)s)"
+    )
     add_device(parser)
 
 
@@ -258,12 +263,11 @@ def _positive(text: str) -> int:
 
 
 def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(verb=rehearse)
     parser.add_argument(
         "--vocabulary", type=Path, required=True, metavar="FILE", help="qwen.tiktoken; nox -s rehearse names it"
     )
-    parser.add_argument("--layers", type=int, default=4, metavar="N", help="of decoder and encoder (default: 4)")
-    widths = "of the model: full is the published one's, with tens of gigabytes of memory (default: narrow)"
+    parser.add_argument("--layers", type=int, default=4, metavar="N", help="layers of decoder and encoder (default: 4)")
+    widths = "of the model; full: as published, which takes tens of gigabytes of memory (default: narrow)"
     parser.add_argument("--width", choices=("narrow", "full"), default="narrow", help=widths)
     out = "working folder, emptied first (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=Path("build/rehearsal-campaign"), metavar="DIR", help=out)
@@ -295,7 +299,7 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
     group.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: dist/<campaign>-<list>)")
-    measured = "where bundles lie, of which speed and memory may be measured (default: %(default)s)"
+    measured = "where bundles are, whose efficiency.json is read (default: %(default)s)"
     group.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=measured)
 
 

@@ -49,9 +49,10 @@ def scored(system: System, store: Store) -> Path:
 def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
     """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
 
-    Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and what answers it.
+    Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and the compared line of the
+    output.
     The test set must be decoded; where it has no references, `scores` is empty and the summary's note gives the reason.
-    Built or found, it is said where Unicode forms cost matches.
+    Where Unicode forms cost matches this is printed, also when the scores are cached.
     """
     stage = system.stage("score", f"{pair.name}/{name}")
     folder = store.build(stage, score)

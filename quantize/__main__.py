@@ -1,4 +1,4 @@
-"""`python -m quantize`: rank layers, calibrate, allot bytes, pack a system's model, and say before what it weighs."""
+"""Forecast the size of a system's model, rank layers, calibrate, allot bytes, quantize and pack."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantize.artifact_files import AWQ_REPORT, MOMENTS, PACKING_REPORT, RECOVERY_REPORT
 from submission.benchmarking import add_bench_arguments, run_benches
-from submission.cli import add_system_arguments, open_systems, run
+from submission.cli import add_system_arguments, add_verb, add_verbs, open_systems, run
 
 if TYPE_CHECKING:
     from submission.store.store import Store
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def sensitivity(args: argparse.Namespace) -> None:
-    """Build the stage sensitivity: what each layer's coarser codec costs in cross-entropy on the dev set.
+    """Rank layers by what a coarser codec of each costs in cross-entropy on the dev set.
 
-    Of a list of systems, those that choose layers by sensitivity. Started by `torchrun` or `accelerate launch`, the
-    processes share the batches of one system.
+    Builds the stage sensitivity, of a list for every system that chooses layers by it. Started by `torchrun` or
+    `accelerate launch`, the processes share the batches of one system.
     """
     from quantize import stages
     from quantize.forecast_table import ranking_table
@@ -40,9 +41,10 @@ def sensitivity(args: argparse.Namespace) -> None:
 
 
 def awq(args: argparse.Namespace) -> None:
-    """Build the stage awq of a system, or of every system of a list that has it: scales of channels.
+    """Calibrate AWQ: scales of channels that lower the error of packed layers.
 
-    They lower the error of what is packed. Of several launched processes the first one does the work.
+    Builds the stage awq of a system, or of every system of a list that has it. Of several launched processes the first
+    one does the work.
     """
     from quantize import stages
     from quantize.forecast_table import awq_table
@@ -53,18 +55,17 @@ def awq(args: argparse.Namespace) -> None:
         return
     for system, store in systems:
         folder = store.build(system.stage("awq"), stages.awq, resume=True)
-        print(awq_table(json.loads((folder / "awq_report.json").read_text(encoding="utf-8"))))
+        print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
 
 
 def calibrate(args: argparse.Namespace) -> None:
-    """Build the stage calibrate of a system, or of every system of a list that has it: moments of weights.
+    """Measure the moments of every weight, by which error feedback weighs errors.
 
-    They are what error feedback weighs errors by. The model runs layer by layer, on a GPU if there is one. Of several
-    launched processes the first one does the work.
+    Builds the stage calibrate of a system, or of every system of a list that has it. The model runs layer by layer, on
+    a GPU if there is one. Of several launched processes the first one does the work.
     """
     from quantize import stages
-    from quantize.calibration.model_moments import MOMENTS
     from quantize.forecast_table import moments_line
     from submission.store.launch import launched
 
@@ -78,9 +79,10 @@ def calibrate(args: argparse.Namespace) -> None:
 
 
 def allocate(args: argparse.Namespace) -> None:
-    """Build the stage allocate of a system, or of every system of a list that has it: a budget of bytes per weight.
+    """Allot a budget of bytes to every weight, so that the model folder meets the recipe's target.
 
-    The model folder then meets the recipe's target. Of several launched processes the first one does the work.
+    Builds the stage allocate of a system, or of every system of a list that has it. Of several launched processes the
+    first one does the work.
     """
     from quantize import stages
     from quantize.forecast_table import allocation_lines
@@ -110,16 +112,16 @@ def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> 
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Build the stage quantize of a system, or of every system of a list: model/ (the packed model) and a report.
+    """Quantize and pack the merged checkpoint.
 
-    Where layers are chosen by sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers,
-    the scales of AWQ, moments and budgets where the recipe has them. A weight whose relative squared error is over 0.5
-    is a warning, and an error unless the recipe says `allow_lost_weights = true` in [quantize]. Of several launched
-    processes the first one does the work.
+    Builds the stage quantize of a system, or of every system of a list: model/ and a report. Where layers are chosen by
+    sensitivity, sensitivity.svg and .png show which. Reads the ranking of layers, the scales of AWQ, moments and
+    budgets where the recipe has them. A weight whose relative squared error is over 0.5 is a warning, and an error
+    unless the recipe says `allow_lost_weights = true` in [quantize]. Of several launched processes the first one does
+    the work.
     """
     from quantize import stages
     from quantize.packing.lost_weights import check_lost_weights
-    from quantize.packing.pack import REPORT
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
@@ -127,7 +129,7 @@ def pack(args: argparse.Namespace) -> None:
         return
     for system, store in open_systems(args):
         built = store.build(system.stage("quantize"), stages.pack, resume=True)
-        packed, model = json.loads((built / REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
+        packed, model = json.loads((built / PACKING_REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
         check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
         size = sum(path.stat().st_size for path in model.iterdir())
         limit = against_limit(size, system.campaign.size_limit)
@@ -135,14 +137,13 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def recover(args: argparse.Namespace) -> None:
-    """Build the stage recover of a system, or of every system of a list that has it: model/ and a report.
+    """Tune scales, zero-points, norms and biases of a packed model towards the model before packing.
 
-    Scales, zero-points, norms and biases of the packed model are tuned towards the model before packing; its bytes are
-    as many as before. On a GPU if there is one. Of several launched processes the first one does the work.
+    Builds the stage recover of a system, or of every system of a list that has it: model/, of as many bytes as before,
+    and a report. Runs on a GPU if there is one. Of several launched processes the first one does the work.
     """
     from quantize import stages
     from quantize.forecast_table import recovery_line
-    from quantize.recovery.recover import REPORT
     from submission.store.launch import launched
 
     systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
@@ -150,14 +151,14 @@ def recover(args: argparse.Namespace) -> None:
         return
     for system, store in systems:
         folder = store.build(system.stage("recover"), stages.recover, resume=True)
-        print(recovery_line(json.loads((folder / REPORT).read_text(encoding="utf-8"))))
+        print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")
 
 
 def forecast(args: argparse.Namespace) -> None:
-    """Print what a system's model will weigh, to the byte, from shapes alone, and what further steps would save.
+    """Print the exact size that a system's packed model will have, by role, before any work.
 
-    For a list of systems, one line each.
+    It follows from shapes alone. Also prints what further steps would save; for a list of systems, one line each.
     """
     from quantize.forecast_table import forecast_record, forecast_table, systems_table
     from submission.errors import UserError
@@ -190,7 +191,7 @@ def forecast(args: argparse.Namespace) -> None:
 def unpack(args: argparse.Namespace) -> None:
     """Write the plain checkpoint that a packed model stands for, so that any other tool can start from it.
 
-    Weights in the base model's dtype, bf16 as a rule, about 2 bytes a parameter; the same bytes on every machine.
+    Weights have the base model's dtype, as a rule bf16 with 2 bytes a parameter; equal bytes on every machine.
     """
     from quantize.packing.unpack import unpack as write_checkpoint
     from submission.model.sizes import size_text
@@ -200,7 +201,7 @@ def unpack(args: argparse.Namespace) -> None:
 
 
 def rehearse(args: argparse.Namespace) -> int:
-    """Make a checkpoint shaped like a campaign's base model with random weights, pack it, and print times and sizes.
+    """Pack random weights in the shapes of a campaign's base model, and print times and sizes.
 
     Needs disk for both models (20 GiB for iwslt26, 30 GiB for iwslt27) and none of the campaign's data; a killed run
     resumes with the shards that it has made.
@@ -216,10 +217,10 @@ def rehearse(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure solver, sensitivity sweep and loading beside their peers, in one run; keep the figures as JSON.
+    """Measure speed and memory of solver, sensitivity sweep, loading and codecs beside their peers.
 
-    Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library alone takes minutes. Exit
-    status 1 where a bar is missed.
+    Figures are written as JSON. Ratios hold on any machine, seconds on this one; let nothing else run. The hqq library
+    alone takes minutes. Exit status 1 where a bar is missed.
     """
     from quantize.bench import BENCHES
 
@@ -229,48 +230,23 @@ def bench(args: argparse.Namespace) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the namespace's `verb` is the function to call."""
     parser = argparse.ArgumentParser(prog="python -m quantize", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = add_verbs(parser)
 
-    verb = verbs.add_parser("sensitivity", help="rank layers by loss", description=sensitivity.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=sensitivity)
-
-    verb = verbs.add_parser("awq", help="calibrate activation-aware scales", description=awq.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=awq)
-
-    verb = verbs.add_parser("calibrate", help="measure moments of weights", description=calibrate.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=calibrate)
-
-    verb = verbs.add_parser("allocate", help="turn a target into budgets", description=allocate.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=allocate)
-
-    verb = verbs.add_parser("pack", help="quantize and pack the merged checkpoint", description=pack.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=pack)
-
-    verb = verbs.add_parser("recover", help="tune scales, norms and biases", description=recover.__doc__)
-    add_system_arguments(verb)
-    verb.set_defaults(verb=recover)
-
-    verb = verbs.add_parser("forecast", help="print the packed model's bytes by role", description=forecast.__doc__)
-    add_system_arguments(verb)
+    for function in (sensitivity, awq, calibrate, allocate, pack, recover, forecast):
+        verb = add_verb(verbs, function)
+        add_system_arguments(verb)
     verb.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a checkpoint's folder in place of the campaign's model"
     )
     verb.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    verb.set_defaults(verb=forecast)
 
-    verb = verbs.add_parser("unpack", help="write a packed model as a plain checkpoint", description=unpack.__doc__)
+    verb = add_verb(verbs, unpack)
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="a bundle, or the folder of a packed model")
     verb.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
     checked = "campaign that a bundle is checked against first (default: the one that it names)"
     verb.add_argument("--campaign", metavar="C", help=checked)
-    verb.set_defaults(verb=unpack)
 
-    verb = verbs.add_parser("rehearse", help="pack random weights at full size", description=rehearse.__doc__)
+    verb = add_verb(verbs, rehearse)
     verb.add_argument(
         "--campaign", default="iwslt26", metavar="C", help="whose base model is rehearsed (default: %(default)s)"
     )
@@ -281,11 +257,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--keep", action="store_true", help="keep checkpoint and packed model")
     verb.add_argument("--json", action="store_true", help="print JSON in place of text")
-    verb.set_defaults(verb=rehearse)
 
-    verb = verbs.add_parser("bench", help="measure speed and memory", description=bench.__doc__)
+    verb = add_verb(verbs, bench)
     add_bench_arguments(verb, "solver, sweep, loading, entropy, products or layers", "quantize")
-    verb.set_defaults(verb=bench)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`python -m segment`: segment recordings and plot them; train, convert and measure the classifier."""
+"""Segment recordings and plot them; train, convert and measure the classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_system_arguments, add_verb, add_verbs, open_system, run
 from submission.errors import UserError
 from submission.store.digests import canonical_json
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def segment_testsets(args: argparse.Namespace) -> None:
-    """Build the stages segment:<NAME> of a system: free test sets are segmented, given segments checked.
+    """Segment the test sets of a campaign, and check segments that organisers give.
 
-    Prints for each recording how much of the detected speech its segments cover. A test set that cannot be
-    segmented costs no other. Under torchrun, processes share the recordings.
+    Builds the stages segment:<NAME> of a system. Prints for each recording how much of the detected speech its segments
+    cover. A test set that cannot be segmented does not stop the others. Started by `torchrun` or `accelerate launch`,
+    processes share the recordings.
     """
     from segment import stages
     from segment.segmentation_report import combined_error, coverage_lines, order_lines, read_report
@@ -37,11 +38,12 @@ def segment_testsets(args: argparse.Namespace) -> None:
     detectors = stages.shared_detectors(wanted, system.recipe.segment.batch_size)
     launch = launched()
     if launch.processes > 1:
+        from segment.probabilities.speech_probabilities import ProbabilityCache
         from segment.segmentation import detect_share
 
         left = [stage for stage in wanted if store.record(stage) is None]
         shares = [(stages.parts_of_stage(stage, store), _detectors_of(stage, store, detectors)) for stage in left]
-        detect_share(shares, stages.probability_cache(store), launch)
+        detect_share(shares, ProbabilityCache(folder=stages.probabilities_folder(store)), launch)
         if launch.rank > 0:
             return
     errors = []
@@ -76,7 +78,7 @@ def _chosen(system: System, names: list[str]) -> list[TestSet]:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train a classifier and print its held-out figures."""
+    """Train a classifier on long recordings and print its figures on held-out ones."""
     from segment.classifier.training import TrainingOptions, train_classifier
     from segment.classifier.training_data import read_labelled
 
@@ -91,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Print a classifier's frame figures on labelled recordings."""
+    """Measure a classifier on labelled recordings: precision, recall and F1 of frames."""
     from segment.classifier.model import load_classifier
     from segment.classifier.training import measure as measure_classifier
     from segment.classifier.training_data import read_labelled
@@ -130,7 +132,7 @@ def plot(args: argparse.Namespace) -> None:
     built = store.read(stage)
     from segment import stages
     from segment.plotting import RecordingPlot, write_plot
-    from segment.probabilities.speech_probabilities import detect_speech
+    from segment.probabilities.speech_probabilities import ProbabilityCache, detect_speech
     from segment.recording_parts import RecordingPart
     from segment.segmentation import SEGMENTS
     from segment.testset import read_testset
@@ -150,7 +152,8 @@ def plot(args: argparse.Namespace) -> None:
     ]
     shared = stages.shared_detectors([stage], system.recipe.segment.batch_size)
     detectors = _detectors_of(stage, store, shared)
-    for part, probabilities in detect_speech(chosen, detectors, stages.probability_cache(store)):
+    cache = ProbabilityCache(folder=stages.probabilities_folder(store))
+    for part, probabilities in detect_speech(chosen, detectors, cache):
         if isinstance(probabilities, UserError):
             raise probabilities
         recording = part.recording
@@ -163,76 +166,74 @@ def plot(args: argparse.Namespace) -> None:
         print(*write_plot(recording_plot, args.out / recording.name.replace("/", "-")), sep="\n", flush=True)
 
 
-def _add_corpus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="utterances: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml",
-    )
-    parser.add_argument(
-        "--audio-root", type=Path, required=True, metavar="DIR", help="what the corpus's audio paths are relative to"
-    )
-
-
-def main() -> int:
-    """Parse the command line and run a verb."""
-    parser = argparse.ArgumentParser(prog="python -m segment", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    verb = verbs.add_parser("run", help="segment every test set of a campaign", description=segment_testsets.__doc__)
-    verb.set_defaults(verb=segment_testsets)
+def _add_run(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
-    verb.add_argument(
-        "--testset", action="append", default=[], metavar="NAME", help="only this one (may be repeated; default: all)"
-    )
-    verb.add_argument(
-        "--allow-missing", action="store_true", help="go on where FILE_ORDER names recordings that are not there"
-    )
+    only = "only this test set; repeatable (default: all)"
+    verb.add_argument("--testset", action="append", default=[], metavar="NAME", help=only)
+    missing = "leave out recordings that FILE_ORDER names and that are not there"
+    verb.add_argument("--allow-missing", action="store_true", help=missing)
 
-    verb = verbs.add_parser("plot", help="plot segmented recordings", description=plot.__doc__)
-    verb.set_defaults(verb=plot)
+
+def _add_plot(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
     verb.add_argument("--testset", required=True, metavar="NAME", help="whose recordings to plot")
-    verb.add_argument(
-        "--recording", action="append", default=[], metavar="FILE", help="only this one (may be repeated; default: all)"
-    )
+    only = "only this recording; repeatable (default: all)"
+    verb.add_argument("--recording", action="append", default=[], metavar="FILE", help=only)
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the plots are written")
 
-    verb = verbs.add_parser("convert", help="convert a published checkpoint", description=convert.__doc__)
-    verb.set_defaults(verb=convert)
+
+def _add_convert(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the pickle that SHAS publishes")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
-    verb.add_argument(
-        "--wav2vec2",
-        metavar="WAV2VEC2",
-        help="folder or hub name of the wav2vec 2.0 model (default: the one that the checkpoint names)",
-    )
-    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
+    _add_classifier_output(verb)
+    encoder = "wav2vec 2.0 model, a folder or a name on the hub (default: the one that the checkpoint names)"
+    verb.add_argument("--wav2vec2", metavar="DIR", help=encoder)
 
-    verb = verbs.add_parser("train", help="train a classifier on long recordings", description=train.__doc__)
-    verb.set_defaults(verb=train)
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
     _add_corpus(verb)
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
-    verb.add_argument(
-        "--config", default="tiny", help="size, a name in segment/classifier/model.py (default: %(default)s)"
-    )
-    verb.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
-    verb.add_argument("--batch-size", type=int, default=8, help="windows of 20 s per step (default: %(default)s)")
-    verb.add_argument("--learning-rate", type=float, default=2e-3, help="peak (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=42, help="weights, order, dropout (default: %(default)s)")
-    verb.add_argument(
-        "--heldout-every", type=int, default=8, help="every n-th recording is only measured (default: %(default)s)"
-    )
-    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
+    _add_classifier_output(verb)
+    size = "size, one of segment/classifier/model.py (default: %(default)s)"
+    verb.add_argument("--config", default="tiny", metavar="NAME", help=size)
+    verb.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: %(default)s)")
+    batch = "windows of 20 s per step (default: %(default)s)"
+    verb.add_argument("--batch-size", type=int, default=8, metavar="N", help=batch)
+    rate = "highest learning rate (default: %(default)s)"
+    verb.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help=rate)
+    seed = "of weights, order and dropout (default: %(default)s)"
+    verb.add_argument("--seed", type=int, default=42, metavar="N", help=seed)
+    every = "keep every N-th recording for measuring (default: %(default)s)"
+    verb.add_argument("--heldout-every", type=int, default=8, metavar="N", help=every)
 
-    verb = verbs.add_parser("measure", help="measure F1 on labelled recordings", description=measure.__doc__)
-    verb.set_defaults(verb=measure)
+
+def _add_measure(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--classifier", type=Path, required=True, metavar="DIR", help="folder with the classifier")
     _add_corpus(verb)
-    return run(parser)
+
+
+def _add_corpus(verb: argparse.ArgumentParser) -> None:
+    utterances = "utterances: corpus.jsonl, a plain corpus's utterances.tsv, or segments.yaml"
+    verb.add_argument("--corpus", type=Path, required=True, metavar="FILE", help=utterances)
+    root = "what the corpus's audio paths are relative to"
+    verb.add_argument("--audio-root", type=Path, required=True, metavar="DIR", help=root)
+
+
+def _add_classifier_output(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier is written")
+    dtype = "of the saved weights (default: %(default)s)"
+    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help=dtype)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
+    parser = argparse.ArgumentParser(prog="python -m segment", description=__doc__)
+    verbs = add_verbs(parser)
+    _add_run(add_verb(verbs, segment_testsets, "run"))
+    _add_plot(add_verb(verbs, plot))
+    _add_convert(add_verb(verbs, convert))
+    _add_train(add_verb(verbs, train))
+    _add_measure(add_verb(verbs, measure))
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(make_parser()))

@@ -15,8 +15,6 @@ from submission.text.segments import Segment
 MEAN, FIRST, EACH = "mean", "first", "each"
 CHANNELS = (MEAN, FIRST, EACH)
 """What is translated of several channels: their mean, the first one, or each by itself."""
-UNHEARD_SECONDS, UNHEARD_SHARE = 1.0, 0.1
-"""So much sound, and so much of all, in channels that are not translated is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ def parts_of(recording: RecordingFile, channels: str, regions: Sequence[Segment]
 
 
 def in_order(parts: Sequence[tuple[RecordingPart, Sequence[tuple[int, int]]]]) -> list[Segment]:
-    """Return the segments of the parts of one recording: region by region, within one by time whatever their channel.
+    """Return the segments of the parts of one recording: region by region, and within one by time, of all channels.
 
     parts: each with its segments in samples of the part.
     """
@@ -83,31 +81,32 @@ def in_order(parts: Sequence[tuple[RecordingPart, Sequence[tuple[int, int]]]]) -
     ]
 
 
-def say_unheard(label: str, heard: Iterable[tuple[RecordingFile, Channel]]) -> None:
-    """Print the `unheard_lines` to stderr."""
-    for line in unheard_lines(heard):
+def print_untranslated(label: str, translated: Iterable[tuple[RecordingFile, Channel]]) -> None:
+    """Print the `untranslated_lines` to stderr."""
+    for line in untranslated_lines(translated):
         print(f"{label}: {line}", file=sys.stderr, flush=True)
 
 
-def unheard_lines(heard: Iterable[tuple[RecordingFile, Channel]]) -> list[str]:
-    """Return a line for each recording that has sound in channels of which next to nothing is translated.
+def untranslated_lines(translated: Iterable[tuple[RecordingFile, Channel]]) -> list[str]:
+    """Return a line for each recording with sound that its translated channels lack.
 
-    Of the channels that are translated. Every recording was read by `checked_length` before: none is decoded here.
+    translated: recordings with the channels that are translated of them. Every recording was read by `checked_length`
+    before: none is decoded here.
     """
     channels: dict[RecordingFile, set[Channel]] = {}
-    for recording, channel in heard:
+    for recording, channel in translated:
         channels.setdefault(recording, set()).add(channel)
     read = [(recording, next(iter(only))) for recording, only in channels.items() if len(only) == 1]
-    return [line for recording, channel in read if (line := _unheard(recording, channel))]
+    return [line for recording, channel in read if (line := _untranslated_sound(recording, channel))]
 
 
-def _unheard(recording: RecordingFile, channel: Channel) -> str:
+def _untranslated_sound(recording: RecordingFile, channel: Channel) -> str:
     """Return what one channel, or the mean, lacks of a recording; "" where that is little."""
     if channel not in (None, 0):
         return ""
     sound = channel_sound(recording.path)
-    lost = sound.cancelled if channel is None else max(sound.beside_first, default=0.0)
-    if lost < max(UNHEARD_SECONDS, UNHEARD_SHARE * sound.seconds):
+    lost = sound.lacking(channel)
+    if not lost:
         return ""
     of = f"{recording.name}: {lost:.1f} of {sound.seconds:.1f} s with sound"
     options = "(`channels` of the test set in the campaign, --channels of translate and rerun)"

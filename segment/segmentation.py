@@ -12,7 +12,7 @@ from segment.methods.gap_filling import split_stretch, uncovered
 from segment.methods.method import Method, Stretch
 from segment.probabilities.speech_probabilities import Detectors, FrameProbabilities, ProbabilityCache, detect_speech
 from segment.probabilities.vad import speech_stretches
-from segment.recording_parts import MEAN, RecordingPart, chosen_channels, in_order, parts_of, say_unheard
+from segment.recording_parts import MEAN, RecordingPart, chosen_channels, in_order, parts_of, print_untranslated
 from segment.segmentation_report import Coverage, SegmentationReport, combined_error, make_report, write_report
 from segment.testset import (
     FILE_ORDER,
@@ -35,7 +35,7 @@ SEGMENTS = "segments.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSetOptions:
-    """How a test set is segmented, whatever the method."""
+    """How a test set is segmented, by any method."""
 
     channels: str = MEAN
     """What is translated of several channels, one of `segment.recording_parts.CHANNELS`."""
@@ -91,8 +91,8 @@ def segment_with(
     """Return the segments of every recording by the method of the options, and the report on them.
 
     channels: what is translated of several. regions: a YAML of the stretches that are to be translated; each is
-    segmented like a recording, and what lies outside of them is not looked at. A recording that cannot be read costs no
-    other: the probabilities of the rest are cached before UserError names every bad one.
+    segmented like a recording, and nothing outside of them is read. The probabilities of all readable recordings are
+    cached before UserError names those that cannot be read.
     """
     method: Method = options.about.load()
     given = _read_given(regions, testset, detectors, cache, label) if regions else None
@@ -103,7 +103,7 @@ def segment_with(
         name, stretches = part.recording.name, method(probabilities, options)
         results[name].append((part, stretches))
         coverages[name] += _coverage(name, probabilities, stretches)
-    say_unheard(label, ((part.recording, part.channel) for part in parts))
+    print_untranslated(label, ((part.recording, part.channel) for part in parts))
     about: dict[str, Any] = {"segmentation": "free", "method": options.method}
     if given:
         about |= {"segmentation": "regions", "regions": len(given.segments), **_counts(given)}
@@ -139,17 +139,17 @@ def write_given_segmentation(
     Raises UserError as `segment_testset` does, and, where every recording can be opened, for what is wrong with the
     given file before probabilities are computed.
     """
-    asked = about or TestSetOptions()
-    testset = open_testset(folder, allow_missing=asked.allow_missing)
+    about = about or TestSetOptions()
+    testset = open_testset(folder, allow_missing=about.allow_missing)
     given = _read_given(given_file or find_segments_file(folder), testset, detectors, cache, label)
-    first = {r.name: chosen_channels(r, asked.channels)[0] for r in testset.recordings}
-    parts = [RecordingPart(recording=r, channel=first[r.name]) for r in testset.recordings]
+    parts = [_first_part(recording, about.channels) for recording in testset.recordings]
+    channel_of = {part.recording.name: part.channel for part in parts}
     found = {
         part.recording.name: probabilities for part, probabilities in _all_probabilities(parts, detectors, cache, label)
     }
-    say_unheard(label, ((part.recording, part.channel) for part in parts))
+    print_untranslated(label, ((part.recording, part.channel) for part in parts))
     segments, split = within_window(given.segments, window_seconds, found.__getitem__)
-    segments = [replace(segment, channel=first[segment.recording]) for segment in segments]
+    segments = [replace(segment, channel=channel_of[segment.recording]) for segment in segments]
     stretches: dict[str, list[Stretch]] = {recording.name: [] for recording in testset.recordings}
     for segment in segments:
         stretches[segment.recording].append((segment.start, segment.end))
@@ -199,14 +199,17 @@ def within_window(
 
 
 def detector_of(
-    testset: TestSetFolder, detectors: Detectors, cache: ProbabilityCache, label: str
+    testset: TestSetFolder, detectors: Detectors, cache: ProbabilityCache, label: str, channels: str
 ) -> Callable[[str], FrameProbabilities]:
-    """Return what gives the frame probabilities of a recording of a name, as `within_window` takes it."""
-    recordings = {recording.name: recording for recording in testset.recordings}
+    """Return what gives the frame probabilities of a recording of a name, as `within_window` takes it.
+
+    channels: what is translated of several: their mean, or the first.
+    """
+    parts = {recording.name: _first_part(recording, channels) for recording in testset.recordings}
 
     @functools.cache
     def find(name: str) -> FrameProbabilities:
-        ((_, probabilities),) = _all_probabilities([_whole(recordings[name])], detectors, cache, label)
+        ((_, probabilities),) = _all_probabilities([parts[name]], detectors, cache, label)
         return probabilities
 
     return find
@@ -214,6 +217,11 @@ def detector_of(
 
 def _whole(recording: RecordingFile) -> RecordingPart:
     return RecordingPart(recording=recording)
+
+
+def _first_part(recording: RecordingFile, channels: str) -> RecordingPart:
+    """Return a whole recording, of several channels what given segments are read from: the mean, or the first."""
+    return RecordingPart(recording=recording, channel=chosen_channels(recording, channels)[0])
 
 
 def _all_probabilities(

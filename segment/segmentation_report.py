@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from segment.testset import TestSetFolder
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
 from submission.text.segments import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from segment.testset import TestSetFolder
 
 REPORT = "segmentation_report.json"
 

@@ -13,7 +13,7 @@ from submission.store.store import Stage, StageFunction, Store
 from submission.system.revisions import REVISIONS
 
 if TYPE_CHECKING:
-    from segment.probabilities.speech_probabilities import Detectors, ProbabilityCache
+    from segment.probabilities.speech_probabilities import Detectors
     from segment.recording_parts import RecordingPart
     from submission.system.recipe.decoding_options import SegmentOptions
 
@@ -69,11 +69,9 @@ def segment_options(options: Mapping[str, Any]) -> SegmentOptions:
     return parse_options(SegmentOptions, NOT_READ | dict(options))
 
 
-def probability_cache(store: Store) -> ProbabilityCache:
-    """Return the cache of frame probabilities: beside the store's artifacts, since several stages share it."""
-    from segment.probabilities.speech_probabilities import ProbabilityCache
-
-    return ProbabilityCache(folder=store.root / "frame_probabilities")
+def probabilities_folder(store: Store) -> Path:
+    """Return where frame probabilities are cached: beside the store's artifacts, since several stages share them."""
+    return store.root / "frame_probabilities"
 
 
 def segment(
@@ -82,14 +80,15 @@ def segment(
     out: Path,
     *,
     detectors: SharedDetectors | None = None,
-    cache: ProbabilityCache | None = None,
+    probabilities: Path | None = None,
     label: str = "segment",
     allow_missing: bool = False,
 ) -> None:
     """Write segments.yaml and a report on a test set.
 
-    detectors: where models are loaded once for several stages; cache: where frame probabilities are kept, by default
-    a temporary folder; label: of the progress line; allow_missing: whether recordings of FILE_ORDER may be missing.
+    detectors: where models are loaded once for several stages; probabilities: folder in which those of frames are
+    cached, by default a temporary one; label: of the progress line; allow_missing: whether recordings of FILE_ORDER may
+    be missing.
     """
     from segment.probabilities.speech_probabilities import ProbabilityCache
     from segment.segmentation import SEGMENTS, TestSetOptions, segment_testset, write_given_segmentation
@@ -97,7 +96,7 @@ def segment(
     about = TestSetOptions(channels=options["channels"], allow_missing=allow_missing)
     models = (detectors or SharedDetectors())(options, inputs)
     with tempfile.TemporaryDirectory(prefix="probabilities-") as scratch:
-        cache = cache or ProbabilityCache(folder=Path(scratch))
+        cache = ProbabilityCache(folder=probabilities or Path(scratch))
         if takes_given(options):
             file = inputs["gold"] / SEGMENTS if "gold" in inputs else None
             write_given_segmentation(inputs["audio"], options["window_seconds"], models, cache, label, out, file, about)
@@ -119,8 +118,9 @@ def parts_of_stage(stage: Stage, store: Store) -> list[RecordingPart]:
 
 def segmented(stage: Stage, store: Store, detectors: SharedDetectors, *, allow_missing: bool = False) -> Path:
     """Return the folder of a stage segment:<NAME>, built where it is missing; allow_missing: as for `segment`."""
+    cached = probabilities_folder(store)
     work = functools.partial(
-        segment, detectors=detectors, cache=probability_cache(store), label=stage.id, allow_missing=allow_missing
+        segment, detectors=detectors, probabilities=cached, label=stage.id, allow_missing=allow_missing
     )
     return store.build(stage, work)
 

@@ -1,4 +1,4 @@
-"""Plan, bundle, check, show, pack and package a submission: python -m submission <verb>. Standard library only."""
+"""Plan, bundle, check, preview, archive and package a submission; needs the standard library only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from submission.cli import ShowVersion, add_comet_argument, add_system_arguments, open_system, run, select
+from submission.cli import (
+    ShowVersion,
+    add_comet_argument,
+    add_system_arguments,
+    add_verb,
+    add_verbs,
+    open_system,
+    run,
+    select,
+)
 from submission.errors import UserError
 from submission.store.damage import DamagedArtifact
 from submission.store.digests import canonical_json
@@ -21,9 +28,6 @@ from submission.store.records import ArtifactRecord
 from submission.store.store import Stage, Store
 from submission.system.pipeline import REPORT_COMMAND, REPORT_SYSTEMS, REPORTED, STEPS, step_commands
 from submission.system.system import System
-
-if TYPE_CHECKING:
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -35,7 +39,10 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def steps(args: argparse.Namespace) -> None:
-    """Print the commands that build a system, one a line and in order; of a list, what its systems share once."""
+    """Print the commands that build a system, or the systems of a list, in order.
+
+    One a line; a step that several systems share is printed once.
+    """
     also = [f"frontier@{target}" for target in args.targets.split(",")] if args.targets else []
     recipes = [args.recipe or "primary", *also]
     if args.report:
@@ -56,7 +63,7 @@ def steps(args: argparse.Namespace) -> None:
 
 
 def begin(args: argparse.Namespace) -> None:
-    """Begin a build: print the plan, refuse where inputs are missing, empty the journal."""
+    """Begin a build: print the plan, refuse where inputs are missing, and empty the journal of stages."""
     from submission.system.plan import plan_text
 
     system, store = open_system(args)
@@ -125,10 +132,11 @@ def bundle(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check bundles as an organiser would; exit 0 clean, 1 findings, 2 could not check.
+    """Check bundles as an organiser would, and print every finding.
 
-    Several are checked each by itself, and then as one upload, which has exactly one primary. Of a package, every file
-    beside its bundle is compared with what this version writes.
+    Several bundles are checked each by itself, and then as one upload, which has exactly one primary. Of a package,
+    every file beside its bundle is compared with what this version writes. Exit status 0: no errors, 1: errors, 2:
+    could not check.
     """
     from submission.bundle.checks import exit_status, findings_json, report, verify_upload_set
     from submission.bundle.checks import verify as check
@@ -155,13 +163,13 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _any_script() -> None:
-    """Let names and texts in any script be printed, whatever the terminal's encoding."""
+    """Print what the terminal's encoding lacks as escapes, so that names and texts in any script can be printed."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def archive(args: argparse.Namespace) -> None:
-    """Pack a bundle without errors into one deterministic .tar for upload, its SHA-256 beside it."""
+    """Pack a bundle into one .tar for upload, with its SHA-256 beside it; refuse one with errors."""
     from submission.bundle.archive import archive as pack
 
     folder = args.bundle.resolve()
@@ -170,9 +178,10 @@ def archive(args: argparse.Namespace) -> None:
 
 
 def package(args: argparse.Namespace) -> None:
-    """Write a package for organisers: a bundle without errors, and what translates with it on any machine.
+    """Write a package for organisers: a bundle, and what translates with it on any machine.
 
-    Of setup.sh, run.sh, their requirements, a Dockerfile, a README and the part of this program that they need.
+    It holds setup.sh, run.sh, their requirements, a Dockerfile, a README and the part of this program that they need.
+    A bundle with errors is refused.
     """
     from submission.model.sizes import size_text
     from submission.package.package import package as write_package
@@ -185,7 +194,10 @@ def package(args: argparse.Namespace) -> None:
 
 
 def preview(args: argparse.Namespace) -> int:
-    """Show what a bundle uploads, to be looked over before the deadline; exit 1 where it has errors."""
+    """Show what a bundle uploads: first lines, lengths, sizes, names, description.
+
+    Exit status 1 where the bundle has errors.
+    """
     from submission.bundle.checks import exit_status
     from submission.bundle.preview import preview as gather
     from submission.bundle.preview import preview_text
@@ -205,7 +217,10 @@ def preview(args: argparse.Namespace) -> int:
 
 
 def summary(args: argparse.Namespace) -> int:
-    """Verify a system's bundle and print what the build made: sizes, scores, seconds; exit 1 on findings."""
+    """Verify a system's bundle and print what the build made: sizes, scores, seconds.
+
+    Exit status 1 where the bundle has errors.
+    """
     from submission.bundle.checks import verify as check
     from submission.bundle.checks.finding import exit_status
     from submission.bundle.summary import summary as summarise
@@ -230,19 +245,23 @@ def summary(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version and exit")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = add_verbs(parser)
     for function in (plan, steps, begin, bundle, summary):
-        verb = _add_verb(verbs, function)
-        add_system_arguments(verb)
+        verb = add_verb(verbs, function)
+        if function is steps:
+            add_system_arguments(verb, None, f"primary, or {REPORT_SYSTEMS} with --report")
+        else:
+            add_system_arguments(verb)
         if function in (steps, bundle, summary):
             add_comet_argument(verb)
-            verb.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help="where bundles lie")
+            dist = "where bundles are (default: dist)"
+            verb.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=dist)
         if function is plan:
             _add_json(verb)
         if function is steps:
             _add_steps(verb)
 
-    verb = _add_verb(verbs, verify)
+    verb = add_verb(verbs, verify)
     verb.add_argument(
         "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
     )
@@ -253,17 +272,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--base", type=Path, metavar="DIR", help=help_text)
     _add_json(verb)
 
-    verb = _add_verb(verbs, archive)
+    verb = add_verb(verbs, archive)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
     _add_campaign(verb)
 
-    verb = _add_verb(verbs, package)
+    verb = add_verb(verbs, package)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     verb.add_argument("--out", type=Path, metavar="DIR", help="the package (default: BUNDLE-package)")
     _add_campaign(verb)
 
-    verb = _add_verb(verbs, preview)
+    verb = add_verb(verbs, preview)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a web page instead of printing text")
     _add_campaign(verb)
@@ -272,22 +291,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     names = [step.name for step in STEPS]
-    parser.set_defaults(recipe=None, dist=None)
-    parser.add_argument("--from", dest="first", choices=names, default=names[0], metavar="STEP", help="the first step")
+    parser.set_defaults(dist=None)
     parser.add_argument(
-        "--until", choices=names, default=names[-1], metavar="STEP", help=f"the last step: {', '.join(names)}"
+        "--from", dest="first", choices=names, default=names[0], metavar="STEP", help="the first step (default: begin)"
     )
-    parser.add_argument("--report", action="store_true", help="the commands that make the report, its models included")
+    parser.add_argument(
+        "--until", choices=names, default=names[-1], metavar="STEP", help=f"the last of the steps {', '.join(names)}"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="print the commands that make the report, its models included"
+    )
     parser.add_argument("--allow-missing", action="store_true", help="build without recordings that FILE_ORDER names")
-    targets = "sizes, 2.5GB,3GB: the recipe frontier at each of them, in addition"
+    targets = "such as 2.5GB,3GB: build the recipe frontier at each of these sizes too"
     parser.add_argument("--targets", default="", metavar="SIZES", help=targets)
-
-
-def _add_verb(verbs: Verbs, function: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
-    text = (function.__doc__ or "").strip()
-    verb = verbs.add_parser(function.__name__, help=text.split("\n")[0], description=text)
-    verb.set_defaults(verb=function)
-    return verb
 
 
 def _add_campaign(parser: argparse.ArgumentParser) -> None:

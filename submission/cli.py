@@ -8,8 +8,9 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.errors import UserError
 from submission.processors import set_thread_defaults
@@ -21,9 +22,35 @@ from submission.system.recipe.recipe_files import read_recipe, read_recipes
 from submission.system.schema import read_toml
 from submission.system.system import System
 
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
-def add_system_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name a system and where its work is kept."""
+
+def add_verbs(parser: argparse.ArgumentParser) -> Verbs:
+    """Let a command line have verbs, to be added with `add_verb`."""
+    return parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+
+def add_verb(
+    verbs: Verbs, function: Callable[[argparse.Namespace], int | None], name: str = ""
+) -> argparse.ArgumentParser:
+    """Add a verb and return its parser.
+
+    Its help is the docstring of its function, in the list of verbs the first line; name: the function's by default.
+    """
+    text = (function.__doc__ or "").strip()
+    verb = verbs.add_parser(name or function.__name__, help=text.split("\n")[0], description=text)
+    verb.set_defaults(verb=function)
+    return verb
+
+
+def add_system_arguments(
+    parser: argparse.ArgumentParser, recipe: str | None = "primary", recipe_text: str = "%(default)s"
+) -> None:
+    """Add the arguments that name a system and where its work is kept.
+
+    recipe: the one that is taken where none is named; recipe_text: how the help says which.
+    """
     group = parser.add_argument_group("which system, and where")
     group.add_argument(
         "--campaign",
@@ -33,10 +60,10 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--recipe",
-        default="primary",
+        default=recipe,
         metavar="R",
-        help="name in submission/recipes/, one of a list (ablation:bf16) or a TOML file; frontier@2.5GB: with that "
-        "target in bytes (default: %(default)s)",
+        help="name in submission/recipes/, one of a list (ablation:bf16) or a TOML file; NAME@2.5GB: with this target "
+        f"in bytes (default: {recipe_text})",
     )
     group.add_argument(
         "--data",

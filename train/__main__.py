@@ -1,4 +1,4 @@
-"""`python -m train`: from corpora to a fine-tuned checkpoint."""
+"""Sample corpora, fine-tune with LoRA, and merge: from corpora to a fine-tuned checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_system_arguments, add_verb, add_verbs, open_system, run
 from submission.store.launch import build_together
 from train import stages
 
@@ -24,7 +24,10 @@ def corpus(args: argparse.Namespace) -> None:
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """Train LoRA adapters on the corpus; an interrupted run resumes. Start it by torchrun for several devices."""
+    """Train LoRA adapters on the corpus; an interrupted run resumes.
+
+    Start it by `torchrun` or `accelerate launch` to train on several devices.
+    """
     system, store = open_system(args)
     system.data_path(store)
     folder = build_together(store, system.stage("finetune"), stages.finetune)
@@ -40,7 +43,10 @@ def merge(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Time the training step against a plain peft and Trainer loop, and the input alone; or the step at full size."""
+    """Time the training step against a plain loop of peft and Trainer, and the input alone.
+
+    With --full-size only the step, at the size of the competition's model.
+    """
     system, store = open_system(args)
     if args.full_size:
         _bench_full_size(system, args)
@@ -103,18 +109,17 @@ VERBS = (corpus, finetune, merge, bench)
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the namespace's `verb` is the function to call."""
-    parser = argparse.ArgumentParser(prog="python -m train", description="Corpora, LoRA fine-tuning and the merge.")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    verbs = add_verbs(parser)
     for function in VERBS:
-        verb = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        verb = add_verb(verbs, function)
         add_system_arguments(verb)
-        verb.set_defaults(verb=function)
         if function is bench:
             steps = "steps of each run, of which the first two are not timed (default: %(default)s)"
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
             turns = "runs of each loop, in turn (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
-            full = "the step alone, of random weights at the size of the iwslt26 model, on the GPU there is"
+            full = "time only the step, on random weights of the size of the iwslt26 model; needs a GPU"
             verb.add_argument("--full-size", action="store_true", help=full)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluate.scoring.unicode_form import FORMS, UnicodeForm
+from submission.cli import add_verb
 from submission.errors import UserError
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
@@ -17,15 +18,15 @@ from submission.system.system import System
 from submission.text.characters import printable_lines
 
 if TYPE_CHECKING:
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+    from submission.cli import Verbs
 
 
 def translate(args: argparse.Namespace) -> None:
-    """Translate the recordings of a folder with a packed model or a checkpoint; run again, it resumes a killed run.
+    """Translate any folder of recordings with a packed model or a checkpoint.
 
-    Segments come from --segments, else from --method, else from a YAML among the recordings, else from the recipe's
-    method. Campaign and recipe define prompt, segmentation and decoding options. Started by `torchrun` or
-    `accelerate launch`, every process decodes its share.
+    A killed run resumes. Segments come from --segments, else from --method, else from a YAML among the recordings, else
+    from the recipe's method. Campaign and recipe define prompt, segmentation and decoding options. Started by
+    `torchrun` or `accelerate launch`, every process decodes its share.
     """
     from evaluate.recordings.recording_folder import check_separate, how_to_segment
     from evaluate.recordings.translate import DecodingSetup, check_model, find_pair, translation_text
@@ -58,11 +59,11 @@ def translate(args: argparse.Namespace) -> None:
 
 
 def rerun(args: argparse.Namespace) -> int:
-    """Verify a bundle, translate recordings with it alone, and compare with the outputs that it holds.
+    """Translate recordings with a bundle alone, and compare with the outputs that it holds.
 
-    A bundle with errors is not decoded. Differences are reported and are not an error. Started by `torchrun` or
-    `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle has errors, 2: the command
-    failed.
+    The bundle is verified before, and one with errors is not decoded. Differences are reported and are not an error.
+    Started by `torchrun` or `accelerate launch`, every process decodes its share. Exit status 0: done, 1: the bundle
+    has errors, 2: the command failed.
     """
     from submission.bundle.checks import exit_status, findings_json, report, verdict, verify
     from submission.store.launch import launched
@@ -105,7 +106,7 @@ def rerun(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Compare two systems' outputs: identical lines, chrF of A with B as the reference, and where they differ most.
+    """Compare two outputs: identical lines, chrF of A against B, the largest differences.
 
     A and B are bundles, folders of a run, hypotheses.jsonl files, or text files of one line a segment. Where both
     segment the same recordings differently, whole recordings are compared. With --references both are also scored, and
@@ -135,52 +136,47 @@ def add_folder_verbs(verbs: Verbs) -> None:
 
 
 def _add_translate(verbs: Verbs) -> None:
-    one = verbs.add_parser("translate", help="translate any folder of recordings", description=translate.__doc__)
+    verb = add_verb(verbs, translate)
     named = "name in submission/{}s/ or a TOML file (default: %(default)s)"
-    one.add_argument("--campaign", default="miniature", metavar="C", help=named.format("campaign"))
-    one.add_argument("--recipe", default="primary", metavar="R", help=named.format("recipe"))
-    one.add_argument("--model", type=Path, required=True, metavar="DIR", help="a packed model or a checkpoint")
-    _add_folder(one)
+    verb.add_argument("--campaign", default="miniature", metavar="C", help=named.format("campaign"))
+    verb.add_argument("--recipe", default="primary", metavar="R", help=named.format("recipe"))
+    verb.add_argument("--model", type=Path, required=True, metavar="DIR", help="a packed model or a checkpoint")
+    _add_folder(verb)
     methods = [name for name, method in SEGMENTATION_METHODS.items() if not method.from_references]
     classifying = [name for name, method in SEGMENTATION_METHODS.items() if method.needs_classifier]
-    one.add_argument("--method", choices=methods, help="how to segment the recordings")
+    verb.add_argument("--method", choices=methods, help="how to segment the recordings")
     regions = "list of the stretches to translate, each segmented like a recording"
-    one.add_argument("--regions", type=Path, metavar="YAML", help=regions)
+    verb.add_argument("--regions", type=Path, metavar="YAML", help=regions)
     help_text = f"folder of the classifier of {' and '.join(classifying)}"
-    one.add_argument("--classifier", type=Path, metavar="DIR", help=help_text)
-    one.add_argument("--json", action="store_true", help="print translation_report.json instead of text")
-    one.set_defaults(verb=translate)
+    verb.add_argument("--classifier", type=Path, metavar="DIR", help=help_text)
+    verb.add_argument("--json", action="store_true", help="print translation_report.json instead of text")
 
 
 def _add_rerun(verbs: Verbs) -> None:
-    one = verbs.add_parser(
-        "rerun", help="translate with a bundle and compare with its outputs", description=rerun.__doc__
-    )
-    one.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
-    one.add_argument("--campaign", metavar="C", help="campaign to check against (default: the one that it names)")
-    _add_folder(one)
-    one.add_argument("--testset", metavar="T", help="the bundle's test set with these recordings")
-    one.add_argument("--resegment", action="store_true", help="segment the recordings even if the bundle has segments")
-    _add_worst(one)
-    one.set_defaults(verb=rerun)
+    verb = add_verb(verbs, rerun)
+    verb.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    verb.add_argument("--campaign", metavar="C", help="campaign to check against (default: the one that it names)")
+    _add_folder(verb)
+    verb.add_argument("--testset", metavar="T", help="the bundle's test set with these recordings")
+    verb.add_argument("--resegment", action="store_true", help="segment the recordings even if the bundle has segments")
+    _add_worst(verb)
 
 
 def _add_compare(verbs: Verbs) -> None:
-    one = verbs.add_parser("compare", help="compare two outputs", description=compare.__doc__)
+    verb = add_verb(verbs, compare)
     for name in ("a", "b"):
-        one.add_argument(name, type=Path, metavar=name.upper(), help="bundle, folder of a run, or file of outputs")
-    one.add_argument("--segments", type=Path, metavar="YAML", help="segments of the lines of text files")
-    one.add_argument("--pair", metavar="P", help="only this pair, en-de")
-    one.add_argument("--testset", metavar="T", help="only this test set")
-    _add_references(one)
-    _add_worst(one)
-    one.set_defaults(verb=compare)
+        verb.add_argument(name, type=Path, metavar=name.upper(), help="bundle, folder of a run, or file of outputs")
+    verb.add_argument("--segments", type=Path, metavar="YAML", help="segments that the lines of text files translate")
+    verb.add_argument("--pair", metavar="P", help="only this pair, en-de")
+    verb.add_argument("--testset", metavar="T", help="only this test set")
+    _add_references(verb)
+    _add_worst(verb)
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="recordings, found at any depth")
     parser.add_argument("--segments", type=Path, metavar="YAML", help="list of wav, offset and duration")
-    channels = "of several channels: their mean (default), the first, or each by itself, a speaker in each"
+    channels = "what is translated of several channels: their mean (default), the first, or each by itself"
     parser.add_argument("--channels", choices=("mean", "first", "each"), help=channels)
     parser.add_argument("--pair", required=True, metavar="P", help="language pair, such as en-de")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder of this run")

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from segment.classifier.model import CONFIG, WEIGHTS
 from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.recording_parts import EACH, MEAN, chosen_channels, say_unheard
+from segment.recording_parts import EACH, MEAN, chosen_channels, print_untranslated
 from segment.segmentation import detector_of, segment_with, within_window
 from segment.segmentation_report import combined_error
 from segment.testset import RecordingFile, TestSetFolder, find_segments_file, read_given, yaml_files
@@ -75,11 +75,11 @@ class ListedSegments:
     def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments as the file lists them, and how many overlap, were cut at a recording's end, or split."""
         given = read_given(self.path, folder, checked_length)
-        find = detector_of(folder, vad_detectors(REVISIONS["segment"]), memory, LABEL)
+        find = detector_of(folder, vad_detectors(REVISIONS["segment"]), memory, LABEL, self.channels)
         segments, split = within_window(given.segments, self.window_seconds, find)
-        heard = {recording: chosen_channels(recording, self.channels)[0] for recording in folder.recordings}
-        say_unheard(LABEL, heard.items())
-        channel_of = {recording.name: channel for recording, channel in heard.items()}
+        chosen = {recording: chosen_channels(recording, self.channels)[0] for recording in folder.recordings}
+        print_untranslated(LABEL, chosen.items())
+        channel_of = {recording.name: channel for recording, channel in chosen.items()}
         segments = [replace(segment, channel=channel_of[segment.recording]) for segment in segments]
         return segments, {"overlapping": given.overlaps, "cut_at_end": given.cut_at_end, "split": split}
 
@@ -113,7 +113,7 @@ class BundledSegments:
                 fix = "download the test set again, or rename the recording, or add --resegment"
                 raise UserError(segment.recording, what, fix)
         named = {recording.name: recording for recording in folder.recordings}
-        say_unheard(LABEL, ((named[segment.recording], segment.channel) for segment in self.segments))
+        print_untranslated(LABEL, ((named[segment.recording], segment.channel) for segment in self.segments))
         return list(self.segments), {}
 
 

@@ -4,7 +4,8 @@ The bundle must be verified before: its recipe and its model are used as they ar
 token, pairs) comes from the local copy of the campaign. Segments come from the first of these that exists:
 
     the YAML that is given
-    a YAML among the recordings, of a test set whose segments the organisers give; what differs in the bundle's is said
+    a YAML among the recordings, of a test set whose segments the organisers give; differences from the bundle's list
+    are reported
     segments/<TESTSET>.yaml of the bundle, where all of its recordings are in the folder, by their names
     a YAML among the recordings
     the method of the bundle's recipe, with the classifier in the bundle's segmenter/ where it needs one
@@ -203,12 +204,12 @@ def choose_inputs(
     if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
-    asked = bundle.campaign.testset(known) if known else None
+    in_campaign = bundle.campaign.testset(known) if known else None
     by_method = ByMethod(
         options=options,
         classifier=classifier,
-        channels=channels or (asked.channels if asked else MEAN),
-        regions=given_file(audio) if asked and asked.segmentation == "regions" else None,
+        channels=channels or (in_campaign.channels if in_campaign else MEAN),
+        regions=given_file(audio) if in_campaign and in_campaign.segmentation == "regions" else None,
     )
     return RerunInputs(folder=folder, segment_source=by_method, testset=known)
 
@@ -217,9 +218,9 @@ def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: s
     """Return the segments of a list, of the channels that the campaign says for given segments, or as requested."""
     if channels == EACH:
         raise UserError(f"--channels {EACH}", f"contradicts the segments in {path}", "take mean or first")
-    asked = bundle.campaign.testset(known) if known else None
-    heard = channels or (asked.channels if asked and asked.segmentation == "given" else MEAN)
-    return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=heard)
+    in_campaign = bundle.campaign.testset(known) if known else None
+    taken = channels or (in_campaign.channels if in_campaign and in_campaign.segmentation == "given" else MEAN)
+    return ListedSegments(path=path, window_seconds=bundle.campaign.model.window_seconds, channels=taken)
 
 
 def decoding_setup(bundle: VerifiedBundle, pair: Pair, device: str, load: LoadModel) -> DecodingSetup:

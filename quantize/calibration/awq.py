@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from quantize.artifact_files import AWQ_REPORT
 from quantize.calibration.folding import write_scales
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.scale_search import ScaleChoice, search
@@ -47,8 +48,6 @@ SAMPLED_POSITIONS = 512
 BATCH_SIZE = 8
 DTYPE = torch.float32
 """Dtype in which activations are computed."""
-
-REPORT = "awq_report.json"
 
 JOURNAL = "groups.jsonl"
 """Beside the results while they are made: the groups that are done."""
@@ -109,7 +108,7 @@ def calibrate(
     )
     write_scales(out, all_scales(model, choices))
     calibration = {**asdict(options), "utterances": len(chosen), "solver": solver}
-    write_text(out / REPORT, canonical_json(report(model, calibration_set, codecs, choices, calibration)))
+    write_text(out / AWQ_REPORT, canonical_json(report(model, calibration_set, codecs, choices, calibration)))
     journal.unlink(missing_ok=True)
 
 

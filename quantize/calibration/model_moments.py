@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from quantize.artifact_files import MOMENTS
 from quantize.calibration.awq import choose_utterances
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
@@ -43,7 +44,6 @@ from submission.store.digests import canonical_json, write_text
 from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import read_corpus
 
-MOMENTS = "moments.json"
 """The report of a calibration: which input each weight reads, and what was measured on."""
 SCRATCH = "activations"
 """Below the stage's folder while it is built: states between the layers, and gradients."""

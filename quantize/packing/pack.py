@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from quantize.artifact_files import PACKING_REPORT
 from quantize.calibration.folding import Folding
 from quantize.packing.weights_file import WeightsFile, open_weights
 from quantize.solvers.bound import SideData, SolveFor, bind_solver, need_served
@@ -43,8 +44,6 @@ JOURNAL = "packed.jsonl"
 CACHE_ELEMENTS = 1 << 18
 """Weights that are checked or compared at a time, so that intermediate results stay in a core's cache."""
 
-REPORT = "packing_report.json"
-
 
 def pack_system(
     folder: Path,
@@ -63,7 +62,7 @@ def pack_system(
     report = pack_checkpoint(
         folder, model, codecs, solver=solver, folding=folding, side_data=side_data, journal=journal
     )
-    write_text(out / REPORT, canonical_json(report))
+    write_text(out / PACKING_REPORT, canonical_json(report))
     journal.unlink(missing_ok=True)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from quantize.artifact_files import RECOVERY_REPORT
 from quantize.calibration.awq import choose_utterances
 from quantize.calibration.model_moments import free_bytes
 from quantize.recovery.teacher import Teacher, write_teacher
@@ -37,7 +38,6 @@ from submission.store.digests import canonical_json, write_text
 from submission.system.recipe.quantize_options import HELD_OUT_SHARE, RecoveryOptions
 from submission.text.corpus import read_corpus
 
-REPORT = "recovery_report.json"
 TEACHER = "teacher.safetensors"
 STATE = "state.safetensors"
 """Beside the model while it is tuned: the original's distributions, and where a killed run resumes."""
@@ -97,7 +97,7 @@ def recover_system(
             for i in range(0, len(losses), CURVE_STEPS)
         ],
     }
-    write_text(out / REPORT, canonical_json(report))
+    write_text(out / RECOVERY_REPORT, canonical_json(report))
     for name in (TEACHER, STATE):
         (out / name).unlink(missing_ok=True)
 

@@ -2,8 +2,8 @@
 
 Computing them is nearly all of the work of segmentation, and the same for every method and threshold. So they are
 cached in a folder beside the store's artifacts, under a key of the detectors and of the recording's bytes. A killed
-run resumes with the recordings that are left, a replaced recording costs itself alone, and processes that share the
-recordings of a test set exchange results there.
+run resumes with the recordings that are left, of a replaced recording only its own are computed again, and processes
+that share the recordings of a test set exchange results there.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _detected(
     """Move a group from `left`, run the voice-activity detector, and yield what the classifier has to process.
 
     The detector runs right before the classifier reads the same recording: a file that has to be decoded whole is
-    decoded once. It also is the first to read every sample, so that a damaged recording costs no other.
+    decoded once. It also is the first to read every sample, so that a damaged recording does not stop the others.
     """
     seconds = 0.0
     while left and seconds < GROUP_SECONDS:

@@ -1,4 +1,4 @@
-"""`python -m submission.miniature`: train the miniature's base model, and write its data folder."""
+"""Train the miniature's base model, and write its data folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from submission.cli import add_system_arguments, open_system, run
+from submission.cli import add_system_arguments, add_verb, add_verbs, open_system, run
 from submission.errors import UserError
 from submission.miniature import stages
 from submission.system.data_folder import shipped_models
@@ -47,44 +47,38 @@ def data(args: argparse.Namespace) -> None:
         print(store.build(system.stage("data"), stages.data))
 
 
-def main() -> int:
-    """Parse the command line and run a verb."""
-    parser = argparse.ArgumentParser(prog="python -m submission.miniature", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    verb = verbs.add_parser("forge", help="train the base model from scratch", description=forge.__doc__)
-    verb.set_defaults(verb=forge, typed=sys.argv[1:])
+def _add_forge(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(typed=sys.argv[1:])
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
-    verb.add_argument("--shape", default="miniature", help="model shape: miniature or small (default: %(default)s)")
-    verb.add_argument(
-        "--steps", type=int, required=True, help="optimizer steps of both phases; the shipped weights took 2200"
-    )
-    verb.add_argument("--recordings", type=int, help="different recordings to train on")
-    verb.add_argument("--batch-size", type=int, help="recordings per step")
-    verb.add_argument("--workers", type=int, help="processes, each with one thread")
-    verb.add_argument("--seed", type=int, help="seed of weights, sentences, voices and order")
-    verb.add_argument(
-        "--evaluation-sentences",
-        type=int,
-        default=50,
-        metavar="N",
-        help="held-out sentences to score per evaluation set; 0 skips the evaluation (default: %(default)s)",
-    )
+    shape = "model shape: miniature or gemma4; of tests: small, small-gemma4 (default: %(default)s)"
+    verb.add_argument("--shape", default="miniature", metavar="NAME", help=shape)
+    steps = "optimizer steps of both phases; the shipped weights took 2200"
+    verb.add_argument("--steps", type=int, required=True, metavar="N", help=steps)
+    verb.add_argument("--recordings", type=int, metavar="N", help="different recordings to train on")
+    verb.add_argument("--batch-size", type=int, metavar="N", help="recordings per step")
+    verb.add_argument("--workers", type=int, metavar="N", help="processes, each with one thread")
+    verb.add_argument("--seed", type=int, metavar="N", help="seed of weights, sentences, voices and order")
+    sentences = "held-out sentences to score per evaluation set; 0 skips the evaluation (default: %(default)s)"
+    verb.add_argument("--evaluation-sentences", type=int, default=50, metavar="N", help=sentences)
 
-    verb = verbs.add_parser("data", help="write corpora, test sets and references", description=data.__doc__)
-    verb.set_defaults(verb=data)
+
+def _add_data(verb: argparse.ArgumentParser) -> None:
     add_system_arguments(verb)
     verb.add_argument("--out", type=Path, metavar="DIR", help="write it here (default: a stage in the store)")
-    verb.add_argument(
-        "--seed", type=int, default=DATA_SEED, help="of all sentences and recordings (default: %(default)s)"
-    )
-    verb.add_argument(
-        "--without-models",
-        action="store_true",
-        help="write no models/, whose shipped files need not exist then",
-    )
-    return run(parser)
+    seed = "of all sentences and recordings (default: %(default)s)"
+    verb.add_argument("--seed", type=int, default=DATA_SEED, metavar="N", help=seed)
+    without = "write no models/, whose shipped files need not exist then"
+    verb.add_argument("--without-models", action="store_true", help=without)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the namespace's `verb` is the function to call."""
+    parser = argparse.ArgumentParser(prog="python -m submission.miniature", description=__doc__)
+    verbs = add_verbs(parser)
+    _add_forge(add_verb(verbs, forge))
+    _add_data(add_verb(verbs, data))
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(make_parser()))

@@ -14,6 +14,8 @@ SOUND_POWER = 1e-6
 """Least power of a frame with sound, 60 dB below full scale; a constant offset is none."""
 CLEARLY = 10.0
 """How many times the power is clearly more: 10 dB."""
+REPORTED_SECONDS, REPORTED_SHARE = 1.0, 0.1
+"""So much sound, and so much of all, that one signal lacks is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,11 @@ class ChannelSound:
     """Of each channel: with sound there that is clearly louder than the first channel."""
     cancelled: float = 0.0
     """With clearly less power in the mean than the mean of unrelated channels has: they cancel each other."""
+
+    def lacking(self, channel: int | None) -> float:
+        """Return for how long sound is lacking in the mean (None) or in the first channel; 0.0 where that is little."""
+        lost = self.cancelled if channel is None else max(self.beside_first, default=0.0)
+        return lost if lost >= max(REPORTED_SECONDS, REPORTED_SHARE * self.seconds) else 0.0
 
 
 class ChannelMeter:

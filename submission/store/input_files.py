@@ -5,7 +5,7 @@ be millions, count by name and size: the stage corpus reads those that it takes,
 
 A digest is kept in a cache. A file is read again when its size, time or inode has changed. A folder of clips is listed
 again when its own time has changed, that is when something was added to it, removed or renamed: a million clips cannot
-be looked at by every command. A clip that is overwritten in place is found when it is trained on.
+be listed by every command. A clip that is overwritten in place is found when it is trained on.
 
 Which files are recordings, `submission.store.recording_files` says, for the keys as for what is read. Hidden files and
 folders (`.cache`, `.DS_Store`), and what editors leave behind (`x~`, `x.bak`), match no pattern.

@@ -20,21 +20,8 @@ from submission.text.recording_names import AUDIO_SUFFIXES
 _AUDIO = frozenset(AUDIO_SUFFIXES)
 _OTHER = frozenset(
     {
-        *(
-            ".txt",
-            ".tsv",
-            ".csv",
-            ".json",
-            ".jsonl",
-            ".yaml",
-            ".yml",
-            ".toml",
-            ".xml",
-            ".sgm",
-            ".sgml",
-            ".html",
-            ".htm",
-        ),
+        *(".txt", ".tsv", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".toml"),
+        *(".xml", ".sgm", ".sgml", ".html", ".htm"),
         *(".md", ".rst", ".tex", ".pdf", ".log", ".lst", ".srt", ".vtt", ".stm", ".ctm", ".rttm", ".lab", ".textgrid"),
         *(".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar", ".sha256", ".md5", ".lock", ".metadata"),
         *(".parquet", ".arrow", ".npy", ".npz", ".h5", ".pt", ".pth", ".ckpt", ".safetensors", ".pickle", ".pkl"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 REVISIONS = {
     "data": 3,
-    "corpus": 4,
+    "corpus": 5,
     "finetune": 4,
     "merge": 4,
     "sensitivity": 3,

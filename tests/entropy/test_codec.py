@@ -226,7 +226,7 @@ def test_parts_that_it_never_writes_are_refused_by_name(parts, packed, part, cha
         load(packed)
 
 
-def test_good_parts_pass(parts):
+def test_parts_that_encoding_made_pass_their_check(parts):
     codec, found = parts
     codec.check(found, SHAPE)
 

@@ -9,9 +9,11 @@ import pytest
 import soundfile
 
 from evaluate.__main__ import make_parser
-from segment.probabilities.detectors import make_detectors
+from evaluate.recordings.recording_folder import ListedSegments
+from segment.probabilities.detectors import make_detectors, vad_detectors
 from segment.probabilities.speech_probabilities import ProbabilityCache
-from segment.segmentation import TestSetOptions, segment_testset
+from segment.segmentation import TestSetOptions, segment_testset, write_given_segmentation
+from segment.testset import read_folder
 from submission.cli import run
 from submission.miniature.recordings import SentencePool, Session, SyntheticRecording, quiet, record
 from submission.store.digests import tree_digest
@@ -77,6 +79,20 @@ def test_both_speakers_of_a_call_are_segmented_and_translated_as_each_alone(call
     about = TestSetOptions(channels="each")
     segment_testset(call / "both", options, detectors, cache, "CALL", tmp_path / "alone", about)
     assert read_segments(tmp_path / "alone" / "segments.yaml") == [segment for segment, _ in both]
+
+
+def test_listed_segments_of_the_first_channel_are_split_as_the_stage_splits_them(call, speakers, tmp_path):
+    seconds = len(speakers[0].samples) / SAMPLE_RATE
+    listed = tmp_path / "listed.yaml"
+    listed.write_text(f"- {{wav: call.flac, offset: 0.0, duration: {seconds:.3f}}}\n", encoding="utf-8")
+    cache, detectors = ProbabilityCache(folder=tmp_path / "cache"), vad_detectors(REVISIONS["segment"])
+    about, out = TestSetOptions(channels="first"), tmp_path / "stage"
+    out.mkdir()
+    write_given_segmentation(call / "both", 4, detectors, cache, "CALL", out, listed, about)
+    source = ListedSegments(path=listed, window_seconds=4, channels="first")
+    segments, counts = source(read_folder(call / "both"), cache)
+    assert segments == read_segments(out / "segments.yaml")
+    assert counts["split"] == 1 and len(segments) > 1 and {segment.channel for segment in segments} == {0}
 
 
 def test_a_re_run_translates_both_speakers_of_a_call(bundled, call, tmp_path):

@@ -40,10 +40,15 @@ def command(step: str, place: Path) -> list[str]:
     return printed_steps(place)[step]
 
 
-def run(step: str, place: Path) -> str:
-    done = subprocess.run(command(step, place), cwd=ROOT, capture_output=True, text=True, check=False)
+def completed(step: str, place: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | environment
+    done = subprocess.run(command(step, place), cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done
+
+
+def run(step: str, place: Path) -> str:
+    return completed(step, place).stdout
 
 
 def kill_while_working(step: str, place: Path, sign: str) -> None:
@@ -123,10 +128,12 @@ def test_build_killed_at_many_random_moments_gives_the_same_bundle(undisturbed, 
         assert not list(place.glob("store/partial/*"))
 
 
-def test_second_build_finds_everything(undisturbed):
+def test_second_build_finds_everything_without_loading_torch(undisturbed):
     place, *_ = undisturbed
     for step in steps():
-        run(step, place)
+        imports = completed(step, place, PYTHONPROFILEIMPORTTIME="1").stderr.splitlines()
+        modules = {line.rpartition("|")[2].strip() for line in imports if line.startswith("import time:")}
+        assert "argparse" in modules and not {"torch", "transformers", "numba"} & modules, step
     journal = (place / "store" / "journals" / "miniature-quick.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["status"] for line in journal[1:]} == {"cached"}
 

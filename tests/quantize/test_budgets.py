@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from quantize import stages
-from quantize.calibration.model_moments import MOMENTS, MomentsFolder, check_memory
+from quantize.artifact_files import MOMENTS
+from quantize.calibration.model_moments import MomentsFolder, check_memory
 from quantize.calibration.moment_files import write_factor, write_importance
 from quantize.solvers.feedback import factorize
 from submission.bundle.description import derive_facts

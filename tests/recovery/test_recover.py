@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from quantize.artifact_files import RECOVERY_REPORT
 from quantize.recovery import recover as recovery
 from quantize.recovery import tuning
-from quantize.recovery.recover import REPORT, drawn_held_out
+from quantize.recovery.recover import drawn_held_out
 from quantize.recovery.tunable_model import TunableModel
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
@@ -51,14 +52,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_model_is_nearer_to_the_original_and_weighs_the_same(base, data, packed, tmp_path):
     out = recover(base, packed, data, tmp_path / "out")
-    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    report = json.loads((out / RECOVERY_REPORT).read_text(encoding="utf-8"))
     assert report["kept"] == "tuned"
     assert report["divergence_after"]["value"] < 0.9 * report["divergence_before"]["value"]
     assert report["curve"][-1] < report["curve"][0]
     before, after = contents(packed), contents(out / "model")
     assert {name: len(text) for name, text in before.items()} == {name: len(text) for name, text in after.items()}
     assert [name for name in before if before[name] != after[name]] == [WEIGHTS]
-    assert {p.name for p in out.iterdir()} == {"model", REPORT}
+    assert {p.name for p in out.iterdir()} == {"model", RECOVERY_REPORT}
 
 
 def test_only_numbers_that_cost_nothing_are_changed(base, data, packed, tmp_path):
@@ -109,14 +110,14 @@ def test_a_killed_run_resumes_to_the_same_bytes(base, data, affine, tmp_path, mo
 def test_a_model_that_tuning_makes_worse_stays_as_it_was_packed(base, data, affine, tmp_path):
     options = dataclasses.replace(OPTIONS, learning_rate=0.9, steps=2)
     out = recover(base, affine, data, tmp_path / "out", options)
-    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    report = json.loads((out / RECOVERY_REPORT).read_text(encoding="utf-8"))
     assert report["divergence_after"]["value"] > report["divergence_before"]["value"]
     assert report["kept"] == "as packed" and contents(out / "model") == contents(affine)
 
 
 def test_an_eighth_is_held_out_and_the_rest_is_tuned_on(base, data, affine, tmp_path):
     out = recover(base, affine, data, tmp_path / "out", dataclasses.replace(OPTIONS, steps=1))
-    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    report = json.loads((out / RECOVERY_REPORT).read_text(encoding="utf-8"))
     assert report["held_out_utterances"] == UTTERANCES // 8
     assert report["utterances"] == UTTERANCES - UTTERANCES // 8
     assert drawn_held_out(list(range(80)), 1) != drawn_held_out(list(range(80)), 2)

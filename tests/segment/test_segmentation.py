@@ -297,25 +297,25 @@ def two_voices(folder: Path, first: float, second: float) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("channels", "said"), [("first", True), ("mean", False), ("each", False)])
-def test_sound_in_a_channel_that_is_not_heard_is_said_with_recording_channel_and_option(
-    cache, tmp_path, capsys, channels, said
+@pytest.mark.parametrize(("channels", "reported"), [("first", True), ("mean", False), ("each", False)])
+def test_sound_in_a_channel_that_is_not_translated_is_reported_with_recording_channel_and_option(
+    cache, tmp_path, capsys, channels, reported
 ):
     folder = two_voices(tmp_path / "call", 0.5, 0.5)
     segment_testset(folder, OPTIONS, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(channels=channels))
     error = capsys.readouterr().err
-    assert ("X: call.wav: 3.0 of 5.0 s with sound are in channel 1 (from 0)" in error) == said
-    assert ("take mean or each" in error) == said == bool(error)
+    assert ("X: call.wav: 3.0 of 5.0 s with sound are in channel 1 (from 0)" in error) == reported
+    assert ("take mean or each" in error) == reported == bool(error)
     given_file(folder, "call, offset: 1, duration: 2")
     if channels != "each":
         about = TestSetOptions(channels=channels)
         write_given_segmentation(
             folder, 8, replace(loudness_detectors(), classify=None), cache, "X", tmp_path, None, about
         )
-        assert ("take mean or each" in capsys.readouterr().err) == said
+        assert ("take mean or each" in capsys.readouterr().err) == reported
 
 
-def test_channels_that_cancel_out_in_their_mean_are_said(cache, tmp_path, capsys):
+def test_channels_that_cancel_out_in_their_mean_are_reported(cache, tmp_path, capsys):
     folder = two_voices(tmp_path / "call", 0.5, 0.5)
     voice = (0.5 * np.sin(np.arange(8 * RATE) * 0.2)).astype(np.float32)
     soundfile.write(folder / "call.wav", np.stack([voice, -voice], axis=1), RATE, subtype="FLOAT")

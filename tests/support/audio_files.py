@@ -62,6 +62,7 @@ def write_encoded(
     """Write float32 [samples] in the container of the path's suffix; first: seconds at which the audio begins."""
     with av.open(str(path), "w", format=CONTAINERS[path.suffix[1:]], options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
         frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = rate, round(first * rate)
@@ -75,7 +76,9 @@ def speechlike(seconds: float, rate: int) -> np.ndarray:
     """Return float32 [samples] of a tone whose pitch and loudness go up and down, so that no two moments are alike."""
     time = np.arange(round(seconds * rate)) / rate
     loudness = 0.2 + 0.15 * np.sin(2 * np.pi * 1.7 * time)
-    return (loudness * np.sin(2 * np.pi * (300 * time + 40 * np.sin(2 * np.pi * 0.9 * time)))).astype(np.float32)
+    phase = 2 * np.pi * (300 * time + 40 * np.sin(2 * np.pi * 0.9 * time))
+    samples: np.ndarray = (loudness * np.sin(phase)).astype(np.float32)
+    return samples
 
 
 REMUXES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -53,14 +54,20 @@ class Budgeted(Codec):
         stream = torch.frombuffer(padded, dtype=torch.uint8)
         return {"row": solution.row_scale, "column": solution.column_scale, "stream": stream}
 
-    def decode(self, parts, shape, dtype, rows=None):
+    def decode(
+        self,
+        parts: Mapping[str, torch.Tensor],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        rows: slice | torch.Tensor | None = None,
+    ) -> torch.Tensor:
         data = zlib.decompressobj().decompress(parts["stream"].numpy().tobytes(), 2 * shape[0] * shape[1])
         planes = np.frombuffer(data, dtype=np.uint8).reshape(2, *shape).astype(np.uint16)
         codes = torch.from_numpy((planes[0] | planes[1] << 8).astype(np.int16).astype(np.float32))
         weight = codes * parts["row"].float()[:, None] * parts["column"].float()
         return weight[slice(None) if rows is None else rows].to(dtype)
 
-    def check(self, parts, shape) -> None:
+    def check(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> None:
         return None
 
 

@@ -60,7 +60,8 @@ def tiny_tokenizer(folder: Path) -> GemmaTokenizer:
     config = names | NAMED | {"extra_special_tokens": [VIDEO], "padding_side": "left", "backend": "tokenizers"}
     config |= {"tokenizer_class": "GemmaTokenizer", "processor_class": "Gemma4UnifiedProcessor"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return GemmaTokenizer.from_pretrained(folder)
+    loaded: GemmaTokenizer = GemmaTokenizer.from_pretrained(folder)
+    return loaded
 
 
 def tiny_config(tokenizer: GemmaTokenizer, **text: Any) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def write_gemma(folder: Path, seed: int = 0, **text: Any) -> Path:
                 tensor.normal_(std=0.1)
     end = tokenizer.convert_tokens_to_ids("<turn|>")
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     processor = {
         "processor_class": "Gemma4UnifiedProcessor",
         "audio_seq_length": 750,

@@ -147,6 +147,18 @@ def test_an_end_just_behind_the_recordings_is_moved_to_it_and_counted(data: Path
     assert report["train"]["skipped"]["outside the recording"]["count"] == 2
 
 
+def test_recordings_whose_channels_cancel_out_are_counted_and_the_worst_is_named(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, seconds in ((3, 2), (4, 3)):
+        voice = (0.5 * np.sin(np.arange(seconds * 16_000) * 0.2)).astype(np.float32)
+        soundfile.write(data / f"corpora/talks/audio/u{number:02d}.wav", np.stack([voice, -voice], axis=1), 16_000)
+    build(data, options())
+    error = capsys.readouterr().err
+    assert "corpus train: channels cancel out in the mean, which is trained on, in 2 recordings (most in " in error
+    assert "u04.wav: 3.0 s)" in error and "corpus dev: channels" not in error
+
+
 def test_what_cannot_be_used_is_counted_by_reason_and_left_out(data: Path) -> None:
     audio = data / "corpora/talks/audio"
     write_wav(audio / "long.wav", 8.01)

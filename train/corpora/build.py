@@ -110,6 +110,14 @@ def _print_summary(part: str, report: dict[str, Any]) -> None:
         print(f"corpus {part}: left out of {report['examined']:,}: {', '.join(reasons)}", file=sys.stderr, flush=True)
 
 
+def _print_cancelled(part: str, cancelled: Mapping[Path, float]) -> None:
+    """Print how many recordings have channels that cancel out in their mean, with the worst of them."""
+    if cancelled:
+        worst = max(sorted(cancelled), key=cancelled.__getitem__)
+        line = f"corpus {part}: channels cancel out in the mean, which is trained on, in {len(cancelled):,} recordings"
+        print(f"{line} (most in {worst}: {cancelled[worst]:.1f} s)", file=sys.stderr, flush=True)
+
+
 def _interleaved(result: CorpusSample) -> list[Utterance]:
     """Return the utterances sorted by id, the languages of each side by side, so that they share one audio read."""
     return sorted((u for us in result.taken.values() for u in us), key=lambda u: (u.id, u.target_lang))
@@ -194,6 +202,7 @@ def build_corpus(
         used |= {u.audio for utterances in sample.taken.values() for u in utterances}
         report[part] = describe(sample, wanted)
         _print_summary(part, report[part])
+        _print_cancelled(part, sample.cancelled)
     extracted = {name for name in used if name.startswith(BESIDE)}
     remove_unused(out / EXTRACTED, {out / name.removeprefix(BESIDE) for name in extracted})
     write_audio_digests(out, data, used - extracted)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import checked_length
+from submission.runtime.audio import channel_sound, checked_length
 from submission.runtime.audio_header import UnusableAudio
 from submission.text.corpus import BESIDE, Utterance, audio_path
 from submission.text.segments import SAMPLE_RATE
@@ -63,6 +63,8 @@ class CorpusSample:
     """Audio file -> its samples, or the reason why it cannot be used; each recording is decoded at most once."""
     unusable: dict[str, str] = field(default_factory=dict)
     """Audio file that cannot be used -> what is wrong with it."""
+    cancelled: dict[Path, float] = field(default_factory=dict)
+    """Audio file whose channels cancel out in their mean, which is trained on -> for how many seconds."""
 
     def skip(self, reason: str, name: str) -> None:
         """Note an utterance that is not taken, `corpus/id`, under the reason."""
@@ -128,7 +130,10 @@ def _check_audio(audio: Path, result: CorpusSample) -> int | str:
     if not audio.is_file():
         return "audio missing"
     try:
-        return checked_length(audio)
+        length = checked_length(audio)
+        if lost := channel_sound(audio).lacking(None):
+            result.cancelled[audio] = lost
+        return length
     except UnusableAudio as error:
         result.unusable[str(audio)] = error.what
         return error.reason

@@ -80,59 +80,57 @@ def recordings_table(result: FolderResult, quality: Mapping[str, float]) -> Tabl
 
 
 def worst_tables(result: FolderResult) -> list[Table]:
-    """Return the tables of the lines with the lowest chrF and of the flagged lines."""
-    tables = []
-    if result.lines:
-        metric = make_metrics(result.language)["chrF"]
-        scored = [(metric.sentence_score(one.hypothesis, [one.reference]).score, one) for one in result.lines]
-        worst = sorted(scored, key=lambda item: item[0])[:WORST]
-        rows = [
-            Row(
-                head=printable(one.recording, 80),
-                cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))),
-            )
-            for value, one in worst
-        ]
-        columns = (Column(title="chrF"), Column(title="reference", text=True), Column(title="translation", text=True))
-        tables.append(
-            Table(
-                id="worst",
-                title="Lowest chrF",
-                caption=f"The {len(rows)} reference lines with the lowest chrF.",
-                head="recording",
-                columns=columns,
-                groups=(Group(title="", rows=tuple(rows)),),
-            )
+    """Return the tables of the lines with the lowest chrF and of the flagged lines, where there are any."""
+    return [table for table in (_lowest_table(result), _flagged_table(result)) if table is not None]
+
+
+def _lowest_table(result: FolderResult) -> Table | None:
+    if not result.lines:
+        return None
+    metric = make_metrics(result.language)["chrF"]
+    scored = [(metric.sentence_score(one.hypothesis, [one.reference]).score, one) for one in result.lines]
+    worst = sorted(scored, key=lambda item: item[0])[:WORST]
+    rows = tuple(
+        Row(
+            head=printable(one.recording, 80),
+            cells=(Cell(value=value), *map(_text, (one.reference, one.hypothesis))),
         )
-    flagged = [
-        (segment, hypothesis)
-        for segment, hypothesis in zip(result.segments, result.hypotheses, strict=True)
-        if hypothesis.flags
-    ]
-    if flagged:
-        rows = [
-            Row(
-                head=f"{printable(segment.recording, 80)} {_seconds(segment.start)}-{_seconds(segment.end)} s",
-                cells=(Cell(text=", ".join(hypothesis.flags)), _text(hypothesis.text)),
-            )
-            for segment, hypothesis in flagged[:MOST_FLAGGED]
-        ]
-        left = len(flagged) - len(rows)
-        tables.append(
-            Table(
-                id="flagged",
-                title="Flagged",
-                caption=f"Flagged lines: {len(flagged):,}.",
-                head="segment",
-                columns=(Column(title="flags", text=True), Column(title="translation", text=True)),
-                groups=(Group(title="", rows=tuple(rows)),),
-                notes=(
-                    "docs/decoding.md explains the flags.",
-                    *([f"{left:,} more are in hypotheses.jsonl."] if left else []),
-                ),
-            )
+        for value, one in worst
+    )
+    columns = (Column(title="chrF"), Column(title="reference", text=True), Column(title="translation", text=True))
+    return Table(
+        id="worst",
+        title="Lowest chrF",
+        caption=f"The {len(rows)} reference lines with the lowest chrF.",
+        head="recording",
+        columns=columns,
+        groups=(Group(title="", rows=rows),),
+    )
+
+
+def _flagged_table(result: FolderResult) -> Table | None:
+    pairs = zip(result.segments, result.hypotheses, strict=True)
+    flagged = [(segment, hypothesis) for segment, hypothesis in pairs if hypothesis.flags]
+    if not flagged:
+        return None
+    rows = tuple(
+        Row(
+            head=f"{printable(segment.recording, 80)} {_seconds(segment.start)}-{_seconds(segment.end)} s",
+            cells=(Cell(text=", ".join(hypothesis.flags)), _text(hypothesis.text)),
         )
-    return tables
+        for segment, hypothesis in flagged[:MOST_FLAGGED]
+    )
+    left = len(flagged) - len(rows)
+    more = (f"{left:,} more are in hypotheses.jsonl.",) if left else ()
+    return Table(
+        id="flagged",
+        title="Flagged",
+        caption=f"Flagged lines: {len(flagged):,}.",
+        head="segment",
+        columns=(Column(title="flags", text=True), Column(title="translation", text=True)),
+        groups=(Group(title="", rows=rows),),
+        notes=("docs/decoding.md explains the flags.", *more),
+    )
 
 
 def _seconds(samples: int) -> str:

@@ -36,6 +36,11 @@ class CorpusUtterance:
     """Language -> translation; a language that the corpus does not have is not in it, an empty text is."""
 
 
+def one_line(text: str | None) -> str:
+    """Return a text with single blanks for all its white space, line breaks included; "" for None."""
+    return " ".join((text or "").split())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unparsed:
     """A line of a corpus that is not an utterance."""

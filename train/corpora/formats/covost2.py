@@ -18,7 +18,7 @@ from pathlib import Path
 
 from submission.errors import UserError
 from submission.system.corpus_formats import CORPUS_FORMATS
-from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, Unparsed, one_line
 
 TRAIN_SPLITS = ("train", "train_covost")
 VALIDATED = "validated.tsv"
@@ -132,11 +132,11 @@ def read(folder: Path, languages: Sequence[str]) -> Iterator[CorpusUtterance | U
             assert cells is not None  # or there is a problem
             if split or cells["split"] in TRAIN_SPLITS:
                 clip = cells["path"]
-                targets.setdefault(clip, {})[language] = _one_line(cells["translation"])
+                targets.setdefault(clip, {})[language] = one_line(cells["translation"])
                 if split:
-                    sources.setdefault(clip, _one_line(cells["sentence"]))
+                    sources.setdefault(clip, one_line(cells["sentence"]))
     if lacking := targets.keys() - sources.keys():
-        sources |= {clip: _one_line(text) for clip, text in _sentences(folder, lacking).items()}
+        sources |= {clip: one_line(text) for clip, text in _sentences(folder, lacking).items()}
     place = clips.relative_to(folder).as_posix()
     for clip, translations in targets.items():
         name = clip.removesuffix(".mp3")
@@ -164,7 +164,3 @@ def _problem(row: _Row, language: str, targets: dict[str, dict[str, str]]) -> Un
     if language in targets.get(clip, {}):
         return Unparsed(id=row.where, why=f"{clip} again", reason="occurs twice", languages=(language,))
     return None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -18,11 +18,11 @@ import pyarrow.compute
 
 from submission.errors import UserError
 from submission.system.schema import nearest
+from submission.text.recording_names import recording_suffix
 from train.corpora.formats.arrow_files import column_type, read_batches, read_schema
-from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed
+from train.corpora.formats.corpus_utterance import CorpusUtterance, EmbeddedAudio, Unparsed, one_line
 
 SUFFIXES = (".parquet", ".arrow")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 
 
 def read(
@@ -135,7 +135,7 @@ class _Table:
         place = PurePosixPath(path or "")
         if not embedded and (place.is_absolute() or ".." in place.parts):
             return Unparsed(id=where, why=f"{path!r} leaves the corpus folder", reason="audio outside the corpus")
-        suffix = place.suffix.lower() if place.suffix.lower() in AUDIO_SUFFIXES else ".audio"
+        suffix = recording_suffix(place.name).lower() or ".audio"
         return CorpusUtterance(
             id=str(name),
             audio=f"{table}/{row:07d}{suffix}" if embedded else place.as_posix(),
@@ -143,13 +143,9 @@ class _Table:
             start=0,
             end=None,
             recording=self._recording(cells, str(name) if embedded else place.name),
-            source=_one_line(cells[self.columns["source"]]),
-            targets={language: _one_line(cells[column]) for language, column in self.targets.items()},
+            source=one_line(cells[self.columns["source"]]),
+            targets={language: one_line(cells[column]) for language, column in self.targets.items()},
         )
 
     def _recording(self, cells: Mapping[str, Any], default: str) -> str:
         return cells[self.columns["recording"]] or default if "recording" in self.columns else default
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
