@@ -93,7 +93,7 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     """
     if not isinstance(table, dict):
         raise UserError(_where(file, path), f"expected a table, got {_spell(table)}", f"write a [{path}] section")
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     known = {field.name: field for field in fields(kind)}
     for key in table:
         if key not in known:
@@ -109,6 +109,12 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(_where(file, path), what, fix or "change one of them") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return field -> type of a dataclass: its annotations are compiled once."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def parse_options(kind: type[T], options: Mapping[str, Any]) -> T:
