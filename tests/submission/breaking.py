@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from submission.bundle.checks.scores import readable_records
+from submission.bundle.checks.claims.scores import readable_records
 from submission.bundle.model_card import render_model_card
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.configuration import expected_tensors

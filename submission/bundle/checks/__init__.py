@@ -11,20 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from submission.bundle.checks import (
-    derivation,
-    descriptions,
-    efficiency_record,
-    files,
-    inventory,
-    model_files,
-    scores,
-    segmenter,
-    target_languages,
-    texts,
-    upload_set,
-    weights,
-)
+from submission.bundle.checks import upload_set
+from submission.bundle.checks.claims import card, descriptions, efficiency_record, scores
 from submission.bundle.checks.finding import (
     Check,
     Checked,
@@ -36,6 +24,9 @@ from submission.bundle.checks.finding import (
     sorted_findings,
     verdict,
 )
+from submission.bundle.checks.folder import files, inventory
+from submission.bundle.checks.model import derivation, model_files, segmenter, weights
+from submission.bundle.checks.outputs import target_languages, texts
 from submission.bundle.checks.report import report
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign, require_bundle_folder
@@ -67,8 +58,8 @@ def _warning(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]
 
 CHECKS = (
     _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
-    _error("CARD01", "model card other than what is derived, byte for byte", model_files.other_card),
-    _warning("CARD02", "model card missing", model_files.missing_card),
+    _error("CARD01", "model card other than what is derived, byte for byte", card.other_card),
+    _warning("CARD02", "model card missing", card.missing_card),
     _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
     _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from submission.bundle.checks.finding import Finding, findings_text
-from submission.bundle.checks.texts import read_output
+from submission.bundle.checks.outputs.texts import read_output
 from submission.bundle.manifest import SEGMENTER
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign

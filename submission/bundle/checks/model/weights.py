@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
+from submission.bundle.checks.model.remote_code import remote_references, unsafe_template_code
 from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.checkpoint import parse_quantization

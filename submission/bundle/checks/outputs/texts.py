@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from submission.bundle.checks.files import is_pair
 from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.folder.files import is_pair
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable

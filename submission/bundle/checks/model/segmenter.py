@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.remote_code import remote_references
+from submission.bundle.checks.model.remote_code import remote_references
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
 from submission.bundle.untrusted.bundle_view import MOST_FAULTS, BundleView
 from submission.bundle.untrusted.classifier_tensors import CLASSIFIER, classifier_tensors

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.texts import is_blank, lines_of, read_output, segment_count
+from submission.bundle.checks.outputs.texts import is_blank, lines_of, read_output, segment_count
 from submission.bundle.manifest import SCORES_FILE
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
