@@ -14,7 +14,7 @@ REVISIONS = {
     "quantize": 6,
     "recover": 1,
     "segment": 4,
-    "decode": 6,
+    "decode": 7,
     "loss": 4,
     "score": 6,
     "comet": 3,

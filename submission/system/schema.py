@@ -26,6 +26,9 @@ from typing import (
 
 from submission.errors import UserError
 
+LARGEST_WHOLE = 1 << 63
+"""No option is as large, and libraries take no larger seed."""
+
 
 class DataclassLike(Protocol):
     """An instance of any dataclass."""
@@ -184,6 +187,8 @@ def _fits(hint: Any, value: Any) -> bool:
         return isinstance(value, dict)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return type(value) is int and abs(value) < LARGEST_WHOLE
     return type(value) is hint
 
 

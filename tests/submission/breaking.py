@@ -214,8 +214,12 @@ def stretched(path: str, size: int) -> Callable[[Path], None]:
 
 
 def deep_folder(bundle: Path) -> None:
+    nest_folders(bundle / "segments")
+
+
+def nest_folders(folder: Path) -> None:
     """Nest folders until their path is longer than the system can open."""
-    here = os.open(bundle / "segments", os.O_RDONLY)
+    here = os.open(folder, os.O_RDONLY)
     for _ in range(25):
         os.mkdir("d" * 190, dir_fd=here)
         inner = os.open("d" * 190, os.O_RDONLY, dir_fd=here)
