@@ -18,7 +18,7 @@ from evaluate.comparing.comparison import (
 from evaluate.decoding.hypotheses import read_hypotheses
 from evaluate.scoring.references import read_lines
 from segment.testset import read_positions
-from submission.bundle.checks.files import is_pair
+from submission.bundle.checks.folder.files import is_pair
 from submission.bundle.manifest import NAME as MANIFEST
 from submission.bundle.untrusted.folder import Folder
 from submission.errors import UserError

@@ -66,7 +66,10 @@ class Manifest(DerivedSections):
 
 TABLES = ("campaign", "recipe", "model", "stages", "inputs", "provenance", "files")
 LISTS = ("techniques", "data_sets")
-TABLES_OF_TEXT = ("stages", "inputs", "provenance")
+DIGEST = r"[0-9a-f]{64}"
+TABLES_OF_TEXT = {"stages": DIGEST, "inputs": DIGEST, "provenance": r"[^\x00-\x1f\x7f]{1,200}"}
+"""Table -> what each of its values is."""
+LONGEST_NAME = 300
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -77,21 +80,36 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def schema_faults(table: Mapping[str, Any]) -> Iterator[str]:
     """Yield what distinguishes an untrusted JSON object from a Manifest; nothing for a valid one."""
     for key, expected in (("format", FORMAT), ("version", VERSION)):
-        if table.get(key) != expected:
+        if table.get(key) != expected or type(table.get(key)) is not type(expected):
             yield f"{key}: expected {expected!r}, got {_got(table, key)}"
     for keys, kind, name in ((TABLES, dict, "a table"), (LISTS, list, "a list")):
         for key in keys:
             if not isinstance(table.get(key), kind):
                 yield f"{key}: expected {name}, got {_got(table, key)}"
-    for key in TABLES_OF_TEXT:
-        if isinstance(values := table.get(key), dict) and not all(isinstance(value, str) for value in values.values()):
-            yield f"{key}: expected strings only"
-        if table.get(key) == {}:
-            yield f"{key}: is empty, and every bundle is made by stages, from inputs, with libraries"
+    for key in sorted(table.keys() - {"format", "version", *TABLES, *LISTS}):
+        yield f"{printable(key)}: is no key of a manifest"
+    for key, pattern in TABLES_OF_TEXT.items():
+        yield from _text_faults(key, table.get(key), pattern)
     files = table.get("files")
     for path, listed in files.items() if isinstance(files, dict) else ():
         if not is_file_entry(listed):
             yield f"files: '{printable(path)}' has not exactly bytes and sha256"
+
+
+def _text_faults(key: str, values: Any, pattern: str) -> Iterator[str]:
+    """Yield what is wrong with a table of names and texts; nothing of what is no table."""
+    if not isinstance(values, dict):
+        return
+    if not values:
+        yield f"{key}: is empty, and every bundle is made by stages, from inputs, with libraries"
+    elif key == "stages" and "quantize" not in values:
+        yield "stages: has no 'quantize', which packs the model of every bundle"
+    for name, value in values.items():
+        if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+            yield f"{key}: '{printable(name)}' is no name that can be shown"
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            kind = "a SHA-256 in hexadecimal" if pattern == DIGEST else "a short text"
+            yield f"{key}.{printable(name)}: expected {kind}, got {printable(repr(value)[:80])}"
 
 
 def _got(table: Mapping[str, Any], key: str) -> str:
@@ -103,7 +121,7 @@ def is_file_entry(listed: Any) -> bool:
     if not isinstance(listed, dict) or set(listed) != {"bytes", "sha256"}:
         return False
     size, digest = listed["bytes"], listed["sha256"]
-    return type(size) is int and size >= 0 and isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))
+    return type(size) is int and size >= 0 and isinstance(digest, str) and bool(re.fullmatch(DIGEST, digest))
 
 
 def build_manifest(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.bundle.checks import verify
-from submission.bundle.checks.descriptions import read_description
+from submission.bundle.checks.claims.descriptions import read_description
+from submission.bundle.checks.claims.scores import readable_records
 from submission.bundle.checks.finding import Finding, verdict
-from submission.bundle.checks.scores import readable_records
-from submission.bundle.checks.texts import BOM, is_blank, lines_of, read_output, read_segments_of
+from submission.bundle.checks.outputs.texts import BOM, is_blank, lines_of, read_output, read_segments_of
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign
 from submission.bundle.untrusted.strict_json import Unreadable

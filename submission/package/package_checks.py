@@ -6,10 +6,11 @@ and whatever else lies there is a finding.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from submission.bundle.checks.finding import Check, Fault, Finding, sorted_findings
 from submission.bundle.manifest import NAME as MANIFEST
@@ -40,15 +41,24 @@ def other_content(folder: Path) -> Iterator[Fault]:
     """
     expected = package_files(_system_name(folder))
     missing = dict(expected)
-    for name, kind in _entries(folder):
-        if kind is None:
-            yield "..", "holds far more files than a package has"
-            return
+    folders = {str(parent) for name in expected for parent in PurePosixPath(name).parents}
+    for name, status in _entries(folder):
+        if isinstance(status, str):
+            yield f"../{printable(name)}" if name else "..", status
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if name not in folders:
+                yield f"../{printable(name)}", "does not belong in a package"
+            continue
         wanted = missing.pop(name, None)
         if wanted is None:
             yield f"../{printable(name)}", "does not belong in a package"
-        elif not stat.S_ISREG(kind):
+        elif not stat.S_ISREG(status.st_mode):
             yield f"../{name}", "is a link or no regular file"
+        elif status.st_nlink > 1:
+            yield f"../{name}", f"has {status.st_nlink:,} names (hard links): it changes whenever one of them does"
+        elif status.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+            yield f"../{name}", "runs as another user: set-user-ID, set-group-ID or sticky bit"
         elif not _holds(folder / name, wanted):
             yield f"../{name}", "is not the file that this version writes"
     for name in missing:
@@ -75,24 +85,33 @@ def _system_name(folder: Path) -> str:
     return title if title.isascii() and plain else ""
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, int | None]]:
-    """Yield path and mode of every file beside the bundle, links not followed; (".", None) where there are too many."""
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result | str]]:
+    """Yield path and status of every file and folder beside the bundle, links not followed.
+
+    In place of the status stands why a folder could not be listed, or that there are too many entries.
+    """
     count = 0
     pending = [""]
     while pending:
         here = pending.pop()
-        for entry in os.scandir(folder / here):
-            name = f"{here}/{entry.name}" if here else entry.name
-            count += 1
-            if count > MOST_ENTRIES:
-                yield ".", None
-                return
-            if name == BUNDLE and entry.is_dir(follow_symlinks=False):
+        try:
+            listing = itertools.islice(os.scandir(folder / here), MOST_ENTRIES + 1)
+            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in listing]
+        except OSError as error:
+            yield here, f"cannot be listed ({error.strerror})"
+            continue
+        count += len(entries)
+        if count > MOST_ENTRIES:
+            yield "", "holds far more files than a package has"
+            return
+        for base, status in entries:
+            name = f"{here}/{base}" if here else base
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if name == BUNDLE and is_folder:
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if is_folder:
                 pending.append(name)
-            else:
-                yield name, entry.stat(follow_symlinks=False).st_mode
+            yield name, status
 
 
 def _holds(path: Path, content: bytes) -> bool:

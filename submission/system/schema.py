@@ -26,6 +26,9 @@ from typing import (
 
 from submission.errors import UserError
 
+LARGEST_WHOLE = 1 << 63
+"""No option is as large, and libraries take no larger seed."""
+
 
 class DataclassLike(Protocol):
     """An instance of any dataclass."""
@@ -93,7 +96,7 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     """
     if not isinstance(table, dict):
         raise UserError(_where(file, path), f"expected a table, got {_spell(table)}", f"write a [{path}] section")
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     known = {field.name: field for field in fields(kind)}
     for key in table:
         if key not in known:
@@ -109,6 +112,12 @@ def parse(kind: type[T], table: dict[str, Any], file: str, path: str = "") -> T:
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise UserError(_where(file, path), what, fix or "change one of them") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return field -> type of a dataclass: its annotations are compiled once."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def parse_options(kind: type[T], options: Mapping[str, Any]) -> T:
@@ -178,6 +187,8 @@ def _fits(hint: Any, value: Any) -> bool:
         return isinstance(value, dict)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return type(value) is int and abs(value) < LARGEST_WHOLE
     return type(value) is hint
 
 

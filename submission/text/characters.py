@@ -14,16 +14,23 @@ OTHER_LINE_BREAKS = LINE_BREAKS - {"\n", "\r"}
 # Characters that reorder or hide text: direction marks, embeddings, overrides, isolates, the byte order mark.
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 # Characters that show nothing or look like a blank: soft hyphen, zero-width blanks, fillers of Hangul and Braille,
-# operators that are not written, annotations, and the tags with which text can be hidden in text.
+# operators that are not written, annotations, controls of musical and other notations, the tags and variation
+# selectors with which text can be hidden in text (but U+FE0E and U+FE0F behind an emoji), and noncharacters.
 HIDDEN = frozenset(
     map(
         chr,
         (
-            *(0xAD, 0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x200B, 0x2800, 0x3164, 0xFFA0),
-            *range(0x2060, 0x2065),
+            *(0xAD, 0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x200B, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0x2060, 0x2066),
             *range(0x206A, 0x2070),
-            *range(0xFFF9, 0xFFFC),
-            *range(0xE0000, 0xE0080),
+            *range(0xFDD0, 0xFDF0),
+            *range(0xFE00, 0xFE0E),
+            *range(0xFFF0, 0xFFFC),
+            *range(0x1BCA0, 0x1BCA4),
+            *range(0x1D173, 0x1D17B),
+            *range(0xE0000, 0xE1000),
+            *(plane + last for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF)),
         ),
     )
 )

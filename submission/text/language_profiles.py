@@ -1,7 +1,8 @@
 """Likelihood of a text under profiles of character trigrams, for languages that share a script.
 
 A profile is counted when it is needed, from a sample written for this purpose: everyday and technical sentences, the
-same in every language. That is enough to distinguish whole outputs, not lines (docs/log.md).
+same in every language. That is enough to distinguish whole outputs, not lines (docs/log.md). The campaigns translate
+from English into German and Chinese, which its script tells; a target without a profile is named in `verify`'s head.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 DIR gets a bundle of the competition's contrastive system with random bytes for weights, 4.3 GB of them, made once
 and kept (building it takes twice that space). Each turn reads every file of it by `sha256sum`, by OpenSSL and by
 `verify`, from the page cache, where hashing is all that counts, or with --cold from the disk. Printed are the best
-seconds of each, the ratio that is to stay under 1.3, and `verify`'s peak of memory, which is to stay under 200 MB.
+seconds of each, by the clock and of the processor, the ratios, how far `verify` stays below 1.3 x `sha256sum` and
+5 seconds, and its peak of memory, which is to stay under 200 MB.
 Needs a Unix and no package but what the tests need.
 """
 
@@ -15,13 +16,16 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CAMPAIGN, RECIPE = "iwslt26", "contrastive"
 BLOCK_BYTES = 64 << 20
+FINITE = bytes(byte & 0x3F for byte in range(256))
+"""What random bytes become, so that those of floating-point tensors are finite numbers."""
 MOST_RATIO = 1.3
+MOST_SECONDS = 5.0
 MOST_PEAK_BYTES = 200_000_000
 
 
@@ -45,23 +49,38 @@ def main() -> int:
         "openssl": ["openssl", "dgst", "-sha256", *files],
         "verify": [args.python, "-m", "submission", "verify", str(folder), "--campaign", CAMPAIGN],
     }
-    best: dict[str, float] = {}
-    peak = 0
+    turns: dict[str, list[Turn]] = {}
     for _ in range(args.turns):
         for name, command in commands.items():
             if shutil.which(command[0]):
-                seconds, bytes_used = measure(command, files if args.cold else [])
-                best[name] = min(seconds, best.get(name, seconds))
-                peak = max(peak, bytes_used) if name == "verify" else peak
-    for name, seconds in best.items():
-        print(f"{name:<10} {seconds:7.2f} s  {size / seconds / 1e9:5.2f} GB/s of {size:,} bytes")
-    ratio = best["verify"] / best["sha256sum"]
-    print(f"verify / sha256sum: {ratio:.2f} (bar {MOST_RATIO}); peak {peak:,} bytes (bar {MOST_PEAK_BYTES:,})")
-    return int(ratio > MOST_RATIO or peak > MOST_PEAK_BYTES)
+                turns.setdefault(name, []).append(measure(command, files if args.cold else []))
+    for name, some in turns.items():
+        wall, processor = min(t.seconds for t in some), min(t.processor_seconds for t in some)
+        print(f"{name:<10} {wall:7.2f} s, {processor:7.2f} s of the processor, {size:,} bytes")
+    pairs = list(zip(turns["verify"], turns["sha256sum"], strict=True))
+    peak = max(t.peak_bytes for t in turns["verify"])
+    spare = min(MOST_RATIO * s.processor_seconds + MOST_SECONDS - v.processor_seconds for v, s in pairs)
+    print("verify / sha256sum, turn by turn:")
+    for v, s in pairs:
+        wall, processor = v.seconds / s.seconds, v.processor_seconds / s.processor_seconds
+        print(f"  {wall:.2f} by the clock, {processor:.2f} of the processor")
+    print(f"{spare:.1f} s of the processor below {MOST_RATIO} x sha256sum + {MOST_SECONDS} s in the worst turn")
+    print(f"peak {peak:,} bytes (bar {MOST_PEAK_BYTES:,})")
+    return int(spare < 0 or peak > MOST_PEAK_BYTES)
 
 
-def measure(command: list[str], cold: list[str]) -> tuple[float, int]:
-    """Return (seconds, peak bytes) of a command; `cold`: files to drop from the cache.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one run of a command took."""
+
+    seconds: float
+    processor_seconds: float
+    """User and system, which other processes on the machine change little."""
+    peak_bytes: int
+
+
+def measure(command: list[str], cold: list[str]) -> Turn:
+    """Return what a command takes; `cold`: files to drop from the cache.
 
     Status 1 is right: the bundle has the miniature's tokenizer, which `verify` finds (TOK02) beside reading all.
     """
@@ -76,7 +95,8 @@ def measure(command: list[str], cold: list[str]) -> tuple[float, int]:
     seconds = time.perf_counter() - started
     if os.waitstatus_to_exitcode(status) not in (0, 1):
         raise SystemExit(f"{command[0]} failed:\n{said}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Turn(seconds=seconds, processor_seconds=usage.ru_utime + usage.ru_stime, peak_bytes=peak)
 
 
 def make(folder: Path) -> None:
@@ -107,7 +127,7 @@ def make(folder: Path) -> None:
     with (parts / "model" / "model.safetensors").open("wb") as file:
         left = file_bytes(stored) - file.write(header_bytes(stored))
         while left:
-            left -= file.write(os.urandom(min(left, BLOCK_BYTES)))
+            left -= file.write(os.urandom(min(left, BLOCK_BYTES)).translate(FINITE))
     ingredients.bundle(folder)
     shutil.rmtree(parts)
 

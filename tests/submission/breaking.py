@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from submission.bundle.checks.scores import readable_records
+from submission.bundle.checks.claims.scores import readable_records
 from submission.bundle.model_card import render_model_card
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.configuration import expected_tensors
@@ -214,8 +214,12 @@ def stretched(path: str, size: int) -> Callable[[Path], None]:
 
 
 def deep_folder(bundle: Path) -> None:
+    nest_folders(bundle / "segments")
+
+
+def nest_folders(folder: Path) -> None:
     """Nest folders until their path is longer than the system can open."""
-    here = os.open(bundle / "segments", os.O_RDONLY)
+    here = os.open(folder, os.O_RDONLY)
     for _ in range(25):
         os.mkdir("d" * 190, dir_fd=here)
         inner = os.open("d" * 190, os.O_RDONLY, dir_fd=here)

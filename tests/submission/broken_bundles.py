@@ -383,7 +383,7 @@ CASES = (
     case("SET03", "recording above the folder", replace("segments/ACL.yaml", "talk1.wav", '"../talk1.wav"')),
     case("SET03", "recording of half a character", replace("segments/ACL.yaml", "talk1.wav", '"\\ud800.wav"')),
     case("SET03", "recording without a name", replace("segments/ACL.yaml", "talk1.wav", '""')),
-    case("SET04", "a segment of an hour", replace("segments/ACL.yaml", "duration: 1.0", "duration: 3600.0")),
+    case("SET04", "a segment of an hour", replace("segments/ACL.yaml", "duration: 1.0", "duration: 3600.0"), "SET05"),
     case("TXT01", "a line too few", write(ACL, "a\nb\n"), "SCO02"),
     case("TXT01", "a line too many", write(ACL, "a\nb\nc\nd\n"), "SCO02"),
     case("TXT01", "empty", write(ACL, ""), "SCO02", "TXT14"),

@@ -24,7 +24,10 @@ FOREIGN = (
     b'"',
     b"1e999",
     b"\x1b[2J",
-    *(c.encode() for c in ("\u200b", "\u2800", "\u00ad", "\u200d", "\ufffd", "\U000e0041")),
+    *(
+        c.encode()
+        for c in ("\u200b", "\u2800", "\u00ad", "\u200d", "\ufffd", "\U000e0041", "\U000e0101", "\ufe00", "\ufdd0")
+    ),
 )
 # What no field expects: numbers beyond any type, texts that no terminal should see, the wrong kind of thing.
 VALUES: tuple[Any, ...] = (
@@ -229,13 +232,22 @@ def special(bundle: Path, chance: Random) -> None:
     chance.choice((os.mkfifo, os.mkdir))(path)
 
 
+def change_mode(bundle: Path, chance: Random) -> None:
+    chance.choice(files(bundle)).chmod(chance.choice((0o4755, 0o2644, 0o1777, 0o777, 0o444)))
+
+
+def add_folder(bundle: Path, chance: Random) -> None:
+    with suppress(OSError):
+        (bundle / chance.choice(("model/snapshots", "en-fr", "x", ".git", "CON"))).mkdir(parents=True, exist_ok=True)
+
+
 def stretch(bundle: Path, chance: Random) -> None:
     path = chance.choice(files(bundle))
     os.truncate(path, chance.choice((0, 1, path.stat().st_size // 2, path.stat().st_size + 1, 3 << 20, 1 << 40)))
 
 
 FOLDER_CHANGES: tuple[Callable[[Path, Random], None], ...] = (
-    *(swap_files, rename, remove, add, link, link_folder, link_hard, special, stretch),
+    *(swap_files, rename, remove, add, link, link_folder, link_hard, special, stretch, change_mode, add_folder),
 )
 
 

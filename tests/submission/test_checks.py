@@ -45,8 +45,11 @@ from tests.submission.breaking import (
     write,
 )
 from tests.submission.broken_bundles import CASES
+from tests.submission.broken_claims import CLAIMS
+from tests.submission.broken_files import FILES
 
 ROOT = Path(__file__).parents[2]
+EVERY_CASE = (*CASES, *CLAIMS, *FILES)
 
 
 def codes(findings: list[Finding]) -> set[str]:
@@ -62,7 +65,7 @@ def test_a_good_bundle_gives_no_finding(good):
 
 
 def test_scores_of_the_outputs_in_the_bundle_give_no_finding(good):
-    figure(note="of few segments", low=20.0, high=40)(good)
+    figure(signature="nrefs:1|tok:13a|version:2.6.0", low=20.0, high=40)(good)
     seal(good)
     assert codes(verify(good)) == {"TXT10"}
     figure(testset="ACL6060", segments=100, metric="TER", value=180.5)(good)  # scored and not uploaded
@@ -78,7 +81,7 @@ def test_the_scores_are_compared_with_the_segments_too(good):
     assert {"SCO02", "TXT01"} <= codes(verify(good))
 
 
-@pytest.mark.parametrize("broken", CASES, ids=lambda c: f"{c.code}: {c.what}")
+@pytest.mark.parametrize("broken", EVERY_CASE, ids=lambda c: f"{c.code}: {c.what}")
 def test_a_broken_bundle_is_refused_with_its_own_code(good, broken):
     speak(good)
     broken.breaks(good)
@@ -133,8 +136,8 @@ def test_a_model_within_the_limit_in_gib_and_over_it_in_gb_is_worth_a_warning(go
 
 
 def test_every_check_has_a_broken_bundle():
-    assert {c.code for c in CASES} | {"SIZE01", "SIZE02"} == {c.code for c in CHECKS}
-    assert len(CASES) >= 45
+    assert {c.code for c in EVERY_CASE} | {"SIZE01", "SIZE02"} == {c.code for c in CHECKS}
+    assert len(EVERY_CASE) >= 300
 
 
 def test_every_check_has_a_code_of_its_own_and_a_fix():
@@ -268,13 +271,22 @@ def test_the_report_says_what_was_checked_against_what(good):
     assert "bytes OVER the limit" in text and "10 of 11, 30 lines in all" in text
 
 
+def test_the_report_says_by_what_each_target_language_is_recognised(good, tmp_path):
+    assert "\nlanguages:       de by script and trigrams; zh by script\n" in report(good, None, [])
+    text = Path(campaign_file(tmp_path, None)).read_text(encoding="utf-8")
+    other = text.replace('target = "de"', 'target = "fr"').replace('target = "zh"', 'target = "sw"')
+    (tmp_path / "other.toml").write_text(other, encoding="utf-8")
+    said = "fr by script; sw by nothing: neither script nor trigrams are known here"
+    assert f"\nlanguages:       {said}\n" in report(good, str(tmp_path / "other.toml"), [])
+
+
 @pytest.mark.parametrize("breaks", [shutil.rmtree, many_folders, deep_folder, remove("campaign.json")])
 def test_the_head_of_the_report_is_written_whatever_lies_in_the_folder(good, breaks):
     breaks(good)
     assert report(good, None, []).endswith("verify: no findings\n")
     lines = report(good, "miniature", []).splitlines()
     assert lines[1].startswith("checked against: campaign miniature, limit ")
-    assert len(lines) == 10
+    assert len(lines) == 11
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.submission.breaking import seal
 from tests.support.extending import import_source, titled_blocks
 
 PAGE = titled_blocks("check.md")
-FILE = "submission/bundle/checks/no_break_blanks.py"
+FILE = "submission/bundle/checks/outputs/no_break_blanks.py"
 
 
 @pytest.fixture

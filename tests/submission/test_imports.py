@@ -22,6 +22,13 @@ MAY_IMPORT = {
     "evaluate": {"submission", "submission.runtime", "submission.miniature", "segment"},
 }
 PACKAGES = {"submission", "train", "quantize", "segment", "evaluate"}
+# Folder of checks -> the folders of checks that it may import besides itself.
+CHECKS_MAY_IMPORT = {
+    "folder": set(),
+    "outputs": {"folder"},
+    "claims": {"folder", "outputs"},
+    "model": {"folder"},
+}
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
 
@@ -73,6 +80,14 @@ def test_a_package_imports_only_those_that_it_may(path):
             assert package_of(name) in MAY_IMPORT[package] | {package}, f"{package} must not import {name}"
         elif package == "submission":
             assert name.split(".")[0] in sys.stdlib_module_names | late, f"{name} is not in the standard library"
+
+
+@pytest.mark.parametrize("folder", CHECKS_MAY_IMPORT)
+def test_a_folder_of_checks_imports_only_those_before_it(folder):
+    checks = "submission.bundle.checks."
+    for path in (ROOT / checks.replace(".", "/") / folder).glob("*.py"):
+        others = {name.removeprefix(checks).split(".")[0] for name in imports(path) if name.startswith(checks)}
+        assert others & CHECKS_MAY_IMPORT.keys() <= CHECKS_MAY_IMPORT[folder] | {folder}, path.name
 
 
 def test_what_is_built_is_found_without_torch():

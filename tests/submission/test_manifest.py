@@ -24,6 +24,6 @@ def test_every_fault_of_the_schema_is_named(manifest):
     assert list(schema_faults(manifest)) == [
         "version: expected 1, got 2",
         "techniques: expected a list, got {}",
-        "inputs: expected strings only",
+        "inputs.base: expected a SHA-256 in hexadecimal, got 1",
         "files: 'x' has not exactly bytes and sha256",
     ]

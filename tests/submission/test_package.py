@@ -16,6 +16,7 @@ from submission.package.contents import ENTRY, ROOT, needed_modules, package_fil
 from submission.package.package import package
 from submission.package.package_checks import is_package, package_findings
 from submission.store.digests import files_below
+from tests.submission.breaking import nest_folders
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -101,6 +102,10 @@ def test_a_good_package_has_no_findings(made):
         (lambda p: (p / "README.md").write_text("# other\n"), "../README.md", "is not the file"),
         (lambda p: (p / "README.md").unlink() or os.mkfifo(p / "README.md"), "../README.md", "no regular file"),
         (lambda p: (p / "extra\x1b").write_text(""), "../extra\\x1b", "does not belong"),
+        (lambda p: os.chmod(p / "run.sh", 0o4755), "../run.sh", "runs as another user"),
+        (lambda p: os.link(p / "run.sh", p.parent / "other"), "../run.sh", "has 2 names"),
+        (lambda p: (p / "runtime/torch").mkdir(), "../runtime/torch", "does not belong"),
+        (lambda p: [(p / f"d{n}").mkdir() for n in range(2_000)], "..", "far more files"),
         (lambda p: (p / "LICENSE").unlink() or (p / "LICENSE").symlink_to("/etc/hostname"), "../LICENSE", "link"),
     ],
 )
@@ -108,6 +113,12 @@ def test_what_this_version_does_not_write_is_a_finding(received, spoil, path, wh
     spoil(received)
     (finding,) = package_findings(received)
     assert (finding.code, finding.path) == ("PKG01", path) and what in finding.what
+
+
+def test_a_folder_of_a_package_that_cannot_be_opened_is_a_finding(received):
+    nest_folders(received / "runtime")
+    said = [finding.what for finding in package_findings(received)]
+    assert "cannot be listed (File name too long)" in said and "does not belong in a package" in said
 
 
 def test_verify_checks_package_and_bundle(received):

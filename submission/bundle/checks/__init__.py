@@ -11,20 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from submission.bundle.checks import (
-    derivation,
-    descriptions,
-    efficiency_record,
-    files,
-    inventory,
-    model_files,
-    scores,
-    segmenter,
-    target_languages,
-    texts,
-    upload_set,
-    weights,
-)
+from submission.bundle.checks import upload_set
+from submission.bundle.checks.claims import card, descriptions, efficiency_record, scores
 from submission.bundle.checks.finding import (
     Check,
     Checked,
@@ -36,6 +24,9 @@ from submission.bundle.checks.finding import (
     sorted_findings,
     verdict,
 )
+from submission.bundle.checks.folder import files, inventory
+from submission.bundle.checks.model import derivation, finite_weights, model_files, segmenter, weights
+from submission.bundle.checks.outputs import target_languages, texts
 from submission.bundle.checks.report import report
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign, require_bundle_folder
@@ -67,8 +58,8 @@ def _warning(code: str, subject: str, find: Callable[[Checked], Iterable[Fault]]
 
 CHECKS = (
     _error("CAM01", "`campaign.json` missing, or not the campaign that is checked against", inventory.other_campaign),
-    _error("CARD01", "model card other than what is derived, byte for byte", model_files.other_card),
-    _warning("CARD02", "model card missing", model_files.missing_card),
+    _error("CARD01", "model card other than what is derived, byte for byte", card.other_card),
+    _warning("CARD02", "model card missing", card.missing_card),
     _error("CFG01", "`model/config.json` missing, unreadable, or not a packed base model's", weights.configuration),
     _error("CFG02", "configuration that fetches weights or code from outside", weights.outside_reference),
     _error("CFG03", "other JSON of the model unreadable", weights.unreadable_json),
@@ -95,6 +86,8 @@ CHECKS = (
     _error("FILE09", "far more files than a bundle has", files.overfull),
     _error("FILE10", "hard link", files.hard_link),
     _error("FILE11", "sparse file: more holes than bytes", files.sparse_file),
+    _error("FILE12", "file that runs as another user, by its mode", files.changed_identity),
+    _error("FILE13", "licence or notice that is no plain text", files.other_than_text),
     _error("LANG01", "output in another script than its target language's", target_languages.other_script),
     _warning("LANG02", "lines in another script than the target language's", target_languages.lines_in_other_script),
     _error("LANG03", "outputs of two pairs swapped, by their scripts", target_languages.swapped_pairs),
@@ -110,9 +103,9 @@ CHECKS = (
     _error("MAN08", "file far larger than a bundle has, not read", inventory.unread_file),
     _error("NAME01", "model name not by the campaign's rule", descriptions.wrong_model_name),
     _error("REC01", "`recipe.json` missing or not valid", inventory.invalid_recipe),
-    _error("SCO01", "`scores.json` missing or not a list of scores", scores.invalid_scores),
+    _error("SCO01", "`scores.json` missing, not what scoring writes, or at odds with itself", scores.invalid_scores),
     _error("SCO02", "scores with other numbers of segments or blank lines than the outputs", scores.other_counts),
-    _error("SCO03", "output that the scores leave out, or list twice", scores.uncovered_output),
+    _error("SCO03", "output that the scores leave out, or figure that they list twice", scores.uncovered_output),
     _error("SCO04", "score that is not a number, or outside the range of its metric", scores.impossible_figure),
     _error("SEG01", "segmentation classifier missing, or present although not needed", segmenter.missing_segmenter),
     _error("SEG02", "configuration of the segmentation classifier unreadable", segmenter.bad_configuration),
@@ -121,6 +114,7 @@ CHECKS = (
     _error("SET02", "output, segments or description that the campaign does not have", texts.extra_output),
     _error("SET03", "segments of a test set missing or unreadable", texts.bad_segments),
     _error("SET04", "segment longer than the model's window", texts.overlong_segment),
+    _warning("SET05", "segments of a recording that overlap", texts.overlapping_segments),
     _error("SIZE01", "model folder over the size limit", inventory.over_the_limit),
     _warning("SIZE02", "model folder within the limit in GiB and over it in GB", inventory.over_the_decimal_reading),
     _error("TOK01", "file missing that running the model needs", model_files.missing_companion),
@@ -148,6 +142,7 @@ CHECKS = (
     _error("WEI05", "no weights in the bundle", weights.no_weights),
     _error("WEI06", "tensors other than the configuration implies", weights.wrong_tensors),
     _error("WEI07", "packed weight that cannot be decoded", weights.undecodable_weight),
+    _error("WEI08", "weights that are not finite numbers", finite_weights.not_finite),
 )
 """Every check of one bundle, sorted by its code."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from submission.bundle.checks.finding import Finding, findings_text
-from submission.bundle.checks.texts import read_output
+from submission.bundle.checks.outputs.texts import read_output
 from submission.bundle.manifest import SEGMENTER
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign
@@ -17,9 +17,11 @@ from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.model.sizes import size_text
 from submission.text.characters import printable
+from submission.text.language_profiles import SAMPLES
+from submission.text.scripts import scripts_of
 
 UNKNOWN = "unknown"
-LABELS = ("checked against", "model folder", "parameters", "tokenizer", "segmenter", "outputs", "files")
+LABELS = ("checked against", "model folder", "parameters", "tokenizer", "segmenter", "outputs", "languages", "files")
 
 
 def report(folder: Path, campaign: str | None, findings: Sequence[Finding], base: Path | None = None) -> str:
@@ -54,6 +56,7 @@ def head(folder: Path, campaign: str | None, base: Path | None = None) -> dict[s
         "tokenizer": _tokenizer(view),
         "segmenter": _segmenter(view) if known else UNKNOWN,
         "outputs": _outputs(view),
+        "languages": _languages(view),
         "files": f"{len(view.files):,}, {size_text(sum(e.size_bytes for e in view.files.values()))}"
         if known
         else UNKNOWN,
@@ -92,6 +95,18 @@ def _segmenter(view: BundleView) -> str:
 def _outputs(view: BundleView) -> str:
     counts = list(_line_counts(view))
     return f"{len(counts):,} of {len(view.outputs):,}, {sum(counts):,} lines in all"
+
+
+def _languages(view: BundleView) -> str:
+    """Return by what each target language was recognised; a campaign may name one that nothing here knows."""
+    known: dict[str, list[str]] = {}
+    for target in sorted({pair.target for pair in view.campaign.pairs}):
+        ways = [way for way, ok in (("script", scripts_of(target)), ("trigrams", target in SAMPLES)) if ok]
+        known.setdefault(" and ".join(ways), []).append(target)
+    rows = [f"{', '.join(targets)} by {ways}" for ways, targets in known.items() if ways]
+    if unknown := known.get(""):
+        rows.append(f"{', '.join(unknown)} by nothing: neither script nor trigrams are known here")
+    return "; ".join(rows)
 
 
 def _line_counts(view: BundleView) -> Iterator[int]:

@@ -90,7 +90,7 @@ class BundleView(Folder):
             faults.append(f"{WEIGHTS_ENTRY}: expected '{LOADED_BY}', got {shown(self.config[WEIGHTS_ENTRY])}")
         return faults
 
-    @property
+    @cached_property
     def larger_sizes(self) -> list[str]:
         """Names of the sizes in which the model is larger than its base."""
         base, sizes = self.base_sizes or {}, self.sizes or {}
@@ -135,23 +135,23 @@ class BundleView(Folder):
         left = {spec.role for spec in tensors(self._base_config)} - {spec.role for spec in tensors(self.config)}
         return tuple(role for role in self.family.droppable_roles if role in left)
 
-    @property
+    @cached_property
     def base_settings(self) -> dict[str, Any] | None:
         """What besides sizes decides what the base model computes; None where it is not at hand."""
         return None if self._base_config is None else self.family.settings(self._base_config)
 
-    @property
+    @cached_property
     def base_sizes(self) -> dict[str, int] | None:
         """The sizes of the campaign's base model, or None for one that does not ship."""
         config = self._base_config
         return None if config is None else self.family.sizes(config)
 
-    @property
+    @cached_property
     def base_parameters(self) -> int | None:
         """How many parameters the campaign's base model has, or None for one that does not ship."""
         return None if self._base_config is None else parameter_count(self._base_config)
 
-    @property
+    @cached_property
     def parameters(self) -> int | None:
         """How many parameters the model's configuration gives, or None where it is not a packed base model's."""
         if self.sizes is None or isinstance(self.config, Unreadable) or isinstance(self.expected_tensors, Unreadable):

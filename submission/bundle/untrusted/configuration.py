@@ -31,6 +31,11 @@ def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
     section = config["quantization_config"]
     if set(section) != {"quant_method", "version", "codecs", "weights"}:
         raise Unreadable("quantization_config: expected exactly quant_method, version, codecs and weights")
+    if type(section["version"]) is not int:
+        raise Unreadable("quantization_config.version: expected a whole number")
+    for weight, name in section["weights"].items():
+        if codecs[f"{weight}.weight"].name != name:
+            raise Unreadable(f"quantization_config.codecs: '{printable(name)}' is not the name of what it stands for")
     unused = section["codecs"].keys() - set(section["weights"].values())
     if unused:
         raise Unreadable(f"quantization_config.codecs: no weight uses '{printable(min(unused))}'")

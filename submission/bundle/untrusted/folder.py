@@ -48,6 +48,8 @@ class Entry:
     size_bytes: int
     names: int
     """How many names the file has; hard links are the others."""
+    mode: int
+    """Permissions with the bits beside them: set-user-ID and the like."""
     stored_bytes: int
     """Bytes that it takes on the file system; its size where the file system does not say."""
 
@@ -98,17 +100,21 @@ class Folder:
         """Return the regular files below one folder of the bundle, sorted."""
         return [e for path, e in self.files.items() if path.startswith(f"{folder}/")]
 
-    def chunks(self, path: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Yield the bytes of a regular file, at most `chunk_bytes` at a time.
+    def chunks(
+        self, path: str, chunk_bytes: int = CHUNK_BYTES, *, begin: int = 0, end: int | None = None
+    ) -> Iterator[bytes]:
+        """Yield the bytes of a regular file, or those from begin to end, at most `chunk_bytes` at a time.
 
         They end at the size that was listed, however much the file grows meanwhile.
         """
-        left = self.files[path].size_bytes
+        left = (self.files[path].size_bytes if end is None else end) - begin
         try:
             descriptor = os.open(self.path / path, _OPEN_FLAGS)
             with open(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise Unreadable("is not a regular file")
+                if begin:
+                    file.seek(begin)
                 while chunk := file.read(min(chunk_bytes, left)):
                     left -= len(chunk)
                     yield chunk
@@ -159,15 +165,7 @@ class Folder:
 
     def read_range(self, path: str, begin: int, end: int) -> bytes:
         """Return the bytes of a regular file from begin to end; Unreadable where it does not have them."""
-        try:
-            descriptor = os.open(self.path / path, _OPEN_FLAGS)
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise Unreadable("is not a regular file")
-                file.seek(begin)
-                data = file.read(end - begin)
-        except (OSError, ValueError) as error:
-            raise Unreadable(_reason(error)) from None
+        data = b"".join(self.chunks(path, begin=begin, end=end))
         if len(data) != end - begin:
             raise Unreadable("is shorter than it was")
         return data
@@ -206,7 +204,8 @@ def _entry(item: os.DirEntry[str], path: str) -> Entry:
     kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
     size, blocks = status.st_size, getattr(status, "st_blocks", None)
     stored = size if blocks is None else blocks * BLOCK_BYTES
-    return Entry(path=path, kind=kind, size_bytes=size, names=status.st_nlink, stored_bytes=stored)
+    mode = stat.S_IMODE(status.st_mode)
+    return Entry(path=path, kind=kind, size_bytes=size, names=status.st_nlink, mode=mode, stored_bytes=stored)
 
 
 def _reason(error: Exception) -> str:

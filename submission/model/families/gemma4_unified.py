@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from submission.errors import UserError
@@ -134,6 +135,7 @@ def role_of(name: str) -> str:
     return _role_and_layer(name)[0]
 
 
+@lru_cache(maxsize=4_096)
 def _role_and_layer(name: str) -> tuple[str, int | None]:
     for pattern, role in _PATTERNS:
         if match := re.fullmatch(pattern, name):

@@ -51,6 +51,9 @@ class Override:
             )
 
 
+MOST_EXPONENTS = 1_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwqOptions:
     """Activation-aware scaling of channels before they are packed (Lin et al. 2024), folded into the weights.
@@ -73,6 +76,9 @@ class AwqOptions:
         require(bool(self.pairs), 'pairs: empty; write e.g. ["en-de"]')
         require(self.utterances >= 0, f"utterances: {self.utterances} is negative; write 0 for all there are")
         require(self.exponents > 1, f"exponents: {self.exponents} leaves nothing to choose from; write e.g. 20")
+        require(
+            self.exponents <= MOST_EXPONENTS, f"exponents: {self.exponents} is beyond {MOST_EXPONENTS}; write e.g. 20"
+        )
 
 
 LEAST_MOMENT_UTTERANCES = 128

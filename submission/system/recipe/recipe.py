@@ -11,6 +11,9 @@ from submission.system.recipe.quantize_options import QuantizeOptions
 from submission.system.recipe.requirement import require
 from submission.system.recipe.training_options import CorpusOptions, FinetuneOptions
 
+LONGEST_NAME, LONGEST_DESCRIPTION = 200, 2_000
+"""Characters: a recipe is data of somebody else once it lies in a bundle."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
@@ -38,3 +41,15 @@ class Recipe:
     quantize: QuantizeOptions
     segment: SegmentOptions
     decode: DecodeOptions
+
+    def __post_init__(self) -> None:
+        plain = self.name.isprintable() and not re.search(r"^[.-]|[/\\]|^\s|\s$", self.name)
+        require(
+            plain and 0 < len(self.name) <= LONGEST_NAME,
+            f"name: {self.name[:LONGEST_NAME]!r} names files; write letters, digits and hyphens",
+        )
+        lines = self.description.split("\n")
+        require(
+            len(self.description) <= LONGEST_DESCRIPTION and all(line.isprintable() for line in lines),
+            f"description: not printable, or longer than {LONGEST_DESCRIPTION:,} characters; write a sentence",
+        )

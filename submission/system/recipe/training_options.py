@@ -12,8 +12,8 @@ from submission.system.recipe.requirement import require
 from submission.system.schema import nearest
 
 MOST_SOURCES, MOST_LANGUAGES = 100, 100
-MOST_NUMBER = 10**9
-"""Of utterances, seeds, steps: a recipe is data of somebody else once it lies in a bundle, so every number ends."""
+MOST_SCALE = 1_000
+"""Times as many utterances: a recipe is data of somebody else once it lies in a bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,9 @@ class CorpusOptions:
         names = [source.name for source in self.sources]
         require(len(set(names)) == len(names), f"sources: {names} repeats a name; give each its own")
         require(all(n >= 0 for n in self.utterances.values()), "utterances: negative; write 0 for all there are")
-        require(self.scale > 0, f"scale: {self.scale} is not positive; write e.g. 0.1")
+        require(
+            0 < self.scale <= MOST_SCALE, f"scale: {self.scale} is not from above 0 to {MOST_SCALE}; write e.g. 0.1"
+        )
         for name in sorted(self.quotas.keys() - set(names)):
             require(False, f"quotas.{name}: no corpus of that name; {nearest(name, names)}")
         sources = self._with_quotas()

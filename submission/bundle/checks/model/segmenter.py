@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Iterator
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.remote_code import remote_references
+from submission.bundle.checks.model.remote_code import remote_references
 from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
 from submission.bundle.untrusted.bundle_view import MOST_FAULTS, BundleView
 from submission.bundle.untrusted.classifier_tensors import CLASSIFIER, classifier_tensors
 from submission.bundle.untrusted.folder import MOST_JSON_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.bundle.untrusted.tensor_header import read_header
-from submission.model.safetensors_header import BadHeader
+from submission.model.safetensors_header import METADATA, BadHeader
 from submission.system.data_folder import needs_classifier
 from submission.text.characters import printable
 
@@ -68,6 +68,8 @@ def bad_weights(view: BundleView) -> Iterator[Fault]:
     except BadHeader as error:
         yield WEIGHTS, str(error)
         return
+    if header.metadata not in ({}, METADATA):
+        yield WEIGHTS, f"header: __metadata__: expected {METADATA} or none, got {printable(repr(header.metadata)[:80])}"
     expected = _expected(view)
     held = {name: info.shape for name, info in header.tensors.items()}
     wrong = sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))

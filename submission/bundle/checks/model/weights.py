@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.remote_code import remote_references, unsafe_template_code
+from submission.bundle.checks.model.remote_code import remote_references, unsafe_template_code
 from submission.bundle.untrusted.bundle_view import CONFIG, BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import tensors
-from submission.model.safetensors_header import BadHeader, Problem, SafetensorsHeader
+from submission.model.safetensors_header import METADATA, BadHeader, Problem, SafetensorsHeader
 from submission.text.characters import printable
 
 # Vocabularies: any text may be a key there.
@@ -94,6 +94,10 @@ def no_weights(view: BundleView) -> Iterator[Fault]:
 def bad_header(view: BundleView) -> Iterator[Fault]:
     """Write the weights again with `quantize`; this is not a safetensors file, or not a whole one."""
     yield from _header_faults(view, "unreadable")
+    for path, header in _good_headers(view):
+        if header.metadata != METADATA:
+            got = printable(repr(header.metadata)[:80])
+            yield printable(path), f"header: __metadata__: expected {METADATA}, which loading reads, got {got}"
 
 
 def repeated_tensor(view: BundleView) -> Iterator[Fault]:
@@ -130,12 +134,16 @@ def bad_index(view: BundleView) -> Iterator[Fault]:
     held = {name: path.rpartition("/")[2] for path, header in _good_headers(view) for name in header.tensors}
     for path in indexes:
         try:
-            table = view.table(path).get("weight_map")
+            index = view.table(path)
         except Unreadable:
             continue  # CFG03 says so
+        table = index.get("weight_map")
         if not isinstance(table, dict):
             yield printable(path), "has no weight_map"
             continue
+        size = sum(info.end - info.begin for _, header in _good_headers(view) for info in header.tensors.values())
+        if index.keys() != {"metadata", "weight_map"} or index["metadata"] != {"total_size": size}:
+            yield printable(path), f"expected weight_map, and metadata with a total_size of {size:,}, and nothing else"
         wrong = sorted(name for name in table.keys() | held.keys() if table.get(name) != held.get(name))
         for name in wrong[:MOST_SHOWN]:
             place = printable(repr(table.get(name))[:80])

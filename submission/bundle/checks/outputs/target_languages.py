@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.texts import lines_of, read_output
+from submission.bundle.checks.outputs.texts import lines_of, read_output
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.text.language_profiles import reads_like

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.outputs.texts import segment_count
 from submission.bundle.efficiency import ALL_RECORDINGS, EFFICIENCY_FILE, measured_digest
 from submission.bundle.manifest import is_file_entry
 from submission.bundle.untrusted.bundle_view import BundleView
@@ -31,5 +33,8 @@ def foreign_efficiency(view: BundleView) -> Iterator[Fault]:
     if record.pair not in pairs or record.testset not in (*pairs[record.pair], ALL_RECORDINGS):
         what = printable(f"{record.pair}/{record.testset}")
         yield EFFICIENCY_FILE, f"pair, testset: the campaign has no {what}"
+    with suppress(Unreadable):  # reported as SET03
+        if record.testset in view.outputs.values() and record.segments > (most := segment_count(view, record.testset)):
+            yield EFFICIENCY_FILE, f"segments: {record.segments:,}, and {record.testset} has {most:,}"
     if not isinstance(view.recipe, Unreadable) and record.dtype != view.recipe.decode.dtype:
         yield EFFICIENCY_FILE, f"dtype: expected {view.recipe.decode.dtype}, got {printable(record.dtype)}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from submission.bundle.checks.files import is_pair
 from submission.bundle.checks.finding import Fault
+from submission.bundle.checks.folder.files import is_pair
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
@@ -22,7 +22,7 @@ from submission.text.characters import (
     printable,
 )
 from submission.text.loops import repeated_part
-from submission.text.segments import Segment, parse_segments
+from submission.text.segments import SAMPLE_RATE, Segment, parse_segments
 
 BOM = "\ufeff"
 # Blanks that are neither line breaks nor controls: what may still stand at the ends of a line.
@@ -36,6 +36,12 @@ TAG_WORDS = frozenset({
     "掌声", "鼓掌", "笑声", "大笑", "音乐", "噪音", "听不清",
 })
 # fmt: on
+CHANNELS: dict[str, frozenset[int | None] | None] = {
+    "mean": frozenset({None}),
+    "first": frozenset({None, 0}),
+    "each": None,
+}
+"""What a campaign takes of several channels -> the channels that a segment may have; None: any."""
 # Two hours of speech make some 1,500 segments.
 MOST_LINES = 20_000
 
@@ -61,10 +67,17 @@ def extra_output(view: BundleView) -> Iterator[Fault]:
 def bad_segments(view: BundleView) -> Iterator[Fault]:
     """Write the bundle again: the segments define which stretch of speech each line translates."""
     for testset in view.campaign.testsets:
+        path = f"segments/{testset.name}.yaml"
         try:
-            segment_count(view, testset.name)
+            segments = read_segments_of(view, testset.name)
         except Unreadable as error:
-            yield f"segments/{testset.name}.yaml", str(error)
+            yield path, str(error)
+            continue
+        known = CHANNELS[testset.channels]
+        other = next((n for n, s in enumerate(segments, 1) if known is not None and s.channel not in known), None)
+        if other is not None:
+            what = f"line {other:,}: channel {segments[other - 1].channel}"
+            yield path, f"{what}, and the campaign has channels = '{testset.channels}' for this test set"
 
 
 def segment_count(view: BundleView, testset: str) -> int:
@@ -99,6 +112,24 @@ def overlong_segment(view: BundleView) -> Iterator[Fault]:
             more = f"; {len(longer):,} segments in all" if len(longer) > 1 else ""
             what = f"line {longer[0]:,}: {segments[longer[0] - 1].seconds:g} s, and the model takes {seconds} s{more}"
             yield f"segments/{testset.name}.yaml", what
+
+
+def overlapping_segments(view: BundleView) -> Iterator[Fault]:
+    """Look at the segments: what two of them share is translated twice, which no segmentation method does."""
+    for testset in view.campaign.testsets:
+        try:
+            segments = read_segments_of(view, testset.name)
+        except Unreadable:
+            continue  # reported as SET03
+        before: dict[tuple[str, int | None], Segment] = {}
+        for segment in sorted(segments, key=lambda s: (s.recording, s.start)):
+            last = before.get((segment.recording, segment.channel))
+            shorter = segment if last is None else min(segment, last, key=lambda s: s.end - s.start)
+            if last is not None and 2 * (min(last.end, segment.end) - segment.start) > shorter.end - shorter.start:
+                seconds = f"{segment.start / SAMPLE_RATE:.2f} s of {printable(segment.recording)}"
+                yield f"segments/{testset.name}.yaml", f"two segments at {seconds} overlap by more than half of one"
+            if last is None or segment.end > last.end:
+                before[segment.recording, segment.channel] = segment
 
 
 def wrong_line_count(view: BundleView) -> Iterator[Fault]:

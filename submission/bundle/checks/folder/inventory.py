@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from submission.bundle.checks.finding import Fault
 from submission.bundle.manifest import (
@@ -94,12 +95,16 @@ def wrong_facts(view: BundleView) -> Iterator[Fault]:
     for section, expected in derived_sections(view.campaign, view.recipe, view.facts, digests).items():
         got = view.manifest.get(section)
         if isinstance(got, dict) and isinstance(expected, dict):
-            for key in sorted(k for k in got.keys() | expected.keys() if got.get(k) != expected.get(k)):
+            for key in _differing(got, expected):
                 found = printable(repr(got.get(key))[:100])
                 wanted = printable(repr(expected.get(key)), 1_000)
                 yield NAME, f"{section}.{printable(key)}: expected {wanted}, got {found}"
-        elif got != expected:
+        elif not _same(got, expected):
             yield NAME, f"{section}: expected {printable(repr(expected), 1_000)}, got {printable(repr(got)[:200])}"
+
+    base = ("base", f"models/{view.campaign.model.name}")
+    if not any(name in view.manifest_inputs for name in base) and view.manifest_inputs:
+        yield NAME, f"inputs: has none of {', '.join(map(repr, base))}: every model is made from the base model"
 
 
 def over_the_limit(view: BundleView) -> Iterator[Fault]:
@@ -131,9 +136,25 @@ def other_campaign(view: BundleView) -> Iterator[Fault]:
         yield CAMPAIGN_FILE, str(error)
         return
     expected = json.loads(canonical_json(asdict(view.campaign)))
-    for key in sorted(k for k in got.keys() | expected.keys() if got.get(k) != expected.get(k)):
-        found = printable(repr(got.get(key))[:80])
-        yield CAMPAIGN_FILE, f"{printable(key)}: expected {printable(repr(expected.get(key))[:80])}, got {found}"
+    for key in _differing(got, expected):
+        inner, wanted = got.get(key), expected.get(key)
+        # Of a table, the entries that differ: two long ones side by side would show the same beginning twice.
+        pairs = {key: (inner, wanted)}
+        if isinstance(inner, dict) and isinstance(wanted, dict):
+            pairs = {f"{key}.{name}": (inner.get(name), wanted.get(name)) for name in _differing(inner, wanted)}
+        for name, (found, given) in pairs.items():
+            shown, right = printable(repr(found)[:80]), printable(repr(given)[:80])
+            yield CAMPAIGN_FILE, f"{printable(name)}: expected {right}, got {shown}"
+
+
+def _differing(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Return the keys by which two JSON objects differ, sorted."""
+    return sorted(key for key in got.keys() | expected.keys() if not _same(got.get(key), expected.get(key)))
+
+
+def _same(got: Any, expected: Any) -> bool:
+    """Return whether two JSON values are written alike: 1, 1.0 and true are equal in Python, and not in a file."""
+    return got == expected and canonical_json(got) == canonical_json(expected)
 
 
 def invalid_recipe(view: BundleView) -> Iterator[Fault]:

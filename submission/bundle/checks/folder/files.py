@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from submission.bundle.manifest import SEGMENTER, SEGMENTER_FILES
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.folder import MOST_ENTRIES
 from submission.bundle.untrusted.strict_json import Unreadable
-from submission.text.characters import printable
+from submission.text.characters import BIDIRECTIONAL, CONTROLS, HIDDEN, character_name, printable
 
 # What runs, or what unpickles into something that runs, when it is opened. `.bin` is how PyTorch pickles weights.
 # fmt: off
@@ -45,6 +46,7 @@ CODE_HEADS: dict[bytes, str] = {
     b"\xfd7zXZ": "an xz archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf": "a 7z archive",
+    b"GGUF": "a GGUF model",
 }
 # Protocols 0 and 1 have no magic bytes: they begin with a table or list, or a name from a common module.
 OLD_PICKLE = re.compile(
@@ -55,7 +57,13 @@ TAR_MARK_AT = 257
 TOP_FILES = frozenset({"manifest.json", "campaign.json", "recipe.json", "scores.json", "efficiency.json"})
 MODEL_FILES = frozenset({"config.json", "model.safetensors.index.json", "README.md", "LICENSE", "NOTICE"})
 """What the model folder may hold besides weights and the files that its family names."""
+KNOWN_FOLDERS = frozenset({"model", SEGMENTER, "segments", "description"})
+TEXT_FILES = ("model/LICENSE", "model/NOTICE")
+"""Texts of the base model's authors, which nothing is compared with."""
+MOST_LICENCE_BYTES = 256 << 10
 LONGEST_NAME_BYTES = 200
+RESERVED_NAME = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""What Windows takes for a device, whatever the suffix."""
 SPARSE_FROM_BYTES = 64 << 10
 
 
@@ -124,8 +132,32 @@ def unsafe_name(view: BundleView) -> Iterator[Fault]:
     """Rename it with letters, digits, `.`, `_` and `-`: other systems cannot store, or misread, this name."""
     for entry in view.entries:
         name = entry.path.rpartition("/")[2]
-        if len(name) > LONGEST_NAME_BYTES or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", name):
-            yield printable(entry.path), "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
+        if len(name) > LONGEST_NAME_BYTES or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?<!\.)", name):
+            what = "file name with characters other than ASCII letters, digits, '.', '_' and '-'"
+            yield printable(entry.path), f"{what}, or with '-' or '.' at its beginning"
+        elif RESERVED_NAME.fullmatch(name):
+            yield printable(entry.path), "name of a device on Windows"
+
+
+def changed_identity(view: BundleView) -> Iterator[Fault]:
+    """Copy the bundle with `cp -r` and check the copy, or take the bit away (`chmod 644`): data needs none."""
+    for entry in view.files.values():
+        if entry.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+            yield printable(entry.path), f"has the mode {entry.mode:o}: set-user-ID, set-group-ID or sticky bit"
+
+
+def other_than_text(view: BundleView) -> Iterator[Fault]:
+    """Put the base model's own licence or notice there, as UTF-8, or remove the file."""
+    for path in TEXT_FILES:
+        if path in view.files:
+            try:
+                data = view.read(path, MOST_LICENCE_BYTES).decode("utf-8").removeprefix("\ufeff")
+            except (Unreadable, UnicodeDecodeError) as error:
+                yield path, printable(str(error), 200)
+                continue
+            hidden = next((c for c in data if (c in CONTROLS and c != "\t") or c in BIDIRECTIONAL or c in HIDDEN), "")
+            if hidden:
+                yield path, f"holds {character_name(hidden)}"
 
 
 def colliding_names(view: BundleView) -> Iterator[Fault]:
@@ -167,6 +199,11 @@ def misplaced(view: BundleView) -> Iterator[Fault]:
         )
         if not known and suffix_of(path) not in CODE_SUFFIXES:
             yield printable(path), "this file does not belong in a bundle"
+    holding = {path.rpartition("/")[0] for path in view.files}
+    for entry in view.entries:
+        empty = not any(f"{folder}/".startswith(f"{entry.path}/") for folder in holding)
+        if entry.kind == "folder" and empty and entry.path not in KNOWN_FOLDERS and not view.unlisted:
+            yield printable(entry.path), "this empty folder does not belong in a bundle"
 
 
 def overfull(view: BundleView) -> Iterator[Fault]:

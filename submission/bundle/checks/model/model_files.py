@@ -1,4 +1,4 @@
-"""CFG07, TOK, CARD: whether the files beside the weights are those of the base model, and the card is derived.
+"""CFG07, TOK: whether the files beside the weights are those of the base model.
 
 They decide what a model reads and writes no less than its weights do. The family describes what each may hold; where
 the base model is at hand (the miniature's ships, an organiser names a folder), they are compared with its own.
@@ -11,15 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from submission.bundle.checks.finding import Fault
-from submission.bundle.checks.scores import readable_records
-from submission.bundle.model_card import MODEL_CARD, render_model_card
 from submission.bundle.untrusted.bundle_view import CONFIG, MOST_FAULTS, BundleView
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.model.families.json_shape import shown
-from submission.model.forecast import CARD_BYTES
 from submission.text.characters import printable
 
-CARD = f"model/{MODEL_CARD}"
 VERSION_KEY = "transformers_version"
 """Of the library that wrote a file; it changes nothing."""
 
@@ -84,25 +80,6 @@ def other_than_base(view: BundleView) -> Iterator[Fault]:
         path = f"model/{name}"
         if file.shape is None and path in view.files and _text(view, path) != _base_text(view, name):
             yield path, "differs from the base model's"
-
-
-def missing_card(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again with `python -m submission bundle`, which adds the card that a published model has."""
-    if CARD not in view.files and view.under("model"):
-        yield CARD, "is missing"
-
-
-def other_card(view: BundleView) -> Iterator[Fault]:
-    """Write the bundle again, which derives the whole card: nobody can say there what the artifacts do not."""
-    if CARD not in view.files or view.facts is None or isinstance(view.recipe, Unreadable):
-        return  # reported as CARD02, CFG01 and REC01
-    scores = [record for key, record in readable_records(view) if key == "scores"]
-    expected = render_model_card(view.facts, view.campaign, view.recipe, scores)
-    try:
-        if view.read(CARD, CARD_BYTES) != expected.encode("utf-8"):
-            yield CARD, "is not the card that the artifacts give"
-    except Unreadable as error:
-        yield CARD, str(error)
 
 
 def _plain(value: Any) -> Any:

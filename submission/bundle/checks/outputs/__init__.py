@@ -1,0 +1,1 @@
+"""Checks of the outputs: lines, characters, segments and languages."""
