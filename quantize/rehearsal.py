@@ -30,7 +30,7 @@ from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX
 from submission.model.codecs import Codec
-from submission.model.families import family_of, shipped_config, stored_dtype, tensors
+from submission.model.families import family_of, shipped_config, stored_dtype, tensors, without_parts
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import Forecast, forecast
 from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
@@ -81,7 +81,7 @@ def rehearse(
     if config is None:
         what = f"no configuration of its base model, {chosen.model.name}, ships"
         raise UserError(f"campaign {campaign}", what, f"name {CAMPAIGN}, or another of a published model")
-    config = config if layers is None else with_layers(config, layers)
+    config = without_parts(config if layers is None else with_layers(config, layers), options.drop)
     record = rehearse_config(out, config, options, chosen.size_limit_bytes, keep=keep)
     return {"model": chosen.model.name, "recipe": recipe, "layers": layers or "all", **record}
 
