@@ -40,10 +40,15 @@ def tensors(config: dict[str, Any]) -> list[TensorSpec]:
     return family_of(config).tensors(config)
 
 
+def droppable_parts(family: Family) -> list[str]:
+    """Return the parts that a system for speech may leave out, sorted: the first words of their roles."""
+    return sorted({role.partition(".")[0] for role in family.droppable_roles})
+
+
 def without_parts(config: dict[str, Any], parts: Iterable[str]) -> dict[str, Any]:
     """Return the configuration of a model without these parts; UserError for one that its family cannot do without."""
     family = family_of(config)
-    known = sorted({role.partition(".")[0] for role in family.droppable_roles})
+    known = droppable_parts(family)
     for part in parts:
         if part not in known:
             what = f"{part!r} cannot be left out of a model of the family {family.name}"
