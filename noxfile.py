@@ -133,8 +133,12 @@ def bench_lm(session: nox.Session) -> None:
 def rehearse(session: nox.Session) -> None:
     """Run a whole campaign on random weights and synthetic speech in published layouts: nox -s rehearse -- --layers 2.
 
-    The session's environment holds Qwen's vocabulary and nothing that runs.
+    The session's environment holds Qwen's vocabulary and nothing that runs. With --campaign, pack a checkpoint shaped
+    like that campaign's base model alone, all of it or some --layers: nox -s rehearse -- --campaign iwslt27 --layers 6.
     """
+    if any(word.partition("=")[0] == "--campaign" for word in session.posargs):
+        session.run(PYTHON, "-m", "quantize", "rehearse", *session.posargs, external=True)
+        return
     install(session, "rehearsal")
     vocabulary = next(Path(session.virtualenv.location).rglob("qwen.tiktoken"))
     command = ("-m", "evaluate", "rehearse", "--vocabulary", str(vocabulary))

@@ -70,6 +70,8 @@ def forecast_table(system: System, forecast: Forecast) -> str:
     lines = [aligned(rows, left=(0, 1))]
     if not forecast.other_bytes:
         lines.append(NO_TOKENIZER)
+    if system.recipe.quantize.drop:
+        lines.append(f"left out (quantize.drop): {', '.join(system.recipe.quantize.drop)}")
     if forecast.provisional:
         lines.append(PROVISIONAL)
     lines += ["", *against_limit(forecast.total_bytes, system.campaign.size_limit)]

@@ -30,7 +30,7 @@ from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.errors import UserError
 from submission.model.checkpoint import INDEX
 from submission.model.codecs import Codec
-from submission.model.families import family_of, shipped_config, stored_dtype, tensors
+from submission.model.families import family_of, shipped_config, stored_dtype, tensors, without_parts
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import Forecast, forecast
 from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
@@ -81,7 +81,7 @@ def rehearse(
     if config is None:
         what = f"no configuration of its base model, {chosen.model.name}, ships"
         raise UserError(f"campaign {campaign}", what, f"name {CAMPAIGN}, or another of a published model")
-    config = config if layers is None else with_layers(config, layers)
+    config = without_parts(config if layers is None else with_layers(config, layers), options.drop)
     record = rehearse_config(out, config, options, chosen.size_limit_bytes, keep=keep)
     return {"model": chosen.model.name, "recipe": recipe, "layers": layers or "all", **record}
 
@@ -131,6 +131,7 @@ def _record(made: dict[str, Any], work: dict[str, Any], predicted: Forecast, siz
         "shards_found": made["shards_found"],
         "making_seconds": made["seconds"],
         "packing_seconds": work["seconds"],
+        "packing_processor_seconds": work["processor_seconds"],
         "seconds": round(seconds, 1),
         "parameters_per_second": round(predicted.parameters / work["seconds"]),
         "peak_bytes": work["peak_bytes"],
@@ -297,14 +298,15 @@ def _pack(plain: Path, packed: Path, codecs: dict[str, Codec], solver: str) -> d
     from quantize.packing.pack import pack_checkpoint
 
     packed.mkdir()
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     report = pack_checkpoint(plain, packed, codecs, solver=solver)
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
     errors: dict[str, list[float]] = {}
     for entry in report["packed"].values():
         errors.setdefault(entry["codec"], []).append(entry["relative_mse"])
     return {
         "seconds": round(seconds, 1),
+        "processor_seconds": round(processor, 1),
         "peak_bytes": peak_of_this_process(),
         "threads": torch.get_num_threads(),
         "relative_mse": {name: float(f"{sum(of) / len(of):.4g}") for name, of in sorted(errors.items())},
@@ -324,7 +326,8 @@ def rehearsal_text(record: dict[str, Any]) -> str:
             f"{record['parameters']:,} parameters of random weights",
             f"making   {record['checkpoint_bytes']:,} bytes in {record['shards']} shards "
             f"({record['shards_found']} found): {record['making_seconds']:.1f} s",
-            f"packing  {record['packing_seconds']:.1f} s, {record['parameters_per_second'] / 1e6:.1f} M parameters/s, "
+            f"packing  {record['packing_seconds']:.1f} s, {record['packing_processor_seconds']:.1f} s of processors, "
+            f"{record['parameters_per_second'] / 1e6:.1f} M parameters/s, "
             f"peak memory {record['peak_bytes'] / 2**30:.2f} GiB",
             f"model    {record['model_bytes']:,} bytes, forecast {record['forecast_bytes']:,}",
             f"bars     {MOST_SECONDS // 60} minutes: {judged('seconds')}; {MOST_PEAK_BYTES >> 30} GiB: "

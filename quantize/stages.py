@@ -98,6 +98,7 @@ def allocate(options: Options, inputs: Inputs, out: Path) -> None:
         out,
         target_bytes=options["target_bytes"],
         moments=_moments(inputs),
+        drop=options.get("drop", ()),
     )
 
 
@@ -116,7 +117,7 @@ def pack(options: Options, inputs: Inputs, out: Path) -> None:
 
     checkpoint, codecs = inputs["merge"], codecs_of(options, inputs)
     folding = Folding.read(inputs["awq"], read_config(checkpoint), codecs) if "awq" in inputs else None
-    pack_system(checkpoint, out, codecs, options["solver"], folding, side_data(inputs))
+    pack_system(checkpoint, out, codecs, options["solver"], folding, side_data(inputs), options.get("drop", ()))
     ranked = parse_options(QuantizeOptions, options).ranked
     if ranked is not None:
         ranking = json.loads((inputs["sensitivity"] / RANKING).read_text(encoding="utf-8"))
@@ -164,14 +165,14 @@ def codecs_of(options: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[st
     Codecs that take a budget have it where the inputs hold an allocation.
     """
     from submission.model.budgets import read_budgets
-    from submission.model.families import read_config
+    from submission.model.families import read_config, without_parts
     from submission.model.forecast import companion_bytes, resolve_codecs
     from submission.model.ranking import read_order
     from submission.system.recipe.quantize_options import QuantizeOptions
     from submission.system.schema import parse_options
 
     quantize, checkpoint = parse_options(QuantizeOptions, _rules(options)), inputs["merge"]
-    config = read_config(checkpoint)
+    config = without_parts(read_config(checkpoint), options.get("drop", ()))
     codecs = resolve_codecs(
         config,
         quantize.codecs,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submission.errors import UserError
+from submission.errors import UnavailableError, UserError
 from submission.processors import set_thread_defaults
 from submission.store.store import Store
 from submission.system.campaign import Campaign, read_campaign
@@ -97,11 +97,25 @@ def open_system(args: argparse.Namespace) -> tuple[System, Store]:
 
 
 def open_systems(args: argparse.Namespace) -> list[tuple[System, Store]]:
-    """Return every system of the list that --recipe names, or the one system; UserError where a file is wrong."""
+    """Return every system of the list that --recipe names, or the one system; UserError where a file is wrong.
+
+    Those of a list that the campaign cannot have, a head of its own where it is tied, are left out and named on stderr.
+    """
     campaign = read_campaign(args.campaign)
     recipes = read_recipes(args.recipe, campaign.name)
     names = [args.recipe] if len(recipes) == 1 else [f"{args.recipe}:{recipe.name}" for recipe in recipes]
-    return [_opened(args, campaign, recipe, name) for recipe, name in zip(recipes, names, strict=True)]
+    opened = []
+    for recipe, name in zip(recipes, names, strict=True):
+        try:
+            opened.append(_opened(args, campaign, recipe, name))
+        except UnavailableError as error:
+            if len(recipes) == 1:
+                raise
+            print(f"left out of {args.recipe}: {error.where}: {error.what}", file=sys.stderr, flush=True)
+    if not opened:
+        what = f"campaign {campaign.name} can have none of its {len(recipes)} systems"
+        raise UserError(f"recipe {args.recipe}", what, "name another recipe")
+    return opened
 
 
 def select(args: argparse.Namespace, recipe: str) -> Selection:

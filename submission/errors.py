@@ -16,3 +16,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable_lines(f"{self.where}: {self.what}; {self.fix}")  # names in it may be untrusted
+
+
+class UnavailableError(UserError):
+    """A recipe needs what its campaign does not have and another may: a role of another family, a size limit."""

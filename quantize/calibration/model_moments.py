@@ -14,20 +14,23 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import nn
 
 from quantize.artifact_files import MOMENTS
 from quantize.calibration.awq import choose_utterances
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.moment_files import (
-    input_path,
     read_factor,
     read_importance,
+    write_factor,
     write_importance,
 )
 from quantize.calibration.moments import ObservedWeight, Positions, mixed
+from quantize.calibration.tied_weights import combined_moments
 from quantize.packing.pack import read_tensor
 from quantize.solvers.feedback import Moments, equal_rate_importance, factorize
 from submission.errors import UserError
@@ -59,17 +62,20 @@ class MomentsFolder:
         """Weight name -> key of the second moment of its inputs."""
         self.fisher: bool = report["fisher"]
         """Whether importances are the Fisher information; otherwise constants have no unit."""
+        self._tied: dict[str, str] = report["tied"]
+        """Head -> the embedding that is its weight."""
 
     def read(self, name: str) -> Moments:
-        """Return the moments of a weight; UserError for one that was not measured."""
+        """Return the moments of a weight, of all its uses where it is tied; UserError for one that was not measured."""
         if name not in self.inputs:
             raise UserError(str(self._folder), f"has no moments of {name}", "calibrate again")
-        key = self.inputs[name]
-        stored = input_path(self._folder, key).is_file()  # an embedding has none without gradients
-        return Moments(
-            stored_factor=functools.partial(read_factor, self._folder, key) if stored else None,
-            importance=read_importance(self._folder, name),
-        )
+        heads = [head for head, weight in self._tied.items() if weight == name]
+        uses = [self._read_use(use) for use in (name, *heads)]
+        return combined_moments(uses) if heads else uses[0]
+
+    def _read_use(self, name: str) -> Moments:
+        stored = functools.partial(read_factor, self._folder, self.inputs[name])
+        return Moments(stored_factor=stored, importance=read_importance(self._folder, name))
 
 
 def calibrate(
@@ -104,6 +110,7 @@ def calibrate(
         "utterances": len(examples),
         "gradient_utterances": len(traced),
         "inputs": input_keys(model.checkpoint.config),
+        "tied": model.family.tied_weights(model.checkpoint.config),
         "target_tokens": sum(len(example.input_ids) - example.prompt_tokens for example in examples),
     }
     counts = token_counts(model.checkpoint, examples)
@@ -177,19 +184,20 @@ def free_bytes(device: str) -> int:
 
 
 def observed_weights(model: LayerwiseModel) -> list[ObservedWeight]:
-    """Return every weight that can be packed, by its name on the hub; those that read one input share its key."""
-    keys = input_keys(model.checkpoint.config)
-    kinds = {"embedding": "embedding", "lm_head": "head"}
-    return [
-        ObservedWeight(
-            name=spec.name,
-            module=model.module(spec.name.removesuffix(".weight")),
-            input_key=keys[spec.name],
-            kind=kinds.get(spec.role, "linear"),  # type: ignore[arg-type]
-        )
-        for spec in tensors(model.checkpoint.config)
-        if spec.packable
-    ]
+    """Return every weight that can be packed, and tied heads, by their names on the hub.
+
+    Those that read one input share its key.
+    """
+    config = model.checkpoint.config
+    kinds: dict[str, Literal["embedding", "linear", "head"]] = {"embedding": "embedding", "lm_head": "head"}
+    roles = {spec.name: spec.role for spec in tensors(config)}  # a tied head is not among the stored
+    weights = []
+    for name, key in input_keys(config).items():
+        module = model.module(name.removesuffix(".weight"))
+        kind = kinds.get(roles.get(name, "lm_head"), "linear")
+        scale = runtime_of(config).lookup_scale(module) if isinstance(module, nn.Embedding) else 1.0
+        weights.append(ObservedWeight(name=name, module=module, input_key=key, kind=kind, lookup_scale=scale))
+    return weights
 
 
 def positions_of(checkpoint: Checkpoint) -> Positions:
@@ -239,13 +247,17 @@ def write_relative_importance(
 ) -> None:
     """Write importances where no gradients are measured: about the same bits for every weight at one constant.
 
-    The rows of embedding and head keep their ratios: how often tokens are read, and E[p (1 - p)].
+    The rows of embedding and head keep their ratios: how often tokens are read, and E[p (1 - p)]. The embedding has the
+    identity for a factor.
     """
+    tied = family_of(checkpoint.config).tied_weights(checkpoint.config)
     with progress("calibrate: importance", len(weights), "weights") as tick:
         for weight in weights:
-            tensor = read_tensor(checkpoint.located[weight.name], weight.name)
-            stored = input_path(out, weight.input_key).is_file()
-            factor = read_factor(out, weight.input_key) if stored else factorize(None, tensor.shape[1])
+            stored = tied.get(weight.name, weight.name)
+            tensor = read_tensor(checkpoint.located[stored], stored)
+            if weight.kind == "embedding":
+                write_factor(out, weight.input_key, factorize(None, tensor.shape[1]), 0)
+            factor = read_factor(out, weight.input_key)
             importance = equal_rate_importance(tensor, factor)
             if weight.kind == "embedding":
                 importance *= mixed(counts.double()) / counts.double().mean()

@@ -3,9 +3,10 @@
 For a linear y = W x, H = E[x x^T] over all positions that it reads, and g_i = sum over positions of (dL/dy_i)^2, over
 the number of target tokens, where L is the log-likelihood of labels that are drawn from the model itself: the
 diagonal of the Fisher information (Martens 2020, section 9), not of the empirical one. For the embedding, the second
-moment of its output's gradient stands in the place of H, and a row's importance is how often its token is read, mixed
-with 30 % uniform. For the head, H is of its inputs and a row's importance is E[p (1 - p)], mixed likewise: the Fisher
-information of a softmax over its logits, without a backward pass.
+moment of the gradient at the rows that it looks up stands in the place of H, and a row's importance is how often its
+token is read, mixed with 30 % uniform. For the head, H is of its inputs and a row's importance is E[p (1 - p)], mixed
+likewise: the Fisher information of a softmax over its logits, without a backward pass. A weight that is both has the
+moments of both uses (`quantize.calibration.tied_weights`).
 
 Sums are collected by hooks on modules, so that any torch model will do: one that is whole in memory
 (`collect_input_moments`, `collect_gradient_moments`), or one of which a layer at a time is
@@ -42,6 +43,8 @@ class ObservedWeight:
     """Weights with the same key read the same input; names the file of the second moment."""
     kind: Literal["linear", "embedding", "head"] = "linear"
     """An embedding is called with token numbers; the head puts out the logits."""
+    lookup_scale: float = 1.0
+    """What an embedding multiplies its rows by."""
 
     @property
     def rows(self) -> int:
@@ -184,7 +187,7 @@ class GradientMoments:
         if weight.kind == "embedding":
             read = torch.bincount(_real(inputs[..., None], mask).flatten().cpu(), minlength=weight.rows)
             self._tokens[weight.name] = self._tokens.get(weight.name, 0) + read
-            self.outer.add(weight.input_key, gradients)
+            self.outer.add(weight.input_key, gradients * weight.lookup_scale)  # from what it puts out to its rows
             return
         added = gradients.float().square().sum(dim=0, dtype=torch.float64)
         self._squares[weight.name] = self._squares.get(weight.name, 0) + added

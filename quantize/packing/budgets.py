@@ -7,7 +7,7 @@ once for its bytes at constants around that one. Only one weight, its second mom
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from submission.model.budgets import BUDGETS, budgeted_shapes, equal_rate_shares
 from submission.model.checkpoint import Checkpoint, read_checkpoint
 from submission.model.codecs import Codec
 from submission.model.codecs.entropy.codec import Entropy
-from submission.model.families import tensors
+from submission.model.families import tensors, without_parts
 from submission.model.forecast import add_up, allotted, companion_bytes
 from submission.model.safetensors_header import tensor_bytes
 from submission.progress import progress
@@ -34,20 +34,25 @@ Weighed = tuple[str, torch.Tensor, InputFactor, torch.Tensor | None]
 
 
 def allot(
-    folder: Path, codecs: Mapping[str, Codec], out: Path, *, target_bytes: int, moments: MomentsFolder | None
+    folder: Path,
+    codecs: Mapping[str, Codec],
+    out: Path,
+    *,
+    target_bytes: int,
+    moments: MomentsFolder | None,
+    drop: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write budgets.json into `out` and return what it holds.
 
     folder: the checkpoint; codecs: of every packed weight; moments: what errors are weighed by; None: the weights
-    alone. Raises UserError for a target below the least that the model can weigh.
+    alone; drop: parts that are left out. Raises UserError for a target below the least that the model can weigh.
     """
     checkpoint = read_checkpoint(folder)
-    shapes = budgeted_shapes(checkpoint.config, codecs)
+    config = without_parts(checkpoint.config, drop)
+    shapes = budgeted_shapes(config, codecs)
     other_bytes = companion_bytes(folder)
     least = {name: least_budget(codecs[name], shape) for name, shape in shapes.items()}
-    equal = fit_budgets(
-        checkpoint.config, codecs, target_bytes, equal_rate_shares(shapes, least), other_bytes=other_bytes
-    )
+    equal = fit_budgets(config, codecs, target_bytes, equal_rate_shares(shapes, least), other_bytes=other_bytes)
     weights = sum(math.prod(shape) for shape in shapes.values())
     budgeted = {name: codecs[name] for name in shapes}
     curves = rate_curves(checkpoint, budgeted, moments, bits=8 * sum(equal.values()) / weights)
@@ -59,9 +64,9 @@ def allot(
         found = allocate(curves, stream_bytes + sum(beside.values()))
         return {name: budget - beside[name] for name, budget in found.budget_bytes.items()}
 
-    budgets = fit_budgets(checkpoint.config, codecs, target_bytes, shares, other_bytes=other_bytes)
+    budgets = fit_budgets(config, codecs, target_bytes, shares, other_bytes=other_bytes)
     assert found is not None, "budgets are shared out at least once"
-    used = add_up(checkpoint.config, tensors(checkpoint.config), allotted(codecs, budgets), other_bytes).total_bytes
+    used = add_up(config, tensors(config), allotted(codecs, budgets), other_bytes).total_bytes
     fisher = moments is not None and moments.fisher
     report = {
         "budgets": budgets,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from submission.model.checkpoint import (
 )
 from submission.model.codecs import Codec, codec_parts
 from submission.model.codecs.dtypes import torch_dtype
-from submission.model.families import stored_dtype, tensors
+from submission.model.families import stored_dtype, tensors, without_parts
 from submission.model.families.tensors import TensorSpec
 from submission.model.forecast import companion_files, stored_parts
 from submission.model.safetensors_header import file_bytes, tensor_bytes
@@ -52,6 +53,7 @@ def pack_system(
     solver: str,
     folding: Folding | None = None,
     side_data: SideData | None = None,
+    drop: Sequence[str] = (),
 ) -> None:
     """Fill `out` with what the stage quantize makes of a checkpoint: model/ and packing_report.json.
 
@@ -60,7 +62,7 @@ def pack_system(
     model, journal = out / "model", out / JOURNAL
     model.mkdir(exist_ok=True)
     report = pack_checkpoint(
-        folder, model, codecs, solver=solver, folding=folding, side_data=side_data, journal=journal
+        folder, model, codecs, solver=solver, folding=folding, side_data=side_data, drop=drop, journal=journal
     )
     write_text(out / PACKING_REPORT, canonical_json(report))
     journal.unlink(missing_ok=True)
@@ -74,6 +76,7 @@ def pack_checkpoint(
     solver: str,
     folding: Folding | None = None,
     side_data: SideData | None = None,
+    drop: Sequence[str] = (),
     journal: Path | None = None,
 ) -> dict[str, Any]:
     """Write the packed model of a checkpoint into the folder `out` and return the report.
@@ -81,7 +84,7 @@ def pack_checkpoint(
     codecs: weight name on the hub -> codec, as `resolve_codecs` gives them; every other tensor is kept as it is.
     folding: scales of channels that are folded into the weights before. side_data: what a solver needs of each weight
     beyond its numbers. journal: a file that notes each packed weight that is on the disk, so that a killed run, started
-    again with the same arguments, resumes after it.
+    again with the same arguments, resumes after it. drop: parts of the model that are left out.
     The report has codec, bytes and relative squared error of each packed weight, what was kept, which files were
     copied, and which were left out. The same arguments give the same bytes.
     Raises UserError for a checkpoint that is incomplete, packed already, or holds numbers that are not finite, and for
@@ -90,7 +93,8 @@ def pack_checkpoint(
     checkpoint = read_checkpoint(folder)
     if checkpoint.codecs:
         raise UserError(str(folder), "is packed already", "name the checkpoint at full precision")
-    specs, solve_for = tensors(checkpoint.config), bind_solver(solver, side_data)
+    config = without_parts(checkpoint.config, drop)
+    specs, solve_for = tensors(config), bind_solver(solver, side_data)
     need_served(solver, codecs)
     _refuse_other_dtypes(checkpoint, specs, codecs)
     stored = {
@@ -100,7 +104,7 @@ def pack_checkpoint(
     }
     with open_weights(out / WEIGHTS, stored, journal) as target:
         _write_tensors(target, checkpoint, specs, codecs, solve_for, folding)
-    write_text(out / "config.json", config_text(packed_config(checkpoint.config, codecs)))
+    write_text(out / "config.json", config_text(packed_config(config, codecs)))
     copied = companion_files(folder)
     for path in copied:
         shutil.copyfile(path, out / path.name)

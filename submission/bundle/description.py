@@ -72,6 +72,7 @@ def derive_facts(config: Mapping[str, Any], size_bytes: int, campaign: Campaign,
             *_scaling(recipe),
             *_weighing(recipe),
             *_recovery(recipe),
+            *_left_out(recipe),
             _fine_tuning(recipe),
         ),
         data_sets=_data_sets(config, specs, recipe),
@@ -162,6 +163,12 @@ def _recovery(recipe: Recipe) -> list[str]:
         f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and target "
         f"({', '.join(recovery.pairs)})"
     ]
+
+
+def _left_out(recipe: Recipe) -> list[str]:
+    """Return which parts of the base model are not there, where some are left out."""
+    parts = recipe.quantize.drop
+    return [f"parts of the base model that speech does not need left out: {', '.join(parts)}"] if parts else []
 
 
 def _counts(specs: list[TensorSpec]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from submission.model.families import family_of, tensors
@@ -40,18 +40,24 @@ class MomentsSize:
 
 
 def input_keys(config: dict[str, Any]) -> dict[str, str]:
-    """Return weight name -> key of its input, for all that can be packed; weights that read one input share a key."""
-    groups = family_of(config).smoothing_groups(config)
-    shared = {target: group.targets[0] for group in groups for target in group.targets}
-    return {s.name: shared.get(s.name, s.name).removesuffix(".weight") for s in tensors(config) if s.packable}
+    """Return weight name -> key of its input, for all that can be packed; weights that read one input share a key.
+
+    A tied head is among them by its own name: what it reads is not what the embedding is calibrated by.
+    """
+    family = family_of(config)
+    shared = {target: group.targets[0] for group in family.smoothing_groups(config) for target in group.targets}
+    names = [*(spec.name for spec in tensors(config) if spec.packable), *family.tied_weights(config)]
+    return {name: shared.get(name, name).removesuffix(".weight") for name in names}
 
 
 def moments_size(config: dict[str, Any]) -> MomentsSize:
     """Return what the moments of a model of this configuration take, at 30 s an utterance."""
     specs, keys, family = tensors(config), input_keys(config), family_of(config)
-    widths = {keys[spec.name]: spec.shape[1] for spec in specs if spec.packable}
-    rows = sum(spec.shape[0] for spec in specs if spec.packable)
-    parts, depths = _outside_bytes(specs), {}
+    tied = _tied_specs(config, specs)
+    measured = [*(spec for spec in specs if spec.packable), *tied]
+    widths = {keys[spec.name]: spec.shape[1] for spec in measured}
+    rows = sum(spec.shape[0] for spec in measured)
+    parts, depths = _outside_bytes([*specs, *tied]), {}
     for stack in family.stacks:
         inside = [s for s in specs if stack.layers is not None and s.name.startswith(f"{stack.layers}.")]
         if not inside:
@@ -82,6 +88,12 @@ def state_bytes(config: dict[str, Any], frames: int, tokens: int) -> dict[str, i
 def outside_bytes(config: dict[str, Any]) -> int:
     """Return the memory of what lies around a model's layers, the head apart, in float32 while it is read."""
     return _outside_bytes(tensors(config))[0]
+
+
+def _tied_specs(config: dict[str, Any], specs: list[TensorSpec]) -> list[TensorSpec]:
+    """Return a tied head as if it were stored, by its own name."""
+    stored, tied = {spec.name: spec for spec in specs}, family_of(config).tied_weights(config)
+    return [replace(stored[weight], name=head, role="lm_head") for head, weight in tied.items()]
 
 
 def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) -> int:

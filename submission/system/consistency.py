@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from submission.errors import UserError
-from submission.model.families import FAMILIES
+from submission.errors import UnavailableError, UserError
+from submission.model.families import FAMILIES, droppable_parts
+from submission.model.families.family import Family
 from submission.model.forecast import EVERY, LINEARS
 from submission.model.solvers import SOLVERS
 from submission.system.campaign import Campaign
@@ -39,14 +40,14 @@ def check_together(campaign: Campaign, recipe: Recipe) -> None:
 
 
 def _check_limit(campaign: Campaign, quantize: QuantizeOptions, where: str) -> None:
-    """Raise UserError where a recipe is fitted to a limit that the campaign does not state."""
+    """Raise UnavailableError where a recipe is fitted to a limit that the campaign does not state."""
     if campaign.size_limit is not None:
         return
     what = f"needs a size limit, and campaign {campaign.name} states none"
     if any(override.count == "fit" for override in quantize.overrides):
-        raise UserError(f"{where}.overrides: count", f'"fit" {what}', "write a number of layers")
+        raise UnavailableError(f"{where}.overrides: count", f'"fit" {what}', "write a number of layers")
     if quantize.target == LIMIT:
-        raise UserError(f"{where}.target", f"{LIMIT!r} {what}", "write a size, `3.5 GB`")
+        raise UnavailableError(f"{where}.target", f"{LIMIT!r} {what}", "write a size, `3.5 GB`")
 
 
 def _check_budgets(quantize: QuantizeOptions, where: str) -> None:
@@ -88,8 +89,9 @@ def _check_corpus(campaign: Campaign, recipe: Recipe, where: str) -> None:
 
 
 def _check_roles(campaign: Campaign, recipe: Recipe, where: str) -> None:
-    roles = FAMILIES[campaign.model.architecture].roles
-    prefixes = {role[:end] for role in roles for end, c in enumerate(role + ".") if c == "."}
+    family = FAMILIES[campaign.model.architecture]
+    prefixes = _prefixes(family)
+    elsewhere = set().union(*(_prefixes(other) for other in FAMILIES.values()))
     named = {
         "finetune.roles": recipe.finetune.roles,
         "quantize.codecs": tuple(k for k in recipe.quantize.codecs if k not in (EVERY, LINEARS)),
@@ -97,5 +99,17 @@ def _check_roles(campaign: Campaign, recipe: Recipe, where: str) -> None:
     }
     for key, names in named.items():
         for name in names:
+            if name not in prefixes and name in elsewhere:
+                what = f"the family {family.name} has no role {name!r}"
+                raise UnavailableError(f"{where}: {key}", what, nearest(name, prefixes))
             if name not in prefixes:
                 raise UserError(f"{where}: {key}", f"unknown role {name!r}", nearest(name, prefixes))
+    for part in recipe.quantize.drop:
+        if part not in droppable_parts(family):
+            what = f"a model of the family {family.name} cannot do without {part!r}"
+            raise UnavailableError(f"{where}: quantize.drop", what, "leave it out")
+
+
+def _prefixes(family: Family) -> set[str]:
+    """Return the roles of a family and their prefixes: `mlp.up`, `mlp`."""
+    return {role[:end] for role in family.roles for end, c in enumerate(role + ".") if c == "."}

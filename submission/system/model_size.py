@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from submission.errors import UserError
-from submission.model.families import read_config, shipped_config
+from submission.model.families import read_config, shipped_config, without_parts
 from submission.model.forecast import companion_bytes, forecast
 from submission.system.data_folder import shipped_models
 from submission.system.recipe.quantize_options import AS_PRIMARY, LIMIT, parse_target
@@ -48,7 +48,7 @@ def chooses_layers(system: System) -> bool:
     known = base_model(system)
     if known is None or not known[1]:
         return True
-    config, other_bytes = known
+    config, other_bytes = without_parts(known[0], quantize.drop), known[1]
     rest = [override for override in quantize.overrides if override.count != "fit"]
     expected = forecast(config, quantize.codecs, rest, other_bytes=other_bytes)
     return not system.campaign.meets_limit(expected.total_bytes)
@@ -79,7 +79,7 @@ def _primary_bytes(system: System) -> int:
     if known is None:
         what = f"{AS_PRIMARY!r}, and no configuration of {system.campaign.model.name} is here"
         raise UserError(WHERE, what, "name the data folder with --data, or write a size")
-    config, other_bytes = known
+    config, other_bytes = without_parts(known[0], primary.drop), known[1]
     limit = system.campaign.size_limit_bytes
     if limit is None and any(override.count == "fit" for override in primary.overrides):
         what = f"{AS_PRIMARY!r}: {PRIMARY} is fitted to a limit, and campaign {system.campaign.name} states none"

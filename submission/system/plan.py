@@ -13,7 +13,7 @@ from submission.model.costs.devices import CARDS, processor
 from submission.model.costs.durations import cost_lines
 from submission.model.costs.operations import parameter_count
 from submission.model.costs.steps import step_works
-from submission.model.families import read_config
+from submission.model.families import read_config, without_parts
 from submission.model.forecast import Forecast, companion_bytes, forecast
 from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
@@ -52,6 +52,7 @@ def expected_model(system: System, store: Store, checkpoint: Path | None = None)
     if "quantization_config" in config:
         raise UserError(str(checkpoint), "is packed already", "name the checkpoint at full precision")
     quantize = system.recipe.quantize
+    config = without_parts(config, quantize.drop)
     target = target_bytes(system)
     budgets = _budgets(system, store) if checkpoint is None else None
     if target is not None and budgets is None:

@@ -9,7 +9,7 @@ REVISIONS = {
     "merge": 4,
     "sensitivity": 3,
     "awq": 4,
-    "calibrate": 3,
+    "calibrate": 4,
     "allocate": 2,
     "quantize": 6,
     "recover": 1,

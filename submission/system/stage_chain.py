@@ -162,7 +162,8 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
 
 
 def _packing_options(quantize: QuantizeOptions) -> dict[str, Any]:
-    return {
+    dropped = {"drop": list(quantize.drop)} if quantize.drop else {}
+    return dropped | {
         "solver": quantize.solver,
         "codecs": {rule: codec.to_dict() for rule, codec in quantize.codecs.items()},
         "overrides": [asdict(override) | {"codec": override.codec.to_dict()} for override in quantize.overrides],

@@ -96,7 +96,7 @@ def write_moments(base: Path, folder: Path) -> None:
             samples = torch.randn(200, spec.shape[1], generator=generator)
             write_factor(folder, key, factorize(samples.t() @ samples / 200, spec.shape[1]), 200)
             write_importance(folder, spec.name, torch.rand(spec.shape[0], generator=generator) + 0.1, 10)
-    (folder / MOMENTS).write_text(canonical_json({"inputs": inputs, "fisher": True}), encoding="utf-8")
+    (folder / MOMENTS).write_text(canonical_json({"inputs": inputs, "tied": {}, "fisher": True}), encoding="utf-8")
 
 
 @pytest.mark.parametrize("calibrated", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from submission.errors import UserError
+from submission.cli import open_systems
+from submission.errors import UnavailableError, UserError
 from submission.model.families import family_of, shipped_config, tensors
 from submission.model.moments_size import input_keys
 from submission.system.campaign import read_campaign
@@ -179,8 +181,35 @@ def test_recipes_fit_the_campaign_of_the_model(recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words"), [("ablation:head2", "unknown role 'lm_head'"), ("ablation:sensitive", "states none")]
+    ("recipe", "words"),
+    [("ablation:head2", "the family gemma4_unified has no role 'lm_head'"), ("ablation:sensitive", "states none")],
 )
 def test_what_the_campaign_cannot_have_is_refused_by_name(recipe, words):
     with pytest.raises(UserError, match=words):
         check_together(read_campaign("iwslt27"), read_recipe(recipe, "iwslt27"))
+
+
+def test_of_a_list_what_the_campaign_cannot_have_is_left_out_and_named(tmp_path, capsys):
+    args = argparse.Namespace(campaign="miniature-gemma4", recipe="ablation", data=None, store=tmp_path)
+    systems = [system.recipe.name for system, _ in open_systems(args)]
+    assert "head2" not in systems and {"bf16", "emb2", "sensitive"} <= set(systems)
+    assert "left out of ablation: recipe head2: quantize.codecs: the family" in capsys.readouterr().err
+
+
+def test_a_list_that_is_wrong_for_every_campaign_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'extends = "finetuned"\n[[systems]]\nname = "one"\n[[systems]]\nname = "two"\n'
+        'quantize.codecs.heads = { kind = "affine", bits = 4, group_size = 64 }\n',
+        encoding="utf-8",
+    )
+    args = argparse.Namespace(campaign="miniature-gemma4", recipe=str(path), data=None, store=tmp_path)
+    with pytest.raises(UserError, match="two: quantize.codecs: unknown role 'heads'"):
+        open_systems(args)
+
+
+def test_a_part_that_the_family_needs_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "contrastive"\n[quantize]\ndrop = ["vision"]\n', encoding="utf-8")
+    with pytest.raises(UnavailableError, match="of the family qwen2_audio cannot do without 'vision'"):
+        check_together(read_campaign("miniature"), read_recipe(str(path), "miniature"))

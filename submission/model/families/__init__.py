@@ -7,6 +7,7 @@ configuration alone, so that sizes are known before any weight is there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,28 @@ def family_of(config: dict[str, Any]) -> Family:
 def tensors(config: dict[str, Any]) -> list[TensorSpec]:
     """Return every tensor of a checkpoint with this configuration, by hub name, in the model's order."""
     return family_of(config).tensors(config)
+
+
+def droppable_parts(family: Family) -> list[str]:
+    """Return the parts that a system for speech may leave out, sorted: the first words of their roles."""
+    return sorted({role.partition(".")[0] for role in family.droppable_roles})
+
+
+def without_parts(config: dict[str, Any], parts: Iterable[str]) -> dict[str, Any]:
+    """Return the configuration of a model without these parts; UserError for one that its family cannot do without."""
+    family = family_of(config)
+    known = droppable_parts(family)
+    for part in parts:
+        if part not in known:
+            what = f"{part!r} cannot be left out of a model of the family {family.name}"
+            fix = (
+                f"choose among: {', '.join(known)}"
+                if known
+                else "leave it out of the recipe: all of this family is needed"
+            )
+            raise UserError("quantize.drop", what, fix)
+        config = family.without(config, part)
+    return config
 
 
 def stored_dtype(config: dict[str, Any]) -> str:

@@ -11,6 +11,11 @@ from submission.model.families.smoothing import SmoothingGroup, Stack
 from submission.model.families.tensors import TensorSpec
 
 
+def nothing_to_leave_out(config: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return a configuration as it is: the family needs all of its parts."""
+    return config
+
+
 def no_tied_weights(config: dict[str, Any]) -> dict[str, str]:
     """Return no tied weights: every weight of the loaded model is stored by its own name."""
     return {}
@@ -73,4 +78,7 @@ class Family:
     """Configuration -> weight of the loaded model that no checkpoint stores -> the stored weight whose numbers it
     shares, both by their names on the hub: a head tied to the embedding."""
     droppable_roles: tuple[str, ...] = ()
-    """Roles whose tensors a system for speech may leave out of its model."""
+    """Roles whose tensors a system for speech may leave out of its model. Those with one first word, `vision`, are a
+    part, which is left out as a whole."""
+    without: Callable[[dict[str, Any], str], dict[str, Any]] = nothing_to_leave_out
+    """(configuration, such a part) -> the configuration of the model without it, which may be without it already."""

@@ -362,4 +362,5 @@ FAMILY = Family(
     ordinary_tokens=ordinary_tokens,
     tied_weights=lambda config: {"lm_head.weight": EMBEDDING},
     droppable_roles=VISION_ROLES,
+    without=lambda config, part: config | {"vision_config": None},
 )

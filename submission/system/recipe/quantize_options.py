@@ -180,6 +180,9 @@ class QuantizeOptions:
     """Role or prefix of roles -> codec; the longest prefix wins, `*` is every weight that can be packed. What no rule
     reaches is kept as it is; without any rule nothing is packed."""
     overrides: tuple[Override, ...] = ()
+    drop: tuple[str, ...] = ()
+    """Parts of the base model that a system for speech does without, by the first word of their roles: `vision`. Their
+    tensors are not in the packed model."""
     awq: AwqOptions | None = None
     moments: MomentsOptions | None = None
     """What codes are weighed by, for solvers that read it; without, they see the weights alone."""
@@ -197,6 +200,7 @@ class QuantizeOptions:
         refuse_unserved(self.solver, named)
         if self.target is not None:
             parse_target(self.target)
+        require(len(set(self.drop)) == len(self.drop), f"drop: {', '.join(self.drop)} names a part twice; name it once")
         many = f"overrides: {len(self.overrides)} are more than {MOST_OVERRIDES}; name layers in one override"
         require(len(self.overrides) <= MOST_OVERRIDES, many)
         by_sensitivity = sum(override.layers == "sensitivity" for override in self.overrides)

@@ -38,8 +38,8 @@ def smaller_than_base(view: BundleView) -> Iterator[Fault]:
 
 
 def codecs_of_no_recipe(view: BundleView) -> Iterator[Fault]:
-    """Put the recipe that packed this model into the bundle, by writing the bundle again: it gives each role its codec,
-    and the model's configuration names the codec of every weight.
+    """Put the recipe that packed this model into the bundle, by writing the bundle again: it gives each role its codec
+    and says what is left out, and the model's configuration names the codec of every weight that is there.
     """
     if isinstance(view.recipe, Unreadable) or isinstance(view.expected_tensors, Unreadable):
         return  # reported as REC01 and CFG01
@@ -48,8 +48,20 @@ def codecs_of_no_recipe(view: BundleView) -> Iterator[Fault]:
     try:
         for found in contradictions(view.config, held, quantize.codecs, quantize.overrides):
             yield CONFIG, printable(found, 300)
+        yield from _other_parts(view, set(quantize.drop))
     except UserError as error:
         yield "recipe.json", f"{printable(error.where)}: {printable(error.what, 300)}"
+
+
+def _other_parts(view: BundleView, dropped: set[str]) -> Iterator[Fault]:
+    """Yield parts of the base model that the recipe leaves out and the model has, or the other way round."""
+    if view.base_sizes is None:
+        return
+    missing = {role.partition(".")[0] for role in view.left_out_roles}
+    for part in sorted(missing - dropped):
+        yield CONFIG, f"the model is without the base model's {part}, and the recipe does not drop it"
+    for part in sorted(dropped - missing):
+        yield CONFIG, f"the recipe drops the base model's {printable(part, 100)}, and the model has it"
 
 
 def _differing(view: BundleView) -> dict[str, tuple[int, int]]:
