@@ -22,6 +22,7 @@ from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.moment_files import (
     input_path,
+    read_diagonal,
     read_factor,
     read_importance,
     write_importance,
@@ -68,6 +69,7 @@ class MomentsFolder:
         stored = input_path(self._folder, key).is_file()  # an embedding has none without gradients
         return Moments(
             stored_factor=functools.partial(read_factor, self._folder, key) if stored else None,
+            stored_diagonal=functools.partial(read_diagonal, self._folder, key) if stored else None,
             importance=read_importance(self._folder, name),
         )
 
