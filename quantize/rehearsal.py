@@ -37,7 +37,7 @@ from submission.model.codecs import Codec
 from submission.model.costs.operations import parameter_count
 from submission.model.families import family_of, shipped_config, stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
-from submission.model.forecast import Forecast, allotted, forecast, resolve_codecs
+from submission.model.forecast import Forecast, allotted, companion_bytes, forecast, resolve_codecs
 from submission.model.moments_size import moments_size
 from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
 from submission.progress import progress
@@ -360,7 +360,8 @@ def _pack(
         shutil.rmtree(budgets)
         codecs = allotted(codecs, found["budgets"])
         seconds = round(time.perf_counter() - started, 1)
-        allocation = {"allocating_seconds": seconds, "allotted_bytes": found["total_bytes"]}
+        here = found["total_bytes"] - companion_bytes(plain)  # the rest is a model card, which is not packed
+        allocation = {"allocating_seconds": seconds, "allotted_bytes": here}
     packed.mkdir()
     started = time.perf_counter()
     report = pack_checkpoint(plain, packed, codecs, solver=solver, side_data=side_data(inputs))
