@@ -23,11 +23,12 @@ import torch
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.model_moments import make_batches, observed_weights, positions_of
-from quantize.calibration.moment_files import read_factor, read_importance
+from quantize.calibration.moment_files import read_diagonal, read_factor, read_importance
 from quantize.packing.pack import encode, read_tensor
 from quantize.rehearsal import CAMPAIGN, make_checkpoint, with_layers
+from quantize.rehearsal_moments import draw_moments
 from quantize.solvers.bound import bind_solver
-from quantize.solvers.feedback import Moments
+from quantize.solvers.feedback import InputFactor, Moments
 from quantize.solvers.rate import estimate_rate, expected_log2_constant
 from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.model.checkpoint import Checkpoint
@@ -47,6 +48,8 @@ SAMPLED_ROWS = 4096
 LEAST_SIDE = 256
 """Rows and columns of weights that are solved."""
 BITS = 3.8
+WHOLE = ("allotting", "solving", "solving_wall", "loading")
+"""Seconds that are summed up for the whole model."""
 
 
 class Clock:
@@ -128,13 +131,22 @@ def measure_moments(folder: Path, out: Path) -> dict[str, Any]:
 
 def moments_of(moments: Path, checkpoint: Checkpoint, name: str, rows: int) -> Moments:
     """Return the moments of some rows of a weight."""
-    stored = functools.partial(read_factor, moments, input_keys(checkpoint.config)[name])
-    return Moments(stored_factor=stored, importance=read_importance(moments, name)[:rows])
+    key = input_keys(checkpoint.config)[name]
+    return Moments(
+        stored_factor=functools.partial(read_factor, moments, key),
+        stored_diagonal=functools.partial(read_diagonal, moments, key),
+        importance=read_importance(moments, name)[:rows],
+    )
 
 
 def measure_solving(folder: Path, moments: Path) -> dict[str, Any]:
-    """Return processor seconds by weight: of allocation, of solving and encoding, of checking and decoding it."""
+    """Return processor seconds by weight: of allocation, of solving and encoding, of checking and decoding it.
+
+    With a trellis, as the recipe `frontier` has it. Where the folder holds no moments, random ones are drawn.
+    """
     checkpoint = LayerwiseModel(folder, dtype=torch.float32, device="cpu").checkpoint
+    if not moments.is_dir():
+        draw_moments(moments, checkpoint.config)
     found: dict[str, Any] = {}
     specs = [spec for spec in tensors(checkpoint.config) if spec.packable and min(spec.shape) >= LEAST_SIDE]
     _solve(checkpoint, moments, specs[0])  # compiles
@@ -148,7 +160,7 @@ def measure_solving(folder: Path, moments: Path) -> dict[str, Any]:
 def _solve(checkpoint: Checkpoint, moments: Path, spec: TensorSpec) -> dict[str, Any]:
     rows = spec.shape[0] if spec.layer is not None else min(spec.shape[0], SAMPLED_ROWS)
     weight = read_tensor(checkpoint.located[spec.name], spec.name)[:rows]
-    codec = Entropy(budget_bytes=round(weight.numel() * BITS / 8))
+    codec = Entropy(budget_bytes=round(weight.numel() * BITS / 8), trellis=True)
     side = {"moments": moments_of(moments, checkpoint, spec.name, rows)}
     allotted = _allot(weight, side["moments"])
     started, wall = time.process_time(), time.perf_counter()
@@ -168,12 +180,11 @@ def _solve(checkpoint: Checkpoint, moments: Path, spec: TensorSpec) -> dict[str,
 
 
 def _allot(weight: torch.Tensor, moments: Moments) -> float:
-    """Return the processor seconds that allocation takes for a weight: its factor twice, its rate from sampled rows."""
+    """Return the processor seconds that allocation takes for a weight: closed form, factor, rate from sampled rows."""
     started = time.process_time()
-    moments.read_factor(weight.shape[1])
-    factor = moments.read_factor(weight.shape[1])
-    expected = expected_log2_constant(weight.float(), factor, moments.importance, BITS)
-    estimate_rate(weight.float(), factor, moments.importance, expected)
+    diagonal = InputFactor(diagonal=moments.read_diagonal(weight.shape[1]), feedback=None)
+    expected = expected_log2_constant(weight, diagonal, moments.importance, BITS, trellis=True)
+    estimate_rate(weight, moments.read_factor(weight.shape[1]), moments.importance, expected, trellis=True)
     return round(time.process_time() - started, 2)
 
 
@@ -193,7 +204,9 @@ def main() -> None:
     """Measure the parts named, all by default, and write the record beside the work."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and moments, 6 GB")
-    parser.add_argument("part", choices=["moments", "solving"], help="solving reads what moments wrote")
+    parser.add_argument(
+        "part", choices=["moments", "solving"], help="solving reads what moments wrote, or random moments"
+    )
     args = parser.parse_args()
     whole = shipped_config(read_campaign(CAMPAIGN).model.name)
     assert whole is not None, "the campaign's configuration ships"
@@ -204,7 +217,7 @@ def main() -> None:
         record["forecast_bytes"] = moments_size(whole).memory_bytes
     else:
         record = measure_solving(plain, moments)
-        record |= {key: whole_model(whole, record["weights"], key) for key in ("allotting", "solving", "loading")}
+        record |= {key: whole_model(whole, record["weights"], key) for key in WHOLE}
     print(json.dumps(record | {"machine": describe_machine() | {"threads": torch.get_num_threads()}}, indent=1))
 
 

@@ -24,6 +24,7 @@ from quantize.calibration.awq import choose_utterances
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.moment_files import (
+    read_diagonal,
     read_factor,
     read_importance,
     write_factor,
@@ -74,8 +75,12 @@ class MomentsFolder:
         return combined_moments(uses) if heads else uses[0]
 
     def _read_use(self, name: str) -> Moments:
-        stored = functools.partial(read_factor, self._folder, self.inputs[name])
-        return Moments(stored_factor=stored, importance=read_importance(self._folder, name))
+        key = self.inputs[name]
+        return Moments(
+            stored_factor=functools.partial(read_factor, self._folder, key),
+            stored_diagonal=functools.partial(read_diagonal, self._folder, key),
+            importance=read_importance(self._folder, name),
+        )
 
 
 def calibrate(

@@ -55,6 +55,11 @@ def read_factor(folder: Path, key: str) -> InputFactor:
     return InputFactor(diagonal=diagonal, feedback=_unpacked(lower, len(diagonal)) if len(lower) else None)
 
 
+def read_diagonal(folder: Path, key: str) -> torch.Tensor:
+    """Return the diagonal of the factor of an input's second moment, float64 [columns]."""
+    return read_tensors(input_path(folder, key), "diagonal")[0]
+
+
 def write_importance(folder: Path, name: str, importance: torch.Tensor, targets: int) -> None:
     """Write the importance of a weight's rows; targets: the number of target tokens that it was measured on."""
     _check_finite(importance, name)

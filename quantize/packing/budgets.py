@@ -101,16 +101,22 @@ def rate_curves(
     """Return weight name -> its size against the constant; codecs: by that name; bits: what a weight has on average."""
     names = list(codecs)
     expected, total = 0.0, 0
-    for name, weight, factor, importance in _weighed(checkpoint, names, moments, label="allocate: closed form"):
-        trellis = _has_trellis(codecs[name])
-        expected += weight.numel() * expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
-        total += weight.numel()
+    with progress("allocate: closed form", len(names), "weights") as tick:
+        for name in names:
+            weight, found = _read(checkpoint, name, moments)
+            diagonal = InputFactor(diagonal=found.read_diagonal(weight.shape[1]), feedback=None)
+            trellis = _has_trellis(codecs[name])
+            expected += weight.numel() * expected_log2_constant(
+                weight, diagonal, found.importance, bits, trellis=trellis
+            )
+            total += weight.numel()
+            tick(1)
     if not total:
         raise UserError("quantize.codecs", "no weight has a codec with a budget", "leave the target out")
     log2_constant = expected / total
     return {
         name: estimate_rate(weight, factor, importance, log2_constant, trellis=_has_trellis(codecs[name]))
-        for name, weight, factor, importance in _weighed(checkpoint, names, moments, label="allocate: rates")
+        for name, weight, factor, importance in _weighed(checkpoint, names, moments)
     }
 
 
@@ -118,16 +124,18 @@ def _has_trellis(codec: Codec) -> bool:
     return isinstance(codec, Entropy) and codec.trellis
 
 
-def _weighed(
-    checkpoint: Checkpoint, names: list[str], moments: MomentsFolder | None, *, label: str
-) -> Iterator[Weighed]:
+def _read(checkpoint: Checkpoint, name: str, moments: MomentsFolder | None) -> tuple[torch.Tensor, Moments]:
+    """Return a weight in its own dtype, since an embedding in float32 takes 2.6 GB, and its moments."""
+    return read_tensor(checkpoint.located[name], name), Moments() if moments is None else moments.read(name)
+
+
+def _weighed(checkpoint: Checkpoint, names: list[str], moments: MomentsFolder | None) -> Iterator[Weighed]:
     """Yield weights with what their errors are weighed by; those that share an input follow each other."""
     keys = moments.inputs if moments else {}
     previous: tuple[str, InputFactor] | None = None
-    with progress(label, len(names), "weights") as tick:
+    with progress("allocate: rates", len(names), "weights") as tick:
         for name in sorted(names, key=lambda name: (keys.get(name, name), name)):
-            weight = read_tensor(checkpoint.located[name], name).float()
-            found = Moments() if moments is None else moments.read(name)
+            weight, found = _read(checkpoint, name, moments)
             key = keys.get(name, name)
             if previous is None or previous[0] != key:
                 previous = key, found.read_factor(weight.shape[1])

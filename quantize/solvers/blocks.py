@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+Part = TypeVar("Part")
+Found = TypeVar("Found")
 
 BLOCK_ELEMENTS = 1 << 18
 """Weights that a core takes up at a time, in whole rows: 1 MiB in float32."""
@@ -37,3 +41,19 @@ def each_block(work: Callable[[slice], None], rows: int, columns: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, blocks):
             pass
+
+
+def each_alone(work: Callable[[Part], Found], parts: Iterable[Part]) -> list[Found]:
+    """Return what work makes of parts, in their order, on as many threads as torch would use, each part by one thread.
+
+    Within a part torch has one thread, even where there is one part: its results do not depend on how many there are.
+    """
+    threads, parts = torch.get_num_threads(), list(parts)
+    torch.set_num_threads(1)  # threads that begin later take it over
+    try:
+        if threads == 1 or len(parts) == 1:
+            return [work(part) for part in parts]
+        with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+            return list(pool.map(work, parts))
+    finally:
+        torch.set_num_threads(threads)

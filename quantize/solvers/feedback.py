@@ -22,23 +22,28 @@ are finer there by the factor at which the error is the same as without at a hig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from quantize.solvers.blocks import each_alone
 from quantize.solvers.feedback_kernels import round_block
-from quantize.solvers.trellis_kernels import round_trellis
+from quantize.solvers.trellis_kernels import interleave, round_trellis
 
 DAMPING = 0.01
 """Part of the mean diagonal of H that is added to its diagonal."""
 IMPORTANCE_FLOOR = 0.05
 """Part of the mean importance of rows below which none is taken to be."""
 BLOCK_COLUMNS = 64
-"""Columns that are rounded between two products with the errors of all later columns."""
+"""Columns that are rounded between two products with errors of later columns."""
+PANEL_COLUMNS = 256
+"""Columns that take up the errors of all later ones in one product: with 64 it runs at 60 % of that speed."""
+SOLVED_ROWS = 2048
+"""Rows that a core solves at a time, at most; of weights with less than twice as many, half of the rows."""
 CHUNK_ELEMENTS = 1 << 25
-"""Weights that are solved at a time, in whole rows: 128 MiB in each float32 array."""
+"""Weights of which squares are summed at a time, in whole rows: 128 MiB in float32."""
 CODE_LIMIT = 32767
 """Largest magnitude of a code, int16."""
 TRELLIS_LIMIT = CODE_LIMIT - 7
@@ -72,6 +77,9 @@ class Moments:
     stored_factor: Callable[[], InputFactor] | None = None
     """Reads the factor of the second moment, which then takes that one's place."""
 
+    stored_diagonal: Callable[[], torch.Tensor] | None = None
+    """Reads the diagonal of that factor alone."""
+
     def read_second_moment(self) -> torch.Tensor | None:
         """Return the second moment, read where it is on disk; None for a weight without."""
         return self.second_moment() if callable(self.second_moment) else self.second_moment
@@ -79,6 +87,10 @@ class Moments:
     def read_factor(self, columns: int) -> InputFactor:
         """Return the factor of the second moment of so many columns, read where a calibration has stored it."""
         return factorize(self.read_second_moment(), columns) if self.stored_factor is None else self.stored_factor()
+
+    def read_diagonal(self, columns: int) -> torch.Tensor:
+        """Return the diagonal of that factor, float64 [columns]; at 11008 columns its other numbers take 242 MB."""
+        return self.read_factor(columns).diagonal if self.stored_diagonal is None else self.stored_diagonal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,27 +210,77 @@ def solve_resolved(
         raise ValueError(f"row {bad} holds a number that is not finite; fetch or train it again")
     row_scale, column_scale, clamped = scales(factor, importance, constant * (TRELLIS_STEP if restarts else 1))
     codes = torch.empty((rows, columns), dtype=torch.int16)
-    chunk, limit = max(1, CHUNK_ELEMENTS // max(columns, 1)), TRELLIS_LIMIT if restarts else CODE_LIMIT
-    start = 0
-    while start < rows:
-        end = _chunk_end(start, start + chunk, rows, restarts)
-        part, within = slice(start, end), [row - start for row in restarts if start <= row < end]
-        codes[part] = _solve_rows(weight[part], factor, row_scale[part], column_scale, within)
-        beyond = (codes[part].abs() >= limit).any(dim=0)
-        room = column_scale.float() * 2 <= _HALF_MOST
-        if (beyond & room).any():
-            column_scale = torch.where(beyond & room, column_scale * 2, column_scale)
-            start = 0
-        else:
-            start = end
+    while True:
+        coarsened = _solve_chunks(weight, factor, row_scale, column_scale, restarts, slice(0, rows), codes)
+        if torch.equal(coarsened, column_scale):
+            break
+        column_scale = coarsened
     return FeedbackSolution(codes=codes, row_scale=row_scale, column_scale=column_scale, clamped_scales=clamped)
+
+
+def rescale_rows(
+    weight: torch.Tensor,
+    factor: InputFactor,
+    solution: FeedbackSolution,
+    restarts: Sequence[int],
+    rows: slice,
+    ratio: float,
+) -> FeedbackSolution:
+    """Return a solution in which some rows are solved again with steps of so many times the size.
+
+    Its codes are the solution's own, changed in place: a second copy of those of an embedding takes 1.3 GB. With
+    restarts the rows begin and end at some. A code beyond int16 stays at its limit.
+    """
+    row_scale = solution.row_scale.clone()
+    row_scale[rows] = (row_scale[rows].float() * ratio).clamp(_HALF_LEAST, _HALF_MOST).half()
+    _solve_chunks(weight, factor, row_scale, solution.column_scale, restarts, rows, solution.codes)
+    return replace(solution, row_scale=row_scale)
+
+
+def _solve_chunks(
+    weight: torch.Tensor,
+    factor: InputFactor,
+    row_scale: torch.Tensor,
+    column_scale: torch.Tensor,
+    restarts: Sequence[int],
+    rows: slice,
+    codes: torch.Tensor,
+) -> torch.Tensor:
+    """Fill the codes of some rows; return the column scale, doubled where a code is at its limit and there is room.
+
+    Chunks of rows are shared among threads, each of them solved by one: so codes do not depend on their number.
+    """
+    limit, beyond = TRELLIS_LIMIT if restarts else CODE_LIMIT, torch.zeros(len(column_scale), dtype=torch.bool)
+
+    def solve(part: slice) -> torch.Tensor:
+        within = [row - part.start for row in restarts if part.start <= row < part.stop]
+        solved = _solve_rows(weight[part], factor, row_scale[part], column_scale, within)
+        codes[part] = solved
+        return (solved.abs() >= limit).any(dim=0)
+
+    for found in each_alone(solve, chunks_of(rows, restarts)):
+        beyond |= found
+    room = column_scale.float() * 2 <= _HALF_MOST
+    return torch.where(beyond & room, column_scale * 2, column_scale)
+
+
+def chunks_of(rows: slice, restarts: Sequence[int]) -> list[slice]:
+    """Return the chunks in which rows are solved; with restarts each ends where a trellis begins again."""
+    count = rows.stop - rows.start
+    step = min(SOLVED_ROWS, max(-(-count // 2), 1))
+    chunks, start = [], rows.start
+    while start < rows.stop:
+        end = _chunk_end(start, start + step, rows.stop, restarts)
+        chunks.append(slice(start, end))
+        start = end
+    return chunks
 
 
 def _chunk_end(start: int, most: int, rows: int, restarts: Sequence[int]) -> int:
     """Return where a chunk of rows ends: at `most`, or where a trellis begins again, the last time before that."""
     if not restarts:
         return min(most, rows)
-    ends = [row for row in (*restarts, rows) if row > start]
+    ends = [row for row in (*restarts, rows) if start < row <= rows]
     return max((row for row in ends if row <= most), default=ends[0])
 
 
@@ -238,32 +300,51 @@ def _solve_rows(
     column_scale: torch.Tensor,
     restarts: Sequence[int],
 ) -> torch.Tensor:
-    """Return the codes of some rows, int16 [rows, columns], transposed in memory; restarts: among these rows."""
+    """Return the codes of some rows, int16 [rows, columns]; restarts: among these rows."""
     rows, columns = weight.shape
+    order = groups = None
+    if restarts:
+        order, groups = (torch.from_numpy(found) for found in interleave(restarts, rows))
+        weight, row_scale = weight[order], row_scale[order]
     weights = weight.detach().float().t().contiguous()
     errors = torch.empty_like(weights) if factor.feedback is not None else torch.empty((BLOCK_COLUMNS, rows))
     codes = np.empty((columns, rows), dtype=np.int16)
     per_row, per_column = row_scale.float().numpy(), column_scale.float().numpy()
     inverse_row, inverse_column = np.float32(1) / per_row, np.float32(1) / per_column
-    nothing = np.empty((0, 0), dtype=np.float32)
     power = _row_powers(weights, per_row, per_column) if restarts else None
-    stretches = np.array([*restarts, rows])
-    for end in range(columns, 0, -BLOCK_COLUMNS):
-        start = max(0, end - BLOCK_COLUMNS)
-        block = slice(start, end)
-        targets, within = weights[block].clone(), nothing
-        if factor.feedback is not None:
-            within = factor.feedback[block, block].contiguous().numpy()
-            if end < columns:
-                targets.addmm_(factor.feedback[end:, block].t(), errors[end:])
-        out = (errors[block] if factor.feedback is not None else errors[: end - start]).numpy()
+    for block, targets, within in _blocks(weights, errors, factor):
+        out = (errors[block] if factor.feedback is not None else errors[: len(targets)]).numpy()
         steps = per_column[block], inverse_column[block], per_row, inverse_row
-        known = targets.numpy(), weights[block].numpy(), within, *steps
-        if power is None:
+        known = targets.numpy(), weights[block].numpy(), within.numpy(), *steps
+        if power is None or groups is None:
             round_block(*known, np.float32(CODE_LIMIT), codes[block], out)
         else:
-            round_trellis(*known, power, np.float32(TRELLIS_LIMIT), stretches, codes[block], out)
-    return torch.from_numpy(codes).t()
+            round_trellis(*known, power, np.float32(TRELLIS_LIMIT), groups.numpy(), codes[block], out)
+    solved = torch.from_numpy(codes).t()
+    return solved if order is None else solved.contiguous()[order.argsort()]
+
+
+def _blocks(
+    weights: torch.Tensor, errors: torch.Tensor, factor: InputFactor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield blocks of columns, the last first, with their targets but for what they feed back, and that part of L.
+
+    weights [columns, rows]; errors: read behind each block, where the caller has filled them in.
+    """
+    for last in range(len(weights), 0, -PANEL_COLUMNS):
+        first = max(0, last - PANEL_COLUMNS)
+        panel = weights[first:last].clone()
+        if factor.feedback is not None and last < len(weights):
+            panel.addmm_(factor.feedback[last:, first:last].t(), errors[last:])
+        for end in range(last, first, -BLOCK_COLUMNS):
+            block = slice(max(first, end - BLOCK_COLUMNS), end)
+            targets = panel[block.start - first : end - first]
+            if factor.feedback is None:
+                yield block, targets, torch.empty((0, 0))
+                continue
+            if end < last:
+                targets.addmm_(factor.feedback[end:last, block].t(), errors[end:last])
+            yield block, targets, factor.feedback[block, block].contiguous()
 
 
 def _row_powers(weights: torch.Tensor, row_scale: np.ndarray, column_scale: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 TILE_ROWS = 512
-"""Rows that are solved at a time: 64 columns of float32 targets are 128 KiB."""
+"""Rows that are solved at a time: 64 columns of float32 errors are 128 KiB."""
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
@@ -31,12 +31,36 @@ def round_block(targets, weights, feedback, column_scale, inverse_column, row_sc
             code, error = codes[j, start:end], errors[j, start:end]
             rows_of, inverse_of = row_scale[start:end], inverse_row[start:end]
             step, inverse = column_scale[j], inverse_column[j]
+            if feeds:
+                feed_back(target, errors, feedback, j, start)
             for i in range(end - start):
                 value = min(max(np.rint(target[i] * (inverse * inverse_of[i])), -limit), limit)
                 code[i] = np.int16(value)
                 error[i] = weight[i] - value * (step * rows_of[i])
-            if feeds:
-                for k in range(j):
-                    factor, earlier = feedback[j, k], targets[k, start:end]
-                    for i in range(end - start):
-                        earlier[i] += factor * error[i]
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def feed_back(target, errors, feedback, column, start):
+    """Add to the targets of a column what the errors of later columns of its block feed back to it.
+
+    target: float32, those of the rows from `start` on. errors, feedback: as `round_block` has them. Four columns are
+    added at a time, so that a target is loaded and stored once for four products.
+    """
+    later, end = len(errors) - 1, start + target.size
+    while later - 3 > column:
+        f0, f1, f2, f3 = (
+            feedback[later, column],
+            feedback[later - 1, column],
+            feedback[later - 2, column],
+            feedback[later - 3, column],
+        )
+        e0, e1 = errors[later, start:end], errors[later - 1, start:end]
+        e2, e3 = errors[later - 2, start:end], errors[later - 3, start:end]
+        for i in range(target.size):
+            target[i] = target[i] + f0 * e0[i] + f1 * e1[i] + f2 * e2[i] + f3 * e3[i]
+        later -= 4
+    while later > column:
+        factor, error = feedback[later, column], errors[later, start:end]
+        for i in range(target.size):
+            target[i] += factor * error[i]
+        later -= 1

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from quantize.solvers.blocks import each_alone
 from quantize.solvers.feedback import (
     CHUNK_ELEMENTS,
     TRELLIS_STEP,
@@ -35,7 +36,7 @@ SCALE_BITS = 16 + 8
 """Side information of a row or a column: a float16 scale and its class."""
 SAMPLED_ROWS = 256
 """Rows of a tensor that its rate is estimated from, spread over the rows' rates."""
-GRID_OCTAVES = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+GRID_OCTAVES = (-1.5, -0.75, 0.0, 0.75, 1.5)
 """Constants, relative to the expected one, at which the sampled rows are solved."""
 
 
@@ -128,6 +129,8 @@ def expected_log2_constant(
 ) -> float:
     """Return log2 of the constant at which Gaussian weights need `bits` each, in closed form at a high rate.
 
+    With an importance, of the factor its diagonal alone is read.
+
     A Gaussian of standard deviation s in steps of d has an entropy of log2(s / d) + log2(2 pi e) / 2; s is taken
     by row, d = c / (l_jj sqrt(g_i)), with a trellis the two steps from a code of a superset to the next.
     """
@@ -166,20 +169,25 @@ def estimate_rate(
     """Return the size of a weight [rows, columns] at constants around 2 ** log2_constant, from a sample of its rows.
 
     Samples are solved as the whole is, so that what low rates feed back is in their entropy; the plug-in entropy is
-    corrected for the sample's size (Miller 1955). Importance is floored over all rows before the sample is taken.
+    corrected for the sample's size (Miller 1955). Importance is floored over all rows before the sample is taken. The
+    sample is solved at all constants at once: half the constant is, to a row, four times the importance.
     """
     rows, columns = weight.shape
     full = resolved_importance(weight, factor, importance)
     drawn = sample_rows(_row_octaves(weight, full), count=sampled_rows)
-    sizes = []
-    for octave in octaves:
-        constant = 2.0 ** (log2_constant + octave)
-        solution = solve_resolved(weight[drawn], factor, full[drawn], constant, (0,) if trellis else ())
-        histogram, escapes = code_histogram(solution.codes, trellis=trellis)
+    count = len(drawn)
+    importances = torch.cat([full[drawn] * 4.0**-octave for octave in octaves])
+    restarts = tuple(range(0, len(importances), count)) if trellis else ()
+    sampled = weight[drawn].repeat(len(octaves), 1)
+    solution = solve_resolved(sampled, factor, importances, 2.0**log2_constant, restarts)
+
+    def size_of(codes: torch.Tensor) -> float:
+        histogram, escapes = code_histogram(codes, trellis=trellis)
         occupied = (histogram > 0).sum(axis=1)
         bits = histogram_bits(histogram) + float(np.maximum(occupied - 1, 0).sum()) / (2 * math.log(2))
-        scaled = (bits + ESCAPE_BITS * escapes) * rows / max(len(drawn), 1)
-        sizes.append((scaled + side_bits((rows, columns), 0)) / 8)
+        return ((bits + ESCAPE_BITS * escapes) * rows / count + side_bits((rows, columns), 0)) / 8
+
+    sizes = each_alone(size_of, solution.codes.split(count))
     falling = np.maximum.accumulate(np.array(sizes)[::-1])[::-1]
     return RateCurve(
         log2_constants=tuple(log2_constant + octave for octave in octaves),

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.model.codecs.entropy.contexts import fit_contexts, normal_density, unshifted_contexts
+from submission.model.codecs.entropy.contexts import count_sums, fit_contexts, normal_density, unshifted_contexts
 from submission.model.codecs.entropy.stream import stream_bytes
 from submission.model.codecs.entropy.tables import CONTEXTS, EDGES, ROOTS, masses, tables
-from tests.entropy.cases import spread_codes
+from tests.entropy.cases import on_trellis, spread_codes, weights
 
 densities = st.lists(st.integers(0, 65535), min_size=40, max_size=40).filter(any).map(tuple)
 
@@ -121,3 +121,28 @@ def test_columns_that_do_not_lie_around_zero_cost_no_more_than_those_that_do():
     contexts = fit_contexts(codes + offset)
     assert np.abs(contexts.centres - offset).max() <= 1
     assert stream_bytes(codes + offset, contexts) < 1.01 * stream_bytes(codes, fit_contexts(codes))
+
+
+@given(weights(most_rows=20, most_columns=20), st.booleans())
+def test_residuals_are_counted_by_the_sum_of_their_classes_and_their_superset(codes, trellis):
+    codes = on_trellis(np.clip(codes, -(2**31) + 1, 2**31 - 2)) if trellis else codes
+    contexts = fit_contexts(codes, trellis=trellis)
+    expected = np.zeros((contexts.shifts.size, 2 if trellis else 1, 256), np.int64)
+    lowest = int(contexts.row_classes.min()) + int(contexts.column_classes.min())
+    for (row, column), code in np.ndenumerate(codes.astype(np.int64)):
+        superset, index = (code & 1, code >> 1) if trellis else (0, code)
+        residual = index - contexts.centres[column]
+        held = abs(code) <= 127 and -127 <= residual <= 127 - superset
+        total = int(contexts.row_classes[row]) + int(contexts.column_classes[column]) - lowest
+        expected[total, superset, residual + 128 if held else 0] += 1
+    assert np.array_equal(count_sums(codes, contexts), expected)
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_any_number_of_threads_finds_the_same_contexts(trellis):
+    codes = spread_codes(130, 70)
+    codes = on_trellis(codes) if trellis else codes
+    one, three = (fit_contexts(codes, trellis=trellis, workers=workers) for workers in (1, 3))
+    assert one.densities == three.densities
+    for name in ("row_classes", "column_classes", "centres", "shifts"):
+        assert np.array_equal(getattr(one, name), getattr(three, name))

@@ -57,7 +57,7 @@ def test_rows_beyond_a_tile_and_a_chunk_are_solved_alike(monkeypatch):
     weight, moment, importance = random_problem(1200, 70)
     factor = factorize(moment, 70)
     whole = solve_feedback(weight, factor, importance, 0.05)
-    monkeypatch.setattr("quantize.solvers.feedback.CHUNK_ELEMENTS", 70 * 333)
+    monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ROWS", 70)
     parts = solve_feedback(weight, factor, importance, 0.05)
     assert (whole.codes != parts.codes).float().mean() < 1e-3
     assert torch.equal(whole.row_scale, parts.row_scale)

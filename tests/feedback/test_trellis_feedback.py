@@ -63,7 +63,7 @@ def test_codes_follow_the_trellis_whatever_the_shape_and_the_chunks(shape, monke
     factor, restarts = factorize(moment, shape[1]), restarts_of(*shape)
     whole = solve_feedback(weight, factor, importance, 0.05, restarts)
     assert strays(whole.codes, restarts) == -1
-    monkeypatch.setattr("quantize.solvers.feedback.CHUNK_ELEMENTS", 700 * shape[1])
+    monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ROWS", 700)
     parts = solve_feedback(weight, factor, importance, 0.05, restarts)
     assert strays(parts.codes, restarts) == -1
     assert torch.equal(whole.row_scale, parts.row_scale)

@@ -25,11 +25,12 @@ from quantize.rehearsal import (
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine
+from submission.model.codecs.entropy.codec import Entropy
 from submission.model.families import shipped_config, tensors
 from submission.model.forecast import forecast
 from submission.model.safetensors_header import tensor_bytes
 from submission.store.digests import tree_digest
-from submission.system.recipe.quantize_options import QuantizeOptions
+from submission.system.recipe.quantize_options import MomentsOptions, QuantizeOptions
 
 REAL = shipped_config("Qwen2-Audio-7B")
 SMALL = {
@@ -189,6 +190,24 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path, m
 def test_a_recipe_that_calibrates_is_refused(tmp_path):
     with pytest.raises(UserError, match="random weights cannot"):
         rehearse(tmp_path, "primary")
+
+
+def test_a_target_is_allotted_and_solved_from_random_moments(tmp_path):
+    codec = Entropy(trellis=True)
+    moments = MomentsOptions(pairs=("en-de",), seed=0)
+    options = QuantizeOptions(
+        solver="feedback", codecs={"linears": codec, "embedding": codec}, target="700 kB", moments=moments
+    )
+    record = rehearse_config(tmp_path, SMALL, options, None, keep=True, target=700_000)
+    assert record["passed"] == {"seconds": True, "peak_bytes": True, "forecast": True}
+    assert 690_000 < record["model_bytes"] == record["forecast_bytes"] <= 700_000
+    assert record["bars"] == {"seconds": 1800, "peak_bytes": 6 << 30} and record["processor_seconds"] > 0
+    assert 0 < record["relative_mse"]["entropy-trellis"] < 0.3
+    text = rehearsal_text({"model": "small", "recipe": "frontier", "layers": 2, **record})
+    assert "budgets  " in text and "bars     30 minutes: passed; 6 GiB: passed" in text
+    inputs = json.loads((tmp_path / "moments" / "moments.json").read_text(encoding="utf-8"))["inputs"]
+    assert set(inputs) == {spec.name for spec in tensors(SMALL) if spec.packable}
+    assert not (tmp_path / "budgets").exists()
 
 
 def test_a_model_of_another_family_weighs_its_forecast(tmp_path):

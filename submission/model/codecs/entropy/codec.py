@@ -123,12 +123,12 @@ class Entropy(Codec):
 
         def size_of(codes: torch.Tensor) -> int:
             array = _row_major(codes)
-            return stream_bytes(array, fit_contexts(array, trellis=self.trellis), workers=workers)
+            return stream_bytes(array, fit_contexts(array, trellis=self.trellis, workers=workers), workers=workers)
 
         grid = Grid(rows=weight.shape[0], columns=weight.shape[1], trellis=self.trellis)
         solution = solve(weight, size_of, budget, grid.restarts)
         codes = _row_major(solution.codes)
-        contexts = fit_contexts(codes, trellis=self.trellis)
+        contexts = fit_contexts(codes, trellis=self.trellis, workers=workers)
         stream = torch.from_numpy(encode(codes, contexts, budget, workers=workers))
         parts = {"stream": stream, "row_scale": solution.row_scale.half(), "column_scale": solution.column_scale.half()}
         for name in SCALES:

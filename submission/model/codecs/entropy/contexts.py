@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from submission.model.codecs.entropy.classes import HIGHEST_NUMBER
+from submission.model.codecs.entropy.parts import map_parts, row_parts
 from submission.model.codecs.entropy.tables import (
     CONTEXTS,
     EDGE_UNIT,
@@ -164,24 +165,34 @@ def normal_density() -> tuple[int, ...]:
     return tuple(round(m / max(mass) * HIGHEST_MASS) for m in mass)
 
 
-def fit_contexts(codes: np.ndarray, *, trellis: bool = False) -> Contexts:
-    """Return classes and densities of codes, int16 or int32 [rows, columns] in row-major order."""
+def fit_contexts(codes: np.ndarray, *, trellis: bool = False, workers: int = 1) -> Contexts:
+    """Return classes and densities of codes, int16 or int32 [rows, columns] in row-major order, by so many threads."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import add_codes, add_sizes
 
     rows, columns = codes.shape
-    row_sums, column_sums = np.zeros(rows, np.int64), np.zeros(columns, np.int64)
-    add_codes(codes, column_sums)
+    row_sums = np.zeros(rows, np.int64)
+
+    def sum_codes(part: slice) -> np.ndarray:
+        sums = np.zeros(columns, np.int64)
+        add_codes(codes[part], sums)
+        return sums
+
+    def sum_sizes(part: slice) -> np.ndarray:
+        sums = np.zeros(columns, np.int64)
+        add_sizes(codes[part], centres, trellis, row_sums[part], sums)
+        return sums
+
+    column_sums = _added(sum_codes, rows, workers)
     most = TRELLIS_CENTRE if trellis else CENTRE - 1
     means = column_sums / (2 * rows if trellis else rows)
     centres = np.clip(np.rint(means), -most, most).astype(np.int64)
-    column_sums[:] = 0
-    add_sizes(codes, centres, trellis, row_sums, column_sums)
+    column_sums = _added(sum_sizes, rows, workers)
     densities = (normal_density(),) * (2 if trellis else 1)
     for _ in range(DENSITY_ROUNDS):
         contexts = unshifted_contexts(*_classes(row_sums, column_sums, _mean_size(densities)), centres, densities)
-        by_sum = count_sums(codes, contexts)
+        by_sum = count_sums(codes, contexts, workers=workers)
         densities = _fit_densities(by_sum, contexts)
     for _ in range(DENSITY_ROUNDS):
         contexts = replace(contexts, densities=densities)
@@ -190,16 +201,30 @@ def fit_contexts(codes: np.ndarray, *, trellis: bool = False) -> Contexts:
     return replace(contexts, densities=densities)
 
 
-def count_sums(codes: np.ndarray, contexts: Contexts) -> np.ndarray:
+def _added(work: Callable[[slice], np.ndarray], rows: int, workers: int) -> np.ndarray:
+    """Return the sum of what work finds in parts of the rows, shared among so many threads."""
+    found = map_parts(work, row_parts(rows, workers), workers)
+    total = found[0]
+    for other in found[1:]:
+        total += other
+    return total
+
+
+def count_sums(codes: np.ndarray, contexts: Contexts, *, workers: int = 1) -> np.ndarray:
     """Return int64 [sums, supersets, 256]: how often residual k (at k + 128; exceptions at 0) has a sum of classes."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import count_codes
 
     supersets = len(contexts.densities)
-    by_place = np.zeros((contexts.shifts.size * supersets, 256), np.int64)
-    count_codes(codes, *contexts.indexes(), contexts.centres, contexts.trellis, by_place)
-    return by_place.reshape(-1, supersets, 256)
+    row_indexes, column_indexes = contexts.indexes()
+
+    def count(part: slice) -> np.ndarray:
+        by_place = np.zeros((contexts.shifts.size * supersets, 256), np.int64)
+        count_codes(codes[part], row_indexes[part], column_indexes, contexts.centres, contexts.trellis, by_place)
+        return by_place
+
+    return _added(count, len(codes), workers).reshape(-1, supersets, 256)
 
 
 def coded_bits(codes: np.ndarray, contexts: Contexts) -> float:

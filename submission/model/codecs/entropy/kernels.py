@@ -51,27 +51,27 @@ def _residual(code, centre, superset, trellis, reach):
 
 
 @njit(nogil=True, error_model="numpy")
-def encode_block(codes, row, rows, column, columns, row_classes, column_classes, centres, trellis, table, words):
-    """Write the words of one block of a weight to the end of `words` and return the place of the first.
+def encode_block(codes, row_classes, column_classes, centres, trellis, table, words):
+    """Write the words of one block to the end of `words` and return the place of the first.
 
-    codes: int16 or int32 [all rows, all columns]; less their column's centre they are written, and as 0 (trellis: 0 or
-    1, as their parity is) where they are exceptions. row_classes: uint64 [all rows], column_classes: uint64 [all
-    columns], whose sums, plus the superset, are places in the table. centres: int64 [all columns]. table: uint32
+    codes: int16 or int32 [rows, columns] of the block, contiguous; less their column's centre they are written, and as
+    0 (trellis: 0 or 1, as their parity is) where they are exceptions. row_classes: uint64 [rows], column_classes:
+    uint64 [columns], whose sums, plus the superset, are places in the table. centres: int64 [columns]. table: uint32
     [places, 256], for residual k at k + 128 the frequency, and the first slot times 65536; beyond the reach those of
     what is written instead. words: uint16 [Block.most_words].
     """
+    rows, columns = codes.shape
     lanes = min(columns, _LANES)
-    states = np.full(_LANES, FIRST_STATE, np.uint32)
+    states, entries = np.full(_LANES, FIRST_STATE, np.uint32), np.empty(_LANES, np.uint32)
     place = words.size
     bit = np.int64(1 if trellis else 0)
     first = ((columns - 1) // _LANES) * _LANES
     while first >= 0:
-        width = min(_LANES, columns - first)
-        classes = column_classes[column + first : column + first + width]
-        middle = centres[column + first : column + first + width]
-        for i in range(row + rows - 1, row - 1, -1):
-            line = codes[i, column + first : column + first + width]
-            place = _encode_row(line, row_classes[i], classes, middle, bit, table, states, words, place)
+        end = min(first + _LANES, columns)
+        classes, middle = column_classes[first:end], centres[first:end]
+        for i in range(rows - 1, -1, -1):
+            line = codes[i, first:end]
+            place = _encode_row(line, row_classes[i], classes, middle, bit, table, states, entries, words, place)
         first -= _LANES
     for lane in range(lanes - 1, -1, -1):
         place -= 2
@@ -81,29 +81,32 @@ def encode_block(codes, row, rows, column, columns, row_classes, column_classes,
 
 
 @njit(nogil=True, error_model="numpy")
-def _encode_row(codes, row_class, classes, centres, bit, table, states, words, place):
+def _encode_row(codes, row_class, classes, centres, bit, table, states, entries, words, place):
     """Encode the codes of one row and as many lanes, the last first; return the place of the first word.
 
-    bit: 1 with a trellis, the width and the mask of what its state says of a code; 0 without.
+    bit: 1 with a trellis, the width and the mask of what its state says of a code; 0 without. In three loops, since
+    only the second one has an order: what its words are does not depend on what the other two compute for other lanes.
     """
-    for lane in range(codes.size - 1, -1, -1):
+    for lane in range(codes.size):
         code = np.int64(codes[lane])
         context = row_class + classes[lane] + np.uint64(code & bit)
         symbol = np.uint64((code >> bit) - centres[lane] + 128)
         # As unsigned numbers, what is below a range is above it too.
         held = symbol - _ONE < np.uint64(255) and np.uint64(code + 127) < np.uint64(255)
-        entry = table[context, symbol if held else np.uint64(128) | (symbol & np.uint64(bit))]
-        frequency = np.uint32(entry & np.uint32(0xFFFF))
+        entries[lane] = table[context, symbol if held else np.uint64(128) | (symbol & np.uint64(bit))]
+    for lane in range(codes.size - 1, -1, -1):
         state = states[lane]
         # Without a branch: the word is written in any case, and kept where the place moves on.
         words[place - 1] = np.uint16(state & np.uint32(0xFFFF))
-        above = state >= np.uint32(frequency << _FREQUENCY)
+        above = state >= np.uint32(entries[lane] << _FREQUENCY)
         place -= np.int64(above)
-        state = np.uint32(state >> _WORD) if above else state
+        states[lane] = np.uint32(state >> _WORD) if above else state
+    for lane in range(codes.size):
+        state, frequency = states[lane], np.uint32(entries[lane] & np.uint32(0xFFFF))
         # Exact: a quotient that is no integer is at least 2 ** -12 below the next, more than a double rounds.
         quotient = np.uint32(np.float64(state) / np.float64(frequency))
         states[lane] = np.uint32(
-            np.uint32(quotient << _BITS) + np.uint32(state - quotient * frequency) + np.uint32(entry >> _WORD)
+            np.uint32(quotient << _BITS) + np.uint32(state - quotient * frequency) + np.uint32(entries[lane] >> _WORD)
         )
     return place
 
@@ -232,12 +235,14 @@ def add_sizes(codes, centres, trellis, row_sums, column_sums):
 def count_codes(codes, row_classes, column_classes, centres, trellis, counts):
     """Count residuals by place: int64 [places, 256], residual k at k + 128, exceptions beyond 127 at 0."""
     rows, columns = codes.shape
+    bit = np.int64(1 if trellis else 0)
     for i in range(rows):
         for j in range(columns):
-            superset = np.int64(codes[i, j]) & 1 if trellis else np.int64(0)
-            residual = _residual(codes[i, j], centres[j], superset, trellis, np.int64(127) - superset)
-            symbol = np.uint64(0 if residual == EXCEPTION else residual + 128)
-            counts[row_classes[i] + column_classes[j] + np.uint64(superset), symbol] += 1
+            code = np.int64(codes[i, j])
+            superset = np.uint64(code & bit)
+            symbol = np.uint64((code >> bit) - centres[j] + 128)
+            held = symbol - _ONE < np.uint64(255) - superset and np.uint64(code + 127) < np.uint64(255)
+            counts[row_classes[i] + column_classes[j] + superset, symbol if held else np.uint64(0)] += 1
 
 
 @njit(nogil=True, error_model="numpy")

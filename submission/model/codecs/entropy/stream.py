@@ -7,16 +7,16 @@ beside the stream is how codes become weights, `code × row scale × column scal
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submission.model.codecs.entropy import layout
 from submission.model.codecs.entropy.classes import list_bits, pack_lists
 from submission.model.codecs.entropy.contexts import CENTRE, Contexts, coded_bits
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
 from submission.model.codecs.entropy.layout import HEADER, Block, Grid, check_header
+from submission.model.codecs.entropy.parts import map_parts, row_parts
 from submission.model.codecs.entropy.tables import HIGHEST_CODE
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def encode(codes: np.ndarray, contexts: Contexts, budget_bytes: int, *, workers:
 
     codes = _checked_codes(codes, contexts)
     _check_path(codes, contexts)
-    (section, count), classes = _exceptions_section(codes, contexts), _classes_section(contexts)
+    (section, count), classes = _exceptions_section(codes, contexts, workers), _classes_section(contexts)
     grid = _grid(codes, contexts)
-    blocks = _map(_block_encoder(codes, contexts), grid.blocks(), workers)
+    blocks = map_parts(_block_encoder(codes, contexts), grid.blocks(), workers)
     used = grid.classes_start + len(classes) + sum(map(len, blocks)) + len(section)
     if used > budget_bytes:
         what = f"the stream of {codes.shape[0]} × {codes.shape[1]} codes has {used} bytes"
@@ -80,10 +80,10 @@ def stream_bytes(codes: np.ndarray, contexts: Contexts, *, workers: int = 1) -> 
     what a search begins with. Only one block's words per worker are held.
     """
     codes = _checked_codes(codes, contexts)
-    section, _ = _exceptions_section(codes, contexts)
+    section, _ = _exceptions_section(codes, contexts, workers)
     encode_one = _block_encoder(codes, contexts)
     grid = _grid(codes, contexts)
-    sizes = _map(lambda block: len(encode_one(block)), grid.blocks(), workers)
+    sizes = map_parts(lambda block: len(encode_one(block)), grid.blocks(), workers)
     total: int = grid.classes_start + len(_classes_section(contexts)) + sum(sizes) + len(section)
     return total
 
@@ -121,7 +121,7 @@ class OpenedStream:
         rows, columns = _inside(rows, grid.rows, "rows"), _inside(columns, grid.columns, "columns")
         codes = np.empty((len(rows), len(columns)), np.int8)
         decode_one = _block_decoder(self.data, self.header, self.contexts, codes, rows, columns)
-        _map(decode_one, grid.covering(rows, columns), workers)
+        map_parts(decode_one, grid.covering(rows, columns), workers)
         return _with_exceptions(codes, self.exceptions, self.contexts, rows, columns)
 
 
@@ -186,14 +186,6 @@ def _grid(codes: np.ndarray, contexts: Contexts) -> Grid:
     return Grid(rows=codes.shape[0], columns=codes.shape[1], trellis=contexts.trellis)
 
 
-def _map(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> list[Any]:
-    """Return what work makes of items, in their order, by so many threads."""
-    if workers <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, items))
-
-
 def _index(blocks: list[bytes]) -> bytes:
     """Return the ends of blocks in words, and their checksums."""
     import numpy as np
@@ -208,33 +200,42 @@ def _block_encoder(codes: np.ndarray, contexts: Contexts) -> Callable[[Block], b
 
     from submission.model.codecs.entropy.kernels import encode_block
 
-    table, indexes = contexts.by_place(lambda found: found.coding()), contexts.indexes()
+    table, (row_indexes, column_indexes) = contexts.by_place(lambda found: found.coding()), contexts.indexes()
 
     def encode_one(block: Block) -> bytes:
         words = np.empty(block.most_words, np.uint16)
-        place = (block.row, block.rows, block.column, block.columns)
-        first = encode_block(codes, *place, *indexes, contexts.centres, contexts.trellis, table, words)
+        down = slice(block.row, block.row + block.rows)
+        right = slice(block.column, block.column + block.columns)
+        part = np.ascontiguousarray(codes[down, right])  # rows of the whole weight are memory pages apart
+        indexes = row_indexes[down], column_indexes[right]
+        first = encode_block(part, *indexes, contexts.centres[right], contexts.trellis, table, words)
         return words[first:].astype("<u2").tobytes()
 
     return encode_one
 
 
-def _exceptions_section(codes: np.ndarray, contexts: Contexts) -> tuple[bytes, int]:
+def _exceptions_section(codes: np.ndarray, contexts: Contexts, workers: int = 1) -> tuple[bytes, int]:
     """Return the bytes of the exceptions and their number."""
     import numpy as np
 
     from submission.model.codecs.entropy.kernels import find_exceptions
 
-    reach = contexts.by_place(lambda found: found.reach)
-    places = codes.size // USUAL_EXCEPTIONS + 1
-    while True:
-        positions, values = np.empty(places, np.int64), np.empty(places, np.int32)
-        count = find_exceptions(
-            codes, *contexts.indexes(), contexts.centres, contexts.trellis, reach, positions, values
-        )
-        if count <= places:
-            return pack_exceptions(Exceptions(positions=positions[:count], values=values[:count])), count
-        places = count
+    reach, (row_indexes, column_indexes) = contexts.by_place(lambda found: found.reach), contexts.indexes()
+
+    def find(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        there = codes[part]
+        places = there.size // USUAL_EXCEPTIONS + 1
+        while True:
+            positions, values = np.empty(places, np.int64), np.empty(places, np.int32)
+            indexes = row_indexes[part], column_indexes
+            count = find_exceptions(there, *indexes, contexts.centres, contexts.trellis, reach, positions, values)
+            if count <= places:
+                return positions[:count] + part.start * codes.shape[1], values[:count]
+            places = count
+
+    found = map_parts(find, row_parts(len(codes), workers), workers)
+    positions, values = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return pack_exceptions(Exceptions(positions=positions, values=values)), len(positions)
 
 
 def _classes_section(contexts: Contexts) -> bytes:

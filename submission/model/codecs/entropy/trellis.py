@@ -44,9 +44,11 @@ def first_stray(codes, restarts):
         if following < restarts.size and restarts[following] == i:
             states[:] = 0
             following += 1
-        for j in range(columns):
+        strays = np.uint64(0)
+        for j in range(columns):  # without a way out, so that it becomes vector instructions
             code = np.uint64(np.int64(codes[i, j]))
-            if (code ^ states[j]) & _ONE:
-                return i
+            strays |= (code ^ states[j]) & _ONE
             states[j] = next_state(states[j], code >> _ONE)
+        if strays:
+            return i
     return -1
