@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from quantize.calibration.model_moments import MOMENTS
+from quantize.artifact_files import MOMENTS
 from quantize.calibration.moment_files import input_path, write_factor, write_importance
 from quantize.solvers.feedback import InputFactor
 from submission.model.families import tensors
@@ -29,7 +29,10 @@ SPREAD = 0.7
 
 
 def draw_moments(folder: Path, config: dict[str, Any]) -> None:
-    """Fill a folder with moments of every weight of a configuration that can be packed, for `MomentsFolder`."""
+    """Fill a folder with moments of every weight of a configuration that can be packed, for `MomentsFolder`.
+
+    A tied embedding has those of one use.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     generator, keys, drawn = torch.Generator().manual_seed(0), input_keys(config), dict[int, str]()
@@ -45,7 +48,7 @@ def draw_moments(folder: Path, config: dict[str, Any]) -> None:
             importance = (SPREAD * torch.randn(spec.shape[0], generator=generator)).exp_()
             write_importance(folder, spec.name, importance, 1)
             tick(1)
-    write_text(folder / MOMENTS, canonical_json({"inputs": keys, "fisher": True}))
+    write_text(folder / MOMENTS, canonical_json({"inputs": keys, "tied": {}, "fisher": True}))
 
 
 def draw_factor(columns: int, generator: torch.Generator) -> InputFactor:
