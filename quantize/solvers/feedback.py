@@ -246,7 +246,7 @@ def _solve_chunks(
     rows: slice,
     codes: torch.Tensor,
 ) -> torch.Tensor:
-    """Fill the codes of some rows; return the column scale, doubled where a code is at its limit and there is room.
+    """Fill the codes of some rows; return the column scale, doubled where a code is at its limit and float16 holds it.
 
     Chunks of rows are shared among threads, each of them solved by one: so codes do not depend on their number.
     """
