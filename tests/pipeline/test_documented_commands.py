@@ -26,12 +26,13 @@ PASSED_ON = {
     "build_primary": "submission steps",
     "gpu_check": "evaluate gpu_check",
     "rehearse": "evaluate rehearse",
+    "rehearse --campaign": "quantize rehearse",
     "report": "submission steps",
     "rerun": "evaluate rerun",
     "score": "evaluate comet",
     "verify": "submission verify",
 }
-"""Session -> the command that gets what stands after `--`; None: it takes nothing."""
+"""Session, with the first option where that decides -> the command that gets what stands after `--`; None: none."""
 
 
 def documented(pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
@@ -86,6 +87,6 @@ def test_every_documented_session_and_option_exists():
         typed = re.split(r"\s{2,}", match[1].strip())[0]  # what it does may stand beside it
         named, _, passed = typed.partition(" -- ")
         assert named and set(named.split()) <= sessions(), where
-        command = PASSED_ON.get(named)
+        command = PASSED_ON.get(f"{named} {passed.partition(' ')[0]}", PASSED_ON.get(named))
         if command is not None:
             assert set(OPTION.findall(passed)) <= options_of(command), where
