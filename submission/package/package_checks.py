@@ -45,6 +45,8 @@ def other_content(folder: Path) -> Iterator[Fault]:
     for name, status in _entries(folder):
         if isinstance(status, str):
             yield f"../{printable(name)}" if name else "..", status
+            if not name:
+                return  # what is missing is not known
             continue
         if stat.S_ISDIR(status.st_mode):
             if name not in folders:
@@ -95,8 +97,9 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result | str]]:
     while pending:
         here = pending.pop()
         try:
-            listing = itertools.islice(os.scandir(folder / here), MOST_ENTRIES + 1)
-            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in listing]
+            with os.scandir(folder / here) as listing:
+                some = itertools.islice(listing, MOST_ENTRIES + 1)
+                entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in some]
         except OSError as error:
             yield here, f"cannot be listed ({error.strerror})"
             continue
