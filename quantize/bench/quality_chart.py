@@ -25,6 +25,7 @@ DOTS_PER_INCH = 150
 MARGIN_BITS = 0.25
 STYLES = {
     "paper": ("paper's recipe (HQQ)", "#D55E00", "s"),
+    "awq": ("paper's recipe + AWQ", "#E69F00", "D"),
     "gptq": ("GPTQ (llm-compressor)", "#CC79A7", "^"),
     "feedback": ("error feedback", "#56B4E9", "o"),
     "trellis": ("error feedback, trellis", "#0072B2", "o"),
