@@ -1,10 +1,11 @@
-"""Quality per byte on a real language model: the paper's recipe and error feedback at the same bytes.
+"""Quality per byte on a real language model: the paper's recipe, AWQ, GPTQ and error feedback.
 
     nox -s bench_lm -- --text wikitext2_test.txt --calibration wikitext2_valid.txt
 
 A row is written as
 
     paper                 the paper's recipe
+    awq                   the same after AWQ, which is calibrated on the sequences that give the moments of inputs
     feedback@3.86         error feedback at 3.86 bits a weight; or trellis, diagonal, equal-rate, one-step
     gptq@4.25             llm-compressor's GPTQ, in its own environment: 4 bits with a scale for 64 weights
     linears:gptq@4.25     without embedding and head, which are left as they are
@@ -22,7 +23,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
+from quantize.bench.paper_recipe import quantize_awq, quantize_paper
 from quantize.bench.peer_gptq import stored_bits
+from quantize.bench.quantized_weights import Problem, Quantized, packed_bytes, packed_tensor
 from quantize.bench.smollm2 import (
     EMBEDDING,
-    HEAD,
     Evaluation,
     load_smollm2,
     observed_weights,
@@ -44,24 +45,17 @@ from quantize.bench.smollm2 import (
     weight_tensors,
     write_checkpoint,
 )
-from quantize.calibration.moment_files import read_importance, read_second_moment
 from quantize.calibration.moments import ObservedWeight, collect_gradient_moments, collect_input_moments
 from quantize.solvers.allocation import Allocation, allocate
 from quantize.solvers.feedback import InputFactor, Moments, factorize, predicted_loss
 from quantize.solvers.fitting import solve_entropy
-from quantize.solvers.hqq import solve_hqq
 from quantize.solvers.rate import estimate_rate, expected_log2_constant
 from submission.errors import UserError
-from submission.model.codecs import Codec
-from submission.model.codecs.affine import Affine
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.codecs.entropy.layout import Header, check_header
 from submission.progress import progress
 from submission.runtime.packed import PackedTensor
 
-GROUP_SIZE = 128
-THREE_BIT_LAYERS = 4
-"""Layers whose MLPs the paper's recipe stores with 3 bits."""
 SEED = 0
 SCALE_BYTES = 2
 """Bytes of the scale of a row or a column."""
@@ -70,7 +64,7 @@ LINEARS = "linears:"
 TRELLIS = "trellis"
 """The method `feedback` with codes that follow a trellis."""
 METHODS = ("feedback", TRELLIS, "diagonal", "equal-rate", "one-step")
-PAPER, GPTQ = "paper", "gptq"
+PAPER, AWQ, GPTQ = "paper", "awq", "gptq"
 GPTQ_CODE_BITS = {stored_bits(bits): bits for bits in range(2, 9)}
 """Bits of a row of gptq, scales included -> bits of a code."""
 PEER_PYTHON = Path(".nox", "peer_env", "bin", "python")
@@ -90,7 +84,7 @@ class BenchRow:
     linears: bool
     method: str
     bits: float | None
-    """None for the paper's recipe, which has as many as it takes."""
+    """None for the paper's recipe and AWQ, which have as many as they take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,89 +106,13 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is quantized, and what is known of it."""
+class CalibrationText:
+    """What methods other than ours may read too."""
 
-    weights: dict[str, torch.Tensor]
-    input_keys: dict[str, str]
-    moments: Path
-
-    def second_moment(self, name: str) -> torch.Tensor:
-        """Return the second moment of a weight's inputs, float [columns, columns]."""
-        return read_second_moment(self.moments, self.input_keys[name])
-
-    def importance(self, name: str) -> torch.Tensor:
-        """Return the second moment of the gradient at a weight's outputs, float [rows]."""
-        return read_importance(self.moments, name)
-
-    def count(self) -> int:
-        """Return the number of quantized weights."""
-        return sum(weight.numel() for weight in self.weights.values())
-
-    def linears(self) -> Problem:
-        """Return the problem without embedding and head."""
-        chosen = {name: weight for name, weight in self.weights.items() if name not in (EMBEDDING, HEAD)}
-        return Problem(weights=chosen, input_keys=self.input_keys, moments=self.moments)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantized:
-    """A model's weights after quantization, and what they take."""
-
-    weights: Mapping[str, torch.Tensor | PackedTensor]
-    """As a tensor, or as a codec stores it."""
-    size_bytes: int
-    notes: dict[str, Any]
-
-    def decoded(self) -> dict[str, torch.Tensor]:
-        """Return what the weights stand for, float32."""
-        return {
-            name: weight if isinstance(weight, torch.Tensor) else weight.dequantize(torch.float32)
-            for name, weight in self.weights.items()
-        }
-
-
-def affine_weight(weight: torch.Tensor, bits: int) -> PackedTensor:
-    """Return a weight as hqq's codes."""
-    codec = Affine(bits=bits, group_size=GROUP_SIZE)
-    return _packed(codec, codec.encode(weight, solve_hqq), weight)
-
-
-def _packed(codec: Codec, parts: Mapping[str, torch.Tensor], weight: torch.Tensor) -> PackedTensor:
-    found = PackedTensor(codec, tuple(weight.shape), dtype=torch.float32, device="cpu")
-    found.load_state_dict(parts)
-    return found
-
-
-def packed_bytes(weight: PackedTensor) -> int:
-    """Return the bytes of the parts that a codec stores."""
-    return sum(part.numel() * part.element_size() for part in weight.parts.values())
-
-
-def quantize_paper(problem: Problem) -> Quantized:
-    """Return the paper's recipe: hqq with 4 bits, the embedding 2, the four MLPs that lose the least 3."""
-    four = {n: affine_weight(w, 2 if n == EMBEDDING else 4) for n, w in problem.weights.items()}
-    if EMBEDDING not in four:
-        return _affine_model(four, [])
-    three = {name: affine_weight(w, 3) for name, w in problem.weights.items() if ".mlp." in name}
-    added: dict[str, float] = {}
-    for name, weight in three.items():
-        moments = problem.second_moment(name), problem.importance(name)
-        pair = (each.dequantize(torch.float32) for each in (weight, four[name]))
-        losses = [predicted_loss(problem.weights[name], decoded, *moments) for decoded in pair]
-        layer = name.partition(".mlp.")[0]
-        added[layer] = added.get(layer, 0) + losses[0] - losses[1]
-    chosen = sorted(added, key=lambda layer: added[layer])[:THREE_BIT_LAYERS]
-    four.update({name: found for name, found in three.items() if name.partition(".mlp.")[0] in chosen})
-    return _affine_model(four, chosen)
-
-
-def _affine_model(found: Mapping[str, PackedTensor], chosen: list[str]) -> Quantized:
-    return Quantized(
-        weights=found,
-        size_bytes=sum(packed_bytes(weight) for weight in found.values()),
-        notes={"three_bit_layers": chosen},
-    )
+    tokens: torch.Tensor
+    """int64 [tokens]: what rows are tuned on afterwards."""
+    sequences: torch.Tensor
+    """int64 [sequences, 512]: of these, what moments of inputs, AWQ and the peer are calibrated on."""
 
 
 def quantize_gptq(problem: Problem, bits: int, peer: Peer) -> Quantized:
@@ -256,7 +174,7 @@ def entropy_weight(
     shape = (weight.shape[0], weight.shape[1])
     codec = Entropy(trellis=trellis, budget_bytes=budget_bytes - SCALE_BYTES * sum(shape))
     parts = codec.encode(weight, functools.partial(solve_entropy, moments=moments))
-    packed = _packed(codec, parts, weight)
+    packed = packed_tensor(codec, parts, weight)
     assert packed_bytes(packed) == budget_bytes
     return packed, check_header(parts["stream"].numpy().tobytes(), *shape, len(parts["stream"]), trellis=trellis)
 
@@ -321,12 +239,13 @@ def main() -> None:
     calibrate(model, weights, tokens, moments, (options.inputs, options.gradients))
     keys = {weight.name: weight.input_key for weight in weights}
     problem = Problem(weights=weight_tensors(weights), input_keys=keys, moments=moments)
+    calibration = CalibrationText(tokens=tokens, sequences=spread_sequences(tokens, options.inputs))
     if compared:
         write_checkpoint(model, tokenizer, peer.checkpoint)
-        save_file({"ids": spread_sequences(tokens, options.inputs)}, peer.calibration)
+        save_file({"ids": calibration.sequences}, peer.calibration)
     evaluation = Evaluation(model, spread_sequences(read_tokens(tokenizer, options.text), options.sequences))
     for row in rows:
-        print(json.dumps(measure(row, problem, evaluation, peer, model, tokens)), flush=True)
+        print(json.dumps(measure(row, problem, evaluation, peer, model, calibration)), flush=True)
 
 
 def parse_row(text: str) -> BenchRow:
@@ -337,6 +256,8 @@ def parse_row(text: str) -> BenchRow:
     row = BenchRow(text=text, recovered=rest != text, linears=rest.startswith(LINEARS), method=method, bits=size)
     if method == PAPER and not at or method in METHODS and size is not None:
         return row
+    if method == AWQ and not at and not row.recovered:
+        return row
     if method == GPTQ and not row.recovered and size in GPTQ_CODE_BITS:
         return row
     fix = f"write {PAPER}, {METHODS[0]}@3.86 or {GPTQ}@{stored_bits(4)}; python -m quantize.bench.language_model --help"
@@ -344,14 +265,16 @@ def parse_row(text: str) -> BenchRow:
 
 
 def measure(
-    row: BenchRow, problem: Problem, evaluation: Evaluation, peer: Peer, model: Any, tokens: torch.Tensor
+    row: BenchRow, problem: Problem, evaluation: Evaluation, peer: Peer, model: Any, calibration: CalibrationText
 ) -> dict[str, Any]:
-    """Return the figures of a row; tokens: the text that it may be tuned on, int64 [n]."""
+    """Return the figures of a row."""
     if row.linears:
         problem = problem.linears()
     started = time.perf_counter()
     if row.method == PAPER:
         quantized = quantize_paper(problem)
+    elif row.method == AWQ:
+        quantized = quantize_awq(problem, model, calibration.sequences)
     elif row.method == GPTQ:
         assert row.bits is not None
         quantized = quantize_gptq(problem, GPTQ_CODE_BITS[row.bits], peer)
@@ -361,7 +284,7 @@ def measure(
     notes = {"quantize_seconds": time.perf_counter() - started, **quantized.notes}
     if row.recovered:
         packed = {name: weight for name, weight in quantized.weights.items() if isinstance(weight, PackedTensor)}
-        weights, losses = recover_weights(model, packed, recovery_sequences(tokens))
+        weights, losses = recover_weights(model, packed, recovery_sequences(calibration.tokens))
         last = losses[-LAST_STEPS:]
         notes |= {"recovery_seconds": time.perf_counter() - started - notes["quantize_seconds"]}
         notes |= {"recovery_kl": {"first": losses[0], "last": sum(last) / len(last)}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -12,17 +13,17 @@ from safetensors.torch import save_file
 from quantize.bench.language_model import (
     METHODS,
     Peer,
-    Problem,
     calibrate,
     entropy_weight,
     moments_of,
     parse_row,
     quantize_feedback,
     quantize_gptq,
-    quantize_paper,
 )
 from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
+from quantize.bench.paper_recipe import quantize_awq, quantize_paper, smoothing_groups
 from quantize.bench.peer_gptq import stored_bits
+from quantize.bench.quantized_weights import Problem
 from quantize.bench.smollm2 import EMBEDDING, HEAD, Evaluation, observed_weights, spread_sequences, weight_tensors
 from submission.errors import UserError
 
@@ -115,6 +116,32 @@ def test_feedback_diverges_less_than_the_papers_recipe(llama, problem):
     assert len(paper.notes["three_bit_layers"]) == 4 and EMBEDDING in paper.weights
 
 
+def test_awq_diverges_less_than_the_same_codecs_without_it_where_channels_differ(llama, problem):
+    model = copy.deepcopy(llama)
+    with torch.no_grad():
+        for layer in model.model.layers:  # channels that a norm makes large, as in language models of any size
+            layer.post_attention_layernorm.weight[:4] *= 30
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    sequences = torch.randint(VOCABULARY, (4, 40), generator=torch.Generator().manual_seed(4))
+    found = [quantize_paper(problem.linears()), quantize_awq(problem.linears(), model, sequences)]
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+    divergences = [evaluation(model).score(quantized.decoded()).summary()["kl"] for quantized in found]
+    assert found[0].size_bytes == found[1].size_bytes and divergences[1] < divergences[0]
+
+
+def test_awqs_scales_leave_the_function_as_it_is(llama, problem, monkeypatch):
+    monkeypatch.setattr("quantize.bench.paper_recipe.encode", lambda weight, codec: weight)
+    sequences = torch.randint(VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(4))
+    folded = quantize_awq(problem.linears(), llama, sequences)
+    assert any(not torch.equal(folded.weights[name], weight) for name, weight in problem.linears().weights.items())
+    assert evaluation(llama).score(folded.decoded()).summary()["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_group_is_left_out_where_heads_share_a_value(llama):
+    sources = [source.removeprefix("model.layers.0.") for source, _ in smoothing_groups(llama)[:3]]
+    assert sources == ["input_layernorm.weight", "post_attention_layernorm.weight", "mlp.up_proj.weight"]
+
+
 @pytest.mark.parametrize("method", ["paper", "trellis"])
 def test_recovery_lowers_the_divergence_and_leaves_the_original_as_it_was(llama, problem, method):
     few = {name: weight for name, weight in problem.weights.items() if name in (EMBEDDING, HEAD) or ".mlp." in name}
@@ -156,14 +183,36 @@ def test_the_peers_weights_are_read_with_their_bytes(problem, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row", ["paper", "feedback@3.86", "linears:one-step@2", "gptq@4.25", "linears:gptq@3.25", "recover:linears:paper"]
+    "row",
+    [
+        "paper",
+        "awq",
+        "linears:awq",
+        "feedback@3.86",
+        "linears:one-step@2",
+        "gptq@4.25",
+        "linears:gptq@3.25",
+        "recover:linears:paper",
+    ],
 )
 def test_a_row_is_known(row):
     assert parse_row(row).text == row
 
 
 @pytest.mark.parametrize(
-    "row", ["papers", "paper@4", "feedback", "feedback@much", "linears:", "gptq@4", "recover:gptq@4.25", "recover:"]
+    "row",
+    [
+        "papers",
+        "paper@4",
+        "feedback",
+        "feedback@much",
+        "linears:",
+        "gptq@4",
+        "awq@4",
+        "recover:awq",
+        "recover:gptq@4.25",
+        "recover:",
+    ],
 )
 def test_an_unknown_row_is_refused(row):
     with pytest.raises(UserError, match="not known"):
