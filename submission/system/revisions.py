@@ -14,8 +14,8 @@ REVISIONS = {
     "quantize": 6,
     "recover": 1,
     "segment": 4,
-    "decode": 6,
-    "loss": 4,
+    "decode": 7,
+    "loss": 5,
     "score": 6,
     "comet": 3,
 }
