@@ -155,7 +155,5 @@ def loading_text(record: dict[str, Any]) -> str:
             )
         for key, what in (("seconds", "time"), ("resident_bytes", "memory")):
             judged = "passed" if part["passed"][key] else "NOT passed"
-            lines.append(
-                f"  {what:<7}{part['ratios'][key]:.2f} of the checkpoint's, bar {part['bars'][key]}: {judged}"
-            )
+            lines.append(f"  {what:<7}{part['ratios'][key]:.2f} of the checkpoint's, bar {part['bars'][key]}: {judged}")
     return "\n".join(lines)
