@@ -40,7 +40,7 @@ EXCEPTIONS = 0.0006
 """Share of entropy-coded weights beyond ±127, as in a real language model."""
 ENTROPY = "entropy"
 
-Layers = dict[str, list[Callable[[torch.Tensor], torch.Tensor]]]
+Layers = dict[str, Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 """Way of computing -> the linears."""
 
 
@@ -79,7 +79,8 @@ def bench_step(
             codec = Affine(bits=kind, group_size=group_size)
             packed = nn.ModuleList(_packed(codec, shape, generator) for shape in shapes)
             prepack_linears(packed)
-            layers |= {"packed": list(packed), "dequantized": [_packed(codec, shape, generator) for shape in shapes]}
+            layers["packed"] = list(packed)
+            layers["dequantized"] = [_packed(codec, shape, generator) for shape in shapes]
         else:
             layers["packed"] = [_entropy_coded(shape, generator).multiply for shape in shapes]
         bars = BARS | (FIXED_WIDTH_BARS if isinstance(kind, int) else {})

@@ -47,9 +47,8 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
     wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if not isinstance(wanted, torch.dtype):
         raise UserError("dtype", f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
-    model: nn.Module
     if checkpoint.codecs:
-        model = load_packed(checkpoint, wanted)
+        model: nn.Module = load_packed(checkpoint, wanted)
     else:
         with _without_bars():
             model = runtime_of(checkpoint.config).model_class.from_pretrained(

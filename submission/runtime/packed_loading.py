@@ -23,13 +23,15 @@ from submission.model.families import family_of
 from submission.runtime.families import runtime_of
 
 
-def load_packed(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
+def load_packed(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     """Return a packed model on the CPU in eval mode, its parts in their file's dtypes and all else in dtype.
 
     UserError for parts that no codec writes. The quantizer must be registered (`submission.runtime.quantizer`).
     """
     model_class = runtime_of(checkpoint.config).model_class
-    config = model_class.config_class.from_pretrained(checkpoint.folder, local_files_only=True)
+    config_class = model_class.config_class
+    assert config_class is not None  # a family's model class names it
+    config = config_class.from_pretrained(checkpoint.folder, local_files_only=True)
     quantizer, config, _ = get_hf_quantizer(config, None, None, True, {})
     config.name_or_path = checkpoint.folder
     with ContextManagers(model_class.get_init_context(dtype, True, False, None)):
