@@ -1,14 +1,15 @@
-"""Time one token through a decoder layer's linears: packed codes against bfloat16 weights.
+"""Time a step through a decoder layer's linears: packed codes against bfloat16 weights.
 
-This is the work of a step of generation for one hypothesis, at the full model's shapes. The linears of both models are
-larger than a processor's cache, so weights come from memory, as they do in a step through the whole model.
+This is the work of a step of generation, or of a prompt, at the full model's shapes: as many rows of activations as
+hypotheses take the step together, or as a prompt has tokens. The linears of both models are larger than a processor's
+cache, so weights come from memory, as they do in a step through the whole model.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,54 +17,81 @@ from torch import nn
 
 from evaluate.bench.full_size import full_size_config
 from submission.model.codecs.affine import Affine
+from submission.model.codecs.codec import ScaledCodes
 from submission.model.families import tensors
+from submission.runtime.block_products import kernel_rows, product_dtype
+from submission.runtime.int8_kernels import PrepackedCodes
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
 
-BAR = 3.0
-"""How many times as fast as `F.linear` in bfloat16 one token must be, at each width."""
+BARS = {1: 1.0, 8: 1.0, 32: 1.0, 256: 0.8}
+"""Rows of activations -> how many times as fast as `F.linear` in bfloat16 packed weights must be."""
+FIXED_WIDTH_BARS = {1: 3.0}
+"""The same for codes of a fixed width, where it is more."""
 
 DTYPE = torch.bfloat16
 WARM_UP = 3
+MOST_ROWS_IN_ALL = 480
+"""Rows times runs: long inputs are timed a few times only."""
+LEAST_RUNS = 3
+DEQUANTIZED_RUNS = 3
+"""Of weights that are dequantized for each call, which is so slow that few runs suffice."""
+
+EXCEPTIONS = 0.0006
+"""Share of entropy-coded weights beyond ±127, as in a real language model."""
+ENTROPY = "entropy"
+
+Layers = dict[str, Sequence[Callable[[torch.Tensor], torch.Tensor]]]
+"""Way of computing -> the linears."""
 
 
 def bench_step(
     shapes: Sequence[tuple[int, int]] | None = None,
     *,
-    bits: Sequence[int] = (4, 3, 2),
+    kinds: Sequence[int | str] = (4, 3, 2, ENTROPY),
     group_size: int = 128,
-    rows: Sequence[int] = (1, 8, 32),
+    rows: Sequence[int] = tuple(BARS),
     runs: int = 15,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return the milliseconds of a layer's linears on the CPU, and how many times as fast the packed ones are.
 
-    shapes: [rows, columns] of each weight; None for those of a decoder layer of the campaign's model. rows: hypotheses
-    that take the step together. Weights and codes are random, and time depends on neither. `bfloat16`, `packed` and
-    `dequantized`, the packed ones without a kernel, run in turn; times are medians, ratios medians of neighbours.
+    shapes: [rows, columns] of each weight; None for those of a decoder layer of the campaign's model. kinds: bits of
+    codes, and `entropy` for the 8-bit codes that entropy-coded weights become. rows: of activations. Weights and codes
+    are random, and time depends on neither. `bfloat16`, `packed` and for codes of a fixed width `dequantized`, the
+    packed ones without a kernel, run in turn; times are medians, ratios medians of neighbours. `processor_ratio` is of
+    the process's processor time, which a busy machine stretches less.
     """
     generator = torch.Generator().manual_seed(seed)
     shapes = layer_shapes() if shapes is None else list(shapes)
-    plain = nn.ModuleList(_plain(shape, generator) for shape in shapes)
+    plain = [_plain(shape, generator) for shape in shapes]
     record: dict[str, Any] = {
         "shapes": shapes,
         "group_size": group_size,
         "runs": runs,
         "threads": torch.get_num_threads(),
-        "bar": BAR,
-        "bits": {},
+        "product_dtype": str(product_dtype()).removeprefix("torch."),
+        "kernel_rows": {bits: kernel_rows(bits) for bits in (4, 8)},
+        "kinds": {},
     }
-    for width in bits:
-        codec = Affine(bits=width, group_size=group_size)
-        layers = {
-            "bfloat16": plain,
-            "packed": nn.ModuleList(_packed(codec, shape, generator) for shape in shapes),
-            "dequantized": nn.ModuleList(_packed(codec, shape, generator) for shape in shapes),
-        }
-        record["bits"][str(width)] = {
-            "prepacked": prepack_linears(layers["packed"]),
-            "rows": {str(count): _measure(layers, count, runs, generator) for count in rows},
+    for kind in kinds:
+        layers: Layers = {"bfloat16": plain}
+        if isinstance(kind, int):
+            codec = Affine(bits=kind, group_size=group_size)
+            packed = nn.ModuleList(_packed(codec, shape, generator) for shape in shapes)
+            prepack_linears(packed)
+            layers["packed"] = list(packed)
+            layers["dequantized"] = [_packed(codec, shape, generator) for shape in shapes]
+        else:
+            layers["packed"] = [_entropy_coded(shape, generator).multiply for shape in shapes]
+        bars = BARS | (FIXED_WIDTH_BARS if isinstance(kind, int) else {})
+        record["kinds"][str(kind)] = {
+            str(count): _judged(_measure(layers, shapes, count, runs, generator), bars.get(count)) for count in rows
         }
     return record
+
+
+def _judged(figures: dict[str, Any], bar: float | None) -> dict[str, Any]:
+    return figures | {"bar": bar, "passed": bar is None or figures["ratio"] >= bar}
 
 
 def layer_shapes() -> list[tuple[int, int]]:
@@ -73,22 +101,26 @@ def layer_shapes() -> list[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def _measure(layers: dict[str, nn.ModuleList], count: int, runs: int, generator: torch.Generator) -> dict[str, float]:
-    widths = [part.in_features for part in layers["packed"] if isinstance(part, PackedLinear)]
-    inputs = [torch.randn(count, width, generator=generator).to(DTYPE) for width in widths]
-    taken: dict[str, list[float]] = {name: [] for name in layers}
-    for run in range(WARM_UP + runs):
+def _measure(
+    layers: Layers, shapes: Sequence[tuple[int, int]], count: int, runs: int, generator: torch.Generator
+) -> dict[str, Any]:
+    inputs = [torch.randn(count, columns, generator=generator).to(DTYPE) for _, columns in shapes]
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in layers}
+    runs = max(min(runs, LEAST_RUNS), min(runs, MOST_ROWS_IN_ALL // count))
+    warm_up = max(1, min(WARM_UP, runs // LEAST_RUNS))
+    for run in range(warm_up + runs):
         for name, parts in layers.items():
-            if name == "dequantized" and run >= 2 * WARM_UP:  # so slow that few runs suffice
+            if name == "dequantized" and run >= warm_up + DEQUANTIZED_RUNS:
                 continue
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             for part, given in zip(parts, inputs, strict=True):
                 part(given)
-            if run >= WARM_UP:
-                taken[name].append((time.perf_counter() - started) * 1e3)
-    pairs = zip(taken["bfloat16"], taken["packed"], strict=True)
-    medians = {f"{name}_ms": round(statistics.median(times), 3) for name, times in taken.items()}
-    return medians | {"ratio": round(statistics.median(a / b for a, b in pairs), 2)}
+            if run >= warm_up:
+                taken[name].append((time.perf_counter() - started, time.process_time() - worked))
+    pairs = list(zip(taken["bfloat16"], taken["packed"], strict=True))
+    medians = {f"{name}_ms": round(statistics.median(1e3 * wall for wall, _ in of), 3) for name, of in taken.items()}
+    ratios = [round(statistics.median(plain[i] / packed[i] for plain, packed in pairs), 2) for i in range(2)]
+    return medians | {"ratio": ratios[0], "processor_ratio": ratios[1]}
 
 
 def _plain(shape: tuple[int, int], generator: torch.Generator) -> nn.Linear:
@@ -107,15 +139,37 @@ def _packed(codec: Affine, shape: tuple[int, int], generator: torch.Generator) -
     return PackedLinear(weight, None)
 
 
+def _entropy_coded(shape: tuple[int, int], generator: torch.Generator) -> PrepackedCodes:
+    """Return a weight of random 8-bit codes as inference keeps an entropy-coded one."""
+    codes = torch.randint(-40, 41, shape, dtype=torch.int8, generator=generator)
+    count = int(codes.numel() * EXCEPTIONS)
+    positions = torch.randint(0, codes.numel(), (count,), generator=generator).unique()
+    codes.view(-1)[positions] = 127
+    remainders = torch.randint(1, 200, positions.shape, generator=generator)
+    row_scale, column_scale = (torch.rand(n, generator=generator).add_(0.1).half() for n in shape)
+    scaled = ScaledCodes(
+        codes=codes, row_scale=row_scale, column_scale=column_scale, positions=positions, remainders=remainders
+    )
+    return PrepackedCodes(scaled, {})
+
+
 def step_text(record: dict[str, Any]) -> str:
     """Return the figures as text."""
     lines = [
         f"the {len(record['shapes'])} linears of a decoder layer, groups of {record['group_size']}, "
-        f"{record['threads']} threads, medians of {record['runs']}"
+        f"{record['threads']} threads, medians of up to {record['runs']}; torch's kernels up to "
+        f"{record['kernel_rows'][4]} rows of 4-bit and {record['kernel_rows'][8]} of 8-bit codes, then blocks in "
+        f"{record['product_dtype']}"
     ]
-    for width, found in record["bits"].items():
-        for count, part in found["rows"].items():
-            bar = f" (bar: {record['bar']:g})" if count == "1" else ""
-            times = ", ".join(f"{name} {part[f'{name}_ms']:.2f} ms" for name in ("bfloat16", "packed", "dequantized"))
-            lines.append(f"{width} bits, {count:>2} rows: {times}: {part['ratio']:.2f} times as fast{bar}")
+    for kind, found in record["kinds"].items():
+        name = f"{kind} bits" if kind.isdigit() else f"{kind}-coded"
+        for count, part in found.items():
+            ways = [way.removesuffix("_ms") for way in part if way.endswith("_ms")]
+            times = ", ".join(f"{way} {part[f'{way}_ms']:.2f} ms" for way in ways)
+            judged = "passed" if part["passed"] else "NOT passed"
+            bar = "" if part["bar"] is None else f" (bar {part['bar']:g}: {judged})"
+            lines.append(
+                f"{name}, {count:>3} rows: {times}: {part['ratio']:.2f} times as fast{bar}, "
+                f"by processor time {part['processor_ratio']:.2f}"
+            )
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 With weight = (code + remainder) * row scale * column scale, the column scale is multiplied into the activations and the
 row scale into the outputs, so the product itself is one of activations and integers. torch's kernel for it is used
 where it runs and passes a proof, on a CPU in bfloat16; its own scales would be rounded to bfloat16, so they are ones.
-Elsewhere, and for long inputs, blocks of codes are converted to the dtype of the activations, which is exact, and
+Elsewhere, and for inputs of more rows, blocks of codes are converted to a dtype of products, which is exact, and
 multiplied as any matrix is. Codes beyond ±127 are few: what is missing of them is added in float32.
 
 What is rounded to bfloat16: activations times column scale, sums, outputs. Weights are not.
@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.codec import ScaledCodes
+from submission.runtime.block_products import block_products, kernel_rows, product_dtype, rows_of_a_block, scratch
 
 KERNEL_DTYPE = torch.bfloat16
-MOST_ROWS = 512
-"""Rows of activations up to which the kernel is used: at 512 it takes .55 of the time of a plain product in bfloat16
-on a core with AVX-512. Where processors have matrix units (AMX), the plain product may win earlier: not measured."""
+BITS = 8
+BLOCK_ROWS = 128
+"""Least rows of a converted block: with fewer a product takes longer."""
 COLUMN_MULTIPLE = 32
 """What columns have to be a multiple of for the kernel: of others it reads beyond the end, without a check."""
 CONVERTED_ELEMENTS = 1 << 22
@@ -55,7 +56,7 @@ class PrepackedCodes:
         rows, columns = self.weight.codes.shape
         scaled = inputs.reshape(-1, columns).float() * self.column_scale
         narrow = scaled.to(KERNEL_DTYPE)
-        if len(narrow) <= MOST_ROWS and columns % COLUMN_MULTIPLE == 0 and passes_proof(narrow.device):
+        if len(narrow) <= kernel_rows(BITS) and columns % COLUMN_MULTIPLE == 0 and passes_proof(narrow.device):
             outputs = _kernel(narrow, self.weight.codes).float()
         else:
             outputs = _converted(narrow, self.weight.codes)
@@ -87,10 +88,18 @@ def _kernel(inputs: Tensor, codes: Tensor) -> Tensor:
 
 
 def _converted(inputs: Tensor, codes: Tensor) -> Tensor:
-    """Return the same as float32, by plain products with blocks of codes in the inputs' dtype."""
+    """Return the same as float32, by plain products with blocks of codes."""
+    if codes.is_cpu:
+        rows, columns = codes.shape
+
+        def decode(block: slice) -> Tensor:
+            return scratch((block.stop - block.start, columns), product_dtype()).copy_(codes[block])
+
+        step = rows_of_a_block(columns, BLOCK_ROWS)
+        blocks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+        return block_products(inputs, blocks, decode).float()
     step = max(1, CONVERTED_ELEMENTS // codes.shape[1])
-    blocks = [F.linear(inputs, part.to(inputs.dtype)).float() for part in codes.split(step)]
-    return torch.cat(blocks, dim=1)
+    return torch.cat([F.linear(inputs, part.to(inputs.dtype)).float() for part in codes.split(step)], dim=1)
 
 
 @functools.cache

@@ -6,8 +6,9 @@ and offset are rounded to bfloat16, as weights are where they are dequantized, a
 
 A kernel needs its codes in an order of its own, which torch does not document and which differs between processors. So
 the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
-is not used on that machine. Prepacked codes can be read back: they are kept in that order alone, and long inputs, for
-which a kernel is slower than a plain product, are multiplied with the weight that is dequantized from there.
+is not used on that machine. Prepacked codes can be read back: they are kept in that order alone. More rows, for which a
+kernel is slower than a plain product, are multiplied with blocks that a compiled loop dequantizes from there
+(`block_products.py`); where that does not take the order, with the weight that is dequantized in passes over it.
 
 Weights whose codec offers 8-bit codes with scales of rows and columns are kept as these (`int8_kernels.py`).
 """
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.affine import Affine
+from submission.runtime.block_products import block_products, kernel_rows, product_dtype, rows_of_a_block, scratch
 from submission.runtime.int8_kernels import PrepackedCodes
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Kernel(Protocol):
     tiles: tuple[tuple[int, int], ...]
     """Rows and columns of the tiles that codes may be ordered in; the first that is verified is used."""
     most_rows: int
-    """Rows of activations up to which it is faster than dequantizing and multiplying."""
+    """Rows of activations up to which it is faster than dequantizing in passes and multiplying."""
 
     def __hash__(self) -> int: ...
 
@@ -186,6 +188,8 @@ class PrepackedGroups:
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
             self.codes[rows] = layout.prepack(codec.unpack(codes[rows], columns) + self.shift)
+        self.in_blocks = self.codes.is_cpu and _unpacks(layout)
+        """Whether a compiled loop dequantizes blocks of rows."""
 
     def _blocks(self, begin: int, end: int) -> Iterator[slice]:
         """Yield slices of rows, whole tiles, that are worked on at a time."""
@@ -194,18 +198,40 @@ class PrepackedGroups:
         return (slice(start, min(start + step, end)) for start in range(begin, end, step))
 
     def supports(self, inputs: Tensor) -> bool:
-        """Return whether the kernel multiplies these inputs [..., columns] faster than a plain product."""
+        """Return whether `multiply` takes these inputs [..., columns], being faster than what is left."""
         return (
             inputs.dtype == KERNEL_DTYPE
-            and inputs.numel() <= self.kernel.most_rows * self.shape[1]
+            and (self.in_blocks or inputs.numel() <= self.kernel.most_rows * self.shape[1])
             and not (inputs.requires_grad and torch.is_grad_enabled())
         )
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return [..., rows]."""
         flat = inputs.reshape(-1, self.shape[1]).contiguous()  # a slice of positions is not
-        outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
+        if self.in_blocks and len(flat) > kernel_rows(BITS):
+            outputs = self._multiply_blocks(flat)
+        else:
+            outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
         return outputs.view(*inputs.shape[:-1], self.shape[0])
+
+    def _multiply_blocks(self, inputs: Tensor) -> Tensor:
+        """Return bfloat16 [n, rows]: the product with the dequantized weight, block by block."""
+        from submission.runtime.unpack_kernels import unpack_tiles
+
+        (rows, columns), tile = self.shape, self.layout.rows
+        tiles = self.codes.view(-1, columns, tile // 2).numpy()
+        scale, zero = (part.numpy() for part in self.codec.scale_and_zero(self.others))
+
+        def decode(block: slice) -> Tensor:
+            weight = scratch((columns, block.stop - block.start), product_dtype())
+            bits = weight.view(torch.int32 if weight.itemsize == 4 else torch.int16).numpy()
+            codes = tiles[block.start // tile : block.stop // tile]
+            unpack_tiles(codes, self.shift, scale[block], zero[block], self.codec.group_size, bits)
+            return weight.t()
+
+        step = rows_of_a_block(columns, tile)
+        blocks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+        return block_products(inputs, blocks, decode).to(KERNEL_DTYPE)
 
     def dequantize(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return the weight in dtype, or a slice of its rows: the very numbers that its codec decodes."""
@@ -263,6 +289,15 @@ def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> 
     if kernel is None or layout is None or not layout.fits((len(codes), columns)):
         return None
     return PrepackedGroups(kernel, layout, grouped, parts, columns)
+
+
+def _unpacks(layout: TileLayout) -> bool:
+    """Return whether the compiled loop takes the order of a kernel's codes, and is there."""
+    try:
+        from submission.runtime.unpack_kernels import LANES
+    except ImportError:  # of numba, which has no package for every processor
+        return False
+    return layout.columns == 1 and layout.order is None and layout.rows % (2 * LANES) == 0
 
 
 @functools.cache

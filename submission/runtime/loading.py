@@ -15,6 +15,7 @@ from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.families import read_config
 from submission.runtime.families import runtime_of
+from submission.runtime.packed_loading import load_packed
 from submission.runtime.quantizer import register
 from submission.runtime.weight_form import free_bytes, prepare_weights
 from submission.text.characters import printable
@@ -46,10 +47,13 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
     wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if not isinstance(wanted, torch.dtype):
         raise UserError("dtype", f"unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
-    with _without_bars():
-        model: nn.Module = runtime_of(checkpoint.config).model_class.from_pretrained(
-            folder, dtype=wanted, local_files_only=True, trust_remote_code=False
-        )
+    if checkpoint.codecs:
+        model: nn.Module = load_packed(checkpoint, wanted)
+    else:
+        with _without_bars():
+            model = runtime_of(checkpoint.config).model_class.from_pretrained(
+                folder, dtype=wanted, local_files_only=True, trust_remote_code=False
+            )
     loaded = model.to(device).eval()
     assert isinstance(loaded, PreTrainedModel)
     return loaded
@@ -81,7 +85,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Silence the library's bar for tensors read: a packed model is read in no time."""
+    """Silence the library's bar for tensors read: they are mapped, which takes no time."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

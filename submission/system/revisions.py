@@ -15,7 +15,7 @@ REVISIONS = {
     "recover": 1,
     "segment": 4,
     "decode": 7,
-    "loss": 4,
+    "loss": 5,
     "score": 6,
     "comet": 3,
 }

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from submission.runtime import int8_kernels
-from submission.runtime.int8_kernels import MOST_ROWS, passes_proof
+from submission.runtime.block_products import KERNEL_ROWS, kernel_rows
+from submission.runtime.int8_kernels import passes_proof
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
 from tests.entropy.support import encoded, random_weight
 
@@ -37,7 +38,7 @@ def test_the_kernel_of_this_processor_passes_its_proof():
     assert passes_proof(CPU)
 
 
-@pytest.mark.parametrize("count", [1, 7, 32, MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("count", [1, 7, *KERNEL_ROWS[8].values(), 60])
 @pytest.mark.parametrize("proved", [True, False])
 def test_products_are_those_of_the_dequantized_weight(parts, count, proved, monkeypatch):
     monkeypatch.setattr(int8_kernels, "passes_proof", lambda device: proved)
@@ -67,7 +68,7 @@ def test_a_code_beyond_127_is_multiplied_whole(parts):
 def test_a_row_does_not_depend_on_the_rows_beside_it(parts):
     layer = layer_of(parts)
     layer.weight.prepack()
-    inputs = torch.randn(40, SHAPE[1]).to(torch.bfloat16)
+    inputs = torch.randn(kernel_rows(8), SHAPE[1]).to(torch.bfloat16)
     assert torch.equal(torch.cat([layer(row) for row in inputs.split(1)]), layer(inputs))
 
 

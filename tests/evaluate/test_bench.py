@@ -42,14 +42,16 @@ def test_a_step_is_measured_at_the_shapes_of_the_real_decoder():
     assert sorted(layer_shapes()) == sorted([(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)])
 
 
-def test_a_step_of_every_width_is_measured():
-    record = bench_step([(128, 256), (64, 128)], rows=(1, 32), runs=2)
-    assert list(record["bits"]) == ["4", "3", "2"]
-    for found in record["bits"].values():
-        assert found["prepacked"] == 2
-        for part in found["rows"].values():
-            assert all(part[name] > 0 for name in ("bfloat16_ms", "packed_ms", "dequantized_ms", "ratio"))
-    assert step_text(record).count("times as fast") == 6
+def test_a_step_of_every_kind_is_measured_and_judged():
+    record = bench_step([(128, 256), (64, 128)], rows=(1, 32, 5), runs=2)
+    assert list(record["kinds"]) == ["4", "3", "2", "entropy"]
+    for kind, found in record["kinds"].items():
+        ways = ("bfloat16_ms", "packed_ms", "ratio", *(() if kind == "entropy" else ("dequantized_ms",)))
+        for part in found.values():
+            assert all(part[name] > 0 for name in ways)
+        assert [part["bar"] for part in found.values()] == [1.0 if kind == "entropy" else 3.0, 1.0, None]
+        assert all(part["passed"] == (part["ratio"] >= (part["bar"] or 0)) for part in found.values())
+    assert step_text(record).count("times as fast") == 12
     json.dumps(record)
 
 
