@@ -50,7 +50,7 @@ def data(args: argparse.Namespace) -> None:
 def _add_forge(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(typed=sys.argv[1:])
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
-    shape = "model shape: miniature or gemma4; of tests: small, small-gemma4 (default: %(default)s)"
+    shape = "model shape, of submission/miniature/forge.py; an unknown name lists them (default: %(default)s)"
     verb.add_argument("--shape", default="miniature", metavar="NAME", help=shape)
     steps = "optimizer steps of both phases; the shipped weights took 2200"
     verb.add_argument("--steps", type=int, required=True, metavar="N", help=steps)
