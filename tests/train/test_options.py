@@ -148,7 +148,7 @@ def test_a_tenth_of_the_sample_is_a_number_in_the_recipe() -> None:
     assert sample().scaled() == sample()
     least = sample(scale=1e-6).scaled()
     assert least.utterances == {"de": 1, "zh": 1} and least.sources[1].utterances == {"de": 1}
-    with pytest.raises(ValueError, match="scale: 0 is not positive"):
+    with pytest.raises(ValueError, match="scale: 0 is not from above 0 to 1000"):
         sample(scale=0)
 
 
