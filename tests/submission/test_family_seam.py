@@ -61,6 +61,8 @@ DATA = {
     "submission/miniature/gemma4/tokenizer.json": "the second miniature's checkpoint: its special tokens",
     "submission/recipes/contrastive.toml": "what differs on the campaign miniature-gemma4",
     "submission/recipes/finetuned.toml": "what differs on the campaign miniature-gemma4",
+    "submission/recipes/frontier-2gb.toml": "its size on the campaign miniature-gemma4",
+    "submission/recipes/frontier-3gb.toml": "its size on the campaign miniature-gemma4",
     "submission/miniature/gemma4/processor_config.json": "the second miniature's checkpoint",
     "submission/miniature/gemma4/tokenizer_config.json": "the second miniature's checkpoint: its special tokens",
     "submission/miniature/base/config.json": "the miniature's checkpoint",
