@@ -59,6 +59,7 @@ DATA = {
     "submission/miniature/gemma4/config.json": "the second miniature's checkpoint",
     "submission/miniature/gemma4/forge.json": "the name of its shape",
     "submission/miniature/gemma4/tokenizer.json": "the second miniature's checkpoint: its special tokens",
+    "submission/recipes/ablation.toml": "sizes on the campaign miniature-gemma4",
     "submission/recipes/contrastive.toml": "what differs on the campaign miniature-gemma4",
     "submission/recipes/finetuned.toml": "what differs on the campaign miniature-gemma4",
     "submission/recipes/frontier-2gb.toml": "its size on the campaign miniature-gemma4",
