@@ -127,14 +127,14 @@ def test_the_systems_of_a_list_share_steps_and_a_command_that_takes_lists_stands
     ]
 
 
-def test_the_steps_of_the_report_pack_every_system_that_it_measures():
+def test_the_steps_of_the_report_pack_every_system_that_it_measures(tmp_path):
     commands = printed("--report")
     assert commands[-1] == "python -m evaluate report --campaign miniature --recipe ablation --store build/store"
     packed = {recipe for command in commands if "quantize pack" in command for recipe in REPORTED if recipe in command}
     stages = {}
     for name in REPORTED:
         for recipe in read_recipes(name, "miniature"):
-            system = System(read_campaign("miniature"), recipe, None, ROOT / "build" / "none")
+            system = System(read_campaign("miniature"), recipe, None, tmp_path)
             stages.setdefault(name, set()).add(system.stage("quantize").key)
     assert set().union(*stages.values()) == set().union(*(stages[name] for name in packed))
 
