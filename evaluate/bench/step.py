@@ -19,9 +19,9 @@ from evaluate.bench.full_size import full_size_config
 from submission.model.codecs.affine import Affine
 from submission.model.codecs.codec import ScaledCodes
 from submission.model.families import tensors
-from submission.runtime.block_products import kernel_rows, product_dtype
-from submission.runtime.int8_kernels import PrepackedCodes
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
+from submission.runtime.products.block_products import kernel_rows, product_dtype
+from submission.runtime.products.int8_kernels import PrepackedCodes
 
 BARS = {1: 1.0, 8: 1.0, 32: 1.0, 256: 0.8}
 """Rows of activations -> how many times as fast as `F.linear` in bfloat16 packed weights must be."""

@@ -62,7 +62,7 @@ def _coded(rows: int, columns: int, generator: Any) -> Any:
     import torch
 
     from submission.model.codecs.codec import ScaledCodes
-    from submission.runtime.int8_kernels import PrepackedCodes
+    from submission.runtime.products.int8_kernels import PrepackedCodes
 
     codes = torch.randint(-40, 41, (rows, columns), dtype=torch.int8, generator=generator)
     count = int(rows * columns * EXCEPTIONS)

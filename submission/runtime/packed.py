@@ -3,7 +3,8 @@
 A linear is dequantized whole (the head in row blocks) for each call; an embedding decodes the rows that are looked up.
 Only the codec knows what the parts of a weight hold. Nothing is cached: packing is there to save memory. But a stream
 that has to be decoded in whole blocks is kept as 8-bit codes once the model is prepared for inference.
-`prepack_linears` prepares the linears of a model for the device's own kernel, where there is one (`kernels.py`).
+`prepack_linears` prepares the linears of a model for the device's own kernel, where there is one
+(`products/kernels.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import nn
 from submission.errors import UserError
 from submission.model.codecs import Codec
 from submission.model.codecs.dtypes import torch_dtype
-from submission.runtime.kernels import KERNEL_DTYPE, Prepacked, prepack, prepack_scaled
+from submission.runtime.products.kernels import KERNEL_DTYPE, Prepacked, prepack, prepack_scaled
 
 LINEAR_ELEMENTS = 1 << 26
 """Weights that a linear holds dequantized at a time: 128 MiB in bfloat16. Only an LM head has more."""

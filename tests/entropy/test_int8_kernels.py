@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from submission.runtime import int8_kernels
-from submission.runtime.block_products import KERNEL_ROWS, kernel_rows
-from submission.runtime.int8_kernels import passes_proof
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
+from submission.runtime.products import int8_kernels
+from submission.runtime.products.block_products import KERNEL_ROWS, kernel_rows
+from submission.runtime.products.int8_kernels import passes_proof
 from tests.entropy.support import encoded, random_weight
 
 SHAPE = (300, 160)

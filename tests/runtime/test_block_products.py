@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission.model.codecs import Affine
-from submission.runtime import block_products, int8_kernels, kernels
-from submission.runtime.block_products import KERNEL_ROWS, product_dtype, scratch
 from submission.runtime.packed import PackedLinear, PackedTensor
-from submission.runtime.unpack_kernels import unpack_tiles
+from submission.runtime.products import block_products, int8_kernels, kernels
+from submission.runtime.products.block_products import KERNEL_ROWS, product_dtype, scratch
+from submission.runtime.products.unpack_kernels import unpack_tiles
 
 DTYPES = pytest.mark.parametrize("dtype", list(KERNEL_ROWS[4]), ids=str)
 
@@ -134,7 +134,9 @@ def test_a_new_number_of_threads_is_followed(threads):
 
 
 def test_without_the_compiler_long_inputs_are_computed_all_the_same(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "submission.runtime.unpack_kernels", None)  # its import fails
+    monkeypatch.setitem(
+        __import__("sys").modules, "submission.runtime.products.unpack_kernels", None
+    )  # its import fails
     layer = PackedLinear(packed_weight(4, 64, (64, 128)), None)
     inputs = torch.randn(250, 128).to(torch.bfloat16)
     expected = layer(inputs)

@@ -14,11 +14,11 @@ from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
-from submission.runtime import kernels
-from submission.runtime.block_products import kernel_rows
-from submission.runtime.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
 from submission.runtime.loading import load_model
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
+from submission.runtime.products import kernels
+from submission.runtime.products.block_products import kernel_rows
+from submission.runtime.products.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
 from submission.store.digests import tree_digest
 
 CPU = torch.device("cpu")

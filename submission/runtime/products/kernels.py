@@ -25,8 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.affine import Affine
-from submission.runtime.block_products import block_products, kernel_rows, product_dtype, rows_of_a_block, scratch
-from submission.runtime.int8_kernels import PrepackedCodes
+from submission.runtime.products.block_products import (
+    block_products,
+    kernel_rows,
+    product_dtype,
+    rows_of_a_block,
+    scratch,
+)
+from submission.runtime.products.int8_kernels import PrepackedCodes
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
@@ -216,7 +222,7 @@ class PrepackedGroups:
 
     def _multiply_blocks(self, inputs: Tensor) -> Tensor:
         """Return bfloat16 [n, rows]: the product with the dequantized weight, block by block."""
-        from submission.runtime.unpack_kernels import unpack_tiles
+        from submission.runtime.products.unpack_kernels import unpack_tiles
 
         (rows, columns), tile = self.shape, self.layout.rows
         tiles = self.codes.view(-1, columns, tile // 2).numpy()
@@ -294,7 +300,7 @@ def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> 
 def _unpacks(layout: TileLayout) -> bool:
     """Return whether the compiled loop takes the order of a kernel's codes, and is there."""
     try:
-        from submission.runtime.unpack_kernels import LANES
+        from submission.runtime.products.unpack_kernels import LANES
     except ImportError:  # of numba, which has no package for every processor
         return False
     return layout.columns == 1 and layout.order is None and layout.rows % (2 * LANES) == 0

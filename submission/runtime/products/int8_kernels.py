@@ -18,7 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from submission.model.codecs.codec import ScaledCodes
-from submission.runtime.block_products import block_products, kernel_rows, product_dtype, rows_of_a_block, scratch
+from submission.runtime.products.block_products import (
+    block_products,
+    kernel_rows,
+    product_dtype,
+    rows_of_a_block,
+    scratch,
+)
 
 KERNEL_DTYPE = torch.bfloat16
 BITS = 8
