@@ -17,11 +17,10 @@ from torch import nn
 
 from evaluate.bench.full_size import full_size_config
 from submission.model.codecs.affine import Affine
-from submission.model.codecs.codec import ScaledCodes
 from submission.model.families import tensors
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
 from submission.runtime.products.block_products import kernel_rows, product_dtype
-from submission.runtime.products.int8_kernels import PrepackedCodes
+from submission.runtime.products.random_codes import random_codes
 
 BARS = {1: 1.0, 8: 1.0, 32: 1.0, 256: 0.8}
 """Rows of activations -> how many times as fast as `F.linear` in bfloat16 packed weights must be."""
@@ -36,8 +35,6 @@ LEAST_RUNS = 3
 DEQUANTIZED_RUNS = 3
 """Of weights that are dequantized for each call, which is so slow that few runs suffice."""
 
-EXCEPTIONS = 0.0006
-"""Share of entropy-coded weights beyond ±127, as in a real language model."""
 ENTROPY = "entropy"
 
 Layers = dict[str, Sequence[Callable[[torch.Tensor], torch.Tensor]]]
@@ -82,7 +79,7 @@ def bench_step(
             layers["packed"] = list(packed)
             layers["dequantized"] = [_packed(codec, shape, generator) for shape in shapes]
         else:
-            layers["packed"] = [_entropy_coded(shape, generator).multiply for shape in shapes]
+            layers["packed"] = [random_codes(shape, generator).multiply for shape in shapes]
         bars = BARS | (FIXED_WIDTH_BARS if isinstance(kind, int) else {})
         record["kinds"][str(kind)] = {
             str(count): _judged(_measure(layers, shapes, count, runs, generator), bars.get(count)) for count in rows
@@ -137,20 +134,6 @@ def _packed(codec: Affine, shape: tuple[int, int], generator: torch.Generator) -
         else:
             part.uniform_(0.5, 1.5, generator=generator)
     return PackedLinear(weight, None)
-
-
-def _entropy_coded(shape: tuple[int, int], generator: torch.Generator) -> PrepackedCodes:
-    """Return a weight of random 8-bit codes as inference keeps an entropy-coded one."""
-    codes = torch.randint(-40, 41, shape, dtype=torch.int8, generator=generator)
-    count = int(codes.numel() * EXCEPTIONS)
-    positions = torch.randint(0, codes.numel(), (count,), generator=generator).unique()
-    codes.view(-1)[positions] = 127
-    remainders = torch.randint(1, 200, positions.shape, generator=generator)
-    row_scale, column_scale = (torch.rand(n, generator=generator).add_(0.1).half() for n in shape)
-    scaled = ScaledCodes(
-        codes=codes, row_scale=row_scale, column_scale=column_scale, positions=positions, remainders=remainders
-    )
-    return PrepackedCodes(scaled, {})
 
 
 def step_text(record: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))
 INPUT_ROWS = (1, 8, 32, 192)
-EXCEPTIONS = 0.0006
 LEAST_RATIO = {1: 2.4, 32: 1.0}
 """Rows of activations -> how many times as fast as the bfloat16 product."""
 
@@ -25,10 +24,12 @@ def bench_products(*, runs: int = 5) -> list[dict[str, Any]]:
     import torch
     import torch.nn.functional as F
 
+    from submission.runtime.products.random_codes import random_codes
+
     generator = torch.Generator().manual_seed(0)
     found = []
     for rows, columns in SHAPES:
-        weight = _coded(rows, columns, generator)
+        weight = random_codes((rows, columns), generator)
         plain = torch.randn(rows, columns, generator=generator).to(torch.bfloat16)
         for count in INPUT_ROWS:
             inputs = torch.randn(count, columns, generator=generator).to(torch.bfloat16)
@@ -55,25 +56,6 @@ def products_text(figures: Iterable[dict[str, Any]]) -> str:
         + (f" (bar: {LEAST_RATIO[each['rows']]})" if each["rows"] in LEAST_RATIO else "")
         for each in figures
     )
-
-
-def _coded(rows: int, columns: int, generator: Any) -> Any:
-    """Return a weight of random codes, as it is kept for inference."""
-    import torch
-
-    from submission.model.codecs.codec import ScaledCodes
-    from submission.runtime.products.int8_kernels import PrepackedCodes
-
-    codes = torch.randint(-40, 41, (rows, columns), dtype=torch.int8, generator=generator)
-    count = int(rows * columns * EXCEPTIONS)
-    positions = torch.randint(0, rows * columns, (count,), generator=generator).unique()
-    codes.view(-1)[positions] = 127
-    remainders = torch.randint(1, 200, positions.shape, generator=generator)
-    row_scale, column_scale = (torch.rand(n, generator=generator).add_(0.1).half() for n in (rows, columns))
-    scaled = ScaledCodes(
-        codes=codes, row_scale=row_scale, column_scale=column_scale, positions=positions, remainders=remainders
-    )
-    return PrepackedCodes(scaled, {})
 
 
 def _least_milliseconds(work: Callable[[], Any], runs: int) -> float:
