@@ -51,7 +51,7 @@ EXPONENTS = {
     torch.float16: (torch.int16, 0x7C00),
     torch.float32: (torch.int32, 0x7F800000),
 }
-"""Integers of the dtype's width, and in them the bits of the exponent, which are all set where a number is not finite."""
+"""Integers of the dtype's width, and the bits of the exponent, which are all set where a number is not finite."""
 
 
 def pack_system(
