@@ -210,3 +210,17 @@ def test_a_step_of_training(base, dtype):
         time_steps(model, make_batch(config, 2, torch.Generator().manual_seed(0)), options, WARM_UP_STEPS + 1, device)
         after = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_fine_tuning_from_the_first_step_to_the_adapter(tmp_path):
+    from tests.train.finetuning_inputs import TASK, options, write_finetuning_inputs
+    from train.finetune import finetune
+
+    given, out = write_finetuning_inputs(tmp_path / "inputs"), tmp_path / "out"
+    out.mkdir()
+    choices = options(dtype="bfloat16", gradient_checkpointing=True, epochs=1)
+    with simulated_gpu():
+        report = finetune(given.base, given.corpus, given.data, TASK, choices, out)
+    first, last = (loss for _, loss in report["dev_loss_by_step"])
+    assert last < first
+    assert {tensor.dtype for tensor in load_file(out / "adapter/adapter_model.safetensors").values()} == {torch.float32}

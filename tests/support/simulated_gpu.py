@@ -117,6 +117,11 @@ def _simulated(value: Any) -> Any:
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operation on the CPU, and return its result where a GPU would have put it."""
+    kwargs = {
+        name: value for name, value in kwargs.items() if name != "pin_memory"
+    }  # which is no other memory to tests
+    if func is aten._pin_memory.default:
+        return args[0]
     given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
     on_gpu = [value for value in given if isinstance(value, SimulatedTensor)]
     target = kwargs.get("device")
@@ -154,14 +159,17 @@ CUDA = {
     "mem_get_info": lambda device=None: (20 << 30, 24 << 30),
     "get_device_name": lambda device=None: "simulated GPU",
     "get_device_capability": lambda device=None: (9, 0),
+    "is_bf16_supported": lambda including_emulation=True: True,
     "synchronize": lambda device=None: None,
     "empty_cache": lambda: None,
     "max_memory_allocated": lambda device=None: 0,
     "max_memory_reserved": lambda device=None: 0,
     "memory_allocated": lambda device=None: 0,
     "reset_peak_memory_stats": lambda device=None: None,
+    "random.get_rng_state": lambda device=None: torch.get_rng_state(),
+    "random.set_rng_state": lambda state, device=None: None,
 }
-"""What `torch.cuda` answers."""
+"""What `torch.cuda` answers, by name."""
 
 
 _setup_privateuseone_for_python_backend(KIND, DeviceModule())
@@ -179,7 +187,7 @@ def simulated_gpu() -> Iterator[None]:
     """Let `cuda` be a simulated GPU while the block runs."""
     with ExitStack() as stack:
         for name, answer in CUDA.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+            stack.enter_context(mock.patch(f"torch.cuda.{name}", answer))
         # A tensor of inference mode cannot be wrapped.
         without_gradients = mock.patch.object(torch._C, "_InferenceMode", lambda on: torch.set_grad_enabled(not on))
         stack.enter_context(without_gradients)
