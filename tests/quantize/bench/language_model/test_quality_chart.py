@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from quantize.bench.quality_chart import draw_rows
+from quantize.bench.language_model.quality_chart import draw_rows
 from submission.errors import UserError
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 ROWS = [json.loads(line) for line in (DOCS / "images" / "language-model.jsonl").read_text("utf-8").splitlines()]
 
 

@@ -3,7 +3,7 @@
 A script of its own, since llm-compressor wants another version of transformers than the build: it runs in the
 environment `peer` and imports nothing of the project.
 
-    python -m quantize.bench.peer_gptq --model FOLDER --calibration FILE --bits 4 --out FILE
+    python -m quantize.bench.language_model.peer_gptq --model FOLDER --calibration FILE --bits 4 --out FILE
 
 `--model` is a Hugging Face checkpoint; `--calibration` has int64 `ids` [sequences, tokens]. Every linear is calibrated
 in the library's sequential pipeline, layer by layer on the outputs of the quantized layers before, with columns in the
@@ -69,7 +69,7 @@ def main() -> None:
     """Write the weights."""
     from safetensors.torch import save_file
 
-    parser = argparse.ArgumentParser(prog="python -m quantize.bench.peer_gptq", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m quantize.bench.language_model.peer_gptq", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", type=Path, required=True, help="checkpoint")
     parser.add_argument("--calibration", type=Path, required=True, help="safetensors file with `ids`")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from quantize.bench.smollm2 import EMBEDDING, HEAD
+from quantize.bench.language_model.smollm2 import EMBEDDING, HEAD
 from quantize.calibration.moment_files import read_importance, read_second_moment
 from submission.model.codecs import Codec
 from submission.runtime.packed import PackedTensor
