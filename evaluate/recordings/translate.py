@@ -148,10 +148,9 @@ def translate(
     """Translate a folder's recordings into `out`, resuming a killed run.
 
     references: the folder of references to score against, if any; testset: its name there; form: the Unicode form in
-    which they are compared. Started by a launcher, the
-    first process manages the folder and every one decodes its share; the others return None. Raises UserError, before
-    audio is segmented or decoded, where `out` holds another run or foreign files, and where the references are not
-    those of these recordings.
+    which they are compared. Started by a launcher, the first process manages the folder and every one decodes its
+    share; the others return None. Raises UserError, before audio is segmented or decoded, where `out` holds another run
+    or foreign files, and where the references are not those of these recordings.
     """
     with process_group() as launch, ExitStack() as held:
         started = None
@@ -168,21 +167,7 @@ def translate(
         if not proceed:
             return None
         segments = read_segments(out / SEGMENTS)
-        samples = out / f"{SAMPLES}{launch.rank or ''}"
-        readable = readable_in_pieces(folder, segments, samples)
-        model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
-        summary = decode(
-            model,
-            processor,
-            segments,
-            readable,
-            decoding.prompt,
-            decoding.options,
-            out / HYPOTHESES,
-            end_token=decoding.campaign.model.end_token,
-            label=f"decode {decoding.pair.name}",
-        )
-        _remove(samples)
+        summary = _decode_share(decoding, folder, segments, out, launch.rank)
         if started is None:
             return None
         lines, report = _write_results(out, folder, decoding.pair, segments, summary, started)
@@ -207,6 +192,28 @@ class _StartedRun:
     others: list[str]
     """Recordings with references that are not in the folder."""
     testset: str
+
+
+def _decode_share(
+    decoding: DecodingSetup, folder: TestSetFolder, segments: list[Segment], out: Path, rank: int
+) -> DecodeSummary:
+    """Load the model and decode a process's share of the segments into the hypotheses of `out`."""
+    samples = out / f"{SAMPLES}{rank or ''}"
+    readable = readable_in_pieces(folder, segments, samples)
+    model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
+    summary = decode(
+        model,
+        processor,
+        segments,
+        readable,
+        decoding.prompt,
+        decoding.options,
+        out / HYPOTHESES,
+        end_token=decoding.campaign.model.end_token,
+        label=f"decode {decoding.pair.name}",
+    )
+    _remove(samples)
+    return summary
 
 
 def _write_results(
