@@ -207,8 +207,8 @@ def rehearse(args: argparse.Namespace) -> int:
     resumes with the shards that it has made.
     Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
     """
-    from quantize.rehearsal import rehearsal_text
-    from quantize.rehearsal import rehearse as run_rehearsal
+    from quantize.rehearsal.packing import rehearsal_text
+    from quantize.rehearsal.packing import rehearse as run_rehearsal
     from submission.store.digests import canonical_json
 
     record = run_rehearsal(args.out, args.recipe, args.layers, args.keep, args.campaign)

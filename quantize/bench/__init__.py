@@ -37,7 +37,7 @@ def _sweep(work: Path) -> dict[str, Any]:
 
 def _loading(work: Path) -> dict[str, Any]:
     from quantize.bench.loading import bench_loading, loading_text
-    from quantize.rehearsal import rehearse
+    from quantize.rehearsal.packing import rehearse
 
     rehearse(work, layers=LOADED_LAYERS, keep=True)
     figures = bench_loading(work / "checkpoint", work / "packed")

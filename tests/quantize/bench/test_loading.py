@@ -8,7 +8,7 @@ import torch
 
 from quantize.bench.loading import _read, bench_loading, loading_text
 from quantize.packing.pack import pack_checkpoint
-from quantize.rehearsal import make_checkpoint
+from quantize.rehearsal.random_checkpoint import make_checkpoint
 from submission.errors import UserError
 from submission.model.codecs import Affine
 from submission.model.forecast import resolve_codecs

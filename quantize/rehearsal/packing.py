@@ -3,12 +3,7 @@
 This shows before the real weights are there whether packing takes acceptable time and memory, and whether the model
 has the size of the forecast. None of that depends on the values of the weights.
 
-The weights are Gaussian with a standard deviation of 0.02, as trained ones have, and one in ten thousand is an outlier.
-They come from one block that is drawn once and repeated over every tensor from an offset of the tensor's own: drawing
-8.4 billion numbers would take longer than packing them. The block's length is a prime, so that the groups of a tensor
-begin at different offsets, and no two of up to `BLOCK_LENGTH` groups are the same.
-
-A recipe with a target of bytes is allotted budgets and solved from random moments (`rehearsal_moments.py`); with fewer
+A recipe with a target of bytes is allotted budgets and solved from random moments (`random_moments.py`); with fewer
 layers, its target is smaller by as much as the model's parameters are fewer.
 
 Packing runs in a separate process, so that its peak memory is measured alone.
@@ -17,31 +12,24 @@ Packing runs in a separate process, so that its peak memory is measured alone.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from quantize.rehearsal.random_checkpoint import left_to_make, make_checkpoint, with_layers
 from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.errors import UserError
 from submission.model.budgets import provisional_forecast
-from submission.model.checkpoint import INDEX
 from submission.model.codecs import Codec
 from submission.model.costs.operations import parameter_count
-from submission.model.families import family_of, shipped_config, stored_dtype, tensors, without_parts
-from submission.model.families.tensors import TensorSpec
+from submission.model.families import shipped_config, without_parts
 from submission.model.forecast import Forecast, allotted, companion_bytes, forecast, resolve_codecs
 from submission.model.moments_size import moments_size
-from submission.model.safetensors_header import file_bytes, header_bytes, lay_out, read_header, tensor_bytes
-from submission.progress import progress
-from submission.store.digests import ASIDE, canonical_json, remove_leftovers, write_text
+from submission.store.digests import write_text
 from submission.system.campaign import read_campaign
 from submission.system.model_size import target_bytes
 from submission.system.recipe.quantize_options import QuantizeOptions
@@ -54,17 +42,6 @@ SYSTEM = "ablation:g128"
 
 MARK = "rehearsal.txt"
 """Marks a folder made by a rehearsal, whose contents the next one may remove."""
-
-SEED = 0
-BLOCK_LENGTH = 16_777_259
-"""Weights that are drawn: the first prime above 2 ** 24."""
-SIGMA = 0.02
-OUTLIER_SHARE = 1e-4
-OUTLIER_FACTOR = 10
-
-SHARD_BYTES = 4 << 30
-"""Most bytes of tensors in a shard, as long as no single one has more."""
-DTYPE = "BF16"
 
 MOST_SECONDS = 20 * 60
 MOST_PEAK_BYTES = 4 << 30
@@ -102,14 +79,6 @@ def rehearse(
     return {"model": chosen.model.name, "recipe": recipe, "layers": layers or "all", **record}
 
 
-def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """Return a configuration whose stacks have so many layers; UserError for none or too many."""
-    most = len({spec.layer for spec in tensors(config)} - {None})
-    if not 1 <= layers <= most:
-        raise UserError("--layers", f"expected 1 to {most}, got {layers}", "leave it out for the whole model")
-    return family_of(config).with_layers(config, layers)
-
-
 def rehearse_config(
     out: Path,
     config: dict[str, Any],
@@ -133,12 +102,12 @@ def rehearse_config(
     measured = target is not None and options.moments is not None
     _need_own(out, plain, packed, moments)
     moments_bytes = moments_size(config).disk_bytes if measured else 0  # fewer where inputs have widths in common
-    _need_space(out, _left_to_make(plain, config) + predicted.total_bytes + moments_bytes)
+    _need_space(out, left_to_make(plain, config) + predicted.total_bytes + moments_bytes)
     write_text(out / MARK, "Made by a rehearsal: checkpoint/, packed/ and moments/ are removed by the next one.\n")
     shutil.rmtree(packed, ignore_errors=True)
     made = make_checkpoint(plain, config)
     if measured:
-        from quantize.rehearsal_moments import draw_moments
+        from quantize.rehearsal.random_moments import draw_moments
 
         draw_moments(moments, config)
     work = _pack_apart(plain, packed, codecs, options.solver, target, moments if measured else None)
@@ -189,137 +158,12 @@ def _record(made: dict[str, Any], work: dict[str, Any], predicted: Forecast, siz
     }
 
 
-# --- the checkpoint ---
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """One file of a checkpoint that is to be made."""
-
-    name: str
-    specs: tuple[TensorSpec, ...]
-
-    @property
-    def layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name -> (dtype, shape) of its tensors."""
-        return {spec.name: (DTYPE, spec.shape) for spec in self.specs}
-
-
-def plan_shards(config: dict[str, Any], shard_bytes: int = SHARD_BYTES) -> list[Shard]:
-    """Return the files of a checkpoint, each of at most shard_bytes of tensors or of one tensor, in the model's order.
-
-    Named as on the hub, `model-00001-of-00005.safetensors`.
-    """
-    pieces: list[list[TensorSpec]] = [[]]
-    left = shard_bytes
-    for spec in tensors(config):
-        size = tensor_bytes(DTYPE, spec.shape)
-        if pieces[-1] and size > left:
-            pieces.append([])
-            left = shard_bytes
-        pieces[-1].append(spec)
-        left -= size
-    return [
-        Shard(name=f"model-{number:05d}-of-{len(pieces):05d}.safetensors", specs=tuple(specs))
-        for number, specs in enumerate(pieces, start=1)
-    ]
-
-
-def make_checkpoint(folder: Path, config: dict[str, Any], *, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
-    """Fill a folder with a checkpoint of random weights in bfloat16; return its bytes, shards and the seconds taken.
-
-    Norms are ones. Shards that are there already stay, others go; the same arguments give the same bytes. No more than
-    the block is in memory.
-    """
-    assert stored_dtype(config) == DTYPE, f"weights are made in {DTYPE}"
-    started = time.perf_counter()
-    shards = plan_shards(config, shard_bytes)
-    _prepare(folder, {shard.name for shard in shards})
-    block = draw_block()
-    found = 0
-    total = sum(file_bytes(shard.layout) for shard in shards)
-    with progress("random checkpoint", total / 1e6, "MB") as tick:
-        for shard in shards:
-            if is_made(folder / shard.name, shard):
-                found += 1
-            else:
-                _write_shard(folder / shard.name, shard, block)
-            tick(file_bytes(shard.layout) / 1e6)
-    names = {spec.name: shard.name for shard in shards for spec in shard.specs}
-    data_bytes = sum(tensor_bytes(*part) for shard in shards for part in shard.layout.values())
-    write_text(folder / INDEX, canonical_json({"metadata": {"total_size": data_bytes}, "weight_map": names}))
-    write_text(folder / "config.json", canonical_json(config))
-    seconds = round(time.perf_counter() - started, 1)
-    return {"bytes": total, "shards": len(shards), "shards_found": found, "seconds": seconds}
-
-
-def _prepare(folder: Path, names: set[str]) -> None:
-    """Make the folder, and remove shards of other names and unfinished files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    for path in folder.glob("model-*.safetensors"):
-        if path.name not in names:
-            path.unlink()
-
-
-def is_made(path: Path, shard: Shard) -> bool:
-    """Return whether a shard is complete; it is renamed into place when it is, so its header shows it."""
-    if not path.is_file() or path.stat().st_size != file_bytes(shard.layout):
-        return False
-    try:
-        return read_header(path).tensors == lay_out(shard.layout)
-    except UserError:  # of this size, and no safetensors file: make it again
-        return False
-
-
-def draw_block() -> np.ndarray:
-    """Return uint16 [BLOCK_LENGTH], the bits of bfloat16 numbers: Gaussian, with a few outliers."""
-    generator = np.random.default_rng(SEED)
-    values = generator.standard_normal(BLOCK_LENGTH, dtype=np.float32)
-    values *= SIGMA
-    positions = generator.integers(0, BLOCK_LENGTH, round(BLOCK_LENGTH * OUTLIER_SHARE))
-    values[positions] *= OUTLIER_FACTOR
-    return (values.view(np.uint32) >> 16).astype(np.uint16)  # rounded towards zero
-
-
-def _write_shard(path: Path, shard: Shard, block: np.ndarray) -> None:
-    aside = path.with_name(f".{path.name}{ASIDE}")
-    specs = {spec.name: spec for spec in shard.specs}
-    with aside.open("wb") as file:
-        file.write(header_bytes(shard.layout))
-        for name in lay_out(shard.layout):
-            for piece in weights(specs[name], block):
-                file.write(piece.data)
-    os.replace(aside, path)
-
-
-def weights(spec: TensorSpec, block: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield a tensor's numbers, uint16, in their order: pieces of the block, or ones for a norm."""
-    count = int(np.prod(spec.shape))
-    if spec.role.endswith("norm") and spec.name.endswith(".weight"):
-        yield np.full(count, 0x3F80, dtype=np.uint16)
-        return
-    start = int(np.random.default_rng([SEED, *spec.name.encode()]).integers(len(block)))
-    while count:
-        piece = block[start : start + count]
-        yield piece
-        start, count = 0, count - len(piece)
-
-
-def _left_to_make(folder: Path, config: dict[str, Any]) -> int:
-    shards = plan_shards(config)
-    return sum(file_bytes(shard.layout) for shard in shards if not is_made(folder / shard.name, shard))
-
-
 def _need_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         what = f"needs {needed / 2**30:.1f} GiB of disk, {free / 2**30:.1f} are free"
         fix = f"free {(needed - free) / 2**30:.1f} GiB, name another disk with --out, or fewer layers with --layers"
         raise UserError(str(out), what, fix)
-
-
-# --- packing ---
 
 
 def _pack_apart(
