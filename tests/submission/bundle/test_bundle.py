@@ -31,7 +31,7 @@ from submission.model.forecast import resolve_codecs
 from submission.store.digests import describe_files, files_below, tree_digest
 from submission.system.recipe.recipe_files import read_recipe
 from submission.text.characters import BIDIRECTIONAL, CONTROLS, LINE_BREAKS, plain_line
-from tests.submission.breaking import measured_elsewhere
+from tests.submission.bundle.checks.breaking import measured_elsewhere
 
 
 def errors(bundle: Path) -> list:

@@ -141,7 +141,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tmp_path):
 
 
 def test_an_adapter_beside_the_weights_is_refused_by_every_reader_of_models(tmp_path):
-    shutil.copytree(Path(__file__).parents[2] / "submission/miniature/base", tmp_path / "model")
+    shutil.copytree(Path(__file__).parents[3] / "submission/miniature/base", tmp_path / "model")
     assert read_checkpoint(tmp_path / "model").located
     (tmp_path / "model" / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"holds a PEFT adapter \(adapter_config.json\).*; merge it into the weights"):

@@ -9,7 +9,17 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.submission.breaking import CONFIG, WEIGHTS, Case, case, edit, header, line, packed_weights, write
+from tests.submission.bundle.checks.breaking import (
+    CONFIG,
+    WEIGHTS,
+    Case,
+    case,
+    edit,
+    header,
+    line,
+    packed_weights,
+    write,
+)
 
 SEGMENTER_WEIGHTS = "segmenter/model.safetensors"
 INDEX = "model/model.safetensors.index.json"

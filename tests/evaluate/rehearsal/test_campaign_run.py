@@ -14,7 +14,7 @@ import pytest
 from evaluate.rehearsal.campaign_run import Kill, require, run_command
 from submission.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SLOW = """import subprocess, sys, time
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -15,7 +15,7 @@ import pytest
 from submission.errors import UserError
 from submission.store.store import Input, Stage, Store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # A stage that writes four files slowly and counts how often it has been started.
 SLOW = """

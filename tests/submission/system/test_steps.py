@@ -19,7 +19,7 @@ from submission.system.recipe.recipe_files import read_recipe, read_recipes
 from submission.system.revisions import REVISIONS
 from submission.system.system import System
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SYSTEMS = [(c.stem, r.stem) for c in sorted(CAMPAIGNS.glob("*.toml")) for r in sorted(RECIPES.glob("*.toml"))]
 
 

@@ -21,7 +21,7 @@ from submission.runtime.prompt import collate, encode, end_token_id, extract_fea
 from submission.system.campaign import read_campaign
 from submission.text.segments import SAMPLE_RATE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CAMPAIGN = read_campaign("iwslt26")
 AUDIO = 151_646
 """The id of <|AUDIO|> in the published configuration."""

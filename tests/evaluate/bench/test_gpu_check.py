@@ -18,7 +18,7 @@ from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = QuantizeOptions(
     solver="hqq",
     codecs={"linears": Affine(bits=4, group_size=64)},

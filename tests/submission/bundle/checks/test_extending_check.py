@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from submission.bundle import checks
-from tests.submission import breaking
-from tests.submission.breaking import seal
+from tests.submission.bundle.checks import breaking
+from tests.submission.bundle.checks.breaking import seal
 from tests.support.extending import import_source, titled_blocks
 
 PAGE = titled_blocks("check.md")

@@ -20,7 +20,7 @@ from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
 END = "<|im_end|>"
 OPTIONS = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=8, batch_size=4)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.published_data import write_published_data
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def submission(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:

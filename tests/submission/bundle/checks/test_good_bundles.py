@@ -13,7 +13,7 @@ import pytest
 
 from submission.bundle.checks import verify
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def moved(good: Path, place: Path) -> Path:

@@ -27,7 +27,7 @@ from submission.errors import UserError
 from submission.model.sizes import size_text
 from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
-from tests.submission.breaking import (
+from tests.submission.bundle.checks.breaking import (
     ACL,
     CONFIG,
     WEIGHTS,
@@ -44,11 +44,11 @@ from tests.submission.breaking import (
     speak,
     write,
 )
-from tests.submission.broken_bundles import CASES
-from tests.submission.broken_claims import CLAIMS
-from tests.submission.broken_files import FILES
+from tests.submission.bundle.checks.broken_bundles import CASES
+from tests.submission.bundle.checks.broken_claims import CLAIMS
+from tests.submission.bundle.checks.broken_files import FILES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 EVERY_CASE = (*CASES, *CLAIMS, *FILES)
 
 

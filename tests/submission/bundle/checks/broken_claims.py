@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.submission.breaking import Case, case, edit, figure, measured_elsewhere, record_of, rules_of, scored
+from tests.submission.bundle.checks.breaking import (
+    Case,
+    case,
+    edit,
+    figure,
+    measured_elsewhere,
+    record_of,
+    rules_of,
+    scored,
+)
 
 ACL_SEGMENTS = "segments/ACL.yaml"
 

@@ -16,7 +16,7 @@ from submission.package.contents import ENTRY, ROOT, needed_modules, package_fil
 from submission.package.package import package
 from submission.package.package_checks import is_package, package_findings
 from submission.store.digests import files_below
-from tests.submission.breaking import nest_folders
+from tests.submission.bundle.checks.breaking import nest_folders
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -28,7 +28,7 @@ from submission.runtime.audio import read_audio, seeks
 from submission.store.digests import describe_files
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments, write_segments
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 YAML = """
 - wav: somewhere/b.wav

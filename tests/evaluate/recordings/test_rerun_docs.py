@@ -12,7 +12,7 @@ from evaluate.__main__ import make_parser
 from submission.cli import run
 from submission.text.segments import read_segments, write_segments
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "rerun.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```sh\n(.+?)\n```", TEXT, re.DOTALL)
 TORCHRUN = "torchrun --standalone --nproc-per-node 4 -m evaluate"

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.submission.breaking import (
+from tests.submission.bundle.checks.breaking import (
     ACL,
     CONFIG,
     DESCRIPTION,

@@ -27,7 +27,7 @@ from submission.system.recipe.recipe_files import read_recipe
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments
 from tests.evaluate.bundled import replace_output
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUARD = """
 import os, sys
 

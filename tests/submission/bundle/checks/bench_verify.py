@@ -1,4 +1,6 @@
-"""`verify` beside `sha256sum`: `python tests/submission/bench_verify.py --out DIR`, at the size of the competition.
+"""`verify` beside `sha256sum`, at the size of the competition.
+
+    python tests/submission/bundle/checks/bench_verify.py --out DIR
 
 DIR gets a bundle of the competition's contrastive system with random bytes for weights, 4.3 GB of them, made once
 and kept (building it takes twice that space). Each turn reads every file of it by `sha256sum`, by OpenSSL and by
@@ -19,7 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 CAMPAIGN, RECIPE = "iwslt26", "contrastive"
 BLOCK_BYTES = 64 << 20
 FINITE = bytes(byte & 0x3F for byte in range(256))

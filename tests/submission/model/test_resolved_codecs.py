@@ -18,7 +18,7 @@ from submission.system.recipe.quantize_options import Override
 from submission.system.recipe.recipe_files import read_recipes
 
 CAMPAIGNS = ("miniature", "miniature-gemma4", "iwslt26", "iwslt27")
-RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "submission" / "recipes").glob("*.toml"))
+RECIPES = sorted(path.stem for path in (Path(__file__).parents[3] / "submission" / "recipes").glob("*.toml"))
 CONFIG = shipped_config("Qwen2-Audio-7B")
 assert CONFIG is not None
 FOUR, THREE = Affine(bits=4, group_size=128), Affine(bits=3, group_size=128)
