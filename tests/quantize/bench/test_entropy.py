@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from math import log2
 
+import numpy as np
 import pytest
 
 from quantize.bench.entropy import (
@@ -10,13 +11,14 @@ from quantize.bench.entropy import (
     conditional_entropy_bits,
     entropy_text,
     solved_codes,
-    synthetic_codes,
+    synthetic_weight,
 )
 from submission.model.codecs.entropy.contexts import fit_contexts
 
 
 def test_the_bench_reports_rates_speeds_and_bars_of_the_codes_that_it_is_given():
-    record = bench_entropy(synthetic_codes(512, 256), runs=1)
+    codes = np.rint(synthetic_weight(512, 256) * 2**1.5).astype(np.int32)
+    record = bench_entropy(codes, runs=1)
     assert record["shape"] == (512, 256)
     assert 1 < record["stream_over_entropy"] < 1.05
     assert record["estimate_over_stream"] < 1.001 and record["sample_over_stream"] < 1.2
