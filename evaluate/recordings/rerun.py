@@ -269,7 +269,7 @@ def rerun(
     translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known, form)
     if translation is None:
         return None
-    shipped = _shipped(bundle, pair, known)
+    shipped = _shipped(pair, known)
     ours = [str(place) for place in translation.output.places] if inputs.listed else []
     theirs = [str(place) for place in segment_positions(bundle.segments[known])] if inputs.listed else []
     result = Rerun(
@@ -306,7 +306,7 @@ def _differing_versions(bundle: VerifiedBundle) -> dict[str, tuple[str, str]]:
     }
 
 
-def _shipped(bundle: VerifiedBundle, pair: Pair, testset: str) -> str:
+def _shipped(pair: Pair, testset: str) -> str:
     """Return the name of a bundle's output, `en-de/ACL`; "" where the pair does not have the test set."""
     return f"{pair.name}/{testset}" if testset in pair.testsets else ""
 
