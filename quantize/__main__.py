@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_system_arguments, add_verb, add_verbs, open_systems, run
 
 if TYPE_CHECKING:
-    from submission.store.store import Store
+    from submission.store.store import StageFunction, Store
     from submission.system.system import System
 
 
@@ -48,13 +49,8 @@ def awq(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import awq_table
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section")
-    if launched().rank > 0:
-        return
-    for system, store in systems:
-        folder = store.build(system.stage("awq"), stages.awq, resume=True)
+    for folder in _built(args, "awq", stages.awq, "quantize.awq", "write a [quantize.awq] section"):
         print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
 
@@ -67,13 +63,9 @@ def calibrate(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import moments_line
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "calibrate", "quantize.moments", "write a [quantize.moments] section")
-    if launched().rank > 0:
-        return
-    for system, store in systems:
-        folder = store.build(system.stage("calibrate"), stages.calibrate, resume=True)
+    fix = "write a [quantize.moments] section"
+    for folder in _built(args, "calibrate", stages.calibrate, "quantize.moments", fix):
         print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
         print(f"moments: {folder}")
 
@@ -87,15 +79,23 @@ def allocate(args: argparse.Namespace) -> None:
     from quantize import stages
     from quantize.forecast_table import allocation_lines
     from submission.model.budgets import BUDGETS
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "allocate", "quantize.target", "write a target, and a codec that takes budgets")
-    if launched().rank > 0:
-        return
-    for system, store in systems:
-        folder = store.build(system.stage("allocate"), stages.allocate)
+    fix = "write a target, and a codec that takes budgets"
+    for folder in _built(args, "allocate", stages.allocate, "quantize.target", fix, resume=False):
         print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
         print(f"budgets: {folder / BUDGETS}")
+
+
+def _built(
+    args: argparse.Namespace, step: str, work: StageFunction, where: str, fix: str, *, resume: bool = True
+) -> Iterator[Path]:
+    """Yield the artifact of a step for each system that --recipe names and that has it; in the first process alone."""
+    from submission.store.launch import launched
+
+    systems = _systems_with(args, step, where, fix)
+    if launched().rank == 0:
+        for system, store in systems:
+            yield store.build(system.stage(step), work, resume=resume)
 
 
 def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> list[tuple[System, Store]]:
@@ -144,13 +144,9 @@ def recover(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import recovery_line
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
-    if launched().rank > 0:
-        return
-    for system, store in systems:
-        folder = store.build(system.stage("recover"), stages.recover, resume=True)
+    fix = "write a [quantize.recovery] section"
+    for folder in _built(args, "recover", stages.recover, "quantize.recovery", fix):
         print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")
 
@@ -166,26 +162,26 @@ def forecast(args: argparse.Namespace) -> None:
     from submission.system.plan import expected_model
 
     systems = open_systems(args)
-    casts, out_of_reach = [], []
+    forecasts, out_of_reach = [], []
     for system, store in systems:
         try:
-            cast = expected_model(system, store, args.checkpoint)
+            predicted = expected_model(system, store, args.checkpoint)
         except UserError as error:
             if len(systems) == 1:
                 raise
             out_of_reach.append(f"{system.recipe.name}: {error}")
             continue
-        if cast is None:
+        if predicted is None:
             what = f"no configuration of {system.campaign.model.name} is here"
             raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
-        casts.append((system, cast))
+        forecasts.append((system, predicted))
     if args.json:
-        records = [forecast_record(system, cast) for system, cast in casts]
+        records = [forecast_record(system, predicted) for system, predicted in forecasts]
         print(canonical_json(records if len(records) > 1 else records[0]), end="")
-    elif len(casts) > 1:
-        print("\n".join([systems_table(casts), *out_of_reach]))
+    elif len(forecasts) > 1:
+        print("\n".join([systems_table(forecasts), *out_of_reach]))
     else:
-        print(forecast_table(*casts[0]))
+        print(forecast_table(*forecasts[0]))
 
 
 def unpack(args: argparse.Namespace) -> None:
@@ -204,8 +200,8 @@ def rehearse(args: argparse.Namespace) -> int:
     """Pack random weights in the shapes of a campaign's base model, and print times and sizes.
 
     Needs disk for both models (20 GiB for iwslt26, 30 GiB for iwslt27) and none of the campaign's data; a killed run
-    resumes with the shards that it has made.
-    Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
+    resumes with the shards that it has made. Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's
+    bytes) is missed.
     """
     from quantize.rehearsal.packing import rehearsal_text
     from quantize.rehearsal.packing import rehearse as run_rehearsal

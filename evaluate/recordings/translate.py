@@ -223,13 +223,13 @@ def _write_results(
     hypotheses = read_hypotheses(out / HYPOTHESES)
     lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
     write_text(out / f"{pair.name}.txt", "".join(f"{line}\n" for line in lines))
-    cell = score_lines(started.references, pair, segments, out, started.testset)
+    scored = score_lines(started.references, pair, segments, out, started.testset)
     report = {
         **_report(folder, segments, summary, out),
         "pair": pair.name,
         "run": started.run,
-        "scores": [asdict(score) for score in cell.scores] if cell else [],
-        "scores_note": scores_note(started.references, cell),
+        "scores": [asdict(score) for score in scored.scores] if scored else [],
+        "scores_note": scores_note(started.references, scored),
         "references_without_recording": started.others,
     }
     write_text(out / REPORT, canonical_json(report))
@@ -237,8 +237,8 @@ def _write_results(
         report=report,
         segments=tuple(segments),
         hypotheses=tuple(hypotheses),
-        scores=tuple(cell.scores) if cell else (),
-        lines=tuple(cell.lines) if cell else (),
+        scores=tuple(scored.scores) if scored else (),
+        lines=tuple(scored.lines) if scored else (),
         language=pair.target,
     )
     write_page(out, result)

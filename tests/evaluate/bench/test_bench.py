@@ -57,18 +57,18 @@ def test_a_step_of_every_kind_is_measured_and_judged():
 
 def test_a_random_model_is_what_the_forecast_says_and_loads(random_model, tmp_path, base):
     checkpoint = read_checkpoint(random_model)
-    cast = forecast(read_config(base), RULES)
-    assert checkpoint.codecs == cast.codecs
-    assert sum(path.stat().st_size for path in random_model.iterdir()) == cast.total_bytes
-    again = write_random_model(tmp_path / "again", cast)
+    predicted = forecast(read_config(base), RULES)
+    assert checkpoint.codecs == predicted.codecs
+    assert sum(path.stat().st_size for path in random_model.iterdir()) == predicted.total_bytes
+    again = write_random_model(tmp_path / "again", predicted)
     assert tree_digest(again) == tree_digest(random_model)
 
 
 def test_the_model_of_full_size_is_the_competitions():
-    cast = full_size_forecast()
-    assert 8e9 < cast.parameters < 9e9
-    assert {codec.bits for codec in cast.codecs.values()} == {2, 3, 4}
-    assert cast.total_bytes < 4 << 30
+    predicted = full_size_forecast()
+    assert 8e9 < predicted.parameters < 9e9
+    assert {codec.bits for codec in predicted.codecs.values()} == {2, 3, 4}
+    assert predicted.total_bytes < 4 << 30
 
 
 def test_memory_is_measured_loaded_prepacked_and_at_work(random_model):

@@ -25,15 +25,15 @@ LIMIT = 1 << 30
 
 def test_a_rehearsal_packs_in_a_process_of_its_own_and_can_keep_its_work(tmp_path):
     record = rehearse_config(tmp_path, SMALL, OPTIONS, LIMIT, keep=True)
-    cast = forecast(SMALL, RULES)
-    assert record["parameters"] == cast.parameters
-    assert record["model_bytes"] == record["forecast_bytes"] == cast.total_bytes
+    predicted = forecast(SMALL, RULES)
+    assert record["parameters"] == predicted.parameters
+    assert record["model_bytes"] == record["forecast_bytes"] == predicted.total_bytes
     assert record["passed"] == {"seconds": True, "peak_bytes": True, "forecast": True}
     assert 50 << 20 < record["peak_bytes"] < 4 << 30  # torch by itself takes more than the one
     assert 0.009 < record["relative_mse"]["affine4g128"] < 0.03
     assert json.loads(json.dumps(record)) == record
     text = rehearsal_text({"model": "small", "recipe": "g128", "layers": 2, **record})
-    assert f"forecast {cast.total_bytes:,}" in text and "NOT" not in text
+    assert f"forecast {predicted.total_bytes:,}" in text and "NOT" not in text
     assert read_checkpoint(tmp_path / "packed").codecs and not read_checkpoint(tmp_path / "checkpoint").codecs
 
 
