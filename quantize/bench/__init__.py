@@ -1,4 +1,4 @@
-"""Benchmarks of packing: speed and memory compared with other software, both measured in one run."""
+"""Benchmarks of quantization: speed, memory and quality, beside other software in the same run where there is any."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The front of size and quality."""
+"""The Pareto front of size and quality."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.report.pareto import pareto_front
+from submission.bundle.front import pareto_front
 
 POINTS = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=20)
 
