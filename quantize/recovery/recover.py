@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from quantize.artifact_files import RECOVERY_REPORT
-from quantize.calibration.awq import choose_utterances
 from quantize.calibration.model_moments import free_bytes
+from quantize.calibration.utterance_choice import choose_utterances
 from quantize.recovery.teacher import Teacher, write_teacher
 from quantize.recovery.tunable_model import TunableModel
 from quantize.recovery.tuning import mean_divergence, tune

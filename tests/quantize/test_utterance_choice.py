@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantize.calibration.awq import choose_utterances
+from quantize.calibration.utterance_choice import choose_utterances
 from submission.errors import UserError
 from submission.system.recipe.quantize_options import AwqOptions
 from tests.quantize.support import DEV_UTTERANCES
