@@ -224,3 +224,44 @@ def test_own_recipe_may_have_the_name_of_the_shipped_one_that_it_extends(tmp_pat
 )
 def test_mistakes_that_would_cost_the_upload_are_refused_at_once(tmp_path, old, new, message):
     assert message in refused(tmp_path, old, new, "iwslt26")
+
+
+RECOVERY = """
+extends = "primary"
+[quantize]
+recovery = { pairs = ["en-de"], utterances = 64, steps = 10, batch_size = 4, learning_rate = 0.003, seed = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('["en-de"]', '["en-dd"]', "quantize.recovery.pairs: the campaign has no pair 'en-dd'; did you mean 'en-de'"),
+        ('["en-de"]', "[]", "pairs: empty"),
+        ("steps = 10", "steps = 0", "steps: 0 is not positive"),
+        ("learning_rate = 0.003", "learning_rate = 1.5", "learning_rate: 1.5 is no relative change"),
+        ("utterances = 64", "utterances = 8", "leaves less than two held out; write at least 16, or 0"),
+        ('"primary"', '"finetuned"', "quantize.recovery: nothing is packed, so there is nothing to recover"),
+    ],
+)
+def test_mistakes_in_recovery_are_refused(tmp_path, old, new, message):
+    assert old in RECOVERY
+    (tmp_path / "mine.toml").write_text(RECOVERY.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        recipe = read_recipe(str(tmp_path / "mine.toml"), "miniature")
+        System(read_campaign("miniature"), recipe, None, tmp_path)
+    assert message in str(caught.value)
+
+
+def test_the_recovered_model_is_the_one_that_is_decoded_and_the_packed_one_is_shared(tmp_path):
+    (tmp_path / "mine.toml").write_text(RECOVERY, encoding="utf-8")
+    campaign = read_campaign("miniature")
+    plain = System(campaign, read_recipe("primary", "miniature"), None, tmp_path)
+    system = System(campaign, read_recipe(str(tmp_path / "mine.toml"), "miniature"), None, tmp_path)
+    assert system.stage("quantize").key == plain.stage("quantize").key
+    assert plain.model_stage().name == "quantize" and system.model_stage().name == "recover"
+    for one in (plain, system):
+        decodes = [stage for stage in one.stages() if stage.name == "decode"]
+        for stage in (*decodes, one.loss_stage()):
+            assert stage.inputs["model"].digest == one.model_stage().key
+    assert set(system.stage("recover").inputs) == {"quantize", "merge", "corpus", "data"}
