@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from evaluate.decoding.generation import translator
+from evaluate.decoding.utterances import make_utterance
 from submission.runtime.families.family import generate
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
@@ -87,11 +88,12 @@ def _packed(
     folder: Path, dtype: str, waveforms: list[Any], prompt: str, options: DecodeOptions, end_token: str
 ) -> Callable[[], None]:
     model, processor = load_for_inference(folder, dtype)
-    names = [str(number) for number in range(len(waveforms))]
+    named = [(str(number), waveform) for number, waveform in enumerate(waveforms)]
 
     def work() -> None:
         with translator(model, processor, prompt, options, end_token) as prompted:
-            prompted.generate(waveforms, names, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+            utterances = [make_utterance(processor, name, waveform) for name, waveform in named]
+            prompted.generate(utterances, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     return work
 

@@ -23,19 +23,17 @@ from evaluate.decoding.batching import Capacity, form_batches, in_parts
 from evaluate.decoding.fallbacks import apply_fallbacks, flags_of
 from evaluate.decoding.generation import Translator, translator
 from evaluate.decoding.hypotheses import Hypothesis, append, make_hypothesis, recover_journal, write_hypotheses
+from evaluate.decoding.utterances import NamedSegment, ReadSegment, read_batches
 from submission.errors import UserError
 from submission.progress import progress
-from submission.runtime.audio import checked_length, read_slice
-from submission.runtime.prompt import end_token_id, shortest_samples, window_samples
+from submission.runtime.audio import checked_length
+from submission.runtime.prompt import end_token_id
 from submission.store.launch import Launch, process_group
 from submission.system.recipe.decoding_options import DecodeOptions
-from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
+from submission.text.segments import Segment, segment_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
-
-NamedSegment = tuple[str, Segment]
-"""A segment with its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,42 +193,30 @@ def _decode_share(
     def note(seconds: float) -> str:
         return f"{audio / 3600:.2f} h of audio, real-time factor {real_time_factor(seconds, audio)}"
 
-    def work(pieces: Sequence[NamedSegment]) -> list[Hypothesis]:
-        return decode_batch(translator, pieces, recordings, options.fallbacks)
+    def work(part: Sequence[ReadSegment]) -> list[Hypothesis]:
+        return decode_batch(translator, part, options.fallbacks)
 
     capacity = Capacity(rows=options.batch_size, label=label)
     with (
         path.open("a", encoding="utf-8", newline="\n") as journal,
         progress(label, sum(map(len, share)), "segments", note) as tick,
     ):
-        for batch in share:
+        for batch in read_batches(translator.processor, share, recordings):
             for hypotheses in in_parts(batch, capacity, work):
                 append(journal, hypotheses)
                 finished = {hypothesis.segment for hypothesis in hypotheses}
-                audio += sum(segment.seconds for name, segment in batch if name in finished)
+                audio += sum(segment.seconds for (name, segment), _ in batch if name in finished)
                 tick(len(hypotheses))
 
 
-def decode_batch(
-    translator: Translator, pieces: Sequence[NamedSegment], recordings: Mapping[str, Path], fallbacks: tuple[str, ...]
-) -> list[Hypothesis]:
+def decode_batch(translator: Translator, batch: Sequence[ReadSegment], fallbacks: tuple[str, ...]) -> list[Hypothesis]:
     """Return the hypotheses of one batch: empty for too short segments, decoded again by fallbacks where they fail."""
-    window, shortest = window_samples(translator.processor), shortest_samples(translator.processor)
-    long_enough = [(name, segment) for name, segment in pieces if segment.end - segment.start >= shortest]
-    results = [make_hypothesis(name, "", ["too_short"]) for name, s in pieces if s.end - s.start < shortest]
-    if not long_enough:
-        return results
-    waveforms = [
-        read_slice(
-            recordings[segment.recording], segment.start, min(segment.end, segment.start + window), segment.channel
-        )
-        for _, segment in long_enough
-    ]
-    generations = translator.generate(waveforms, [name for name, _ in long_enough])
-    for (name, segment), waveform, generation in zip(long_enough, waveforms, generations, strict=True):
-        clipped = ["clipped"] if segment.end - segment.start > window else []
-        hypothesis = make_hypothesis(
-            name, generation.text, [*flags_of(generation, len(waveform) / SAMPLE_RATE), *clipped]
-        )
-        results.append(apply_fallbacks(translator, waveform, hypothesis, fallbacks) if fallbacks else hypothesis)
+    results = [make_hypothesis(name, "", ["too_short"]) for (name, _), utterance in batch if utterance is None]
+    utterances = [utterance for _, utterance in batch if utterance is not None]
+    generations = translator.generate(utterances) if utterances else []
+    for utterance, generation in zip(utterances, generations, strict=True):
+        clipped = ["clipped"] if utterance.clipped else []
+        flags = [*flags_of(generation, utterance.seconds), *clipped]
+        hypothesis = make_hypothesis(utterance.name, generation.text, flags)
+        results.append(apply_fallbacks(translator, utterance, hypothesis, fallbacks) if fallbacks else hypothesis)
     return results

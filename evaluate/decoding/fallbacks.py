@@ -26,7 +26,8 @@ import numpy as np
 from evaluate.decoding.failures import FAILURES, REPEATING, failures
 from evaluate.decoding.generation import Generation, Translator
 from evaluate.decoding.hypotheses import FallbackRecord, Hypothesis, ScoredCandidate, flag_text
-from submission.runtime.prompt import extract_features, shortest_samples
+from evaluate.decoding.utterances import Utterance, make_utterance
+from submission.runtime.prompt import shortest_samples
 from submission.system.fallbacks import FALLBACKS
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE
@@ -48,27 +49,26 @@ SCORE_DECIMALS = 4
 
 
 def apply_fallbacks(
-    translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, fallbacks: Sequence[str]
+    translator: Translator, utterance: Utterance, hypothesis: Hypothesis, fallbacks: Sequence[str]
 ) -> Hypothesis:
     """Return a failed hypothesis with the result of each fallback, its text replaced where a candidate is better.
 
-    waveform: float32 [samples], the input of plain decoding; fallbacks: names in `FALLBACKS`. A hypothesis without a
-    failure is returned as it is.
+    utterance: the input of plain decoding; fallbacks: names in `FALLBACKS`. A hypothesis without a failure is returned
+    as it is.
     """
     if not set(hypothesis.flags) & set(FAILURES):
         return hypothesis
-    features = extract_features(translator.processor, waveform, hypothesis.segment)
 
     def score(text: str) -> float:
-        return round(translator.score(features, text), SCORE_DECIMALS)
+        return round(translator.score(utterance, text), SCORE_DECIMALS)
 
     texts, tried = {}, {}
     for name in fallbacks:
-        generation = resolve(name)(translator, waveform, hypothesis)
+        generation = resolve(name)(translator, utterance, hypothesis)
         if generation is None:
             continue
         texts[name] = plain_line(generation.text)
-        flags = flag_text(texts[name], flags_of(generation, len(waveform) / SAMPLE_RATE))
+        flags = flag_text(texts[name], flags_of(generation, utterance.seconds))
         tried[name] = ScoredCandidate(flags=flags, score=score(texts[name]))
     original = ScoredCandidate(flags=hypothesis.flags, score=score(hypothesis.text))
     kept = best_candidate(original, tried)
@@ -89,9 +89,9 @@ def best_candidate(original: ScoredCandidate, tried: dict[str, ScoredCandidate])
     return max(better, key=better.__getitem__, default="")
 
 
-def resolve(name: str) -> Callable[[Translator, np.ndarray, Hypothesis], Generation | None]:
+def resolve(name: str) -> Callable[[Translator, Utterance, Hypothesis], Generation | None]:
     """Return the function of a fallback, as the registry names it."""
-    function: Callable[[Translator, np.ndarray, Hypothesis], Generation | None]
+    function: Callable[[Translator, Utterance, Hypothesis], Generation | None]
     function = pkgutil.resolve_name(FALLBACKS[name].function)
     return function
 
@@ -105,37 +105,37 @@ def flags_of(generation: Generation, seconds: float) -> list[str]:
 # --- the fallbacks: each returns a generation, or None where it does not apply ---
 
 
-def require_length(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+def require_length(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
     """Require a minimum length of an empty output; favour the end token of a too long one, more with each token."""
-    seconds = len(waveform) / SAMPLE_RATE
     if "empty_on_speech" in hypothesis.flags:
-        least = min(math.ceil(LEAST_TOKENS_PER_SECOND * seconds), translator.settings.max_new_tokens)
-        return _generate(translator, waveform, hypothesis, min_new_tokens=least)
-    start = math.ceil(USUAL_TOKENS_PER_SECOND * seconds)
-    return _generate(translator, waveform, hypothesis, exponential_decay_length_penalty=(start, END_GROWTH))
+        least = min(math.ceil(LEAST_TOKENS_PER_SECOND * utterance.seconds), translator.settings.max_new_tokens)
+        return _generate(translator, utterance, min_new_tokens=least)
+    start = math.ceil(USUAL_TOKENS_PER_SECOND * utterance.seconds)
+    return _generate(translator, utterance, exponential_decay_length_penalty=(start, END_GROWTH))
 
 
-def forbid_repeats(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+def forbid_repeats(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
     """Forbid that any n-gram of NO_REPEAT_NGRAM tokens repeats."""
     if "empty_on_speech" in hypothesis.flags:
         return None
-    return _generate(translator, waveform, hypothesis, no_repeat_ngram_size=NO_REPEAT_NGRAM)
+    return _generate(translator, utterance, no_repeat_ngram_size=NO_REPEAT_NGRAM)
 
 
-def penalize_repeats(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+def penalize_repeats(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
     """Penalize tokens that were generated before."""
     if "empty_on_speech" in hypothesis.flags:
         return None
-    return _generate(translator, waveform, hypothesis, repetition_penalty=REPETITION_PENALTY)
+    return _generate(translator, utterance, repetition_penalty=REPETITION_PENALTY)
 
 
-def split_audio(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis) -> Generation | None:
+def split_audio(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
     """Split the segment at the quietest point near the middle and decode both parts plainly."""
-    middle = quietest_sample(waveform)
-    halves = (waveform[:middle], waveform[middle:])
+    middle = quietest_sample(utterance.waveform)
+    halves = (utterance.waveform[:middle], utterance.waveform[middle:])
     if min(map(len, halves)) < shortest_samples(translator.processor):
         return None
-    first, second = (translator.generate([half], [hypothesis.segment])[0] for half in halves)
+    parts = [make_utterance(translator.processor, utterance.name, half) for half in halves]
+    first, second = (translator.generate([part])[0] for part in parts)
     return Generation(
         text=join_texts(plain_line(first.text), plain_line(second.text)),
         tokens=first.tokens + second.tokens,
@@ -143,8 +143,8 @@ def split_audio(translator: Translator, waveform: np.ndarray, hypothesis: Hypoth
     )
 
 
-def _generate(translator: Translator, waveform: np.ndarray, hypothesis: Hypothesis, **changed: Any) -> Generation:
-    return translator.generate([waveform], [hypothesis.segment], **changed)[0]
+def _generate(translator: Translator, utterance: Utterance, **changed: Any) -> Generation:
+    return translator.generate([utterance], **changed)[0]
 
 
 def quietest_sample(waveform: np.ndarray) -> int:

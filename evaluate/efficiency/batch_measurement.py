@@ -23,8 +23,8 @@ from submission.text.segments import Segment
 if TYPE_CHECKING:
     import torch
 
-    from evaluate.decoding.decode import NamedSegment
     from evaluate.decoding.generation import Translator
+    from evaluate.decoding.utterances import NamedSegment
 
 DECIMALS = 4
 
@@ -97,9 +97,10 @@ def _measure(work: DecodingWork) -> BatchEfficiency | UnfitBatch:
 def _decode(lent: Translator, batches: Sequence[Sequence[NamedSegment]], work: DecodingWork) -> list[str]:
     """Return the texts of batches, decoded as `evaluate decode` does it."""
     from evaluate.decoding.decode import decode_batch
+    from evaluate.decoding.utterances import read_batches
 
-    fallbacks = work.options.fallbacks
-    done = [decode_batch(lent, batch, work.recordings, fallbacks) for batch in batches]
+    read = read_batches(lent.processor, batches, work.recordings)
+    done = [decode_batch(lent, batch, work.options.fallbacks) for batch in read]
     return [hypothesis.text for hypotheses in done for hypothesis in hypotheses]
 
 

@@ -54,7 +54,7 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
             model = runtime_of(checkpoint.config).model_class.from_pretrained(
                 folder, dtype=wanted, local_files_only=True, trust_remote_code=False
             )
-    loaded = model.to(device).eval()
+    loaded = (model if torch.device(device).type == "cpu" else model.to(device)).eval()
     assert isinstance(loaded, PreTrainedModel)
     return loaded
 

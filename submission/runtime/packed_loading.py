@@ -9,10 +9,15 @@ buffers that no file holds, tied weights, generation settings. So the result is 
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.quantizers.auto import get_hf_quantizer
 from transformers.utils.generic import ContextManagers
@@ -23,6 +28,19 @@ from submission.model.families import family_of
 from submission.runtime.families import runtime_of
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let Python not look for unreachable objects, of which a model has none while it is made: a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collection()
 def load_packed(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     """Return a packed model on the CPU in eval mode, its parts in their file's dtypes and all else in dtype.
 
@@ -34,7 +52,8 @@ def load_packed(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     config = config_class.from_pretrained(checkpoint.folder, local_files_only=True)
     quantizer, config, _ = get_hf_quantizer(config, None, None, True, {})
     config.name_or_path = checkpoint.folder
-    with ContextManagers(model_class.get_init_context(dtype, True, False, None)):
+    # Nothing is drawn: a weight that no file holds is initialized when loading is finalized, as the library does it.
+    with ContextManagers([*model_class.get_init_context(dtype, True, False, None), no_init_weights()]):
         model: PreTrainedModel = model_class._from_config(config, dtype=dtype)
         quantizer.preprocess_model(model=model)  # no files: the checkpoint has been read
     info = LoadStateDictInfo(

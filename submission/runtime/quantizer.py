@@ -85,11 +85,12 @@ class PackedQuantizer(HfQuantizer):
             read_checkpoint(Path(checkpoint_files[0]).parent)
         family = FAMILIES[model.config.model_type]
         assert isinstance(self.quantization_config, PackedConfig)
+        lookup_scale, dtype = RUNTIMES[family.name].lookup_scale, dtype or torch.get_default_dtype()
+        modules = dict(model.named_modules())  # `get_submodule` walks down from the model for each of hundreds
         for name, codec in self.quantization_config.by_weight().items():
             path = family.module_name(name).removesuffix(".weight")
-            layer = model.get_submodule(path)
-            lookup_scale = RUNTIMES[family.name].lookup_scale
-            model.set_submodule(path, packed_layer(layer, codec, dtype or torch.get_default_dtype(), lookup_scale))
+            parent, _, own = path.rpartition(".")
+            setattr(modules[parent], own, packed_layer(modules[path], codec, dtype, lookup_scale))
         withhold_tied_weights(model)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantize.packing.pack import JOURNAL, encode, pack_checkpoint, pack_system
+from quantize.packing.pack import JOURNAL, encode, pack_checkpoint, pack_system, read_tensor
 from quantize.solvers.bound import bind_solver
 from quantize.solvers.hqq import solve_hqq
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
-from submission.model.checkpoint import read_checkpoint
+from submission.model.checkpoint import Located, read_checkpoint
 from submission.model.codecs import affine as affine_module
+from submission.model.codecs.dtypes import torch_dtype
 from submission.model.families import read_config, tensors
 from submission.model.forecast import companion_files, forecast, resolve_codecs
 from submission.store.digests import tree_digest
@@ -174,6 +175,27 @@ def test_a_checkpoint_that_cannot_be_packed_is_refused_by_its_tensor(copy, tmp_p
     with pytest.raises(UserError) as caught:
         pack(copy, tmp_path / "out")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("position", [0, 1 << 18, (1 << 18) + 6])
+def test_one_number_that_is_not_finite_is_found_wherever_it_lies(tmp_path, dtype, position):
+    numbers = torch.full(((1 << 18) + 7,), torch.finfo(dtype).max, dtype=dtype)
+    numbers[3] = torch.finfo(dtype).smallest_normal / 2
+    names = {torch_dtype(name): name for name in ("BF16", "F16", "F32", "F64")}
+
+    path = tmp_path / "model.safetensors"
+
+    def read() -> torch.Tensor:
+        save_file({"w": numbers}, path)
+        begin = path.stat().st_size - numbers.nbytes
+        return read_tensor(Located(path=path, offset=begin, dtype=names[dtype], shape=tuple(numbers.shape)), "w")
+
+    assert torch.equal(read(), numbers)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        numbers[position] = value
+        with pytest.raises(UserError, match="w: 1 numbers are not finite"):
+            read()
 
 
 def test_a_packed_model_is_not_packed_again(base, tmp_path):

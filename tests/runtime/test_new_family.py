@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evaluate.decoding.generation import translator
+from evaluate.decoding.utterances import make_utterance
 from quantize.calibration.folding import Folding
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.packing.pack import pack_checkpoint
@@ -223,8 +224,9 @@ def test_a_few_tokens_are_generated(packed, dtype):
     model, processor = load_for_inference(packed, dtype)
     settings = DecodeOptions(batch_size=2, num_beams=1, max_new_tokens=4, dtype=dtype)
     with translator(model, processor, GERMAN, settings, "<end>") as prompted:
-        made = prompted.generate([waveform(5_000), waveform(9_600)], ["a", "b"])
-        alone = prompted.generate([waveform(5_000)], ["a"])
+        utterances = [make_utterance(processor, str(n), waveform(n)) for n in (5_000, 9_600)]
+        made = prompted.generate(utterances)
+        alone = prompted.generate(utterances[:1])
     assert [one.tokens <= 4 for one in made] == [True, True]
     assert dtype != "float32" or alone[0] == made[0]
     assert prepack_linears(model) >= 0
