@@ -30,7 +30,7 @@ from submission.runtime.families import runtime_of
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Let Python not look for unreachable objects, of which a model has none while it is made: a tenth of the time."""
+    """Let Python not look for unreachable objects while thousands are made, of which none is: a tenth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
