@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from submission.benchmarking import add_bench_arguments, run_benches
 from submission.cli import add_system_arguments, add_verb, add_verbs, open_systems, run
 
 if TYPE_CHECKING:
-    from submission.store.store import StageFunction, Store
+    from submission.store.store import Store
     from submission.system.system import System
 
 
@@ -49,8 +48,13 @@ def awq(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import awq_table
+    from submission.store.launch import launched
 
-    for folder in _built(args, "awq", stages.awq, "quantize.awq", "write a [quantize.awq] section"):
+    systems = _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("awq"), stages.awq, resume=True)
         print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
 
@@ -63,9 +67,13 @@ def calibrate(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import moments_line
+    from submission.store.launch import launched
 
-    fix = "write a [quantize.moments] section"
-    for folder in _built(args, "calibrate", stages.calibrate, "quantize.moments", fix):
+    systems = _systems_with(args, "calibrate", "quantize.moments", "write a [quantize.moments] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("calibrate"), stages.calibrate, resume=True)
         print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
         print(f"moments: {folder}")
 
@@ -79,23 +87,15 @@ def allocate(args: argparse.Namespace) -> None:
     from quantize import stages
     from quantize.forecast_table import allocation_lines
     from submission.model.budgets import BUDGETS
-
-    fix = "write a target, and a codec that takes budgets"
-    for folder in _built(args, "allocate", stages.allocate, "quantize.target", fix, resume=False):
-        print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
-        print(f"budgets: {folder / BUDGETS}")
-
-
-def _built(
-    args: argparse.Namespace, step: str, work: StageFunction, where: str, fix: str, *, resume: bool = True
-) -> Iterator[Path]:
-    """Yield the artifact of a step for each system that --recipe names and that has it; in the first process alone."""
     from submission.store.launch import launched
 
-    systems = _systems_with(args, step, where, fix)
-    if launched().rank == 0:
-        for system, store in systems:
-            yield store.build(system.stage(step), work, resume=resume)
+    systems = _systems_with(args, "allocate", "quantize.target", "write a target, and a codec that takes budgets")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("allocate"), stages.allocate)
+        print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
+        print(f"budgets: {folder / BUDGETS}")
 
 
 def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> list[tuple[System, Store]]:
@@ -144,9 +144,13 @@ def recover(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import recovery_line
+    from submission.store.launch import launched
 
-    fix = "write a [quantize.recovery] section"
-    for folder in _built(args, "recover", stages.recover, "quantize.recovery", fix):
+    systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
+    if launched().rank > 0:
+        return
+    for system, store in systems:
+        folder = store.build(system.stage("recover"), stages.recover, resume=True)
         print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")
 
