@@ -77,11 +77,11 @@ def comet(args: argparse.Namespace) -> None:
     opened[0][0].comet_digest(folder)  # refused before anything is loaded
     load = system_stages.shared_comet()
     for number, (system, store) in enumerate(opened, 1):
-        cells = system_stages.comet_cells(system, store, folder, load)
-        if (merged := system_stages.comet_gathered(system, store, folder, cells)) is not None:
+        testsets = system_stages.comet_testsets(system, store, folder, load)
+        if (merged := system_stages.comet_gathered(system, store, folder, testsets)) is not None:
             print(table(json.loads(merged.read_text(encoding="utf-8"))))
             continue
-        line = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(cells)} scored test sets"
+        line = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(testsets)} scored test sets"
         print(line, file=sys.stderr, flush=True)
 
 

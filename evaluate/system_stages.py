@@ -42,11 +42,11 @@ def scored(system: System, store: Store) -> Path:
     for pair, name in chosen:  # all of them, before the first is scored
         store.need(system.stage("decode", f"{pair.name}/{name}"))
     for pair, name in chosen:
-        scored_cell(system, store, pair, name)
+        scored_testset(system, store, pair, name)
     return store.build(system.stage("score"), score) / "scores.json"
 
 
-def scored_cell(system: System, store: Store, pair: Pair, name: str) -> Path:
+def scored_testset(system: System, store: Store, pair: Pair, name: str) -> Path:
     """Return the score.json of the stage score:<pair>/<NAME>: {"scores": [Score, …], "testset": TestSetSummary}.
 
     Beside it lies lines.jsonl: a reference line a line, with its recording, its transcript and the compared line of the
@@ -92,7 +92,7 @@ def shared_comet() -> Load:
     return load
 
 
-def comet_cells(system: System, store: Store, folder: Path, load: Callable[[Path, str], Any]) -> dict[str, Path]:
+def comet_testsets(system: System, store: Store, folder: Path, load: Callable[[Path, str], Any]) -> dict[str, Path]:
     """Return `<pair>/<NAME>` -> the comet.json of every test set of a system that is scored, by a checkpoint's folder.
 
     Raises UserError, naming the command, where none is scored.
@@ -107,12 +107,12 @@ def comet_cells(system: System, store: Store, folder: Path, load: Callable[[Path
     return {part: store.build(stage, work) / "comet.json" for part, stage in stages.items()}
 
 
-def comet_gathered(system: System, store: Store, folder: Path, cells: dict[str, Path]) -> Path | None:
+def comet_gathered(system: System, store: Store, folder: Path, testsets: dict[str, Path]) -> Path | None:
     """Return the scores.json of the stage comet: that of score with COMET's figures; None unless all is scored.
 
-    cells: as `comet_cells` gives them.
+    testsets: as `comet_testsets` gives them.
     """
-    if store.record(system.stage("score")) is None or len(cells) < len(system.pairs_and_testsets()):
+    if store.record(system.stage("score")) is None or len(testsets) < len(system.pairs_and_testsets()):
         return None
     return store.build(system.comet_stage(folder), comet) / "scores.json"
 

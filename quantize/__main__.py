@@ -166,26 +166,26 @@ def forecast(args: argparse.Namespace) -> None:
     from submission.system.plan import expected_model
 
     systems = open_systems(args)
-    casts, out_of_reach = [], []
+    forecasts, out_of_reach = [], []
     for system, store in systems:
         try:
-            cast = expected_model(system, store, args.checkpoint)
+            predicted = expected_model(system, store, args.checkpoint)
         except UserError as error:
             if len(systems) == 1:
                 raise
             out_of_reach.append(f"{system.recipe.name}: {error}")
             continue
-        if cast is None:
+        if predicted is None:
             what = f"no configuration of {system.campaign.model.name} is here"
             raise UserError("forecast", what, "name a model folder with --checkpoint or --data")
-        casts.append((system, cast))
+        forecasts.append((system, predicted))
     if args.json:
-        records = [forecast_record(system, cast) for system, cast in casts]
+        records = [forecast_record(system, predicted) for system, predicted in forecasts]
         print(canonical_json(records if len(records) > 1 else records[0]), end="")
-    elif len(casts) > 1:
-        print("\n".join([systems_table(casts), *out_of_reach]))
+    elif len(forecasts) > 1:
+        print("\n".join([systems_table(forecasts), *out_of_reach]))
     else:
-        print(forecast_table(*casts[0]))
+        print(forecast_table(*forecasts[0]))
 
 
 def unpack(args: argparse.Namespace) -> None:
@@ -204,11 +204,11 @@ def rehearse(args: argparse.Namespace) -> int:
     """Pack random weights in the shapes of a campaign's base model, and print times and sizes.
 
     Needs disk for both models (20 GiB for iwslt26, 30 GiB for iwslt27) and none of the campaign's data; a killed run
-    resumes with the shards that it has made.
-    Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's bytes) is missed.
+    resumes with the shards that it has made. Exit status 1 where a bar (20 minutes, 4 GiB of memory, the forecast's
+    bytes) is missed.
     """
-    from quantize.rehearsal import rehearsal_text
-    from quantize.rehearsal import rehearse as run_rehearsal
+    from quantize.rehearsal.packing import rehearsal_text
+    from quantize.rehearsal.packing import rehearse as run_rehearsal
     from submission.store.digests import canonical_json
 
     record = run_rehearsal(args.out, args.recipe, args.layers, args.keep, args.campaign)
@@ -259,7 +259,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print JSON in place of text")
 
     verb = add_verb(verbs, bench)
-    add_bench_arguments(verb, "solver, sweep, loading, entropy, products or layers", "quantize")
+    add_bench_arguments(verb, "solver, sweep, loading, entropy or layers", "quantize")
     return parser
 
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submission.cli import (
     ShowVersion,
@@ -28,6 +29,9 @@ from submission.store.records import ArtifactRecord
 from submission.store.store import Stage, Store
 from submission.system.pipeline import REPORT_COMMAND, REPORT_SYSTEMS, REPORTED, STEPS, step_commands
 from submission.system.system import System
+
+if TYPE_CHECKING:
+    from submission.cli import Verbs
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -246,6 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version and exit")
     verbs = add_verbs(parser)
+    _add_verbs_of_systems(verbs)
+    _add_verbs_of_bundles(verbs)
+    return parser
+
+
+def _add_verbs_of_systems(verbs: Verbs) -> None:
     for function in (plan, steps, begin, bundle, summary):
         verb = add_verb(verbs, function)
         if function is steps:
@@ -261,32 +271,26 @@ def _parser() -> argparse.ArgumentParser:
         if function is steps:
             _add_steps(verb)
 
+
+def _add_verbs_of_bundles(verbs: Verbs) -> None:
     verb = add_verb(verbs, verify)
-    verb.add_argument(
-        "bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle's folder; several are one upload"
-    )
+    bundles = "a bundle's folder; several are one upload"
+    verb.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help=bundles)
     _add_campaign(verb)
-    help_text = (
-        "folder of the base model, to compare configuration, tokenizer and processor with (the miniature's ships)"
-    )
-    verb.add_argument("--base", type=Path, metavar="DIR", help=help_text)
+    base = "folder of the base model, to compare configuration, tokenizer and processor with (the miniature's ships)"
+    verb.add_argument("--base", type=Path, metavar="DIR", help=base)
     _add_json(verb)
 
-    verb = add_verb(verbs, archive)
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
-    _add_campaign(verb)
-
-    verb = add_verb(verbs, package)
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="the package (default: BUNDLE-package)")
-    _add_campaign(verb)
-
-    verb = add_verb(verbs, preview)
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    verb.add_argument("--html", type=Path, metavar="FILE", help="write a web page instead of printing text")
-    _add_campaign(verb)
-    return parser
+    for function in (archive, package, preview):
+        verb = add_verb(verbs, function)
+        verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+        if function is archive:
+            verb.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: BUNDLE.tar)")
+        elif function is package:
+            verb.add_argument("--out", type=Path, metavar="DIR", help="the package (default: BUNDLE-package)")
+        else:
+            verb.add_argument("--html", type=Path, metavar="FILE", help="write a web page instead of printing text")
+        _add_campaign(verb)
 
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:

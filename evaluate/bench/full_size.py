@@ -39,18 +39,19 @@ def full_size_forecast() -> Forecast:
     return forecast(full_size_config(), options.codecs, options.overrides, limit_bytes=campaign.size_limit_bytes)
 
 
-def write_random_model(folder: Path, cast: Forecast | None = None) -> Path:
+def write_random_model(folder: Path, predicted: Forecast | None = None) -> Path:
     """Write a packed model of random codes into a folder, unless it is there, and return the folder.
 
-    cast: what to write; None for the campaign's model. There is no tokenizer. The same arguments give the same bytes.
+    predicted: what to write; None for the campaign's model. There is no tokenizer. The same arguments give the same
+    bytes.
     """
-    cast = cast or full_size_forecast()
+    predicted = predicted or full_size_forecast()
     if (folder / "config.json").is_file():
         return folder
     folder.mkdir(parents=True)
     stored: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for spec in tensors(cast.config):
-        stored |= stored_parts(spec, cast.codecs.get(spec.name), stored_dtype(cast.config))
+    for spec in tensors(predicted.config):
+        stored |= stored_parts(spec, predicted.codecs.get(spec.name), stored_dtype(predicted.config))
     block = np.random.default_rng(0).integers(0, 256, BLOCK_BYTES, dtype=np.uint8)
     sizes = {name: tensor_bytes(*stored[name]) for name in lay_out(stored)}
     with (folder / WEIGHTS).open("wb") as file, progress("random model", sum(sizes.values()) / 1e6, "MB") as tick:
@@ -61,7 +62,7 @@ def write_random_model(folder: Path, cast: Forecast | None = None) -> Path:
             for start in range(0, size, BLOCK_BYTES):
                 file.write(source[: min(BLOCK_BYTES, size - start)].data)
             tick(size / 1e6)
-    write_text(folder / "config.json", config_text(packed_config(cast.config, cast.codecs)))
+    write_text(folder / "config.json", config_text(packed_config(predicted.config, predicted.codecs)))
     return folder
 
 

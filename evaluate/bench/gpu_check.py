@@ -41,7 +41,7 @@ class CheckPart:
 
 GPU_TESTS = (
     "tests/entropy/test_int8_kernels.py",
-    "tests/evaluate/test_bench.py",
+    "tests/evaluate/bench/test_bench.py",
     "tests/quantize/test_awq.py",
     "tests/quantize/test_solver.py",
     "tests/runtime/test_kernels.py",

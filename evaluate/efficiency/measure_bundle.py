@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluate.efficiency.batch_measurement import DecodingWork, measure_batch
 from submission.benchmarking import describe_machine
@@ -30,6 +31,10 @@ from submission.bundle.untrusted.location import chosen_campaign
 from submission.bundle.untrusted.strict_json import Unreadable
 from submission.errors import UserError
 from submission.text.segments import SAMPLE_RATE, Segment
+
+if TYPE_CHECKING:
+    from evaluate.recordings.rerun import RerunInputs, VerifiedBundle
+    from submission.system.campaign import Pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,32 +60,15 @@ def measure_bundle(request: EfficiencyRequest) -> EfficiencyRecord:
 
     Raises UserError, before anything is measured, where recordings or pair are not those of the bundle.
     """
-    from evaluate.decoding.audio_files import readable_in_pieces
     from evaluate.recordings.rerun import choose_inputs, open_bundle
     from evaluate.recordings.translate import check_model, find_pair
-    from segment.probabilities.speech_probabilities import ProbabilityCache
-    from submission.runtime.prompt import render_prompt
 
     opened = open_bundle(request.bundle, request.campaign)
     pair = find_pair(opened.campaign, request.pair) if request.pair else opened.campaign.pairs[0]
-    model, options = request.bundle / "model", opened.recipe.decode
-    check_model(model, opened.campaign)
+    check_model(request.bundle / "model", opened.campaign)
     inputs = choose_inputs(opened, request.audio, None, request.testset, False)
     with tempfile.TemporaryDirectory() as aside:
-        found, _ = inputs.segment_source(inputs.folder, ProbabilityCache(folder=Path(aside) / "probabilities"))
-        segments = evenly(found, request.segments)
-        if not segments:
-            raise UserError(f"--audio {request.audio}", "no segments to translate", "name recordings with speech")
-        work = DecodingWork(
-            model=model,
-            device=request.device,
-            options=options,
-            prompt=render_prompt(opened.campaign.prompt, pair.target_language),
-            end_token=opened.campaign.model.end_token,
-            segments=tuple(segments),
-            recordings=readable_in_pieces(inputs.folder, segments, Path(aside) / "samples"),
-            runs=request.runs,
-        )
+        work = _decoding_work(request, opened, pair, inputs, Path(aside))
         measured = [_announced(work, size) for size in sorted(set(request.batch_sizes))]
     view = BundleView(request.bundle, chosen_campaign(request.bundle, request.campaign))
     assert not isinstance(view.recipe, Unreadable) and view.facts is not None  # of a verified bundle
@@ -91,15 +79,39 @@ def measure_bundle(request: EfficiencyRequest) -> EfficiencyRecord:
         bundle_sha256=measured_digest(manifest["files"]),
         pair=pair.name,
         testset=inputs.testset if inputs.testset in pair.testsets else ALL_RECORDINGS,
-        segments=len(segments),
-        audio_seconds=round(sum(segment.end - segment.start for segment in segments) / SAMPLE_RATE, 3),
-        dtype=options.dtype,
+        segments=len(work.segments),
+        audio_seconds=round(sum(segment.end - segment.start for segment in work.segments) / SAMPLE_RATE, 3),
+        dtype=work.options.dtype,
         machine=_machine(request.device),
         batches=tuple(one for one in measured if isinstance(one, BatchEfficiency)),
         did_not_fit=tuple(one for one in measured if isinstance(one, UnfitBatch)),
     )
     add_efficiency(request.bundle, manifest, record, campaign=view.campaign, recipe=view.recipe, facts=view.facts)
     return record
+
+
+def _decoding_work(
+    request: EfficiencyRequest, bundle: VerifiedBundle, pair: Pair, inputs: RerunInputs, aside: Path
+) -> DecodingWork:
+    """Return what every measurement decodes; copies of recordings that are not seekable lie in `aside`."""
+    from evaluate.decoding.audio_files import readable_in_pieces
+    from segment.probabilities.speech_probabilities import ProbabilityCache
+    from submission.runtime.prompt import render_prompt
+
+    found, _ = inputs.segment_source(inputs.folder, ProbabilityCache(folder=aside / "probabilities"))
+    segments = evenly(found, request.segments)
+    if not segments:
+        raise UserError(f"--audio {request.audio}", "no segments to translate", "name recordings with speech")
+    return DecodingWork(
+        model=request.bundle / "model",
+        device=request.device,
+        options=bundle.recipe.decode,
+        prompt=render_prompt(bundle.campaign.prompt, pair.target_language),
+        end_token=bundle.campaign.model.end_token,
+        segments=tuple(segments),
+        recordings=readable_in_pieces(inputs.folder, segments, aside / "samples"),
+        runs=request.runs,
+    )
 
 
 def evenly(segments: Sequence[Segment], most: int) -> list[Segment]:

@@ -60,18 +60,18 @@ def score_lines(
         references=fit,
         given=own,
     )
-    cell = score_testset(decoded)
-    write_lines(out / LINES_FILE, cell.lines)
-    return cell
+    scored = score_testset(decoded)
+    write_lines(out / LINES_FILE, scored.lines)
+    return scored
 
 
-def scores_note(references: References | None, cell: TestSetScores | None) -> str:
+def scores_note(references: References | None, scored: TestSetScores | None) -> str:
     """Return what the Unicode forms of a run's lines and their references cost; "" where nothing."""
-    if references is None or cell is None:
+    if references is None or scored is None:
         return ""
     compared = {
-        f"{references.path.parent.name}/{references.path.name}": [line.reference for line in cell.lines],
-        HYPOTHESES: [line.hypothesis for line in cell.lines],
+        f"{references.path.parent.name}/{references.path.name}": [line.reference for line in scored.lines],
+        HYPOTHESES: [line.hypothesis for line in scored.lines],
     }
     return form_note(compared)
 

@@ -206,7 +206,7 @@ class WholeOrSegmented:
         """Return what the segments depend on beside the recordings."""
         return {**self.method.about(), "segmentation": "whole", "window_seconds": self.window_seconds}
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+    def __call__(self, folder: TestSetFolder, cache: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments in the folder's order, and the report of the method on long recordings."""
         from evaluate.recordings.recording_folder import checked_lengths
 
@@ -218,7 +218,7 @@ class WholeOrSegmented:
         }
         about: Mapping[str, Any] = {}
         if long:
-            found, about = self.method(replace(folder, recordings=long), memory)
+            found, about = self.method(replace(folder, recordings=long), cache)
             for segment in found:
                 segments.setdefault(segment.recording, []).append(segment)
         return [each for recording in folder.recordings for each in segments.get(recording.name, [])], about

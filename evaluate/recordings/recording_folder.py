@@ -48,7 +48,7 @@ class SegmentSource(Protocol):
     def about(self) -> dict[str, Any]:
         """Return everything that the segments depend on beside the recordings, as JSON."""
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+    def __call__(self, folder: TestSetFolder, cache: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments, recordings in the folder's order, and a report on them."""
 
 
@@ -72,10 +72,10 @@ class ListedSegments:
         about = {"segmentation": "given", "sha256": _digest_of(self.path)}
         return about | ({"channels": self.channels} if self.channels != MEAN else {})
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+    def __call__(self, folder: TestSetFolder, cache: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the segments as the file lists them, and how many overlap, were cut at a recording's end, or split."""
         given = read_given(self.path, folder, checked_length)
-        find = detector_of(folder, vad_detectors(REVISIONS["segment"]), memory, LABEL, self.channels)
+        find = detector_of(folder, vad_detectors(REVISIONS["segment"]), cache, LABEL, self.channels)
         segments, split = within_window(given.segments, self.window_seconds, find)
         chosen = {recording: chosen_channels(recording, self.channels)[0] for recording in folder.recordings}
         print_untranslated(LABEL, chosen.items())
@@ -101,7 +101,7 @@ class BundledSegments:
         """Return the test set and the digest of its segments' file."""
         return {"segmentation": "bundle", "testset": self.testset, "sha256": sha256_file(self.path)}
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+    def __call__(self, folder: TestSetFolder, cache: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the bundle's segments and an empty report; UserError where one ends after its recording."""
         lengths = checked_lengths(folder.recordings)
         for segment in self.segments:
@@ -157,10 +157,10 @@ class ByMethod:
             raise UserError(where, what, fix)
         return tree_digest(self.classifier)
 
-    def __call__(self, folder: TestSetFolder, memory: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
+    def __call__(self, folder: TestSetFolder, cache: ProbabilityCache) -> tuple[list[Segment], Mapping[str, Any]]:
         """Return the method's segments and its report; probabilities are taken from the cache where it has them."""
         detectors = make_detectors(self.options, self.classifier or Path(), self._digest(), REVISIONS["segment"])
-        return segment_with(folder, self.options, detectors, memory, LABEL, self.channels, self.regions)
+        return segment_with(folder, self.options, detectors, cache, LABEL, self.channels, self.regions)
 
 
 def _digest_of(path: Path) -> str:

@@ -200,18 +200,22 @@ def choose_inputs(
         here = tuple(segment for segment in bundle.segments[known] if segment.recording in names)
         kept = BundledSegments(testset=known, path=path, segments=here)
         return RerunInputs(folder=folder, segment_source=kept, testset=known)
+    return RerunInputs(folder=folder, segment_source=_by_recipe(bundle, audio, known, channels), testset=known)
+
+
+def _by_recipe(bundle: VerifiedBundle, audio: Path, known: str, channels: str | None) -> ByMethod:
+    """Return the segmentation of the bundle's recipe, in regions where the test set has them among the recordings."""
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
     if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
     in_campaign = bundle.campaign.testset(known) if known else None
-    by_method = ByMethod(
+    return ByMethod(
         options=options,
         classifier=classifier,
         channels=channels or (in_campaign.channels if in_campaign else MEAN),
         regions=given_file(audio) if in_campaign and in_campaign.segmentation == "regions" else None,
     )
-    return RerunInputs(folder=folder, segment_source=by_method, testset=known)
 
 
 def _listed_segments(bundle: VerifiedBundle, path: Path, known: str, channels: str | None) -> ListedSegments:
@@ -265,32 +269,44 @@ def rerun(
     translation = translate(decoding, inputs.folder, inputs.segment_source, out, references, known, form)
     if translation is None:
         return None
-    shipped = _shipped(bundle, pair, known)
-    theirs = bundled_output(bundle.folder, *shipped.split("/")) if shipped else None
-    comparison = None
-    if theirs and set(recordings_of(translation.output)) & set(recordings_of(theirs)):
-        comparison = compare(pair_up(translation.output, theirs), worst)
-    here = library_versions()
-    differing = {
-        name: (version, here.get(name, "none"))
-        for name, version in bundle.versions.items()
-        if here.get(name) != version
-    }
+    shipped = _shipped(pair, known)
     ours = [str(place) for place in translation.output.places] if inputs.listed else []
-    shipped_segments = [str(place) for place in segment_positions(bundle.segments[known])] if inputs.listed else []
+    theirs = [str(place) for place in segment_positions(bundle.segments[known])] if inputs.listed else []
     result = Rerun(
         translation=translation,
         shipped=shipped,
-        comparison=comparison,
-        versions=differing,
-        only_listed=tuple(name for name in ours if name not in set(shipped_segments)),
-        only_bundled=tuple(name for name in shipped_segments if name not in set(ours)),
+        comparison=_compare_with_shipped(bundle, translation, shipped, worst),
+        versions=_differing_versions(bundle),
+        only_listed=tuple(name for name in ours if name not in set(theirs)),
+        only_bundled=tuple(name for name in theirs if name not in set(ours)),
     )
     write_text(out / RESULT, canonical_json(result_json(result)))
     return result
 
 
-def _shipped(bundle: VerifiedBundle, pair: Pair, testset: str) -> str:
+def _compare_with_shipped(
+    bundle: VerifiedBundle, translation: Translation, shipped: str, worst: int
+) -> Comparison | None:
+    """Return how the lines differ from a shipped output; None where there is none, or none of these recordings."""
+    if not shipped:
+        return None
+    theirs = bundled_output(bundle.folder, *shipped.split("/"))
+    if not set(recordings_of(translation.output)) & set(recordings_of(theirs)):
+        return None
+    return compare(pair_up(translation.output, theirs), worst)
+
+
+def _differing_versions(bundle: VerifiedBundle) -> dict[str, tuple[str, str]]:
+    """Return library -> (version in the bundle, version here), where they differ."""
+    here = library_versions()
+    return {
+        name: (version, here.get(name, "none"))
+        for name, version in bundle.versions.items()
+        if here.get(name) != version
+    }
+
+
+def _shipped(pair: Pair, testset: str) -> str:
     """Return the name of a bundle's output, `en-de/ACL`; "" where the pair does not have the test set."""
     return f"{pair.name}/{testset}" if testset in pair.testsets else ""
 

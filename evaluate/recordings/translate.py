@@ -148,10 +148,9 @@ def translate(
     """Translate a folder's recordings into `out`, resuming a killed run.
 
     references: the folder of references to score against, if any; testset: its name there; form: the Unicode form in
-    which they are compared. Started by a launcher, the
-    first process manages the folder and every one decodes its share; the others return None. Raises UserError, before
-    audio is segmented or decoded, where `out` holds another run or foreign files, and where the references are not
-    those of these recordings.
+    which they are compared. Started by a launcher, the first process manages the folder and every one decodes its
+    share; the others return None. Raises UserError, before audio is segmented or decoded, where `out` holds another run
+    or foreign files, and where the references are not those of these recordings.
     """
     with process_group() as launch, ExitStack() as held:
         started = None
@@ -168,21 +167,7 @@ def translate(
         if not proceed:
             return None
         segments = read_segments(out / SEGMENTS)
-        samples = out / f"{SAMPLES}{launch.rank or ''}"
-        readable = readable_in_pieces(folder, segments, samples)
-        model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
-        summary = decode(
-            model,
-            processor,
-            segments,
-            readable,
-            decoding.prompt,
-            decoding.options,
-            out / HYPOTHESES,
-            end_token=decoding.campaign.model.end_token,
-            label=f"decode {decoding.pair.name}",
-        )
-        _remove(samples)
+        summary = _decode_share(decoding, folder, segments, out, launch.rank)
         if started is None:
             return None
         lines, report = _write_results(out, folder, decoding.pair, segments, summary, started)
@@ -209,6 +194,28 @@ class _StartedRun:
     testset: str
 
 
+def _decode_share(
+    decoding: DecodingSetup, folder: TestSetFolder, segments: list[Segment], out: Path, rank: int
+) -> DecodeSummary:
+    """Load the model and decode a process's share of the segments into the hypotheses of `out`."""
+    samples = out / f"{SAMPLES}{rank or ''}"
+    readable = readable_in_pieces(folder, segments, samples)
+    model, processor = decoding.load(decoding.model, decoding.options.dtype, decoding.device)
+    summary = decode(
+        model,
+        processor,
+        segments,
+        readable,
+        decoding.prompt,
+        decoding.options,
+        out / HYPOTHESES,
+        end_token=decoding.campaign.model.end_token,
+        label=f"decode {decoding.pair.name}",
+    )
+    _remove(samples)
+    return summary
+
+
 def _write_results(
     out: Path, folder: TestSetFolder, pair: Pair, segments: list[Segment], summary: DecodeSummary, started: _StartedRun
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -216,13 +223,13 @@ def _write_results(
     hypotheses = read_hypotheses(out / HYPOTHESES)
     lines = tuple(plain_line(hypothesis.text) for hypothesis in hypotheses)
     write_text(out / f"{pair.name}.txt", "".join(f"{line}\n" for line in lines))
-    cell = score_lines(started.references, pair, segments, out, started.testset)
+    scored = score_lines(started.references, pair, segments, out, started.testset)
     report = {
         **_report(folder, segments, summary, out),
         "pair": pair.name,
         "run": started.run,
-        "scores": [asdict(score) for score in cell.scores] if cell else [],
-        "scores_note": scores_note(started.references, cell),
+        "scores": [asdict(score) for score in scored.scores] if scored else [],
+        "scores_note": scores_note(started.references, scored),
         "references_without_recording": started.others,
     }
     write_text(out / REPORT, canonical_json(report))
@@ -230,8 +237,8 @@ def _write_results(
         report=report,
         segments=tuple(segments),
         hypotheses=tuple(hypotheses),
-        scores=tuple(cell.scores) if cell else (),
-        lines=tuple(cell.lines) if cell else (),
+        scores=tuple(scored.scores) if scored else (),
+        lines=tuple(scored.lines) if scored else (),
         language=pair.target,
     )
     write_page(out, result)

@@ -20,7 +20,6 @@ from submission.model.families import family_of, shipped_config
 from submission.store.digests import canonical_json, write_text
 
 Width = Literal["narrow", "full"]
-WIDTHS: tuple[Width, ...] = ("narrow", "full")
 NARROW = {
     "audio_config": {"d_model": 128, "encoder_attention_heads": 2, "encoder_ffn_dim": 512},
     "text_config": {

@@ -131,4 +131,4 @@ def _build(plan: SystemPlan, missing: set[str], device: str) -> None:
         if decode.key in missing:
             system_stages.decoded(system, store, pair, name, load)
         if score.key in missing:
-            system_stages.scored_cell(system, store, pair, name)
+            system_stages.scored_testset(system, store, pair, name)

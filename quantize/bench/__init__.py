@@ -1,4 +1,4 @@
-"""Benchmarks of packing: speed and memory compared with other software, both measured in one run."""
+"""Benchmarks of quantization: speed, memory and quality, beside other software in the same run where there is any."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _sweep(work: Path) -> dict[str, Any]:
 
 def _loading(work: Path) -> dict[str, Any]:
     from quantize.bench.loading import bench_loading, loading_text
-    from quantize.rehearsal import rehearse
+    from quantize.rehearsal.packing import rehearse
 
     rehearse(work, layers=LOADED_LAYERS, keep=True)
     figures = bench_loading(work / "checkpoint", work / "packed")
@@ -51,20 +51,6 @@ def _entropy(work: Path) -> dict[str, Any]:
     figures = {name: bench_entropy(trellis=name == "trellis") for name in ("free", "trellis")}
     passed = all(passed for each in figures.values() for passed in each["passed_bars"].values())
     return figures | {"passed": passed, "text": entropy_text(figures)}
-
-
-def _products(work: Path) -> dict[str, Any]:
-    import torch
-
-    from quantize.bench.int8_products import bench_products, products_text
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # what is measured is one thread's own time
-    try:
-        figures = bench_products()
-    finally:
-        torch.set_num_threads(threads)
-    return {"products": figures, "passed": all(row["passed"] for row in figures), "text": products_text(figures)}
 
 
 def _layers(work: Path) -> dict[str, Any]:
@@ -89,6 +75,5 @@ BENCHES = {
     "sweep": _sweep,
     "loading": _loading,
     "entropy": _entropy,
-    "products": _products,
     "layers": _layers,
 }

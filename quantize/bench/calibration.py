@@ -25,8 +25,9 @@ from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatc
 from quantize.calibration.model_moments import make_batches, observed_weights, positions_of
 from quantize.calibration.moment_files import read_diagonal, read_factor, read_importance
 from quantize.packing.pack import encode, read_tensor
-from quantize.rehearsal import CAMPAIGN, make_checkpoint, with_layers
-from quantize.rehearsal_moments import draw_moments
+from quantize.rehearsal.packing import CAMPAIGN
+from quantize.rehearsal.random_checkpoint import make_checkpoint, with_layers
+from quantize.rehearsal.random_moments import draw_moments
 from quantize.solvers.bound import bind_solver
 from quantize.solvers.feedback import InputFactor, Moments
 from quantize.solvers.rate import estimate_rate, expected_log2_constant

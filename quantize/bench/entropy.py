@@ -92,14 +92,6 @@ def synthetic_weight(rows: int, columns: int, *, spread: float = 0.5, seed: int 
     return weight
 
 
-def synthetic_codes(rows: int, columns: int, *, octaves: float = 1.5) -> np.ndarray:
-    """Return int32 codes [rows, columns] whose median scale is 2 ** octaves, rounded without a solver."""
-    import numpy as np
-
-    codes: np.ndarray = np.rint(synthetic_weight(rows, columns) * 2.0**octaves).astype(np.int32)
-    return codes
-
-
 def solved_codes(rows: int, columns: int, *, bits: float = SOLVED_BITS, trellis: bool = False) -> np.ndarray:
     """Return int16 codes [rows, columns] of the solver `feedback` at about so many bits.
 

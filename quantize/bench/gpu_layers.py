@@ -16,7 +16,7 @@ import torch
 from quantize.calibration.moments import InputMoments
 from quantize.ranking.sensitivity import encode_swaps, pack_base, swapped_codecs
 from quantize.ranking.sweep import sweep_batch
-from quantize.rehearsal import make_checkpoint, with_layers
+from quantize.rehearsal.random_checkpoint import make_checkpoint, with_layers
 from quantize.solvers.bound import bind_solver
 from quantize.solvers.feedback import factorize, solve_feedback
 from submission.model.codecs.affine import Affine

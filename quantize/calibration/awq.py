@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from quantize.artifact_files import AWQ_REPORT
 from quantize.calibration.folding import write_scales
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.scale_search import ScaleChoice, search
+from quantize.calibration.utterance_choice import choose_utterances
 from quantize.packing.pack import read_tensor
 from quantize.solvers.bound import SolveFor, bind_solver
 from submission.errors import UserError
@@ -39,8 +40,8 @@ from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, collate
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.system.recipe.quantize_options import AwqOptions, MomentsOptions, RecoveryOptions
-from submission.text.corpus import Utterance, read_corpus
+from submission.system.recipe.quantize_options import AwqOptions
+from submission.text.corpus import read_corpus
 
 SAMPLED_POSITIONS = 512
 """On how many positions of each stack the error of a candidate is taken."""
@@ -110,41 +111,6 @@ def calibrate(
     calibration = {**asdict(options), "utterances": len(chosen), "solver": solver}
     write_text(out / AWQ_REPORT, canonical_json(report(model, calibration_set, codecs, choices, calibration)))
     journal.unlink(missing_ok=True)
-
-
-def choose_utterances(
-    utterances: Iterable[Utterance],
-    options: AwqOptions | MomentsOptions | RecoveryOptions,
-    where: str,
-    *,
-    key: str = "quantize.awq",
-) -> list[Utterance]:
-    """Return the utterances to calibrate on, in the corpus's order: each stretch of audio once.
-
-    key: where the options stand in a recipe.
-
-    Each takes the translation of one of the pairs, in turn (of the next one that it has). A smaller number of
-    utterances is part of a larger one. Raises UserError where a pair or that number is not there.
-    """
-    places: dict[tuple[str, int, int], dict[str, Utterance]] = {}
-    for u in utterances:
-        pair = f"{u.source_lang}-{u.target_lang}"
-        if pair in options.pairs:
-            places.setdefault((u.audio, u.start, u.end), {})[pair] = u
-    for pair in options.pairs:
-        if not any(pair in translations for translations in places.values()):
-            raise UserError(where, f"has no utterance of {pair}", f"leave the pair out of {key}.pairs")
-    if options.utterances > len(places):
-        what = f"requests {options.utterances} utterances, {where} has {len(places)}"
-        raise UserError(f"{key}.utterances", what, "write 0 for all there are")
-    order = list(range(len(places)))
-    random.Random(f"{options.seed}").shuffle(order)
-    drawn = sorted(order[: options.utterances or len(order)])
-    found, chosen = list(places.values()), []
-    for turn, number in enumerate(drawn):
-        turned = options.pairs[turn % len(options.pairs) :] + options.pairs
-        chosen.append(next(found[number][pair] for pair in turned if pair in found[number]))
-    return chosen
 
 
 def make_calibration_set(model: LayerwiseModel, examples: Sequence[Example], pad_token_id: int) -> CalibrationSet:

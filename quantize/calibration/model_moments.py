@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from quantize.artifact_files import MOMENTS
-from quantize.calibration.awq import choose_utterances
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.moment_files import (
@@ -32,6 +31,7 @@ from quantize.calibration.moment_files import (
 )
 from quantize.calibration.moments import ObservedWeight, Positions, mixed
 from quantize.calibration.tied_weights import combined_moments
+from quantize.calibration.utterance_choice import choose_utterances
 from quantize.packing.pack import read_tensor
 from quantize.solvers.feedback import Moments, equal_rate_importance, factorize
 from submission.errors import UserError

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from quantize.artifact_files import RECOVERY_REPORT
-from quantize.calibration.awq import choose_utterances
 from quantize.calibration.model_moments import free_bytes
+from quantize.calibration.utterance_choice import choose_utterances
 from quantize.recovery.teacher import Teacher, write_teacher
 from quantize.recovery.tunable_model import TunableModel
 from quantize.recovery.tuning import mean_divergence, tune
@@ -92,10 +92,7 @@ def recover_system(
         "divergence_before": _figure(before),
         "divergence_after": _figure(after),
         "kept": "tuned" if better else "as packed",
-        "curve": [
-            _rounded(sum(losses[i : i + CURVE_STEPS]) / len(losses[i : i + CURVE_STEPS]))
-            for i in range(0, len(losses), CURVE_STEPS)
-        ],
+        "curve": _curve(losses),
     }
     write_text(out / RECOVERY_REPORT, canonical_json(report))
     for name in (TEACHER, STATE):
@@ -130,6 +127,12 @@ def write_model(packed: Checkpoint, tuned: Mapping[str, torch.Tensor], out: Path
 
 def _figure(estimate: Estimate) -> dict[str, Any]:
     return {"value": _rounded(estimate.value), "standard_error": _rounded(estimate.standard_error)}
+
+
+def _curve(losses: Sequence[float]) -> list[float]:
+    """Return the means of every CURVE_STEPS steps."""
+    parts = [losses[start : start + CURVE_STEPS] for start in range(0, len(losses), CURVE_STEPS)]
+    return [_rounded(sum(part) / len(part)) for part in parts]
 
 
 def _rounded(value: float) -> float:

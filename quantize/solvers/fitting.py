@@ -44,8 +44,6 @@ class FittedSolution:
     solution: FeedbackSolution
     constant: float
     size_bytes: int
-    solves: int
-    """How many times the weight was solved."""
 
 
 def fit_constant(
@@ -120,25 +118,23 @@ def solve_within(
     """
     resolved = resolved_importance(weight, factor, importance)
     window = math.ceil(budget_bytes * (1 - tolerance)), budget_bytes
-    solves = 0
     best: FittedSolution | None = None
 
     def measured(solution: FeedbackSolution) -> int:
         return size_of(solution.codes, solution.row_scale, solution.column_scale)
 
     def size_at(constant: float) -> int:
-        nonlocal solves, best
+        nonlocal best
         solution, size = fill_window(
             weight, factor, solve_resolved(weight, factor, resolved, constant, restarts), restarts, measured, window
         )
-        solves += 1
         if size <= budget_bytes and (best is None or constant < best.constant):
-            best = FittedSolution(solution=solution, constant=constant, size_bytes=size, solves=solves)
+            best = FittedSolution(solution=solution, constant=constant, size_bytes=size)
         return size
 
     fit_constant(size_at, budget_bytes, start, slope_bytes=weight.numel() / 8, tolerance=tolerance)
     assert best is not None, "a search ends with a size that fits"
-    return FittedSolution(solution=best.solution, constant=best.constant, size_bytes=best.size_bytes, solves=solves)
+    return best
 
 
 def fill_window(

@@ -8,7 +8,7 @@ be small and learn from scratch along with the head; then a warm-up precedes the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -152,13 +152,7 @@ def _fit(classifier: Classifier, recordings: Sequence[LabelledRecording], option
     optimizer = torch.optim.AdamW(
         classifier.parameters(), options.learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
     )
-    warmup = max(1, options.steps // 10)
-
-    def rate(step: int) -> float:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup))
-        return (step + 1) / warmup if step < warmup else cosine
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmed_cosine(options.steps))
     labels = {r.name: r.labels() for r in recordings}
     pause_share = 1 - np.concatenate(list(labels.values())).mean()
     batches = _batches(recordings, labels, options)
@@ -171,18 +165,7 @@ def _fit(classifier: Classifier, recordings: Sequence[LabelledRecording], option
         torch.manual_seed(options.seed)  # dropout
         for _ in range(options.steps):
             waveforms, lengths, targets, counted = next(batches)
-            logits = classifier(waveforms, lengths)[:, : targets.shape[1]]
-            frames = logits.shape[1]
-            loss = (
-                binary_cross_entropy_with_logits(
-                    logits,
-                    targets[:, :frames],
-                    counted[:, :frames],
-                    pos_weight=torch.tensor(pause_share),
-                    reduction="sum",
-                )
-                / counted[:, :frames].sum()
-            )
+            loss = _frame_loss(classifier(waveforms, lengths), targets, counted, torch.tensor(pause_share))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
@@ -192,6 +175,27 @@ def _fit(classifier: Classifier, recordings: Sequence[LabelledRecording], option
             tick(1)
     classifier.eval()
     return float(np.mean(losses[-max(1, options.steps // 10) :]))
+
+
+def _warmed_cosine(steps: int) -> Callable[[int], float]:
+    """Return step -> factor of the learning rate: up over the first tenth of the steps, then down by a cosine."""
+    warmup = max(1, steps // 10)
+
+    def rate(step: int) -> float:
+        cosine = 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+        return (step + 1) / warmup if step < warmup else cosine
+
+    return rate
+
+
+def _frame_loss(
+    logits: torch.Tensor, targets: torch.Tensor, counted: torch.Tensor, speech_weight: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the frames that count; all [batch, frames], as many as the fewest have."""
+    logits = logits[:, : targets.shape[1]]
+    targets, counted = targets[:, : logits.shape[1]], counted[:, : logits.shape[1]]
+    total = binary_cross_entropy_with_logits(logits, targets, counted, pos_weight=speech_weight, reduction="sum")
+    return total / counted.sum()
 
 
 FrameBatch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]

@@ -1,9 +1,9 @@
-"""The quality–size front of the bundles in one folder: their bytes, mean scores, and which no other one dominates."""
+"""The Pareto front of size and quality, and that of the bundles in one folder: their bytes and mean scores."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,27 @@ def front_text(folder: Path, campaign: str) -> str:
     metric, entries = front_entries(_read(folder, campaign))
     if not entries:
         return ""
-    best = on_front(entries)
+    front = pareto_front([(entry.size_bytes, entry.quality) for entry in entries])
     rows = [("bundle", "bytes", "GB", "GiB", f"mean {metric}", "")]
-    for entry in entries:
+    for index, entry in enumerate(entries):
         sizes = f"{entry.size_bytes:,}", f"{entry.size_bytes / GB:.6f}", f"{entry.size_bytes / GIB:.6f}"
-        rows.append((entry.name, *sizes, f"{entry.quality:.1f}", "on the front" if entry in best else "dominated"))
+        rows.append((entry.name, *sizes, f"{entry.quality:.1f}", "on the front" if index in front else "dominated"))
     title = f"Quality against size ({folder}, mean {metric} of the test sets that all of them have)"
     return f"{title}\n{aligned(rows, left=(0, 5), indent=2)}"
 
 
-def on_front(entries: Iterable[FrontEntry]) -> list[FrontEntry]:
-    """Return the entries that no other is at least as small as and better than, smallest first."""
-    best: list[FrontEntry] = []
-    for entry in sorted(entries, key=lambda e: (e.size_bytes, -e.quality, e.name)):
-        if not best or entry.quality > best[-1].quality:
-            best.append(entry)
-    return best
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (size, quality) on the front, the smallest size first.
+
+    A point is on the front where no other one is at most as large and at least as good, and better in one of the
+    two. Points that are equal in both stand or fall together.
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1] or points[i] == points[front[-1]]:
+            front.append(i)
+    return front
 
 
 def front_entries(bundles: dict[str, tuple[int, Any]]) -> tuple[str, list[FrontEntry]]:

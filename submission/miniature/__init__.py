@@ -1,1 +1,1 @@
-"""The embedded default: a tiny real Qwen2-Audio, its language and its voice."""
+"""The embedded default: tiny real models of each family, their language and their voice."""

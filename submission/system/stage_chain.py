@@ -132,9 +132,8 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
         packed["limit"] = system.campaign.size_limit_bytes
     if has_step(system, "awq"):
         assert quantize.awq is not None
-        awq = make_stage(
-            "awq", system.arguments, {**packed, "awq": asdict(quantize.awq), **prompts}, inputs | utterances
-        )
+        options = {**packed, "awq": asdict(quantize.awq), **prompts}
+        awq = make_stage("awq", system.arguments, options, inputs | utterances)
         yield awq
         inputs["awq"] = awq.artifact
     if has_step(system, "calibrate"):
@@ -144,21 +143,17 @@ def _quantization(system: System, merge: Stage, corpus: Stage) -> Iterator[Stage
         yield calibrate
         inputs["calibrate"] = calibrate.artifact
     if has_step(system, "allocate"):
-        allocate = make_stage(
-            "allocate", system.arguments, {**packed, "target_bytes": target_bytes(system)}, dict(inputs)
-        )
+        options = {**packed, "target_bytes": target_bytes(system)}
+        allocate = make_stage("allocate", system.arguments, options, dict(inputs))
         yield allocate
         inputs["allocate"] = allocate.artifact
     pack = make_stage("quantize", system.arguments, packed, inputs)
     yield pack
     if has_step(system, "recover"):
         assert quantize.recovery is not None
-        yield make_stage(
-            "recover",
-            system.arguments,
-            {"recovery": asdict(quantize.recovery), **prompts},
-            {"quantize": pack.artifact, "merge": system.content(merge), **utterances},
-        )
+        options = {"recovery": asdict(quantize.recovery), **prompts}
+        tuned = {"quantize": pack.artifact, "merge": system.content(merge)}
+        yield make_stage("recover", system.arguments, options, tuned | utterances)
 
 
 def _packing_options(quantize: QuantizeOptions) -> dict[str, Any]:

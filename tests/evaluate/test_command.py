@@ -15,7 +15,7 @@ import pytest
 import evaluate
 from evaluate.__main__ import make_parser
 from evaluate.decoding.hypotheses import make_hypothesis, read_hypotheses, write_hypotheses
-from evaluate.system_stages import scored, scored_cell
+from evaluate.system_stages import scored, scored_testset
 from segment.segmentation_report import make_report, write_report
 from segment.testset import TestSetFolder
 from submission.cli import open_system, run
@@ -139,20 +139,20 @@ def test_a_test_set_and_pair_is_scored_by_itself_and_found_by_the_whole(argument
         store.obtain(system.stage("segment", name), segment)
     pair = system.campaign.pairs[0]
     with pytest.raises(UserError, match="stage decode:en-de/TALKS: is not built"):
-        scored_cell(system, store, pair, "TALKS")
+        scored_testset(system, store, pair, "TALKS")
     for part, name in ((f"{p.name}/{name}", name) for p, name in system.pairs_and_testsets()):
         recordings = ("sent_1.wav", "sent_2.wav") if name == "ACL6060" else ("one.wav",) * 3
         hypotheses = [make_hypothesis(f"{r}/{n:04}", f"x {n}") for n, r in enumerate(recordings)]
         store.obtain(
             system.stage("decode", part), lambda out, h=hypotheses: write_hypotheses(out / "hypotheses.jsonl", h)
         )
-    cell = json.loads(scored_cell(system, store, pair, "TALKS").read_text(encoding="utf-8"))
-    assert [score["metric"] for score in cell["scores"]] == ["BLEU", "chrF", "TER"]
-    assert (cell["testset"]["testset"], cell["testset"]["segments"]) == ("TALKS", 3)
+    record = json.loads(scored_testset(system, store, pair, "TALKS").read_text(encoding="utf-8"))
+    assert [score["metric"] for score in record["scores"]] == ["BLEU", "chrF", "TER"]
+    assert (record["testset"]["testset"], record["testset"]["segments"]) == ("TALKS", 3)
     capsys.readouterr()
     whole = json.loads(scored(system, store).read_text(encoding="utf-8"))
     assert "score:en-de/TALKS: cached" in capsys.readouterr().err
-    assert [s for s in whole["scores"] if (s["pair"], s["testset"]) == ("en-de", "TALKS")] == cell["scores"]
+    assert [s for s in whole["scores"] if (s["pair"], s["testset"]) == ("en-de", "TALKS")] == record["scores"]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--pair", "en-fr"), ("--testset", "TALK")])

@@ -19,7 +19,6 @@ from quantize.calibration.awq import (
     ActivationStatistics,
     CalibrationSet,
     calibrate,
-    choose_utterances,
     draw_positions,
 )
 from quantize.calibration.folding import SCALES, Folding
@@ -35,7 +34,8 @@ from submission.runtime.loading import load_model
 from submission.runtime.prompt import build_inputs, render_prompt
 from submission.store.digests import tree_digest
 from submission.system.recipe.quantize_options import AwqOptions
-from submission.text.corpus import Utterance, write_corpus
+from submission.text.corpus import write_corpus
+from tests.quantize.support import DEV_UTTERANCES
 
 FOUR = Affine(bits=4, group_size=64)
 HQQ = bind_solver("hqq")
@@ -162,54 +162,6 @@ def test_the_sample_is_drawn_over_all_batches_and_by_the_seed_alone(monkeypatch)
     assert [len(batch) for batch in draw_positions([[3], [4]], "1")] == [3, 4]
 
 
-# --- which utterances ---
-
-
-def utterance(number: int, language: str) -> Utterance:
-    return Utterance(
-        id=f"{number}-{language}",
-        audio="dev/talk.wav",
-        start=number * 16_000,
-        end=(number + 1) * 16_000,
-        source="the cat sleeps",
-        target={"de": "die Katze schläft", "zh": "猫睡觉", "fr": "le chat dort"}[language],
-        source_lang="en",
-        target_lang=language,
-        recording="talk",
-    )
-
-
-DEV = [utterance(number, language) for language in ("de", "zh", "fr") for number in range(10)]
-
-
-def chosen(dev=DEV, **changes) -> list[str]:
-    options = {"pairs": ("en-de", "en-zh"), "targets": False, "utterances": 0, "seed": 1} | changes
-    return [u.id for u in choose_utterances(dev, AwqOptions(**options), "dev.jsonl")]
-
-
-def test_every_stretch_of_audio_is_read_once_with_the_pairs_in_turn():
-    assert chosen() == [f"{n}-{'zh' if n % 2 else 'de'}" for n in range(10)]
-    assert chosen(pairs=("en-zh",)) == [f"{n}-zh" for n in range(10)]
-
-
-def test_a_stretch_without_the_pair_whose_turn_it_is_takes_the_next():
-    assert chosen([u for u in DEV if u.id != "1-zh"])[:4] == ["0-de", "1-de", "2-de", "3-zh"]
-
-
-def test_a_smaller_number_is_part_of_a_larger_one_and_drawn_by_the_seed():
-    three, six = (set(chosen(pairs=("en-de",), utterances=n)) for n in (3, 6))
-    assert len(three) == 3 and len(six) == 6 and three < six
-    assert chosen(pairs=("en-de",), utterances=6) == sorted(six)
-    assert len({tuple(chosen(pairs=("en-de",), utterances=3, seed=seed)) for seed in range(5)}) > 1
-
-
-def test_utterances_and_pairs_that_are_not_there_are_refused():
-    with pytest.raises(UserError, match="requests 11 utterances, dev.jsonl has 10"):
-        chosen(utterances=11)
-    with pytest.raises(UserError, match="has no utterance of en-ja"):
-        chosen(pairs=("en-de", "en-ja"))
-
-
 # --- the whole calibration ---
 
 
@@ -222,7 +174,7 @@ def base(tmp_path_factory) -> Path:
 def data(tmp_path_factory) -> Path:
     """dev.jsonl and, below the same folder, the recording of its utterances."""
     folder = tmp_path_factory.mktemp("data")
-    write_corpus(folder / "dev.jsonl", DEV)
+    write_corpus(folder / "dev.jsonl", DEV_UTTERANCES)
     (folder / "dev").mkdir()
     samples = np.random.default_rng(5).normal(0, 2000, 10 * 16_000).astype("<i2")
     with wave.open(str(folder / "dev" / "talk.wav"), "wb") as file:

@@ -12,7 +12,6 @@ import torch
 
 from quantize.calibration import activations, moment_files
 from quantize.calibration.activations import ActivationStore
-from quantize.calibration.awq import choose_utterances
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.calibration.layerwise_moments import LayerwiseMoments, MomentsBatch
 from quantize.calibration.model_moments import (
@@ -27,6 +26,7 @@ from quantize.calibration.model_moments import (
 )
 from quantize.calibration.moment_files import output_path, read_importance, read_second_moment
 from quantize.calibration.moments import Run, collect_gradient_moments, collect_input_moments
+from quantize.calibration.utterance_choice import choose_utterances
 from quantize.solvers.feedback import DAMPING, Moments
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint

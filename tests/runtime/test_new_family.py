@@ -15,7 +15,7 @@ from quantize.calibration.layerwise import LayerwiseModel
 from quantize.packing.pack import pack_checkpoint
 from quantize.ranking.sensitivity import encode_swaps, swapped_codecs
 from quantize.ranking.sweep import sweep_batch
-from quantize.rehearsal import with_layers
+from quantize.rehearsal.random_checkpoint import with_layers
 from submission.errors import UserError
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine

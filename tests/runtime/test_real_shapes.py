@@ -16,7 +16,7 @@ from transformers import AutoModelForMultimodalLM, PreTrainedModel
 
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.packing.pack import pack_checkpoint
-from quantize.rehearsal import make_checkpoint
+from quantize.rehearsal.random_checkpoint import make_checkpoint
 from submission.model.checkpoint import WEIGHTS
 from submission.model.codecs import Affine
 from submission.model.families import family_of, read_config, shipped_config, tensors

@@ -152,6 +152,25 @@ def _without(read: Reader, recordings: frozenset[str]) -> Reader:
     return rest
 
 
+def _training_corpora(options: CorpusOptions, held_out: frozenset[str]) -> list[Corpus]:
+    """Return the recipe's corpora, ACL 60/60 dev without the recordings that are held out."""
+    return [
+        Corpus(
+            name=source.name,
+            folder=source.part,
+            read=_without(reader_of(source), held_out) if source.part == DEV_FOLDER else reader_of(source),
+            quota=source.utterances,
+        )
+        for source in options.sources
+    ]
+
+
+def _dev_corpus(options: CorpusOptions) -> Corpus:
+    """Return ACL 60/60 dev, read from the same audio as in training where it is a training corpus too."""
+    source = next((source for source in options.sources if source.part == DEV_FOLDER), ACL_6060_DEV)
+    return Corpus(name=ACL_6060_DEV.name, folder=DEV_FOLDER, read=reader_of(source))
+
+
 def build_corpus(
     data: Path,
     options: CorpusOptions,
@@ -169,22 +188,11 @@ def build_corpus(
     where more than options.max_skipped_share cannot be used.
     """
     held_out = held_out_recordings(data, sorted(dev_languages), options)
-    corpora = [
-        Corpus(
-            name=source.name,
-            folder=source.part,
-            read=_without(reader_of(source), held_out) if source.part == DEV_FOLDER else reader_of(source),
-            quota=source.utterances,
-        )
-        for source in options.sources
-    ]
-    dev_source = next((source for source in options.sources if source.part == DEV_FOLDER), ACL_6060_DEV)
-    dev = Corpus(name=ACL_6060_DEV.name, folder=DEV_FOLDER, read=reader_of(dev_source))
     used: set[str] = set()
     report: dict[str, Any] = {"held_out": sorted(held_out)}
     for part, sources, wanted in (
-        ("train", corpora, {language: options.utterances[language] for language in sorted(languages)}),
-        ("dev", [dev], dict.fromkeys(sorted(dev_languages), 0)),
+        ("train", _training_corpora(options, held_out), {name: options.utterances[name] for name in sorted(languages)}),
+        ("dev", [_dev_corpus(options)], dict.fromkeys(sorted(dev_languages), 0)),
     ):
         sample = sample_utterances(
             sources,

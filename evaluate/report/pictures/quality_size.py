@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluate.report.open_set_tables import size_unit
-from evaluate.report.pareto import pareto_front
 from evaluate.report.pictures.label_placement import Label, place_labels
 from evaluate.report.pictures.palettes import Palette
 from evaluate.report.pictures.render import ReportPicture, render_picture
 from evaluate.report.results import ReportedScore, Results, SystemResult
+from submission.bundle.front import pareto_front
 
 NAMED = ("bf16", "8bit", "4bit", "3bit", "emb2", "g128", "als")
 """Systems whose names are shown although they are not on the front."""

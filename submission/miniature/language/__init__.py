@@ -11,7 +11,6 @@ fine-tuning adapts to.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -89,11 +88,6 @@ def split_of(source: str) -> Split:
     """Return the split that a source text belongs to."""
     digest = hashlib.sha256(source.encode("utf-8")).digest()
     return "heldout" if int.from_bytes(digest[:4], "big") % HELDOUT_SHARE == 0 else "train"
-
-
-def words_of(spoken: str) -> list[str]:
-    """Return the words of a spoken text, in lower case and without punctuation."""
-    return re.findall(r"[a-z']+", spoken.lower())
 
 
 @cache

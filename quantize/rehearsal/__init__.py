@@ -1,0 +1,1 @@
+"""Rehearsals of packing at full size, from random weights and moments."""
