@@ -72,6 +72,15 @@ def test_the_forecast_is_a_table_with_its_units(capsys):
     assert "read as 4 GB: 4,000,000,000 bytes = 4.000 GB = 3.725 GiB; NOT met" in out
 
 
+def test_the_forecast_says_where_a_tied_head_is_counted(capsys):
+    assert call("forecast", "--campaign", "iwslt27") == 0
+    out = capsys.readouterr().out
+    assert "The head is the embedding: one weight, stored and counted once." in out
+    assert sum(line.startswith(("embedding", "lm_head")) for line in out.split("One step further")[0].splitlines()) == 1
+    assert call("forecast", "--campaign", "iwslt26") == 0
+    assert "counted once" not in capsys.readouterr().out
+
+
 def test_the_forecast_says_what_each_further_step_would_save(capsys):
     assert call("forecast", "--campaign", "iwslt26") == 0
     out = capsys.readouterr().out
