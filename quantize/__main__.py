@@ -122,6 +122,7 @@ def pack(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.packing.lost_weights import check_lost_weights
+    from submission.model.forecast import uploaded_bytes
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
@@ -131,8 +132,7 @@ def pack(args: argparse.Namespace) -> None:
         built = store.build(system.stage("quantize"), stages.pack, resume=True)
         packed, model = json.loads((built / PACKING_REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
         check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
-        size = sum(path.stat().st_size for path in model.iterdir())
-        limit = against_limit(size, system.campaign.size_limit)
+        limit = against_limit(uploaded_bytes(model), system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
 
 

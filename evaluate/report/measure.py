@@ -29,10 +29,9 @@ from segment.segmentation_report import read_report
 from submission.model.codecs import Codec
 from submission.model.families import droppable_parts, family_of
 from submission.model.families.tensors import TensorSpec
-from submission.model.forecast import CARD_BYTES, Forecast, role_matches
+from submission.model.forecast import Forecast, role_matches, uploaded_bytes
 from submission.model.ranking import RANKING
 from submission.model.sizes import other_reading
-from submission.store.digests import files_below
 from submission.system.campaign import Campaign, Pair, size_bytes
 from submission.system.data_folder import OPEN_TESTSET
 from submission.system.pipeline import has_step
@@ -92,7 +91,7 @@ def read_system(plan: SystemPlan) -> SystemResult:
     system, store = plan.system, plan.store
     packed = store.need(system.stage("quantize"))
     model = store.need(system.model_stage()) / "model"
-    size = CARD_BYTES + sum(path.stat().st_size for path in files_below(model))
+    size = uploaded_bytes(model)
     used = [system.model_stage(), *([system.loss_stage()] if plan.loss else [])]
     quantize = system.recipe.quantize
     forecast = expected_model(system, store)

@@ -13,8 +13,8 @@ from submission.cli import run
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine, Codec
-from submission.model.families import read_config
-from submission.model.forecast import CARD_BYTES, companion_bytes, forecast, resolve_codecs
+from submission.model.families import read_config, tensors
+from submission.model.forecast import CARD_BYTES, add_up, companion_bytes, forecast, resolve_codecs, uploaded_bytes
 from submission.store.digests import canonical_json
 from submission.system.recipe.quantize_options import Override
 
@@ -48,6 +48,8 @@ def test_the_stages_folder_holds_the_model_and_the_report_and_meets_the_limit(ba
     pack_system(base, tmp_path, codecs, "hqq")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "packing_report.json"]
     assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit - CARD_BYTES
+    expected = add_up(read_config(base), tensors(read_config(base)), codecs, other).total_bytes
+    assert uploaded_bytes(tmp_path / "model") == expected <= limit
     assert affine(3, 64) in read_checkpoint(tmp_path / "model").codecs.values()
     text = (tmp_path / "packing_report.json").read_text(encoding="utf-8")
     assert canonical_json(json.loads(text)) == text
