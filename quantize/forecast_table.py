@@ -176,6 +176,6 @@ def allocation_lines(report: dict[str, Any]) -> list[str]:
     if report["predicted_increase"] is not None:
         predicted = f"{report['predicted_increase']:.4f} nats per target token"
         lines.append(
-            f"predicted increase of cross-entropy: {predicted}, to second order; measured, 1.5 to 2 times that"
+            f"predicted divergence from the unpacked model: {predicted}, to second order; measured, 1.4 to 3 times that"
         )
     return lines
