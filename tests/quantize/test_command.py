@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from quantize.__main__ import make_parser
+from quantize.__main__ import make_parser, one_each
 from quantize.packing.pack import pack_system
-from submission.cli import run
+from submission.cli import open_systems, run
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config, tensors
 from submission.model.forecast import CARD_BYTES, add_up, companion_bytes, forecast, resolve_codecs, uploaded_bytes
 from submission.store.digests import canonical_json
+from submission.system.pipeline import has_step
 from submission.system.recipe.quantize_options import Override
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,15 @@ def test_a_checkpoint_folder_can_be_forecast(base, capsys):
     assert call("forecast", "--checkpoint", base, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["other_bytes"] == companion_bytes(base)
+
+
+def test_what_systems_of_a_list_share_is_shown_once(tmp_path):
+    args = argparse.Namespace(campaign="miniature", recipe="ablation", data=None, store=tmp_path)
+    systems = [opened for opened in open_systems(args) if has_step(opened[0], "sensitivity")]
+    assert [system.recipe.name for system, _ in one_each(systems, "sensitivity")] == ["sensitive"] and len(systems) > 9
+    calibrated = [opened for opened in systems if has_step(opened[0], "awq")]
+    names = [system.recipe.name for system, _ in one_each(calibrated, "awq")]
+    assert len(names) == 9 and names[0] == "awq-source-128"
 
 
 def test_packing_before_merging_names_the_command_to_run(tmp_path, capsys):
