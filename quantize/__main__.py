@@ -33,7 +33,7 @@ def sensitivity(args: argparse.Namespace) -> None:
     if len(systems) > 1 and launched().processes > 1:
         what = "several processes share the work of one system, and this is a list"
         raise UserError(f"--recipe {args.recipe}", what, "name one system, or start one process")
-    for system, store in systems:
+    for system, store in one_each(systems, "sensitivity"):
         folder = build_together(store, system.stage("sensitivity"), stages.sensitivity)
         if folder is not None:
             print(ranking_table(json.loads((folder / RANKING).read_text(encoding="utf-8"))))
@@ -53,7 +53,7 @@ def awq(args: argparse.Namespace) -> None:
     systems = _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section")
     if launched().rank > 0:
         return
-    for system, store in systems:
+    for system, store in one_each(systems, "awq"):
         folder = store.build(system.stage("awq"), stages.awq, resume=True)
         print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
@@ -72,7 +72,7 @@ def calibrate(args: argparse.Namespace) -> None:
     systems = _systems_with(args, "calibrate", "quantize.moments", "write a [quantize.moments] section")
     if launched().rank > 0:
         return
-    for system, store in systems:
+    for system, store in one_each(systems, "calibrate"):
         folder = store.build(system.stage("calibrate"), stages.calibrate, resume=True)
         print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
         print(f"moments: {folder}")
@@ -92,7 +92,7 @@ def allocate(args: argparse.Namespace) -> None:
     systems = _systems_with(args, "allocate", "quantize.target", "write a target, and a codec that takes budgets")
     if launched().rank > 0:
         return
-    for system, store in systems:
+    for system, store in one_each(systems, "allocate"):
         folder = store.build(system.stage("allocate"), stages.allocate)
         print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
         print(f"budgets: {folder / BUDGETS}")
@@ -111,6 +111,14 @@ def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> 
     return having
 
 
+def one_each(systems: list[tuple[System, Store]], stage: str) -> list[tuple[System, Store]]:
+    """Return the first of all systems that share the artifact of a stage, in their order."""
+    first: dict[str, tuple[System, Store]] = {}
+    for system, store in systems:
+        first.setdefault(system.stage(stage).key, (system, store))
+    return list(first.values())
+
+
 def pack(args: argparse.Namespace) -> None:
     """Quantize and pack the merged checkpoint.
 
@@ -122,6 +130,7 @@ def pack(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.packing.lost_weights import check_lost_weights
+    from submission.model.forecast import uploaded_bytes
     from submission.model.sizes import against_limit
     from submission.store.launch import launched
 
@@ -131,8 +140,7 @@ def pack(args: argparse.Namespace) -> None:
         built = store.build(system.stage("quantize"), stages.pack, resume=True)
         packed, model = json.loads((built / PACKING_REPORT).read_text(encoding="utf-8"))["packed"], built / "model"
         check_lost_weights(packed, system.name, allowed=system.recipe.quantize.allow_lost_weights)
-        size = sum(path.stat().st_size for path in model.iterdir())
-        limit = against_limit(size, system.campaign.size_limit)
+        limit = against_limit(uploaded_bytes(model), system.campaign.size_limit)
         print("\n".join([f"{system.name}: {system.recipe.description}", *limit, f"packed model: {model}"]))
 
 
@@ -149,7 +157,7 @@ def recover(args: argparse.Namespace) -> None:
     systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
     if launched().rank > 0:
         return
-    for system, store in systems:
+    for system, store in one_each(systems, "recover"):
         folder = store.build(system.stage("recover"), stages.recover, resume=True)
         print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")

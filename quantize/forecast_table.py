@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from submission.model.codecs import parse_codec
+from submission.model.families import family_of
 from submission.model.forecast import Forecast, Step, further_steps
 from submission.model.sizes import GB, GIB, against_limit, in_unit
 from submission.system.system import System
@@ -13,6 +14,7 @@ from submission.text_table import aligned
 
 NO_TOKENIZER = "The tokenizer counts 0 until a model folder is named (--data or --checkpoint)."
 PROVISIONAL = "The total is the target's. Until `allocate` has run, all weights with a budget have equal bits here."
+TIED = "The head is the embedding: one weight, stored and counted once."
 MOST_STEPS = 16
 """Further steps that a table shows."""
 
@@ -70,6 +72,8 @@ def forecast_table(system: System, forecast: Forecast) -> str:
     lines = [aligned(rows, left=(0, 1))]
     if not forecast.other_bytes:
         lines.append(NO_TOKENIZER)
+    if family_of(forecast.config).tied_weights(forecast.config):
+        lines.append(TIED)
     if system.recipe.quantize.drop:
         lines.append(f"left out (quantize.drop): {', '.join(system.recipe.quantize.drop)}")
     if forecast.provisional:
@@ -172,6 +176,6 @@ def allocation_lines(report: dict[str, Any]) -> list[str]:
     if report["predicted_increase"] is not None:
         predicted = f"{report['predicted_increase']:.4f} nats per target token"
         lines.append(
-            f"predicted increase of cross-entropy: {predicted}, to second order; measured, 1.5 to 2 times that"
+            f"predicted divergence from the unpacked model: {predicted}, to second order; measured, 1.4 to 3 times that"
         )
     return lines

@@ -236,6 +236,7 @@ def summary(args: argparse.Namespace) -> int:
     text = summarise(
         campaign=system.campaign,
         recipe=system.recipe,
+        requested=args.recipe,
         scores=json.loads((store.read(_scoring(args, system, store)) / "scores.json").read_text(encoding="utf-8")),
         journal=journal,
         seconds=seconds,

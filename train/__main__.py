@@ -81,13 +81,13 @@ def bench(args: argparse.Namespace) -> None:
 def _bench_full_size(system: System, args: argparse.Namespace) -> None:
     from train.bench.full_size import bench_full_size
 
-    found = bench_full_size(system.recipe.finetune, steps=args.steps)
+    found = bench_full_size(system.campaign.model.name, system.recipe.finetune, steps=args.steps)
     if args.json:
         print(json.dumps(found, indent=2))
         return
     share = f"{found['share_of_peak']:.0%}" if found["share_of_peak"] else "an unknown share"
     print(
-        f"{found['card']}: {found['tokens_per_second']:,.0f} tokens/s, "
+        f"{system.campaign.model.name} on {found['card']}: {found['tokens_per_second']:,.0f} tokens/s, "
         f"{found['utterances_per_second']:.1f} utterances/s, "
         f"{found['peak_bytes'] / 2**30:.1f} GiB peak, {share} of the card's bf16 peak"
     )
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("--steps", type=_at_least(3), default=8, metavar="N", help=steps)
             turns = "runs of each loop, in turn (default: %(default)s)"
             verb.add_argument("--turns", type=_at_least(1), default=3, metavar="N", help=turns)
-            full = "time only the step, on random weights of the size of the iwslt26 model; needs a GPU"
+            full = "time only the step, on random weights of the size of the campaign's base model; needs a GPU"
             verb.add_argument("--full-size", action="store_true", help=full)
             verb.add_argument("--json", action="store_true", help="print every figure as JSON")
     return parser

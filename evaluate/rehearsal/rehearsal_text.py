@@ -26,7 +26,7 @@ def full_size_works() -> dict[str, StepWork]:
     assert config is not None, f"no configuration of {campaign.model.name} ships"
     limit = campaign.size_limit_bytes
     packed = forecast(config, quantize.codecs, quantize.overrides, limit_bytes=limit).total_bytes
-    return step_works(config, recipe, len(campaign.pairs), packed)
+    return step_works(config, recipe, len(campaign.pairs), packed, campaign.model.window_seconds)
 
 
 def rehearsal_text(record: Mapping[str, Any]) -> str:

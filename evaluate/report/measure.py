@@ -27,11 +27,11 @@ from evaluate.scoring.score_files import read_comet_scores, read_testset_scores
 from evaluate.scoring.significance import paired_bootstrap
 from segment.segmentation_report import read_report
 from submission.model.codecs import Codec
+from submission.model.families import droppable_parts, family_of
 from submission.model.families.tensors import TensorSpec
-from submission.model.forecast import CARD_BYTES, Forecast, role_matches
+from submission.model.forecast import Forecast, role_matches, uploaded_bytes
 from submission.model.ranking import RANKING
 from submission.model.sizes import other_reading
-from submission.store.digests import files_below
 from submission.system.campaign import Campaign, Pair, size_bytes
 from submission.system.data_folder import OPEN_TESTSET
 from submission.system.pipeline import has_step
@@ -41,7 +41,8 @@ from submission.system.recipe.quantize_options import QuantizeOptions
 NO_REFERENCES = f"{NOT_COMPUTED}: no references"
 FILES = "files beside the weights"
 FAMILIES = ("mlp", "attn", "embedding", "lm_head", "audio")
-"""Groups of roles with a name of their own; the rest is `norms, projector`."""
+"""Groups of roles with a name of their own, besides the parts that a system can do without; the rest is `REST`."""
+TIED = "embedding and head"
 REST = "norms, projector"
 
 
@@ -90,7 +91,7 @@ def read_system(plan: SystemPlan) -> SystemResult:
     system, store = plan.system, plan.store
     packed = store.need(system.stage("quantize"))
     model = store.need(system.model_stage()) / "model"
-    size = CARD_BYTES + sum(path.stat().st_size for path in files_below(model))
+    size = uploaded_bytes(model)
     used = [system.model_stage(), *([system.loss_stage()] if plan.loss else [])]
     quantize = system.recipe.quantize
     forecast = expected_model(system, store)
@@ -126,12 +127,19 @@ def calibration(quantize: QuantizeOptions) -> str:
 
 
 def by_family(forecast: Forecast) -> dict[str, int]:
-    """Return family of roles -> bytes, largest families of a language model first; the sum is the folder's size."""
-    sizes = dict.fromkeys((*FAMILIES, REST), 0)
+    """Return group of roles -> bytes, largest groups of a language model first; the sum is the folder's size.
+
+    Groups that the model has not are left out. A weight that is embedding and head counts once, as both.
+    """
+    family = family_of(forecast.config)
+    names = {name: name for name in (*FAMILIES, *droppable_parts(family))}
+    if family.tied_weights(forecast.config):
+        names["embedding"] = TIED
+    sizes = dict.fromkeys((*names.values(), REST), 0)
     for role in forecast.roles:
-        family = role.role.partition(".")[0]
-        sizes[family if family in FAMILIES else REST] += role.size_bytes
-    return sizes | {FILES: forecast.header_bytes + forecast.config_bytes + forecast.other_bytes}
+        sizes[names.get(role.role.partition(".")[0], REST)] += role.size_bytes
+    sizes |= {FILES: forecast.header_bytes + forecast.config_bytes + forecast.other_bytes}
+    return {group: size for group, size in sizes.items() if size}
 
 
 def _losses(plan: SystemPlan) -> dict[str, ReportedScore]:

@@ -122,7 +122,8 @@ def _systems_caption(results: Results) -> str:
         score, name = max(scored, key=lambda scored: scored[0].value)
         text += f" The best of them into {language}: {name}, {score.value:.1f} BLEU"
         alike = sum(overlap(score, other) is True for other, _ in scored) - 1
-        text += "." if score.low is None else f", with {alike} others whose intervals overlap with it."
+        others = {0: "none of the others'", 1: "that of 1 other"}.get(alike, f"those of {alike} others")
+        text += f", whose interval overlaps with {others}." if score.low is not None and len(scored) > 1 else "."
     return text
 
 

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from submission.cli import add_system_arguments, open_systems, run
+from submission.model.forecast import uploaded_bytes
 from submission.runtime.examples import form_batches, load_examples
 from submission.runtime.families import RUNTIMES
 from submission.runtime.loading import load_model
@@ -80,7 +81,7 @@ def _measure_system(system: System, store: Store) -> dict[str, Any]:
     examples = load_examples(utterances, system.data_path(store), processor, prompts, end_token, label=label)
     model, _ = load_model(packed, torch.float32)
     figures = measure_divergence(reference, model, examples, processor.tokenizer.pad_token_id)
-    size = sum(path.stat().st_size for path in packed.iterdir())
+    size = uploaded_bytes(packed)
     return {"recipe": system.recipe.name, "bytes": size, **{k: float(f"{v:.4g}") for k, v in figures.items()}}
 
 

@@ -253,6 +253,11 @@ class LayerwiseModel:
         with self._loaded(f"{self._paths[stack]}.{number}", layer):
             yield layer
 
+    @property
+    def logit_cap(self) -> float | None:
+        """The cap of the logits, None where they are what the head puts out."""
+        return runtime_of(self.checkpoint.config).logit_cap(self.model)
+
     @contextmanager
     def head(self) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
         """Load the head; yield hidden states [..., channels] -> logits."""

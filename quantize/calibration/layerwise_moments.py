@@ -156,7 +156,7 @@ class LayerwiseMoments:
         point = _gradient_at(HEAD)
         if self.store.is_complete(point):
             return
-        moments, spread = InputMoments(), HeadMoments()
+        moments, spread = InputMoments(), HeadMoments(self._model.logit_cap)
         heads = [w for w in self._weights if w.kind == "head"]
         with self._model.head() as logits_of, progress("calibrate: head", len(self._batches), "batches") as tick:
             for number in range(len(self._batches)):

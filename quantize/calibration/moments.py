@@ -5,8 +5,10 @@ the number of target tokens, where L is the log-likelihood of labels that are dr
 diagonal of the Fisher information (Martens 2020, section 9), not of the empirical one. For the embedding, the second
 moment of the gradient at the rows that it looks up stands in the place of H, and a row's importance is how often its
 token is read, mixed with 30 % uniform. For the head, H is of its inputs and a row's importance is E[p (1 - p)], mixed
-likewise: the Fisher information of a softmax over its logits, without a backward pass. A weight that is both has the
-moments of both uses (`quantize.calibration.tied_weights`).
+likewise: the Fisher information of a softmax over its logits, without a backward pass. Where logits are capped,
+y = c tanh(z / c) of the head's outputs z, the gradient at z is that at y times 1 - (y / c)^2, which therefore enters
+squared: E[p (1 - p) (1 - (y / c)^2)^2]. A weight that is both has the moments of both uses
+(`quantize.calibration.tied_weights`).
 
 Sums are collected by hooks on modules, so that any torch model will do: one that is whole in memory
 (`collect_input_moments`, `collect_gradient_moments`), or one of which a layer at a time is
@@ -74,6 +76,8 @@ class Run:
     logits: Callable[[Any], torch.Tensor]
     """Batch -> float [target tokens, vocabulary], with gradients where they are enabled."""
     positions: Positions
+    logit_cap: float | None = None
+    """c where logits are c tanh(z / c) of what the head puts out."""
 
 
 class InputMoments:
@@ -114,16 +118,25 @@ class InputMoments:
 
 
 class HeadMoments:
-    """Sums over target tokens of p (1 - p), by the logits of the head."""
+    """Sums over target tokens of the squared gradient at the head's outputs, in the mean over labels by the model.
 
-    def __init__(self) -> None:
+    That is p (1 - p), times the square of what a cap leaves of the gradient at the logits.
+    """
+
+    def __init__(self, logit_cap: float | None) -> None:
+        """logit_cap: c where logits are c tanh(z / c) of what the head puts out."""
         self.targets = 0
+        self._cap = logit_cap
         self._spread: torch.Tensor | None = None
 
     def add(self, logits: torch.Tensor) -> None:
         """Add the logits of some target tokens, float [targets, vocabulary]."""
-        share = logits.detach().float().softmax(dim=-1)
-        added = (share * (1 - share)).sum(dim=0, dtype=torch.float64)
+        capped = logits.detach().float()
+        share = capped.softmax(dim=-1)
+        squares = share.mul_(1 - share)
+        if self._cap is not None:
+            squares *= (capped / self._cap).square_().neg_().add_(1).square_()
+        added = squares.sum(dim=0, dtype=torch.float64)
         self._spread = added if self._spread is None else self._spread + added
         self.targets += len(logits)
 
@@ -144,7 +157,7 @@ def collect_input_moments(weights: Sequence[ObservedWeight], run: Run, batches: 
     Embeddings are left to `collect_gradient_moments`. Sums are in the order of the batches. Raises ValueError for an
     input that is not finite.
     """
-    moments, spread = InputMoments(run.positions), HeadMoments()
+    moments, spread = InputMoments(run.positions), HeadMoments(run.logit_cap)
     handles = [w.module.register_forward_pre_hook(moments.hook(w)) for w in readers(weights)]
     with removed(handles), torch.no_grad():
         for batch in batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from submission.bundle.front import front_text
 from submission.model.sizes import GB, GIB
 from submission.store.digests import files_below
 from submission.store.records import StageUse
-from submission.system.campaign import Campaign
+from submission.system.campaign import FOLDER as CAMPAIGNS
+from submission.system.campaign import Campaign, read_campaign
 from submission.system.recipe.recipe import Recipe
 from submission.text_table import aligned
 
 METRICS = ("BLEU", "chrF", "TER", "COMET")
-COMPETITION = "iwslt26"
+SESSIONS = ("primary", "contrastive")
+"""Recipes that a session of nox is named after."""
 Row = Sequence[str]
 
 
@@ -24,6 +27,7 @@ def summary(
     *,
     campaign: Campaign,
     recipe: Recipe,
+    requested: str,
     scores: Mapping[str, Any],
     journal: Iterable[StageUse],
     seconds: float | None,
@@ -32,9 +36,9 @@ def summary(
 ) -> str:
     """Return the summary of a build as text of at most 100 columns (but for paths longer than that).
 
-    scores: what scores.json holds; journal: the uses of stages in this build,
-    as the store records them; seconds: since the build began, None where unknown; findings: what
-    `verify` found in the bundle.
+    requested: the recipe as it was named on the command line; scores: what scores.json holds; journal: the uses of
+    stages in this build, as the store records them; seconds: since the build began, None where unknown; findings:
+    what `verify` found in the bundle.
     """
     size = sum(path.stat().st_size for path in files_below(bundle / "model"))
     sections = [
@@ -46,7 +50,7 @@ def summary(
         _bundle(bundle, findings),
     ]
     if campaign.made_here:
-        sections.append(_miniature(recipe))
+        sections.append(_miniature(campaign, requested))
     return "\n" + "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -113,9 +117,13 @@ def _bundle(bundle: Path, findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _miniature(recipe: Recipe) -> str:
-    return (
-        "This is the miniature: the scores are those of a tiny model on synthetic speech.\n"
-        "The competition system is built by\n"
-        f"  nox -s build_{recipe.upload.kind} -- --campaign {COMPETITION} --data DIR"
-    )
+def _miniature(campaign: Campaign, requested: str) -> str:
+    """Return what a miniature is, and how the same system is built for the edition whose base model has its family."""
+    shipped = (read_campaign(path.stem) for path in sorted(CAMPAIGNS.glob("*.toml")))
+    alike = (c.name for c in shipped if not c.made_here and c.model.architecture == campaign.model.architecture)
+    session = f"build_{requested}" if requested in SESSIONS else "build_primary"
+    recipe = "" if requested in SESSIONS else f" --recipe {shlex.quote(requested)}"
+    commands = [f"  nox -s {session} -- --campaign {name}{recipe} --data DIR" for name in alike]
+    lines = ["This is the miniature: the scores are those of a tiny model on synthetic speech."]
+    lines += ["The competition system is built by", *commands] if commands else []
+    return "\n".join(lines)

@@ -113,6 +113,11 @@ def companion_bytes(folder: Path) -> int:
     return CARD_BYTES + sum(path.stat().st_size for path in companion_files(folder))
 
 
+def uploaded_bytes(model: Path) -> int:
+    """Return what a packed model's folder weighs in an upload: every file of it, and the model card."""
+    return CARD_BYTES + sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+
+
 def forecast(
     config: dict[str, Any],
     rules: Mapping[str, Codec],

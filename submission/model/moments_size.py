@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from submission.model.families import family_of, tensors
+from submission.model.families import family_of, tensors, tied_heads
 from submission.model.families.tensors import TensorSpec
 
 FLOAT_BYTES = 4
@@ -53,7 +53,7 @@ def input_keys(config: dict[str, Any]) -> dict[str, str]:
 def moments_size(config: dict[str, Any]) -> MomentsSize:
     """Return what the moments of a model of this configuration take, at 30 s an utterance."""
     specs, keys, family = tensors(config), input_keys(config), family_of(config)
-    tied = _tied_specs(config, specs)
+    tied = tied_heads(config)
     measured = [*(spec for spec in specs if spec.packable), *tied]
     widths = {keys[spec.name]: spec.shape[1] for spec in measured}
     rows = sum(spec.shape[0] for spec in measured)
@@ -88,12 +88,6 @@ def state_bytes(config: dict[str, Any], frames: int, tokens: int) -> dict[str, i
 def outside_bytes(config: dict[str, Any]) -> int:
     """Return the memory of what lies around a model's layers, the head apart, in float32 while it is read."""
     return _outside_bytes(tensors(config))[0]
-
-
-def _tied_specs(config: dict[str, Any], specs: list[TensorSpec]) -> list[TensorSpec]:
-    """Return a tied head as if it were stored, by its own name."""
-    stored, tied = {spec.name: spec for spec in specs}, family_of(config).tied_weights(config)
-    return [replace(stored[weight], name=head, role="lm_head") for head, weight in tied.items()]
 
 
 def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) -> int:

@@ -38,7 +38,7 @@ MINIATURE = Path(__file__).parents[1] / "miniature"
 SHIPPED = {"base": MINIATURE / "base", "shas": MINIATURE / "shas"}
 """What ships with the repository and is copied into the data folder of the campaign `miniature`."""
 
-TRACK = "https://iwslt.org/2026/compression"
+ORGANISERS = "https://iwslt.org"
 
 
 COMET_HPARAMS, COMET_CHECKPOINT, COMET_ENCODER = "hparams.yaml", "checkpoints/model.ckpt", "encoder"
@@ -137,7 +137,7 @@ def required_parts(campaign: Campaign, recipe: Recipe) -> list[Required]:
     for testset in campaign.testsets:
         # Which files are its recordings, of whatever format, is what FILE_ORDER says.
         holds = ("FILE_ORDER",) + (() if testset.segmentation == "free" else (SEGMENT_LISTS,))
-        get = f"into {{folder}}: the blind test set, {TRACK}"
+        get = f"into {{folder}}: the blind test set of {campaign.edition}, from the organisers ({ORGANISERS})"
         parts.append(Required(part=f"testsets/{testset.name}", holds=holds, get=get))
     return _each_once(parts)
 

@@ -104,7 +104,9 @@ def _cost_lines(system: System, store: Store) -> list[str]:
     if system.campaign.made_here or known is None or expected is None:
         return []
     host = processor(len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    works = step_works(known[0], system.recipe, len(system.campaign.pairs), expected.total_bytes)
+    campaign = system.campaign
+    window = campaign.model.window_seconds
+    works = step_works(known[0], system.recipe, len(campaign.pairs), expected.total_bytes, window)
     base = 2 * parameter_count(known[0])
     disk = base + sum(work.disk_bytes for work in works.values())
     return [

@@ -9,7 +9,7 @@ REVISIONS = {
     "merge": 4,
     "sensitivity": 3,
     "awq": 4,
-    "calibrate": 4,
+    "calibrate": 5,
     "allocate": 3,
     "quantize": 7,
     "recover": 1,

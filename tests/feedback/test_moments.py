@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -88,6 +90,29 @@ def test_the_head_weighs_rows_by_the_variance_of_their_probability(llama, tmp_pa
     assert torch.allclose(read_importance(tmp_path, "head").double(), expected, rtol=1e-4)
 
 
+def test_a_cap_on_logits_weighs_rows_by_what_it_leaves_of_their_gradients(llama, tmp_path):
+    """Against the mean over all labels of the squared gradient at the head's outputs, by autograd."""
+    cap, model = 1.5, deepcopy(llama)
+    model.lm_head.weight.data.mul_(40)
+    plain = run_of(model)
+    capped = Run(
+        logits=lambda batch: cap * torch.tanh(plain.logits(batch) / cap), positions=plain.positions, logit_cap=cap
+    )
+    collect_input_moments(observed(model), capped, batches(), tmp_path)
+    with torch.no_grad():
+        outputs = torch.cat([plain.logits(batch) for batch in batches()]).double()
+    assert outputs.abs().max() > cap
+    squares = torch.zeros(VOCABULARY, dtype=torch.float64)
+    for row in outputs:
+        row.requires_grad_()
+        log_p = (cap * torch.tanh(row / cap)).log_softmax(-1)
+        for label in range(VOCABULARY):
+            (gradient,) = torch.autograd.grad(log_p[label], row, retain_graph=True)
+            squares += log_p[label].detach().exp() * gradient.square()
+    expected = mixed(squares / len(outputs))
+    assert torch.allclose(read_importance(tmp_path, "head").double(), expected, rtol=1e-4)
+
+
 def test_gradients_have_the_moment_of_the_definition(llama, tmp_path):
     weights = observed(llama)
     collect_gradient_moments(
@@ -141,8 +166,6 @@ def test_the_model_is_left_as_it_was(llama, tmp_path):
 
 
 def test_inputs_that_are_not_finite_are_refused_by_their_name(llama, tmp_path):
-    from copy import deepcopy
-
     broken = deepcopy(llama)
     broken.model.embed_tokens.weight.data[:] = float("nan")
     with pytest.raises(ValueError, match="attention"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from quantize.__main__ import make_parser
+from quantize.__main__ import make_parser, one_each
 from quantize.packing.pack import pack_system
-from submission.cli import run
+from submission.cli import open_systems, run
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine, Codec
-from submission.model.families import read_config
-from submission.model.forecast import CARD_BYTES, companion_bytes, forecast, resolve_codecs
+from submission.model.families import read_config, tensors
+from submission.model.forecast import CARD_BYTES, add_up, companion_bytes, forecast, resolve_codecs, uploaded_bytes
 from submission.store.digests import canonical_json
+from submission.system.pipeline import has_step
 from submission.system.recipe.quantize_options import Override
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,8 @@ def test_the_stages_folder_holds_the_model_and_the_report_and_meets_the_limit(ba
     pack_system(base, tmp_path, codecs, "hqq")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "packing_report.json"]
     assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) <= limit - CARD_BYTES
+    expected = add_up(read_config(base), tensors(read_config(base)), codecs, other).total_bytes
+    assert uploaded_bytes(tmp_path / "model") == expected <= limit
     assert affine(3, 64) in read_checkpoint(tmp_path / "model").codecs.values()
     text = (tmp_path / "packing_report.json").read_text(encoding="utf-8")
     assert canonical_json(json.loads(text)) == text
@@ -72,6 +76,15 @@ def test_the_forecast_is_a_table_with_its_units(capsys):
     assert "read as 4 GB: 4,000,000,000 bytes = 4.000 GB = 3.725 GiB; NOT met" in out
 
 
+def test_the_forecast_says_where_a_tied_head_is_counted(capsys):
+    assert call("forecast", "--campaign", "iwslt27") == 0
+    out = capsys.readouterr().out
+    assert "The head is the embedding: one weight, stored and counted once." in out
+    assert sum(line.startswith(("embedding", "lm_head")) for line in out.split("One step further")[0].splitlines()) == 1
+    assert call("forecast", "--campaign", "iwslt26") == 0
+    assert "counted once" not in capsys.readouterr().out
+
+
 def test_the_forecast_says_what_each_further_step_would_save(capsys):
     assert call("forecast", "--campaign", "iwslt26") == 0
     out = capsys.readouterr().out
@@ -91,6 +104,15 @@ def test_a_checkpoint_folder_can_be_forecast(base, capsys):
     assert call("forecast", "--checkpoint", base, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["other_bytes"] == companion_bytes(base)
+
+
+def test_what_systems_of_a_list_share_is_shown_once(tmp_path):
+    args = argparse.Namespace(campaign="miniature", recipe="ablation", data=None, store=tmp_path)
+    systems = [opened for opened in open_systems(args) if has_step(opened[0], "sensitivity")]
+    assert [system.recipe.name for system, _ in one_each(systems, "sensitivity")] == ["sensitive"] and len(systems) > 9
+    calibrated = [opened for opened in systems if has_step(opened[0], "awq")]
+    names = [system.recipe.name for system, _ in one_each(calibrated, "awq")]
+    assert len(names) == 9 and names[0] == "awq-source-128"
 
 
 def test_packing_before_merging_names_the_command_to_run(tmp_path, capsys):

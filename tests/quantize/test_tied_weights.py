@@ -89,22 +89,46 @@ def second_moment(moments: Moments) -> torch.Tensor:
     return lower @ lower.t()
 
 
-@torch.no_grad()
-def test_the_heads_use_is_that_of_the_librarys_model(checkpoint, made):
+def expected_squares(model, states: torch.Tensor) -> torch.Tensor:
+    """Sum over targets of the squared gradient at the head's outputs, in the mean over all labels; by autograd."""
+    total = torch.zeros(model.config.text_config.vocab_size, dtype=torch.float64)
+    cap = model.config.text_config.final_logit_softcapping
+
+    def log_likelihood(outputs: torch.Tensor) -> torch.Tensor:
+        return (cap * torch.tanh(outputs / cap)).log_softmax(dim=-1)
+
+    for outputs in model.lm_head(states).detach().double():
+        gradients = torch.autograd.functional.jacobian(log_likelihood, outputs)  # [labels, outputs]
+        total += log_likelihood(outputs).exp() @ gradients.square()
+    return total
+
+
+@pytest.mark.parametrize("cap", [30.0, 0.5])
+def test_the_heads_use_is_that_of_the_librarys_model_with_its_cap(tmp_path, cap):
+    """At a cap of .5 most of the gradient at the head's outputs is lost, at 30 nothing of it."""
+    checkpoint = write_gemma(tmp_path / "base", final_logit_softcapping=cap)
+    out = tmp_path / "moments"
+    out.mkdir()
+    measure(checkpoint, out, fisher=True)
     model = load_weights(checkpoint, torch.float32, "cpu")
-    states, spread = [], torch.zeros(model.config.text_config.vocab_size, dtype=torch.float64)
-    for batch in make_batches(read_checkpoint(checkpoint), examples_of(read_config(checkpoint)), 0):
-        states.append(batch.targets.pick(model.base_model(**batch.targets.inputs, use_cache=False).last_hidden_state))
-        share = runtime_of(read_config(checkpoint)).logits(model, states[-1]).softmax(dim=-1).double()
-        spread += (share * (1 - share)).sum(dim=0)
-    inputs = torch.cat(states).double()
+    states = []
+    with torch.no_grad():
+        for batch in make_batches(read_checkpoint(checkpoint), examples_of(read_config(checkpoint)), 0):
+            last = model.base_model(**batch.targets.inputs, use_cache=False).last_hidden_state
+            states.append(batch.targets.pick(last))
+    inputs = torch.cat(states)
     assert len(inputs) == 3 * TARGETS
+    squares = expected_squares(model, inputs)
+    assert torch.allclose(read_importance(out, HEAD).double(), mixed(squares / len(inputs)), rtol=1e-4)
+    uncapped = runtime_of(read_config(checkpoint)).logits(model, inputs).detach().double().softmax(dim=-1)
+    lost = 1 - float(squares.sum() / (uncapped * (1 - uncapped)).sum())
+    assert lost > 0.4 if cap < 1 else lost < 0.01
+    inputs = inputs.double()
     expected = inputs.t() @ inputs / len(inputs)
     expected += DAMPING * expected.diagonal().mean() * torch.eye(len(expected))
-    factor = read_factor(made, "lm_head")
+    factor = read_factor(out, "lm_head")
     lower = factor.feedback.double() * factor.diagonal
     assert torch.allclose(lower @ lower.t(), expected, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(read_importance(made, HEAD).double(), mixed(spread / len(inputs)), rtol=1e-4)
 
 
 def test_the_weight_has_the_cost_of_both_uses(made):

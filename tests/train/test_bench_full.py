@@ -55,9 +55,17 @@ def test_full_size_adapters_are_those_of_the_recipe() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="its error where there is no GPU")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(make_parser(), ["bench", "--full-size"]) != 0
-    assert "no GPU here" in capsys.readouterr().err
+@pytest.mark.parametrize(("campaign", "model"), [("iwslt26", "Qwen2-Audio-7B"), ("iwslt27", "gemma-4-12B-it")])
+def test_without_a_gpu_it_says_so_of_the_campaigns_model(
+    capsys: pytest.CaptureFixture[str], campaign: str, model: str
+) -> None:
+    assert run(make_parser(), ["bench", "--full-size", "--campaign", campaign]) != 0
+    assert f"no GPU here: a step of {model}" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_published_has_no_full_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(make_parser(), ["bench", "--full-size", "--campaign", "miniature-gemma4"]) != 0
+    assert "no configuration of Gemma4-miniature ships" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

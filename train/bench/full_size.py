@@ -1,4 +1,4 @@
-"""Measure the training step at the size of the campaign's model on a GPU: speed, memory, share of the card's peak.
+"""Measure the training step at the size of a campaign's model on a GPU: speed, memory, share of the card's peak.
 
 None of that depends on the values of the weights, so they are random, made on the device from the configuration that
 ships with the program, and so are the utterances: all of one length, with as many tokens as real ones. The step is
@@ -24,13 +24,11 @@ from submission.model.families import family_of, shipped_config
 from submission.runtime.families import runtime_of
 from submission.runtime.prompt import Example
 from submission.store.store import peak_bytes
-from submission.system.campaign import read_campaign
 from submission.system.recipe.training_options import FinetuneOptions
 from train.batches import collate_targets
 from train.bench.step import WARM_UP_STEPS
 from train.model import TargetLoss, adapt, target_modules
 
-CAMPAIGN = "iwslt26"
 SPEECH_SECONDS = 6.3
 """Mean length of an utterance in the paper's German sample."""
 PROMPT_TOKENS, TARGET_TOKENS = 12, 32
@@ -135,15 +133,16 @@ def time_steps(
     }
 
 
-def bench_full_size(options: FinetuneOptions, *, steps: int) -> dict[str, Any]:
-    """Return tokens/s, utterances/s, memory and share of the card's bf16 peak of the step at full size.
+def bench_full_size(model_name: str, options: FinetuneOptions, *, steps: int) -> dict[str, Any]:
+    """Return tokens/s, utterances/s, memory and share of the card's bf16 peak of the step at a model's full size.
 
-    Raises UserError where there is no GPU, or one too small for the weights.
+    Raises UserError for a model whose configuration does not ship, and where there is no GPU, or one too small for the
+    weights.
     """
-    model_name = read_campaign(CAMPAIGN).model.name
-    config = shipped_config(model_name)
-    assert config is not None, f"no configuration of {model_name} ships"
-    where = "train bench --full-size"
+    config, where = shipped_config(model_name), "train bench --full-size"
+    if config is None:
+        what = f"no configuration of {model_name} ships, only those of published base models"
+        raise UserError(where, what, "name a campaign of one of them, --campaign iwslt26")
     if not torch.cuda.is_available():
         what = f"no GPU here: a step of {model_name} is measured on CUDA, and torch sees none"
         raise UserError(where, what, "run it where `torch.cuda.is_available()`, or leave --full-size out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,9 +34,10 @@ def _draw_bytes(results: Results, palette: Palette) -> Figure:
     axes = figure.add_subplot()
     rows = range(len(bars))
     starts = [0.0] * len(bars)
-    for family, colour in zip(bars[0][0].bytes_by_role, ROLE_COLOURS, strict=False):
-        sizes = [members[0].bytes_by_role[family] / divisor for members in bars]
-        axes.barh(rows, sizes, left=starts, color=palette[colour], label=family, height=0.72)
+    groups = list(dict.fromkeys(group for members in bars for group in members[0].bytes_by_role))
+    for group, colour in zip(groups, itertools.cycle(ROLE_COLOURS), strict=False):
+        sizes = [members[0].bytes_by_role.get(group, 0) / divisor for members in bars]
+        axes.barh(rows, sizes, left=starts, color=palette[colour], label=group, height=0.72)
         starts = [start + size for start, size in zip(starts, sizes, strict=True)]
     axes.set_yticks(rows, names)
     axes.tick_params(axis="y", colors=palette["ink"], length=0)
@@ -51,10 +53,11 @@ def _draw_bytes(results: Results, palette: Palette) -> Figure:
 def bars_of(systems: Sequence[SystemResult]) -> list[list[SystemResult]]:
     """Return groups of systems with the same bytes by role."""
     grain = max(system.size_bytes for system in systems) / ALIKE
-    bars: dict[tuple[int, ...], list[SystemResult]] = {}
+    bars: dict[tuple[tuple[str, int], ...], list[SystemResult]] = {}
     for system in systems:
         if system.bytes_by_role:
-            bars.setdefault(tuple(round(size / grain) for size in system.bytes_by_role.values()), []).append(system)
+            rounded = tuple((group, round(size / grain)) for group, size in system.bytes_by_role.items())
+            bars.setdefault(rounded, []).append(system)
     return list(bars.values())
 
 
@@ -68,7 +71,7 @@ def _bytes_caption(results: Results) -> str:
     upload = next((keys[u.model_key] for u in results.uploads if u.model_key in keys), None)
     system = upload or min(results.systems, key=lambda s: s.size_bytes)
     shares = sorted(system.bytes_by_role.items(), key=lambda item: -item[1])
-    shares_text = ", ".join(f"{family} {size / system.size_bytes:.0%}" for family, size in shares)
+    shares_text = ", ".join(f"{group} {size / system.size_bytes:.0%}" for group, size in shares)
     return f"Of the {system.size_bytes:,} bytes of {system.name}: {shares_text}."
 
 

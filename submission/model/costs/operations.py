@@ -9,13 +9,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from submission.model.families import family_of, tensors
+from submission.model.families import family_of, tensors, tied_heads
 from submission.model.families.tensors import TensorSpec
 
 TEXT_TOKENS_PER_SECOND = 5.0
 """Of speech, in a translation to German."""
 PROMPT_TOKENS = 12
-FRAMES_PER_SECOND = 100
 
 
 def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | None = None) -> float:
@@ -25,7 +24,7 @@ def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | No
     """
     frames, tokens, text = utterance_positions(config, seconds)
     total = 0.0
-    for spec in tensors(config):
+    for spec in speech_tensors(config):
         positions = _positions(config, spec, frames, tokens)
         if spec.role == "lm_head":
             positions = text if predicted is None else predicted
@@ -37,10 +36,17 @@ def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | No
     return total
 
 
+def speech_tensors(config: dict[str, Any]) -> list[TensorSpec]:
+    """Return the tensors that speech passes through: none of parts that it does without, and a head that is tied."""
+    droppable = family_of(config).droppable_roles
+    return [*(spec for spec in tensors(config) if spec.role not in droppable), *tied_heads(config)]
+
+
 def utterance_positions(config: dict[str, Any], seconds: float) -> tuple[int, int, int]:
     """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them."""
-    stacks = {stack.name: stack for stack in family_of(config).stacks}
-    frames, text = round(seconds * FRAMES_PER_SECOND), round(seconds * TEXT_TOKENS_PER_SECOND)
+    family = family_of(config)
+    stacks = {stack.name: stack for stack in family.stacks}
+    frames, text = round(seconds * family.frames_per_second), round(seconds * TEXT_TOKENS_PER_SECOND)
     audio = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
     return frames, audio + PROMPT_TOKENS + text, text
 

@@ -29,8 +29,8 @@ DEV_UTTERANCES, DEV_SECONDS = 468, 7.7
 """ACL 60/60 dev."""
 BLIND_HOURS = 8.0
 """Of the six blind test sets and ACL 60/60 eval, by what is known of their recordings."""
-SEGMENT_SECONDS, LONGEST_SECONDS = 8.0, 30.0
-"""Mean length of a segment, and the most: the window of Qwen2-Audio."""
+SEGMENT_SECONDS = 8.0
+"""Mean length of a segment."""
 CLASSIFIER_FLOPS_PER_SECOND = 30e9
 """Operations of a SHAS classifier on xls-r-300m, 15 layers, per second of audio."""
 DECODED_PER_CORE_SECOND = 100.0
@@ -68,10 +68,13 @@ class StepWork:
     """Whether it uses a card where there is one."""
 
 
-def step_works(config: dict[str, Any], recipe: Recipe, pairs: int, packed_bytes: int) -> dict[str, StepWork]:
+def step_works(
+    config: dict[str, Any], recipe: Recipe, pairs: int, packed_bytes: int, window_seconds: float
+) -> dict[str, StepWork]:
     """Return what the steps of one system do, by name, in order.
 
-    config: of the checkpoint; pairs: the campaign's; packed_bytes: what the packed model weighs.
+    config: of the checkpoint; pairs: the campaign's; packed_bytes: what the packed model weighs; window_seconds: the
+    longest audio that the model takes.
     """
     makers: Mapping[str, Callable[[_Shapes, Recipe], StepWork]] = {
         "corpus": _corpus,
@@ -97,7 +100,7 @@ def step_works(config: dict[str, Any], recipe: Recipe, pairs: int, packed_bytes:
         "pack": bool(quantize.codecs),
         "recover": quantize.recovery is not None,
     }
-    shapes = _Shapes(config=config, pairs=pairs, packed_bytes=packed_bytes)
+    shapes = _Shapes(config=config, pairs=pairs, packed_bytes=packed_bytes, window_seconds=window_seconds)
     return {name: make(shapes, recipe) for name, make in makers.items() if wanted.get(name, True)}
 
 
@@ -106,6 +109,7 @@ class _Shapes:
     config: dict[str, Any]
     pairs: int
     packed_bytes: int
+    window_seconds: float
 
     @property
     def plain_bytes(self) -> int:
@@ -125,7 +129,16 @@ class _Shapes:
     @property
     def layer_bytes(self) -> int:
         """Of the decoder's largest layer in float32."""
-        return 4 * sum(math.prod(s.shape) for s in tensors(self.config) if s.layer == 0 and "audio" not in s.role)
+        sizes: dict[int, int] = {}
+        for spec in tensors(self.config):
+            if spec.layer is not None and "audio" not in spec.role:
+                sizes[spec.layer] = sizes.get(spec.layer, 0) + 4 * math.prod(spec.shape)
+        return max(sizes.values())
+
+    @property
+    def cached_numbers(self) -> int:
+        """Of keys and values of one position, in all layers."""
+        return 2 * sum(s.shape[0] for s in tensors(self.config) if s.role == "attn.k" and len(s.shape) > 1)
 
     @property
     def largest(self) -> int:
@@ -137,9 +150,11 @@ class _Shapes:
         tokens = utterance_positions(self.config, seconds)[1]
         widest = 0
         for stack in family_of(self.config).stacks:
-            if stack.layers is not None:
-                layer = [s for s in tensors(self.config) if s.name.startswith(f"{stack.layers}.0.") and s.packable]
-                widest = max(widest, stack.positions(LONGEST_FRAMES, tokens) * sum(s.shape[0] for s in layer))
+            outputs: dict[int | None, int] = {}
+            for spec in tensors(self.config):
+                if stack.layers is not None and spec.name.startswith(f"{stack.layers}.") and spec.packable:
+                    outputs[spec.layer] = outputs.get(spec.layer, 0) + spec.shape[0]
+            widest = max(widest, stack.positions(LONGEST_FRAMES, tokens) * max(outputs.values(), default=0))
         return 2 * utterances * widest
 
     @property
@@ -175,7 +190,7 @@ def finetune_bytes(config: dict[str, Any], recipe: Recipe, seconds: float = 2 * 
 
     seconds: length of the utterances of a batch, all padded to the longest.
     """
-    options, shapes = recipe.finetune, _Shapes(config=config, pairs=1, packed_bytes=0)
+    options, shapes = recipe.finetune, _Shapes(config=config, pairs=1, packed_bytes=0, window_seconds=seconds)
     _, tokens, text = utterance_positions(config, seconds)
     element = 2 if options.dtype == "bfloat16" else 4
     rows = options.batch_size * tokens
@@ -298,7 +313,7 @@ def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
     segments = shapes.pairs * BLIND_HOURS * 3600 / SEGMENT_SECONDS
     _, tokens, text = utterance_positions(shapes.config, SEGMENT_SECONDS)
     steps = segments / options.batch_size * text * 1.5  # until the longest of a batch ends
-    cached = options.batch_size * options.num_beams * 2 * tokens * shapes.layers * 2 * shapes.width * 2
+    cached = options.batch_size * options.num_beams * 2 * tokens * shapes.cached_numbers * 2
     return StepWork(
         step="decode",
         flops=segments * options.num_beams * forward_flops(shapes.config, SEGMENT_SECONDS),
@@ -307,7 +322,7 @@ def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
         memory_bytes=CONTEXT_BYTES
         + int(1.2 * shapes.packed_bytes)
         + cached
-        + shapes.activation_bytes(options.batch_size, LONGEST_SECONDS),
+        + shapes.activation_bytes(options.batch_size, shapes.window_seconds),
     )
 
 

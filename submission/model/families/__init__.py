@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def family_of(config: dict[str, Any]) -> Family:
 def tensors(config: dict[str, Any]) -> list[TensorSpec]:
     """Return every tensor of a checkpoint with this configuration, by hub name, in the model's order."""
     return family_of(config).tensors(config)
+
+
+def tied_heads(config: dict[str, Any]) -> list[TensorSpec]:
+    """Return the heads of a model that share a stored weight, as if they were stored by their own names."""
+    stored = {spec.name: spec for spec in tensors(config)}
+    tied = family_of(config).tied_weights(config)
+    return [replace(stored[weight], name=head, role="lm_head") for head, weight in tied.items()]
 
 
 def droppable_parts(family: Family) -> list[str]:

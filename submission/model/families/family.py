@@ -68,6 +68,8 @@ class Family:
     """Name of a tensor or module on the hub -> its path in the loaded transformers model."""
     stacks: tuple[Stack, ...]
     """Parts of the model in the order in which activations reach them."""
+    frames_per_second: int
+    """Of its audio features."""
     smoothing_groups: Callable[[dict[str, Any]], list[SmoothingGroup]]
     """Configuration -> tensors between which a factor per channel can move, in the same order."""
     with_layers: Callable[[dict[str, Any], int], dict[str, Any]]

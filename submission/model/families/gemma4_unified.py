@@ -357,6 +357,7 @@ FAMILY = Family(
     hub_name=hub_name,
     module_name=module_name,
     stacks=(TEXT,),
+    frames_per_second=25,
     smoothing_groups=smoothing_groups,
     with_layers=with_layers,
     ordinary_tokens=ordinary_tokens,

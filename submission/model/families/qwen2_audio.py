@@ -328,6 +328,7 @@ FAMILY = Family(
     hub_name=hub_name,
     module_name=module_name,
     stacks=STACKS,
+    frames_per_second=100,
     smoothing_groups=smoothing_groups,
     with_layers=with_layers,
     ordinary_tokens=ordinary_tokens,

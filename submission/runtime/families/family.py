@@ -34,12 +34,6 @@ class AudioFeatures:
     """Positions of the text stream that stand for the audio."""
 
 
-def head_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
-    """Return the outputs of a model's head, plain or packed."""
-    logits: torch.Tensor = model.get_output_embeddings()(states)
-    return logits
-
-
 def plain_lookup(layer: nn.Embedding) -> float:
     """Return 1, what a plain embedding multiplies its rows by; TypeError for a class that may do more."""
     if type(layer) is not nn.Embedding:
@@ -118,9 +112,17 @@ class FamilyRuntime:
     """(configuration, seconds, generator) -> features of noise without a processor, for benchmarks at full size."""
     audio_token: Callable[[dict[str, Any]], int]
     """Configuration -> the id of the token that stands for one position of audio."""
-    logits: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = head_logits
-    """(loaded model, last hidden states [..., width]) -> logits [..., vocabulary], as the model's own forward returns
-    them: where it caps or scales what its head puts out, so does this."""
+    logit_cap: Callable[[PreTrainedModel], float | None] = lambda model: None
+    """Model -> the cap c of its logits, c tanh(z / c) of what its head puts out, z; None: they are z."""
     lookup_scale: Callable[[nn.Embedding], float] = plain_lookup
     """An embedding of the loaded model -> what it multiplies the rows of its weight by, in the weight's dtype.
     TypeError for one that does anything else, which no packed layer can stand for."""
+
+    def logits(self, model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states [..., width], as the forward pass of the model returns them.
+
+        model: loaded, plain or packed.
+        """
+        outputs: torch.Tensor = model.get_output_embeddings()(states)
+        cap = self.logit_cap(model)
+        return outputs if cap is None else torch.tanh(outputs / cap) * cap

@@ -26,7 +26,7 @@ from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4Uni
 
 from submission.errors import UserError
 from submission.model.families import read_config
-from submission.runtime.families.family import AudioFeatures, FamilyRuntime, Inputs, head_logits, plain_lookup
+from submission.runtime.families.family import AudioFeatures, FamilyRuntime, Inputs, plain_lookup
 from submission.text.segments import SAMPLE_RATE
 
 NAME = "gemma4_unified"
@@ -137,11 +137,10 @@ def audio_token(config: dict[str, Any]) -> int:
     return token
 
 
-def logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
-    """Return the head's outputs, capped as the model's forward caps them."""
-    outputs = head_logits(model, states)
-    cap = model.config.get_text_config().final_logit_softcapping
-    return outputs if cap is None else torch.tanh(outputs / cap) * cap
+def logit_cap(model: PreTrainedModel) -> float | None:
+    """Return the cap that the configuration names."""
+    cap: float | None = model.config.get_text_config().final_logit_softcapping
+    return cap
 
 
 def lookup_scale(layer: nn.Embedding) -> float:
@@ -167,6 +166,6 @@ RUNTIME = FamilyRuntime(
     frozen_roles=("embedding",),  # and with it the head
     noise=noise,
     audio_token=audio_token,
-    logits=logits,
+    logit_cap=logit_cap,
     lookup_scale=lookup_scale,
 )

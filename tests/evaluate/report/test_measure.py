@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +17,18 @@ from submission.system.system import System
 from tests.evaluate.synthetic import metric_score
 
 
+def forecast_of(campaign: str, store_root: Path, recipe: str = "primary") -> tuple[System, Forecast]:
+    parser = argparse.ArgumentParser()
+    add_system_arguments(parser)
+    arguments = ["--campaign", campaign, "--recipe", recipe, "--store", str(store_root)]
+    system, store = open_system(parser.parse_args(arguments))
+    return system, expected_model(system, store)
+
+
 @pytest.fixture
 def primary(tmp_path) -> tuple[System, Forecast]:
     """Return the competition's primary system and its forecast, with the layers not yet ranked."""
-    parser = argparse.ArgumentParser()
-    add_system_arguments(parser)
-    system, store = open_system(parser.parse_args(["--campaign", "iwslt26", "--store", str(tmp_path)]))
-    return system, expected_model(system, store)
+    return forecast_of("iwslt26", tmp_path)
 
 
 def test_the_families_of_roles_hold_every_byte(primary):
@@ -30,6 +36,22 @@ def test_the_families_of_roles_hold_every_byte(primary):
     families = by_family(cast)
     assert sum(families.values()) == cast.total_bytes
     assert next(iter(families)) == "mlp" and families["mlp"] > families["attn"] > families["lm_head"] > 0
+
+
+@pytest.mark.parametrize("recipe", ["primary", "ablation:bf16"])
+def test_a_tied_embedding_is_one_group_with_the_head_and_counts_once(tmp_path, recipe):
+    _, cast = forecast_of("iwslt27", tmp_path, recipe)
+    families = by_family(cast)
+    (embedding,) = (role.size_bytes for role in cast.roles if role.role == "embedding")
+    assert families["embedding and head"] == embedding
+    assert not {"embedding", "lm_head", "audio"} & set(families) and "vision" not in families
+    assert sum(families.values()) == cast.total_bytes
+
+
+def test_a_part_that_can_be_left_out_is_a_group_of_its_own_where_it_stays(tmp_path):
+    """The miniature's vision embedder, which its recipes keep."""
+    _, cast = forecast_of("miniature-gemma4", tmp_path)
+    assert by_family(cast)["vision"] == sum(r.size_bytes for r in cast.roles if r.role.startswith("vision.")) > 0
 
 
 def test_chosen_layers_are_those_in_which_every_weight_has_the_coarser_codec(primary):

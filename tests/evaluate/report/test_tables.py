@@ -46,7 +46,7 @@ def test_systems_within_the_limit_stand_apart_and_the_best_among_them_is_marked(
     assert best(table, 0, "en-de loss") == ["sensitive", "random3"]
     assert shown(table)["g512"]["size on disk GiB"] == "4.000"
     assert "8 of 11 systems have at most 4 GiB." in table.caption
-    assert "into German: sensitive, 23.0 BLEU, with 5 others whose intervals overlap" in table.caption
+    assert "into German: sensitive, 23.0 BLEU, whose interval overlaps with those of 5 others." in table.caption
 
 
 def test_random_choices_of_layers_are_one_row_with_their_range():

@@ -43,6 +43,7 @@ def given(ingredients, pristine) -> dict:
     return {
         "campaign": ingredients.campaign,
         "recipe": ingredients.recipe,
+        "requested": "primary",
         "scores": scores(),
         "journal": journal(),
         "seconds": 412.3,
@@ -118,6 +119,23 @@ def test_the_miniature_says_what_it_is_and_how_to_build_the_competition_system(g
     assert "This is the miniature: the scores are those of a tiny model" in text
     assert "nox -s build_primary -- --campaign iwslt26 --data DIR" in text
     assert "miniature" not in summary(**given | {"campaign": read_campaign("iwslt26")}).split("Bundle:")[0]
+
+
+@pytest.mark.parametrize(
+    ("campaign", "requested", "command"),
+    [
+        ("miniature", "contrastive", "nox -s build_contrastive -- --campaign iwslt26 --data DIR"),
+        ("miniature-gemma4", "primary", "nox -s build_primary -- --campaign iwslt27 --data DIR"),
+        (
+            "miniature-gemma4",
+            "frontier@3GB",
+            "nox -s build_primary -- --campaign iwslt27 --recipe frontier@3GB --data DIR",
+        ),
+    ],
+)
+def test_the_competition_system_is_of_the_same_family_and_recipe(given, campaign, requested, command):
+    text = summary(**given | {"campaign": read_campaign(campaign), "requested": requested})
+    assert f"\n  {command}\n" in text and text.count("nox -s build") == 1
 
 
 def test_the_lines_fit_a_hundred_columns_and_are_plain_text(given):

@@ -17,6 +17,8 @@ from submission.system.recipe.recipe_files import read_recipe
 
 CONFIG = shipped_config("Qwen2-Audio-7B")
 assert CONFIG is not None
+GEMMA = shipped_config("gemma-4-12B-it")
+assert GEMMA is not None
 RECIPE = read_recipe("primary", "iwslt26")
 HOST = processor(2, 24 << 30)
 PACKED = 4_280_000_000
@@ -27,6 +29,28 @@ def test_an_utterance_has_the_positions_that_the_processor_gives_it():
     frames, tokens, text = operations.utterance_positions(CONFIG, 30)
     assert (frames, text) == (3000, 150)
     assert tokens == 750 + operations.PROMPT_TOKENS + 150
+
+
+def test_an_utterance_of_raw_frames_has_a_position_for_each_of_them():
+    frames, tokens, text = operations.utterance_positions(GEMMA, 8)
+    assert (frames, tokens) == (200, 200 + operations.PROMPT_TOKENS + text)  # of 40 ms
+
+
+def test_a_tied_head_is_computed_with_and_a_vision_embedder_is_not():
+    _, tokens, text = operations.utterance_positions(GEMMA, 8)
+    sliding = 3840 * (16 + 2 * 8) * 256 + 16 * 256 * 3840
+    full = 3840 * (16 + 1) * 512 + 16 * 512 * 3840
+    linears = 40 * sliding + 8 * full + 48 * 3 * 3840 * 15360
+    expected = 2 * linears * tokens + 2 * 640 * 3840 * tokens + 2 * 262144 * 3840 * text
+    expected += 4 * (40 * 16 * 256 + 8 * 16 * 512) * tokens * tokens / 2
+    assert operations.forward_flops(GEMMA, 8) == pytest.approx(expected, rel=1e-3)
+
+
+def test_memory_follows_the_largest_of_unlike_layers_and_the_keys_of_each():
+    shapes = steps._Shapes(config=GEMMA, pairs=2, packed_bytes=0, window_seconds=16)
+    by_layer = [sum(math.prod(s.shape) for s in tensors(GEMMA) if s.layer == layer) for layer in range(48)]
+    assert shapes.layer_bytes == 4 * max(by_layer) > 4 * by_layer[0]
+    assert shapes.cached_numbers == 2 * (40 * 8 * 256 + 8 * 1 * 512)
 
 
 def test_operations_are_two_for_each_weight_and_position_and_four_for_attention():
@@ -53,17 +77,17 @@ def test_fine_tuning_at_batch_8_takes_what_a_24_gb_card_just_has():
 
 
 def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recipe():
-    works = step_works(CONFIG, RECIPE, 2, PACKED)
+    works = step_works(CONFIG, RECIPE, 2, PACKED, 30)
     assert {"finetune", "merge", "sensitivity", "awq", "pack", "segment", "decode"} <= set(works)
     assert "calibrate" not in works
-    frontier = step_works(CONFIG, read_recipe("frontier", "iwslt26"), 2, PACKED)
+    frontier = step_works(CONFIG, read_recipe("frontier", "iwslt26"), 2, PACKED, 30)
     assert {"calibrate", "allocate"} <= set(frontier)
     assert "awq" not in frontier
 
 
 def test_awq_keeps_the_hidden_states_of_every_utterance_beside_one_part_of_the_model():
     small = replace(RECIPE, quantize=replace(RECIPE.quantize, awq=replace(RECIPE.quantize.awq, utterances=8)))
-    few, all_of_dev = (step_works(CONFIG, r, 2, PACKED)["awq"].memory_bytes for r in (small, RECIPE))
+    few, all_of_dev = (step_works(CONFIG, r, 2, PACKED, 30)["awq"].memory_bytes for r in (small, RECIPE))
     # measured on a layer of each stack at full width: 12.6 MB an utterance of 30 s of features and 252 positions
     assert (all_of_dev - few) / (steps.DEV_UTTERANCES - 8) == pytest.approx(12.6e6, rel=0.1)
     assert few > 4.50 * GIB
@@ -75,12 +99,12 @@ def test_awq_keeps_the_hidden_states_of_every_utterance_beside_one_part_of_the_m
 )
 def test_no_step_of_the_full_width_rehearsal_took_more_memory_than_is_forecast(step, measured):
     config = family_of(CONFIG).with_layers(CONFIG, 1)
-    assert measured * GIB < step_works(config, RECIPE, 2, 560_000_000)[step].memory_bytes < 3 * measured * GIB
+    assert measured * GIB < step_works(config, RECIPE, 2, 560_000_000, 30)[step].memory_bytes < 3 * measured * GIB
 
 
 def test_decoding_counts_the_activations_of_the_longest_segments_of_a_batch():
     one, sixteen = (
-        step_works(CONFIG, replace(RECIPE, decode=replace(RECIPE.decode, batch_size=n)), 2, PACKED)[
+        step_works(CONFIG, replace(RECIPE, decode=replace(RECIPE.decode, batch_size=n)), 2, PACKED, 30)[
             "decode"
         ].memory_bytes
         for n in (1, 16)
@@ -90,7 +114,7 @@ def test_decoding_counts_the_activations_of_the_longest_segments_of_a_batch():
 
 
 def test_the_disk_of_both_systems_with_the_base_is_about_65_gb():
-    works = step_works(CONFIG, RECIPE, 2, PACKED)
+    works = step_works(CONFIG, RECIPE, 2, PACKED, 30)
     base = 2 * operations.parameter_count(CONFIG)
     own = sum(works[name].disk_bytes for name in ("pack", "bundle"))
     assert base + sum(work.disk_bytes for work in works.values()) + own == pytest.approx(65e9, rel=0.05)
@@ -100,7 +124,7 @@ def test_a_card_too_small_says_so_and_the_host_does_what_cards_do_not():
     large = StepWork(step="x", flops=1e15, memory_bytes=30 * 10**9)
     assert step_seconds(large, CARDS[0], HOST) is None
     assert step_seconds(large, CARDS[1], HOST) is not None
-    merging = step_works(CONFIG, RECIPE, 2, PACKED)["merge"]
+    merging = step_works(CONFIG, RECIPE, 2, PACKED, 30)["merge"]
     assert step_seconds(merging, CARDS[0], HOST) == step_seconds(merging, CARDS[1], HOST)
     on_host = StepWork(step="x", file_bytes=durations.DISK_BYTES_PER_SECOND, on_card=False)
     assert step_seconds(on_host, CARDS[0], HOST) == pytest.approx(1)
@@ -128,7 +152,7 @@ def test_durations_have_no_more_digits_than_they_deserve(seconds, text):
 
 
 def test_the_table_has_a_row_for_each_step_and_one_for_all():
-    works = step_works(CONFIG, RECIPE, 2, PACKED)
+    works = step_works(CONFIG, RECIPE, 2, PACKED, 30)
     lines = durations.cost_lines(works, [HOST, *CARDS], HOST)
     assert [line.split()[0] for line in lines] == ["step", *works, "together"]
     assert math.isfinite(sum(step_seconds(work, CARDS[0], HOST) or 0 for work in works.values()))

@@ -171,7 +171,9 @@ def test_a_variant_that_the_arithmetic_does_not_cover_is_refused_by_name(section
         tensors(changed(section, **values))
 
 
-@pytest.mark.parametrize("recipe", ["finetuned", "contrastive", "primary", "ablation:g128", "frontier@4GB"])
+@pytest.mark.parametrize(
+    "recipe", ["finetuned", "contrastive", "primary", "ablation:g128", "ablation:random3", "frontier@4GB"]
+)
 def test_recipes_fit_the_campaign_of_the_model(recipe):
     campaign = read_campaign("iwslt27")
     chosen = read_recipe(recipe, "iwslt27")
@@ -182,7 +184,7 @@ def test_recipes_fit_the_campaign_of_the_model(recipe):
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
-    [("ablation:head2", "the family gemma4_unified has no role 'lm_head'"), ("ablation:sensitive", "states none")],
+    [("ablation:head2", "the family gemma4_unified has no role 'lm_head'"), ("frontier@limit", "states none")],
 )
 def test_what_the_campaign_cannot_have_is_refused_by_name(recipe, words):
     with pytest.raises(UserError, match=words):

@@ -97,3 +97,17 @@ def test_progress_in_a_pipe_says_nothing_of_short_work(monkeypatch):
     import sys
 
     assert sys.stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "shown"),
+    [(2.53, 0.31, "12% 0.31/2.53 M"), (8397.1, 1000.0, "12% 1,000/8,397 M"), (9, 8.4, "93% 8/9 M")],
+)
+def test_progress_of_a_few_millions_shows_their_fractions(monkeypatch, total, done, shown):
+    import sys
+
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr("submission.progress.PLAIN_SECONDS", 0.0)
+    with progress("packing", total, "M") as tick:
+        tick(done)
+    assert shown in sys.stderr.getvalue()
