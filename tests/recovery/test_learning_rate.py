@@ -11,7 +11,7 @@ STEPS = 40
 
 
 def tuned(error: float, learning_rate: float = 0.05, noise: float = 0.0) -> tuple[torch.Tensor, list[float]]:
-    """Return the change that is found, and the losses: quadratic, as a divergence is near 0, with the optimum at `error`.
+    """Return the change that is found, and the losses: quadratic, as a divergence is near 0, the optimum about `error`.
 
     noise: of the gradients, relative to the error.
     """
@@ -57,4 +57,5 @@ def test_the_rate_goes_with_the_losses_of_the_steps_in_which_it_rises():
     lengths = [after - before for before, after in zip(rates, rates[1:], strict=False)]
     assert tuning.warmup_steps(STEPS) == 2
     assert lengths[0] == pytest.approx(0.1 * 0.04**0.5 / 2, rel=1e-3)
-    assert lengths[1] == pytest.approx(0.1 * 0.06**0.5, rel=1e-3) and lengths[1] == pytest.approx(max(lengths), rel=1e-3)
+    assert lengths[1] == pytest.approx(0.1 * 0.06**0.5, rel=1e-3)
+    assert max(lengths) == pytest.approx(lengths[1], rel=1e-3)
