@@ -161,7 +161,7 @@ def _recovery(recipe: Recipe) -> list[str]:
     how = f"{recovery.steps} steps of {recovery.batch_size} utterances, {rate}"
     return [
         "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
-        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and target "
+        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and every target "
         f"({', '.join(recovery.pairs)})"
     ]
 

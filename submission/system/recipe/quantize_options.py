@@ -131,7 +131,7 @@ class RecoveryOptions:
     pairs: tuple[str, ...]
     """Language pairs of the utterances: `en-de`."""
     utterances: int
-    """How many, an eighth of which is held out; 0 takes all."""
+    """Stretches of audio, each with its translations by all pairs, an eighth of them held out; 0 takes all."""
     steps: int
     """Steps of the optimizer (Adam)."""
     batch_size: int
