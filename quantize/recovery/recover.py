@@ -5,8 +5,9 @@ the packed model's next-token distributions from the original's is minimized (kn
 2015; that scales alone recover much after quantization: EfficientQAT, Chen et al. 2024, its end-to-end phase). The
 original runs once, and its distributions are kept on disk; then it is gone, and the packed model is tuned.
 
-An eighth of the utterances is held out: the tuned numbers are written where they are nearer to the original on these,
-and the packed model as it was where they are not.
+All translations of a stretch of audio are read: utterances are few beside the numbers that are tuned, and another
+target text tells more than the same one again. An eighth of the stretches is held out: the tuned numbers are written
+where they are nearer to the original on these, and the packed model as it was where they are not.
 """
 
 from __future__ import annotations
@@ -33,10 +34,9 @@ from submission.runtime.examples import load_examples
 from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_processor, load_weights
 from submission.runtime.loss import Estimate
-from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, write_text
 from submission.system.recipe.quantize_options import HELD_OUT_SHARE, RecoveryOptions
-from submission.text.corpus import read_corpus
+from submission.text.corpus import Utterance, read_corpus
 
 TEACHER = "teacher.safetensors"
 STATE = "state.safetensors"
@@ -67,7 +67,7 @@ def recover_system(
     checkpoint = read_checkpoint(packed)
     check_recovery_memory(checkpoint, device)
     train = corpus / "train.jsonl"
-    utterances = choose_utterances(read_corpus(train), options, str(train), key="quantize.recovery")
+    utterances = drawn_utterances(read_corpus(train), options, str(train))
     processor = load_processor(merged)
     spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
     examples = load_examples(utterances, data, processor, spoken, end_token, label="recover: audio features")
@@ -77,7 +77,7 @@ def recover_system(
         write_teacher(original, runtime_of(checkpoint.config).logits, examples, pad, out / TEACHER)
         del original
     teacher, student = Teacher(out / TEACHER, examples), TunableModel(packed, device)
-    held_out = drawn_held_out(examples, options.seed)
+    held_out = drawn_held_out(utterances, options.seed)
     before = mean_divergence(student, teacher, examples, held_out, pad)
     tuned_on = [index for index in range(len(examples)) if index not in set(held_out)]
     losses = tune(student, teacher, examples, tuned_on, pad, out / STATE, options)
@@ -108,10 +108,20 @@ def check_recovery_memory(checkpoint: Checkpoint, device: str) -> None:
         raise UserError(str(checkpoint.folder), what, fix)
 
 
-def drawn_held_out(examples: list[Example], seed: int) -> list[int]:
-    """Return the indices of one in HELD_OUT_SHARE examples, ascending."""
-    count = len(examples) // HELD_OUT_SHARE
-    return sorted(random.Random(f"{seed} held out").sample(range(len(examples)), count))
+def drawn_utterances(corpus: Sequence[Utterance], options: RecoveryOptions, where: str) -> list[Utterance]:
+    """Return all translations, by the options' pairs, of as many stretches of audio as they say, in the corpus's order.
+
+    Raises UserError where a pair or that number is not there.
+    """
+    drawn = {_stretch(u) for u in choose_utterances(corpus, options, where, key="quantize.recovery")}
+    return [u for u in corpus if _stretch(u) in drawn and f"{u.source_lang}-{u.target_lang}" in options.pairs]
+
+
+def drawn_held_out(utterances: Sequence[Utterance], seed: int) -> list[int]:
+    """Return the indices of the utterances of one in HELD_OUT_SHARE stretches of audio, ascending."""
+    stretches = list(dict.fromkeys(_stretch(u) for u in utterances))
+    held_out = set(random.Random(f"{seed} held out").sample(stretches, len(stretches) // HELD_OUT_SHARE))
+    return [index for index, u in enumerate(utterances) if _stretch(u) in held_out]
 
 
 def write_model(packed: Checkpoint, tuned: Mapping[str, torch.Tensor], out: Path) -> None:
@@ -123,6 +133,10 @@ def write_model(packed: Checkpoint, tuned: Mapping[str, torch.Tensor], out: Path
         with (out / located.path.name).open("r+b") as file:
             file.seek(located.offset)
             file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def _stretch(utterance: Utterance) -> tuple[str, int, int]:
+    return utterance.audio, utterance.start, utterance.end
 
 
 def _figure(estimate: Estimate) -> dict[str, Any]:

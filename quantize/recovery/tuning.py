@@ -1,10 +1,15 @@
 """Tune the numbers of a packed model by their divergence from the original: Adam, in steps that a killed run resumes.
 
+A step of Adam is as long as the learning rate says, however small gradients are, so the rate has to know how far the
+optimum is. Near the original the divergence is quadratic in the errors of the weights: errors s times as large start
+at s² times the loss, with an optimum s times as far away. So the rate goes with the root of the loss at the start.
+
 The order of utterances is drawn from the seed alone, so a step does not depend on where a run was interrupted.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,16 +68,19 @@ def optimize(
     """Take a step of Adam for each batch; return the loss of every step, before it.
 
     backward: adds the gradients of a batch's loss to those of the parameters, and returns the loss. learning_rate: the
-    largest. state: the file from which a killed run resumes.
+    largest, over the root of the loss that the first steps find, while the rate still rises. state: the file from which
+    a killed run resumes.
     """
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
     losses = _resume(optimizer, parameters, state) if state else []
     with progress("recover: tuning", len(batches), "steps", note=lambda _: _recent(losses)) as tick:
         tick(len(losses))
         for step in range(len(losses), len(batches)):
-            optimizer.param_groups[0]["lr"] = learning_rate * rate_at(step, len(batches))
             optimizer.zero_grad()
             losses.append(backward(batches[step]))
+            start = losses[: warmup_steps(len(batches))]
+            largest = learning_rate * math.sqrt(max(sum(start) / len(start), 0.0))  # rounded, a loss can be below 0
+            optimizer.param_groups[0]["lr"] = largest * rate_at(step, len(batches))
             optimizer.step()
             if state and (step + 1) % SAVE_EVERY_STEPS == 0:
                 _save(optimizer, parameters, losses, state)
@@ -94,9 +102,14 @@ def mean_divergence(
     return Estimate(value=value, standard_error=standard_error(residuals))
 
 
+def warmup_steps(steps: int) -> int:
+    """Return over how many of the steps the learning rate rises: the first twentieth."""
+    return -(-steps // WARMUP_SHARE)
+
+
 def rate_at(step: int, steps: int) -> float:
-    """Return the learning rate of a step from 0, as a share: up over the first twentieth, then down to 0."""
-    warmup = -(-steps // WARMUP_SHARE)
+    """Return the learning rate of a step from 0, as a share: up over the first steps, then down to 0."""
+    warmup = warmup_steps(steps)
     return min((step + 1) / warmup, (steps - step) / (steps - warmup + 1))
 
 

@@ -157,10 +157,11 @@ def _recovery(recipe: Recipe) -> list[str]:
     if recovery is None:
         return []
     size = f"{recovery.utterances} utterances" if recovery.utterances else "all utterances"
-    how = f"{recovery.steps} steps of {recovery.batch_size} utterances, learning rate {recovery.learning_rate:g}"
+    rate = f"learning rate {recovery.learning_rate:g} times the root of the divergence at the start"
+    how = f"{recovery.steps} steps of {recovery.batch_size} utterances, {rate}"
     return [
         "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
-        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and target "
+        f"to the fine-tuned model: {how}; training data, {size}, an eighth held out, source and every target "
         f"({', '.join(recovery.pairs)})"
     ]
 

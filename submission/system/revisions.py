@@ -12,7 +12,7 @@ REVISIONS = {
     "calibrate": 5,
     "allocate": 3,
     "quantize": 7,
-    "recover": 1,
+    "recover": 2,
     "segment": 4,
     "decode": 7,
     "loss": 5,

@@ -171,8 +171,8 @@ def test_the_description_names_what_moments_were_calibrated_on_and_what_was_tune
     assert facts.data_sets and all("second moments, recovery" in line for line in facts.data_sets)
     assert [line for line in facts.techniques if "tuned after" in line] == [
         "scales, zero-points, norms and biases tuned after quantization, codes fixed, by Kullback-Leibler divergence "
-        "to the fine-tuned model: 150 steps of 16 utterances, learning rate 0.003; training data, 1024 utterances, an "
-        "eighth held out, source and target (en-de, en-zh)"
+        "to the fine-tuned model: 150 steps of 16 utterances, learning rate 0.005 times the root of the divergence at "
+        "the start; training data, 1024 utterances, an eighth held out, source and every target (en-de, en-zh)"
     ]
     moments = dataclasses.replace(recipe.quantize.moments, source="dev", utterances=0, fisher=False)
     recipe = dataclasses.replace(recipe, quantize=dataclasses.replace(recipe.quantize, moments=moments))

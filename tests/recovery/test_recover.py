@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from quantize.artifact_files import RECOVERY_REPORT
 from quantize.recovery import recover as recovery
 from quantize.recovery import tuning
-from quantize.recovery.recover import drawn_held_out
+from quantize.recovery.recover import drawn_held_out, drawn_utterances
 from quantize.recovery.tunable_model import TunableModel
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import WEIGHTS, read_checkpoint
 from submission.runtime.loading import load_model
+from submission.text.corpus import read_corpus
 from tests.entropy.support import entropy_codecs, pack
 from tests.recovery.support import OPTIONS, UTTERANCES, coarse_codecs, pack_coarsely, recover, write_data
 
@@ -115,12 +116,29 @@ def test_a_model_that_tuning_makes_worse_stays_as_it_was_packed(base, data, affi
     assert report["kept"] == "as packed" and contents(out / "model") == contents(affine)
 
 
-def test_an_eighth_is_held_out_and_the_rest_is_tuned_on(base, data, affine, tmp_path):
+def test_an_eighth_of_the_audio_is_held_out_and_all_translations_of_the_rest_are_tuned_on(base, data, affine, tmp_path):
     out = recover(base, affine, data, tmp_path / "out", dataclasses.replace(OPTIONS, steps=1))
     report = json.loads((out / RECOVERY_REPORT).read_text(encoding="utf-8"))
-    assert report["held_out_utterances"] == UTTERANCES // 8
-    assert report["utterances"] == UTTERANCES - UTTERANCES // 8
-    assert drawn_held_out(list(range(80)), 1) != drawn_held_out(list(range(80)), 2)
+    assert report["held_out_utterances"] == 2 * (UTTERANCES // 8)
+    assert report["utterances"] == 2 * (UTTERANCES - UTTERANCES // 8)
+
+
+def test_audio_that_is_held_out_is_not_tuned_on_in_another_language(data):
+    utterances = drawn_utterances(read_corpus(data / "train.jsonl"), OPTIONS, "train.jsonl")
+    held_out = drawn_held_out(utterances, 1)
+    assert len({utterances[index].start for index in held_out}) == UTTERANCES // 8
+    tuned_on = {u.start for index, u in enumerate(utterances) if index not in held_out}
+    assert tuned_on.isdisjoint(utterances[index].start for index in held_out)
+    assert held_out != drawn_held_out(utterances, 2)
+
+
+def test_of_the_stretches_that_are_drawn_all_translations_by_the_pairs_are_read(data):
+    corpus = read_corpus(data / "train.jsonl")
+    few = dataclasses.replace(OPTIONS, utterances=16)
+    drawn = drawn_utterances(corpus, few, "train.jsonl")
+    assert len(drawn) == 32 and [u for u in corpus if u in drawn] == drawn
+    german = drawn_utterances(corpus, dataclasses.replace(few, pairs=("en-de",)), "train.jsonl")
+    assert {u.start for u in german} == {u.start for u in drawn} and {u.target_lang for u in german} == {"de"}
 
 
 def test_a_model_beyond_the_memory_is_refused_before_anything_is_read(base, affine, tmp_path, monkeypatch):

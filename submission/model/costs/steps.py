@@ -290,7 +290,7 @@ def _recover(shapes: _Shapes, recipe: Recipe) -> StepWork:
     """The original's outputs once, then steps of a pass forward and one backward."""
     options = recipe.quantize.recovery
     assert options is not None
-    utterances = options.utterances or sum(recipe.corpus.utterances.values())
+    utterances = options.utterances * len(options.pairs) or sum(recipe.corpus.utterances.values())
     return StepWork(
         step="recover",
         flops=forward_flops(shapes.config, TRAIN_SECONDS) * (utterances + 3 * options.steps * options.batch_size),

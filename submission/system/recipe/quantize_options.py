@@ -131,13 +131,14 @@ class RecoveryOptions:
     pairs: tuple[str, ...]
     """Language pairs of the utterances: `en-de`."""
     utterances: int
-    """How many, an eighth of which is held out; 0 takes all."""
+    """Stretches of audio, each with its translations by all pairs, an eighth of them held out; 0 takes all."""
     steps: int
     """Steps of the optimizer (Adam)."""
     batch_size: int
     """Utterances in a step."""
     learning_rate: float
-    """Largest relative change of a number in a step, about; it rises over a twentieth of the steps and falls to 0."""
+    """Largest relative change of a number in a step, about, where the divergence at the start is 1 nat; else times its
+    root. It rises over a twentieth of the steps and falls to 0."""
     seed: int
     """Which utterances, and in which order."""
 
@@ -147,7 +148,7 @@ class RecoveryOptions:
             require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not positive; write at least 1")
         require(
             0 < self.learning_rate < 1,
-            f"learning_rate: {self.learning_rate} is no relative change; write e.g. 0.003",
+            f"learning_rate: {self.learning_rate} is no relative change; write e.g. 0.005",
         )
         require(
             self.utterances == 0 or self.utterances >= 2 * HELD_OUT_SHARE,
