@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from evaluate.decoding.audio_batches import make_segment_audio
 from evaluate.decoding.generation import translator
-from evaluate.decoding.utterances import make_utterance
 from submission.runtime.families.family import generate
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.prompt import build_inputs, end_token_id
@@ -92,8 +92,8 @@ def _packed(
 
     def work() -> None:
         with translator(model, processor, prompt, options, end_token) as prompted:
-            utterances = [make_utterance(processor, name, waveform) for name, waveform in named]
-            prompted.generate(utterances, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
+            audios = [make_segment_audio(processor, name, waveform) for name, waveform in named]
+            prompted.generate(audios, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
     return work
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluate.decoding.audio_batches import NamedSegment, ReadSegment, read_batches
 from evaluate.decoding.batching import Capacity, form_batches, in_parts
 from evaluate.decoding.fallbacks import apply_fallbacks, flags_of
 from evaluate.decoding.generation import Translator, translator
 from evaluate.decoding.hypotheses import Hypothesis, append, make_hypothesis, recover_journal, write_hypotheses
-from evaluate.decoding.utterances import NamedSegment, ReadSegment, read_batches
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import checked_length
@@ -211,12 +211,12 @@ def _decode_share(
 
 def decode_batch(translator: Translator, batch: Sequence[ReadSegment], fallbacks: tuple[str, ...]) -> list[Hypothesis]:
     """Return the hypotheses of one batch: empty for too short segments, decoded again by fallbacks where they fail."""
-    results = [make_hypothesis(name, "", ["too_short"]) for (name, _), utterance in batch if utterance is None]
-    utterances = [utterance for _, utterance in batch if utterance is not None]
-    generations = translator.generate(utterances) if utterances else []
-    for utterance, generation in zip(utterances, generations, strict=True):
-        clipped = ["clipped"] if utterance.clipped else []
-        flags = [*flags_of(generation, utterance.seconds), *clipped]
-        hypothesis = make_hypothesis(utterance.name, generation.text, flags)
-        results.append(apply_fallbacks(translator, utterance, hypothesis, fallbacks) if fallbacks else hypothesis)
+    results = [make_hypothesis(name, "", ["too_short"]) for (name, _), audio in batch if audio is None]
+    audios = [audio for _, audio in batch if audio is not None]
+    generations = translator.generate(audios) if audios else []
+    for audio, generation in zip(audios, generations, strict=True):
+        clipped = ["clipped"] if audio.clipped else []
+        flags = [*flags_of(generation, audio.seconds), *clipped]
+        hypothesis = make_hypothesis(audio.name, generation.text, flags)
+        results.append(apply_fallbacks(translator, audio, hypothesis, fallbacks) if fallbacks else hypothesis)
     return results

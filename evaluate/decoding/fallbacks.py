@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.decoding.audio_batches import SegmentAudio, make_segment_audio
 from evaluate.decoding.failures import FAILURES, REPEATING, failures
 from evaluate.decoding.generation import Generation, Translator
 from evaluate.decoding.hypotheses import FallbackRecord, Hypothesis, ScoredCandidate, flag_text
-from evaluate.decoding.utterances import Utterance, make_utterance
 from submission.runtime.prompt import shortest_samples
 from submission.system.fallbacks import FALLBACKS
 from submission.text.characters import plain_line
@@ -49,26 +49,26 @@ SCORE_DECIMALS = 4
 
 
 def apply_fallbacks(
-    translator: Translator, utterance: Utterance, hypothesis: Hypothesis, fallbacks: Sequence[str]
+    translator: Translator, audio: SegmentAudio, hypothesis: Hypothesis, fallbacks: Sequence[str]
 ) -> Hypothesis:
     """Return a failed hypothesis with the result of each fallback, its text replaced where a candidate is better.
 
-    utterance: the input of plain decoding; fallbacks: names in `FALLBACKS`. A hypothesis without a failure is returned
+    audio: the input of plain decoding; fallbacks: names in `FALLBACKS`. A hypothesis without a failure is returned
     as it is.
     """
     if not set(hypothesis.flags) & set(FAILURES):
         return hypothesis
 
     def score(text: str) -> float:
-        return round(translator.score(utterance, text), SCORE_DECIMALS)
+        return round(translator.score(audio, text), SCORE_DECIMALS)
 
     texts, tried = {}, {}
     for name in fallbacks:
-        generation = resolve(name)(translator, utterance, hypothesis)
+        generation = resolve(name)(translator, audio, hypothesis)
         if generation is None:
             continue
         texts[name] = plain_line(generation.text)
-        flags = flag_text(texts[name], flags_of(generation, utterance.seconds))
+        flags = flag_text(texts[name], flags_of(generation, audio.seconds))
         tried[name] = ScoredCandidate(flags=flags, score=score(texts[name]))
     original = ScoredCandidate(flags=hypothesis.flags, score=score(hypothesis.text))
     kept = best_candidate(original, tried)
@@ -89,9 +89,9 @@ def best_candidate(original: ScoredCandidate, tried: dict[str, ScoredCandidate])
     return max(better, key=better.__getitem__, default="")
 
 
-def resolve(name: str) -> Callable[[Translator, Utterance, Hypothesis], Generation | None]:
+def resolve(name: str) -> Callable[[Translator, SegmentAudio, Hypothesis], Generation | None]:
     """Return the function of a fallback, as the registry names it."""
-    function: Callable[[Translator, Utterance, Hypothesis], Generation | None]
+    function: Callable[[Translator, SegmentAudio, Hypothesis], Generation | None]
     function = pkgutil.resolve_name(FALLBACKS[name].function)
     return function
 
@@ -105,36 +105,36 @@ def flags_of(generation: Generation, seconds: float) -> list[str]:
 # --- the fallbacks: each returns a generation, or None where it does not apply ---
 
 
-def require_length(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
+def require_length(translator: Translator, audio: SegmentAudio, hypothesis: Hypothesis) -> Generation | None:
     """Require a minimum length of an empty output; favour the end token of a too long one, more with each token."""
     if "empty_on_speech" in hypothesis.flags:
-        least = min(math.ceil(LEAST_TOKENS_PER_SECOND * utterance.seconds), translator.settings.max_new_tokens)
-        return _generate(translator, utterance, min_new_tokens=least)
-    start = math.ceil(USUAL_TOKENS_PER_SECOND * utterance.seconds)
-    return _generate(translator, utterance, exponential_decay_length_penalty=(start, END_GROWTH))
+        least = min(math.ceil(LEAST_TOKENS_PER_SECOND * audio.seconds), translator.settings.max_new_tokens)
+        return _generate(translator, audio, min_new_tokens=least)
+    start = math.ceil(USUAL_TOKENS_PER_SECOND * audio.seconds)
+    return _generate(translator, audio, exponential_decay_length_penalty=(start, END_GROWTH))
 
 
-def forbid_repeats(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
+def forbid_repeats(translator: Translator, audio: SegmentAudio, hypothesis: Hypothesis) -> Generation | None:
     """Forbid that any n-gram of NO_REPEAT_NGRAM tokens repeats."""
     if "empty_on_speech" in hypothesis.flags:
         return None
-    return _generate(translator, utterance, no_repeat_ngram_size=NO_REPEAT_NGRAM)
+    return _generate(translator, audio, no_repeat_ngram_size=NO_REPEAT_NGRAM)
 
 
-def penalize_repeats(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
+def penalize_repeats(translator: Translator, audio: SegmentAudio, hypothesis: Hypothesis) -> Generation | None:
     """Penalize tokens that were generated before."""
     if "empty_on_speech" in hypothesis.flags:
         return None
-    return _generate(translator, utterance, repetition_penalty=REPETITION_PENALTY)
+    return _generate(translator, audio, repetition_penalty=REPETITION_PENALTY)
 
 
-def split_audio(translator: Translator, utterance: Utterance, hypothesis: Hypothesis) -> Generation | None:
+def split_audio(translator: Translator, audio: SegmentAudio, hypothesis: Hypothesis) -> Generation | None:
     """Split the segment at the quietest point near the middle and decode both parts plainly."""
-    middle = quietest_sample(utterance.waveform)
-    halves = (utterance.waveform[:middle], utterance.waveform[middle:])
+    middle = quietest_sample(audio.waveform)
+    halves = (audio.waveform[:middle], audio.waveform[middle:])
     if min(map(len, halves)) < shortest_samples(translator.processor):
         return None
-    parts = [make_utterance(translator.processor, utterance.name, half) for half in halves]
+    parts = [make_segment_audio(translator.processor, audio.name, half) for half in halves]
     first, second = (translator.generate([part])[0] for part in parts)
     return Generation(
         text=join_texts(plain_line(first.text), plain_line(second.text)),
@@ -143,8 +143,8 @@ def split_audio(translator: Translator, utterance: Utterance, hypothesis: Hypoth
     )
 
 
-def _generate(translator: Translator, utterance: Utterance, **changed: Any) -> Generation:
-    return translator.generate([utterance], **changed)[0]
+def _generate(translator: Translator, audio: SegmentAudio, **changed: Any) -> Generation:
+    return translator.generate([audio], **changed)[0]
 
 
 def quietest_sample(waveform: np.ndarray) -> int:

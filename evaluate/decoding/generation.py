@@ -1,4 +1,4 @@
-"""Generate texts from utterances, with all settings of generation in one place."""
+"""Generate texts from the audio of segments, with all settings of generation in one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from evaluate.decoding.utterances import Utterance
+from evaluate.decoding.audio_batches import SegmentAudio
 from submission.runtime.families.family import generate
 from submission.runtime.loss import make_batch, target_losses
 from submission.runtime.prompt import collate, encode, end_token_id
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The generated text of one utterance."""
+    """The generated text of one segment."""
 
     text: str
     """As the tokenizer decodes it: not yet one plain line."""
@@ -45,14 +45,14 @@ class Translator:
     settings: GenerationConfig
 
     def generate(
-        self, utterances: Sequence[Utterance], *, repetition_penalty: float = 1.0, **changed: Any
+        self, audios: Sequence[SegmentAudio], *, repetition_penalty: float = 1.0, **changed: Any
     ) -> list[Generation]:
-        """Return the generations for utterances, decoded as one batch.
+        """Return the generations for the audio of segments, decoded as one batch.
 
         repetition_penalty: on generated tokens alone; the library's own setting of that name counts those of the prompt
         too. changed: settings that differ for this call.
         """
-        examples = [encode(self.processor, utterance.features, self.prompt) for utterance in utterances]
+        examples = [encode(self.processor, audio.features, self.prompt) for audio in audios]
         inputs = collate(examples, self.processor.tokenizer.pad_token_id, "left", labels=False)
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
         width = inputs["input_ids"].shape[1]
@@ -73,13 +73,13 @@ class Translator:
         return Generation(text=text, tokens=len(generated), ended=ended)
 
     @torch.inference_mode()
-    def score(self, utterance: Utterance, text: str) -> float:
+    def score(self, audio: SegmentAudio, text: str) -> float:
         """Return the mean log-probability per token, in nats, of a text and the end token after it.
 
         The model reads audio, prompt and text, teacher-forced, without any constraint; the text's tokens are those that
         the tokenizer makes of it, whatever tokens it was generated as. An empty text is the end token alone.
         """
-        example = encode(self.processor, utterance.features, self.prompt, text, self.end_token)
+        example = encode(self.processor, audio.features, self.prompt, text, self.end_token)
         batch = make_batch([example], self.processor.tokenizer.pad_token_id, self.model.device)
         states = self.model.base_model(**batch.inputs, use_cache=False).last_hidden_state
         losses = target_losses(self.model, batch.pick(states), batch.ids)

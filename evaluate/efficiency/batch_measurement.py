@@ -23,8 +23,8 @@ from submission.text.segments import Segment
 if TYPE_CHECKING:
     import torch
 
+    from evaluate.decoding.audio_batches import NamedSegment
     from evaluate.decoding.generation import Translator
-    from evaluate.decoding.utterances import NamedSegment
 
 DECIMALS = 4
 
@@ -96,8 +96,8 @@ def _measure(work: DecodingWork) -> BatchEfficiency | UnfitBatch:
 
 def _decode(lent: Translator, batches: Sequence[Sequence[NamedSegment]], work: DecodingWork) -> list[str]:
     """Return the texts of batches, decoded as `evaluate decode` does it."""
+    from evaluate.decoding.audio_batches import read_batches
     from evaluate.decoding.decode import decode_batch
-    from evaluate.decoding.utterances import read_batches
 
     read = read_batches(lent.processor, batches, work.recordings)
     done = [decode_batch(lent, batch, work.options.fallbacks) for batch in read]

@@ -87,15 +87,15 @@ def model_folder(request, base, tmp_path_factory) -> Path:
 
 def decoded(folder: Path, device: str, free: int | None) -> tuple[list[str], list[float], list[str]]:
     """Return texts, their scores, and texts with a penalty, of three utterances; free: bytes to choose a form by."""
+    from evaluate.decoding.audio_batches import make_segment_audio
     from evaluate.decoding.generation import translator
-    from evaluate.decoding.utterances import make_utterance
 
     model, processor = load_model(folder, "float32", device)
     model = prepare_weights(model, free)
     settings = DecodeOptions(dtype="float32", num_beams=1, max_new_tokens=8, batch_size=4)
     noise = [np.random.default_rng(n).uniform(-0.3, 0.3, SAMPLE_RATE * n).astype(np.float32) for n in (1, 2, 3)]
     with translator(model, processor, PROMPTS["en-de"], settings, END) as lent:
-        utterances = [make_utterance(processor, f"noise/{n}", wave) for n, wave in enumerate(noise)]
+        utterances = [make_segment_audio(processor, f"noise/{n}", wave) for n, wave in enumerate(noise)]
         texts = [found.text for found in lent.generate(utterances)]
         scores = [lent.score(utterance, text) for utterance, text in zip(utterances, texts, strict=True)]
         penalized = [found.text for found in lent.generate(utterances, repetition_penalty=1.2, no_repeat_ngram_size=3)]

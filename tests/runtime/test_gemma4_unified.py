@@ -16,8 +16,8 @@ from transformers import (
 )
 from transformers.models.gemma4_unified.feature_extraction_gemma4_unified import Gemma4UnifiedAudioFeatureExtractor
 
+from evaluate.decoding.audio_batches import make_segment_audio
 from evaluate.decoding.generation import translator
-from evaluate.decoding.utterances import make_utterance
 from quantize.calibration.folding import Folding
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.packing.pack import pack_checkpoint
@@ -279,7 +279,7 @@ def test_a_few_tokens_are_generated_and_do_not_depend_on_the_batch(packed, dtype
     model, processor = load_for_inference(packed, dtype)
     settings = DecodeOptions(batch_size=2, num_beams=1, max_new_tokens=4, dtype=dtype)
     with translator(model, processor, GERMAN, settings, END) as prompted:
-        utterances = [make_utterance(processor, str(n), waveform(n)) for n in (5_000, 19_200)]
+        utterances = [make_segment_audio(processor, str(n), waveform(n)) for n in (5_000, 19_200)]
         made = prompted.generate(utterances)
         alone = prompted.generate(utterances[:1])
     assert [one.tokens <= 4 for one in made] == [True, True]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from evaluate.decoding.audio_batches import make_segment_audio
 from evaluate.decoding.generation import translator
-from evaluate.decoding.utterances import make_utterance
 from quantize.calibration.folding import Folding
 from quantize.calibration.layerwise import LayerwiseModel
 from quantize.packing.pack import pack_checkpoint
@@ -224,7 +224,7 @@ def test_a_few_tokens_are_generated(packed, dtype):
     model, processor = load_for_inference(packed, dtype)
     settings = DecodeOptions(batch_size=2, num_beams=1, max_new_tokens=4, dtype=dtype)
     with translator(model, processor, GERMAN, settings, "<end>") as prompted:
-        utterances = [make_utterance(processor, str(n), waveform(n)) for n in (5_000, 9_600)]
+        utterances = [make_segment_audio(processor, str(n), waveform(n)) for n in (5_000, 9_600)]
         made = prompted.generate(utterances)
         alone = prompted.generate(utterances[:1])
     assert [one.tokens <= 4 for one in made] == [True, True]

@@ -1,4 +1,4 @@
-"""Reading utterances: in order, at most one batch ahead, the same as alone."""
+"""The audio of batches: in order, at most one batch ahead, the same as alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from evaluate.decoding import utterances
-from evaluate.decoding.utterances import read_batch, read_batches
+from evaluate.decoding import audio_batches
+from evaluate.decoding.audio_batches import read_batch, read_batches
 from submission.errors import UserError
 from submission.runtime.prompt import window_samples
 from submission.text.segments import segment_ids
@@ -49,8 +49,8 @@ def test_one_batch_is_read_ahead_by_another_thread_and_no_more(tiny, recordings,
         done.release()
         return read_batch(processor, batch, recordings)
 
-    monkeypatch.setattr(utterances, "read_batch", noted)
-    reading = utterances.read_batches(tiny[1], batches, recordings)
+    monkeypatch.setattr(audio_batches, "read_batch", noted)
+    reading = audio_batches.read_batches(tiny[1], batches, recordings)
     for expected in (0, 1):
         next(reading)
         for _ in range(2 if expected == 0 else 1):

@@ -1,7 +1,7 @@
 """Read segments of speech and extract their features, a batch ahead of the one that is decoded.
 
-A thread does it while the model generates, so that a GPU does not wait for audio and spectrograms. What is read depends
-on neither.
+A thread does it while the model generates, so that a GPU does not wait for audio and spectrograms. What is
+read depends on neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NamedSegment = tuple[str, Segment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Utterance:
+class SegmentAudio:
     """The audio of a segment, as it is and as the model reads it."""
 
     name: str
@@ -44,14 +44,14 @@ class Utterance:
         return len(self.waveform) / SAMPLE_RATE
 
 
-ReadSegment = tuple[NamedSegment, Utterance | None]
+ReadSegment = tuple[NamedSegment, SegmentAudio | None]
 """A segment and its audio; None where it is shorter than the model takes."""
 
 
-def make_utterance(processor: Any, name: str, waveform: np.ndarray, *, clipped: bool = False) -> Utterance:
-    """Return an utterance from its waveform; UserError for audio that the model would misread."""
+def make_segment_audio(processor: Any, name: str, waveform: np.ndarray, *, clipped: bool = False) -> SegmentAudio:
+    """Return a segment's audio from its waveform; UserError for audio that the model would misread."""
     features = extract_features(processor, waveform, name)
-    return Utterance(name=name, waveform=waveform, features=features, clipped=clipped)
+    return SegmentAudio(name=name, waveform=waveform, features=features, clipped=clipped)
 
 
 def read_batch(
@@ -60,13 +60,13 @@ def read_batch(
     """Return the segments of a batch with their audio; recordings: file name -> path."""
     window, shortest = window_samples(processor), shortest_samples(processor)
 
-    def read(name: str, segment: Segment) -> Utterance | None:
+    def read(name: str, segment: Segment) -> SegmentAudio | None:
         samples = segment.end - segment.start
         if samples < shortest:
             return None
         end = segment.start + min(samples, window)
         waveform = read_slice(recordings[segment.recording], segment.start, end, segment.channel)
-        return make_utterance(processor, name, waveform, clipped=samples > window)
+        return make_segment_audio(processor, name, waveform, clipped=samples > window)
 
     return [((name, segment), read(name, segment)) for name, segment in batch]
 
