@@ -6,7 +6,7 @@ the packed model's next-token distributions from the original's is minimized (kn
 original runs once, and its distributions are kept on disk; then it is gone, and the packed model is tuned.
 
 All translations of a stretch of audio are read: utterances are few beside the numbers that are tuned, and another
-target text tells more than the same one again. An eighth of the stretches is held out: the tuned numbers are written
+target text teaches more than the same one again. An eighth of the stretches is held out: the tuned numbers are written
 where they are nearer to the original on these, and the packed model as it was where they are not.
 """
 
