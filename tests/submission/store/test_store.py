@@ -217,7 +217,7 @@ def test_a_flipped_bit_that_leaves_size_and_times_is_found_by_the_next_process(t
     store = Store(root=tmp_path)
     build_all(store)
     code = (
-        "import sys; sys.path.insert(0, 'tests/submission'); from pathlib import Path; from test_store import *\n"
+        "import sys; from pathlib import Path; from tests.submission.store.test_store import *\n"
         "from submission.errors import UserError\n"
         "try: print(Store(root=Path(sys.argv[1])).read(chain()[1]))\nexcept UserError as error: print(error)"
     )
