@@ -113,7 +113,7 @@ class Utterances(Dataset[Example]):
             tick(1)
 
     def _features(self, u: Utterance) -> AudioFeatures:
-        stretch = (u.audio, u.start, u.end)
+        stretch = u.stretch
         if self.kept is not None and stretch in self.kept:
             return self.kept[stretch]
         features = extract_features(self.processor, self.audio.read(u.audio, u.start, u.end), u.id)
@@ -134,7 +134,7 @@ def collate_targets(examples: Sequence[Example], pad_token_id: int) -> dict[str,
 def feature_bytes(utterances: Sequence[Utterance], processor: Any) -> int:
     """Return the memory that the audio features of all utterances take together."""
     bytes_of = runtime_of_processor(processor).feature_bytes
-    stretches = {(u.audio, u.start, u.end) for u in utterances}
+    stretches = {u.stretch for u in utterances}
     return sum(bytes_of(processor, end - start) for _, start, end in stretches)
 
 

@@ -239,17 +239,17 @@ def _read(corpus: Path, task: Task, folder: Path) -> tuple[UtteranceTable, Utter
 def _write_tables(corpus: Path, train: Path, dev: Path) -> None:
     """Write train.jsonl as a table, and dev.jsonl without what is trained on."""
     utterances = read_corpus(corpus / "dev.jsonl")
-    places = {(u.audio, u.start, u.end) for u in utterances}
+    places = {u.stretch for u in utterances}
     trained = set()
 
     def recorded() -> Iterator[Utterance]:
         for u in iterate_corpus(corpus / "train.jsonl"):
-            if (place := (u.audio, u.start, u.end)) in places:
+            if (place := u.stretch) in places:
                 trained.add(place)
             yield u
 
     write_utterance_table(train, recorded())
-    rest = [u for u in utterances if (u.audio, u.start, u.end) not in trained]
+    rest = [u for u in utterances if u.stretch not in trained]
     write_utterance_table(dev, sorted(rest, key=lambda u: u.end - u.start))
 
 

@@ -25,9 +25,8 @@ def choose_utterances(
     """
     places: dict[tuple[str, int, int], dict[str, Utterance]] = {}
     for u in utterances:
-        pair = f"{u.source_lang}-{u.target_lang}"
-        if pair in options.pairs:
-            places.setdefault((u.audio, u.start, u.end), {})[pair] = u
+        if u.pair in options.pairs:
+            places.setdefault(u.stretch, {})[u.pair] = u
     for pair in options.pairs:
         if not any(pair in translations for translations in places.values()):
             raise UserError(where, f"has no utterance of {pair}", f"leave the pair out of {key}.pairs")

@@ -245,7 +245,7 @@ def _target_of(pair: str) -> str:
 def _stretches(utterances: Sequence[Utterance]) -> list[int]:
     """Return for each utterance the number of its stretch of audio, in the order in which they come first."""
     numbers: dict[tuple[str, int, int], int] = {}
-    return [numbers.setdefault((u.audio, u.start, u.end), len(numbers)) for u in utterances]
+    return [numbers.setdefault(u.stretch, len(numbers)) for u in utterances]
 
 
 def _sweep_share(

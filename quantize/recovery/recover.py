@@ -113,15 +113,15 @@ def drawn_utterances(corpus: Sequence[Utterance], options: RecoveryOptions, wher
 
     Raises UserError where a pair or that number is not there.
     """
-    drawn = {_stretch(u) for u in choose_utterances(corpus, options, where, key="quantize.recovery")}
-    return [u for u in corpus if _stretch(u) in drawn and f"{u.source_lang}-{u.target_lang}" in options.pairs]
+    drawn = {u.stretch for u in choose_utterances(corpus, options, where, key="quantize.recovery")}
+    return [u for u in corpus if u.stretch in drawn and u.pair in options.pairs]
 
 
 def drawn_held_out(utterances: Sequence[Utterance], seed: int) -> list[int]:
     """Return the indices of the utterances of one in HELD_OUT_SHARE stretches of audio, ascending."""
-    stretches = list(dict.fromkeys(_stretch(u) for u in utterances))
+    stretches = list(dict.fromkeys(u.stretch for u in utterances))
     held_out = set(random.Random(f"{seed} held out").sample(stretches, len(stretches) // HELD_OUT_SHARE))
-    return [index for index, u in enumerate(utterances) if _stretch(u) in held_out]
+    return [index for index, u in enumerate(utterances) if u.stretch in held_out]
 
 
 def write_model(packed: Checkpoint, tuned: Mapping[str, torch.Tensor], out: Path) -> None:
@@ -133,10 +133,6 @@ def write_model(packed: Checkpoint, tuned: Mapping[str, torch.Tensor], out: Path
         with (out / located.path.name).open("r+b") as file:
             file.seek(located.offset)
             file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-
-
-def _stretch(utterance: Utterance) -> tuple[str, int, int]:
-    return utterance.audio, utterance.start, utterance.end
 
 
 def _figure(estimate: Estimate) -> dict[str, Any]:

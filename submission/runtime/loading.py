@@ -54,6 +54,7 @@ def load_weights(folder: Path, dtype: str | torch.dtype, device: str | torch.dev
             model = runtime_of(checkpoint.config).model_class.from_pretrained(
                 folder, dtype=wanted, local_files_only=True, trust_remote_code=False
             )
+    # Both kinds are on the CPU already, and `to` goes through every module to find that out.
     loaded = (model if torch.device(device).type == "cpu" else model.to(device)).eval()
     assert isinstance(loaded, PreTrainedModel)
     return loaded

@@ -32,6 +32,16 @@ class Utterance:
     recording: str
     """Name of the recording that the utterance belongs to; utterances of one recording share it."""
 
+    @property
+    def stretch(self) -> tuple[str, int, int]:
+        """Its audio: file, first sample, sample after the last; the same for every translation."""
+        return self.audio, self.start, self.end
+
+    @property
+    def pair(self) -> str:
+        """Its languages: `en-de`."""
+        return f"{self.source_lang}-{self.target_lang}"
+
 
 _TYPES = {field.name: int if field.type == "int" else str for field in fields(Utterance)}
 

@@ -108,7 +108,7 @@ def _feed(base: Path, corpus: Path, data: Path, task: Task, options: FinetuneOpt
         rates = {"from_files": rate(few, files, False, len(few)), "kept": rate(few, files, True, len(few))}
         random.Random(options.seed).shuffle(everything)
         spoken = list(join_to_speeches(everything, data, folder, SPEECHES))
-        once = DecodedAudio(folder, folder / "decoded.f32", [(u.audio, u.start, u.end) for u in spoken])
+        once = DecodedAudio(folder, folder / "decoded.f32", [u.stretch for u in spoken])
         rates["m4a"] = rate(spoken, once, False, len(spoken), prepare=True)
         rates["m4a_whole"] = rate(spoken, DecodedAudio(folder, folder / "none"), False, 3 * options.batch_size)
     return rates
