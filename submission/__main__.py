@@ -27,7 +27,14 @@ from submission.store.damage import DamagedArtifact
 from submission.store.digests import canonical_json
 from submission.store.records import ArtifactRecord
 from submission.store.store import Stage, Store
-from submission.system.pipeline import REPORT_COMMAND, REPORT_SYSTEMS, REPORTED, STEPS, step_commands
+from submission.system.pipeline import (
+    LAST_OF_MODEL,
+    REPORT_COMMAND,
+    REPORT_SYSTEMS,
+    REPORTED,
+    STEPS,
+    step_commands,
+)
 from submission.system.system import System
 
 if TYPE_CHECKING:
@@ -57,7 +64,7 @@ def steps(args: argparse.Namespace) -> None:
     commands = step_commands(
         selections,
         first=args.first,
-        last="pack" if args.report else args.until,
+        last=LAST_OF_MODEL if args.report else args.until,
         options=options | ({"--allow-missing": []} if args.allow_missing else {}),
     )
     if args.report:

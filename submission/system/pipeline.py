@@ -89,6 +89,9 @@ STEPS = (
     BuildStep(name="summary", command="submission summary", options=("--dist", "--comet")),
 )
 
+LAST_OF_MODEL = "recover"
+"""The last step that changes a system's model; what follows it is of the test sets."""
+
 REPORT_COMMAND = "evaluate report"
 REPORT_SYSTEMS = "ablation"
 """The list of the report's tables of systems."""
