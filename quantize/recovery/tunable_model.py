@@ -15,7 +15,7 @@ from quantize.packing.pack import read_tensor
 from quantize.recovery.tuned_layers import TunedEmbedding, TunedLinear, TunedWeight
 from quantize.recovery.tuned_numbers import TunedNumbers
 from submission.model.checkpoint import read_checkpoint
-from submission.model.families import family_of, tensors
+from submission.model.families import droppable_parts, family_of, tensors, without_parts
 from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_weights
 from submission.runtime.loss import TargetBatch
@@ -27,15 +27,20 @@ class TunableModel:
 
     def __init__(self, folder: Path, device: str) -> None:
         checkpoint = read_checkpoint(folder)
-        module_name = family_of(checkpoint.config).module_name
+        family = family_of(checkpoint.config)
+        module_name = family.module_name
+        heard = tensors(without_parts(checkpoint.config, droppable_parts(family)))  # no gradient reaches other weights
+        names = {spec.name for spec in heard}
         model = load_weights(folder, torch.float32, device).requires_grad_(False)
         weights = {module_name(name): name for name in checkpoint.codecs}
         self.numbers: dict[str, TunedNumbers] = {}
         """Stored name of a tensor -> its numbers, of every tensor that is tuned."""
         for path, weight in replace_packed(model).items():
             name = weights[path]
+            if name not in names:
+                continue
             self.numbers |= {f"{name}.{suffix}": numbers for suffix, numbers in weight.numbers.items()}  # type: ignore[misc]
-        kept = [s.name for s in tensors(checkpoint.config) if s.name not in checkpoint.codecs and len(s.shape) == 1]
+        kept = [spec.name for spec in heard if spec.name not in checkpoint.codecs and len(spec.shape) == 1]
         self._kept = {module_name(name): name for name in kept}
         for name in kept:
             stored = read_tensor(checkpoint.located[name], name).to(device)

@@ -13,12 +13,18 @@ from safetensors.torch import load_file
 from quantize.artifact_files import RECOVERY_REPORT
 from quantize.recovery import recover as recovery
 from quantize.recovery import tuning
-from quantize.recovery.recover import drawn_held_out, drawn_utterances
+from quantize.recovery.recover import drawn_held_out, drawn_utterances, recover_system
 from quantize.recovery.tunable_model import TunableModel
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.checkpoint import WEIGHTS, read_checkpoint
+from submission.model.codecs import Affine
+from submission.model.families import read_config
+from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
+from submission.runtime.prompt import render_prompt
+from submission.system.campaign import read_campaign
+from submission.system.data_folder import shipped_models
 from submission.text.corpus import read_corpus
 from tests.entropy.support import entropy_codecs, pack
 from tests.recovery.support import OPTIONS, UTTERANCES, coarse_codecs, pack_coarsely, recover, write_data
@@ -173,3 +179,25 @@ def test_a_pass_with_gradients_is_bounded():
 
     examples = [Length(900), Length(100), Length(1100), Length(4000), Length(10)]
     assert list(tuning._parts(range(5), examples)) == [[0, 1], [2], [3], [4]]
+
+
+def test_a_part_that_speech_does_not_go_through_is_not_tuned(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "SAVE_EVERY_STEPS", 1)  # Adam has no averages of numbers that get no gradient
+    campaign = read_campaign("miniature-gemma4")
+    base = shipped_models(campaign)["base"]
+    codecs = resolve_codecs(read_config(base), {"*": Affine(bits=4, group_size=32)})
+    packed = pack_coarsely(base, tmp_path / "packed", codecs)
+    recover_system(
+        base,
+        packed,
+        data,
+        data,
+        tmp_path,
+        options=dataclasses.replace(OPTIONS, steps=4, learning_rate=0.002),
+        prompts={pair.name: render_prompt(campaign.prompt, pair.target_language) for pair in campaign.pairs},
+        end_token=campaign.model.end_token,
+    )
+    before, after = load_file(packed / WEIGHTS), load_file(tmp_path / "model" / WEIGHTS)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("vision" in name for name in changed)
+    assert any("vision" in name for name in before)
