@@ -104,6 +104,7 @@ def read_system(plan: SystemPlan) -> SystemResult:
         layers=next((str(o.layers) for o in quantize.overrides if isinstance(o.layers, str)), ""),
         calibration=calibration(quantize),
         utterances=quantize.awq.utterances if quantize.awq else None,
+        recovered=quantize.recovery is not None,
         bytes_by_role=by_family(forecast) if forecast else {},
         losses=_losses(plan) if plan.loss else {},
         outcomes=tuple(

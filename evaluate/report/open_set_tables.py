@@ -129,7 +129,8 @@ def _systems_caption(results: Results) -> str:
 
 def layers_table(results: Results) -> Table | None:
     """Return Table 4: the choice of layers for the coarser codec; None where no system has one."""
-    chosen = {c: [s for s in results.systems if s.layers == c and not s.calibration] for c in CHOICES}
+    plain = [s for s in results.systems if not s.calibration and not s.recovered]
+    chosen = {choice: [s for s in plain if s.layers == choice] for choice in CHOICES}
     chosen = {choice: systems for choice, systems in chosen.items() if systems}
     if len(chosen) < 2:
         return None
@@ -197,12 +198,13 @@ def figure(results: Results, system: SystemResult, pair: str, metric: str) -> Re
 
 def calibration_table(results: Results) -> Table | None:
     """Return Table 5: the calibration sets of AWQ; None where no system uses AWQ."""
-    calibrated = [s for s in results.systems if s.calibration]
+    packed = [s for s in results.systems if not s.recovered]
+    calibrated = [s for s in packed if s.calibration]
     if not calibrated:
         return None
     metrics = shown_metrics(results, results.systems)
     choices = {s.layers for s in calibrated}
-    without = [s for s in results.systems if not s.calibration and s.layers in choices and s.layers]
+    without = [s for s in packed if not s.calibration and s.layers in choices and s.layers]
     rows = []
     for system in (*without, *calibrated):
         cells = quality_cells(results, system, metrics, lambda pair, metric: None)

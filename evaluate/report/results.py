@@ -83,6 +83,8 @@ class SystemResult:
     """AWQ's calibration set, as the paper names it; empty without AWQ."""
     utterances: int | None = None
     """Its number of utterances; 0 for all; None without AWQ."""
+    recovered: bool = False
+    """Whether numbers were tuned after packing, so that it differs in more than layers or calibration set."""
     bytes_by_role: dict[str, int] = field(default_factory=dict)
     """Group of roles -> bytes, from the forecast; the sum is size_bytes."""
     losses: dict[str, ReportedScore] = field(default_factory=dict)

@@ -64,6 +64,15 @@ def test_calibration_sets_stand_beside_the_system_without_any():
     assert "en-de: 21.5 to 22.5 BLEU over 2 sets, 23.0 without AWQ; 2 of 2 intervals overlap" in table.caption
 
 
+def test_what_was_tuned_after_packing_is_compared_neither_by_layers_nor_by_calibration():
+    plain = results()
+    tuned = [replace(s, name=f"{s.name}-tuned", recovered=True) for s in plain.systems if s.layers or s.calibration]
+    both = replace(plain, systems=(*plain.systems, *tuned))
+    assert len(tuned) == 7
+    assert calibration_table(both) == calibration_table(plain) and layers_table(both) == layers_table(plain)
+    assert len(systems_table(both).groups[0].rows) == 15
+
+
 def test_blind_sets_compare_what_is_uploaded():
     table = uploads_table(results())
     assert [group.title for group in table.groups] == ["en-de, BLEU", "en-de, chrF", "en-zh, BLEU", "en-zh, chrF"]
