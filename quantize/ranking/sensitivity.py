@@ -257,8 +257,8 @@ def _sweep_share(
     load: Callable[[], tuple[PreTrainedModel, Swaps]],
 ) -> None:
     """Sweep this process's share of the batches, but for those that a journal has; load: called if any are left."""
-    # The share does not depend on what the others have done by now, so that every batch has a process.
-    done = _read_journals(out, head).keys()
+    # Reading a journal replaces it, to remove a torn line: the first process reads, before any appends to its own.
+    done = launch.broadcast(list(_read_journals(out, head)) if launch.rank == 0 else [])
     left = [number for number in range(len(batches))[launch.rank :: launch.processes] if number not in done]
     with _journal(out, launch.rank, head) as note:
         if not left:
