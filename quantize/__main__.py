@@ -25,15 +25,11 @@ def sensitivity(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import ranking_table
-    from submission.errors import UserError
     from submission.model.ranking import RANKING
-    from submission.store.launch import build_together, launched
+    from submission.store.launch import build_together
 
-    systems = _systems_with(args, "sensitivity", "quantize.overrides", 'write layers = "sensitivity" in one of them')
-    if len(systems) > 1 and launched().processes > 1:
-        what = "several processes share the work of one system, and this is a list"
-        raise UserError(f"--recipe {args.recipe}", what, "name one system, or start one process")
-    for system, store in one_each(systems, "sensitivity"):
+    fix = 'write layers = "sensitivity" in one of them'
+    for system, store in _systems_with(args, "sensitivity", "quantize.overrides", fix, shared=True):
         folder = build_together(store, system.stage("sensitivity"), stages.sensitivity)
         if folder is not None:
             print(ranking_table(json.loads((folder / RANKING).read_text(encoding="utf-8"))))
@@ -48,12 +44,8 @@ def awq(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import awq_table
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section")
-    if launched().rank > 0:
-        return
-    for system, store in one_each(systems, "awq"):
+    for system, store in _systems_with(args, "awq", "quantize.awq", "write a [quantize.awq] section"):
         folder = store.build(system.stage("awq"), stages.awq, resume=True)
         print(awq_table(json.loads((folder / AWQ_REPORT).read_text(encoding="utf-8"))))
         print(f"scales: {folder / 'scales.safetensors'}")
@@ -63,19 +55,19 @@ def calibrate(args: argparse.Namespace) -> None:
     """Measure the moments of every weight, by which error feedback weighs errors.
 
     Builds the stage calibrate of a system, or of every system of a list that has it. The model runs layer by layer, on
-    a GPU if there is one. Of several launched processes the first one does the work.
+    a GPU if there is one. Started by `torchrun` or `accelerate launch`, the processes share the batches of one system,
+    on a GPU each.
     """
     from quantize import stages
     from quantize.forecast_table import moments_line
-    from submission.store.launch import launched
+    from submission.store.launch import build_together
 
-    systems = _systems_with(args, "calibrate", "quantize.moments", "write a [quantize.moments] section")
-    if launched().rank > 0:
-        return
-    for system, store in one_each(systems, "calibrate"):
-        folder = store.build(system.stage("calibrate"), stages.calibrate, resume=True)
-        print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
-        print(f"moments: {folder}")
+    fix = "write a [quantize.moments] section"
+    for system, store in _systems_with(args, "calibrate", "quantize.moments", fix, shared=True):
+        folder = build_together(store, system.stage("calibrate"), stages.calibrate)
+        if folder is not None:
+            print(moments_line(json.loads((folder / MOMENTS).read_text(encoding="utf-8"))))
+            print(f"moments: {folder}")
 
 
 def allocate(args: argparse.Namespace) -> None:
@@ -87,28 +79,35 @@ def allocate(args: argparse.Namespace) -> None:
     from quantize import stages
     from quantize.forecast_table import allocation_lines
     from submission.model.budgets import BUDGETS
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "allocate", "quantize.target", "write a target, and a codec that takes budgets")
-    if launched().rank > 0:
-        return
-    for system, store in one_each(systems, "allocate"):
+    fix = "write a target, and a codec that takes budgets"
+    for system, store in _systems_with(args, "allocate", "quantize.target", fix):
         folder = store.build(system.stage("allocate"), stages.allocate)
         print("\n".join(allocation_lines(json.loads((folder / BUDGETS).read_text(encoding="utf-8")))))
         print(f"budgets: {folder / BUDGETS}")
 
 
-def _systems_with(args: argparse.Namespace, step: str, where: str, fix: str) -> list[tuple[System, Store]]:
-    """Return the systems that --recipe names and that have a step; UserError where none has it."""
+def _systems_with(
+    args: argparse.Namespace, step: str, where: str, fix: str, *, shared: bool = False
+) -> list[tuple[System, Store]]:
+    """Return the systems that --recipe names and that have a step, one for each artifact; UserError where none has it.
+
+    shared: of several launched processes all take part, and a list is refused; otherwise all but the first have none.
+    """
     from submission.errors import UserError
+    from submission.store.launch import launched
     from submission.system.pipeline import has_step
 
     having = [(system, store) for system, store in open_systems(args) if has_step(system, step)]
     if not having:
         raise UserError(where, f"recipe {args.recipe} has no step {step}", fix)
+    launch = launched()
+    if shared and launch.processes > 1 and len(having) > 1:
+        what = "several processes share the work of one system, and this is a list"
+        raise UserError(f"--recipe {args.recipe}", what, "name one system, or start one process")
     for system, store in having:
         system.data_path(store)
-    return having
+    return one_each(having, step) if shared or launch.rank == 0 else []
 
 
 def one_each(systems: list[tuple[System, Store]], stage: str) -> list[tuple[System, Store]]:
@@ -152,12 +151,8 @@ def recover(args: argparse.Namespace) -> None:
     """
     from quantize import stages
     from quantize.forecast_table import recovery_line
-    from submission.store.launch import launched
 
-    systems = _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section")
-    if launched().rank > 0:
-        return
-    for system, store in one_each(systems, "recover"):
+    for system, store in _systems_with(args, "recover", "quantize.recovery", "write a [quantize.recovery] section"):
         folder = store.build(system.stage("recover"), stages.recover, resume=True)
         print(recovery_line(json.loads((folder / RECOVERY_REPORT).read_text(encoding="utf-8"))))
         print(f"packed model: {folder / 'model'}")

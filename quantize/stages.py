@@ -70,9 +70,8 @@ def awq(options: Options, inputs: Inputs, out: Path) -> None:
 
 def calibrate(options: Options, inputs: Inputs, out: Path) -> None:
     """Write second moments of inputs and importances of rows, of every weight that can be packed."""
-    import torch
-
     from quantize.calibration.model_moments import calibrate as measure
+    from submission.store.launch import assigned_device
     from submission.system.recipe.quantize_options import MomentsOptions
     from submission.system.schema import parse_options
 
@@ -84,7 +83,7 @@ def calibrate(options: Options, inputs: Inputs, out: Path) -> None:
         options=parse_options(MomentsOptions, options["moments"]),
         prompts=_prompts(options),
         end_token=options["end_token"],
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=assigned_device(),
     )
 
 

@@ -74,9 +74,9 @@ class TimedMoments(LayerwiseMoments):
         super().__init__(*args, **kwargs)
         self.clock = Clock()
 
-    def _enter(self, stack: str, count: int) -> Any:
+    def _enter(self, stack: str, *args: Any) -> Any:
         with self.clock.of(f"before {stack}"):
-            return super()._enter(stack, count)
+            return super()._enter(stack, *args)
 
     def _forward_layer(self, stack: str, *args: Any) -> None:
         with self.clock.of(f"forward {stack}"):

@@ -15,11 +15,16 @@ stacks of layers is a part like a layer. So gradients are those of the whole mod
 Everything is float32: bfloat16 weights are exact in it, and gradients, of which squares are summed, span more octaves
 than bfloat16 has digits. Sums are in the order of the batches. A point that is complete is not made again: a killed run
 loses the layer that it was at.
+
+Several processes share the batches: of n, process r takes each n-th one from number r through every layer, and reads
+and writes the files of these alone. At the end of a layer their sums are added up (`quantize.calibration.shared_sums`).
+The head is the first process's, so that labels do not depend on the number of processes. The first process also decides
+what is complete, and marks it once all have written what belongs to it: any number of processes resumes a killed run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +44,15 @@ from quantize.calibration.moments import (
     removed,
     sampled_loss,
 )
+from quantize.calibration.shared_sums import SharedSums
 from quantize.solvers.feedback import factorize
-from submission.progress import progress
 from submission.runtime.loss import LOGITS, TargetBatch
+from submission.store.launch import ONE_PROCESS, Launch
 
 HEAD = "head"
 """The point of the last hidden states of target tokens."""
+SUMS = "sums"
+"""Below the scratch folder: what processes have summed for one another."""
 
 Tick = Callable[[float], None]
 
@@ -80,11 +88,18 @@ class LayerwiseMoments:
         gradient_batches: int,
         out: Path,
         scratch: Path,
+        launch: Launch = ONE_PROCESS,
     ) -> None:
-        """gradient_batches: on how many of the first batches gradients are measured; scratch: for activations."""
+        """gradient_batches: on how many of the first batches gradients are measured; scratch: for activations.
+
+        launch: the processes that share the batches; each calls the same with the same, and all see both folders.
+        """
         self._model, self._weights, self._positions = model, weights, positions
         self._batches, self._gradient_batches, self._out = batches, gradient_batches, out
-        self.store = ActivationStore(scratch)
+        self.store, self._launch = ActivationStore(scratch), launch
+        self._sums = SharedSums(launch, scratch / SUMS, model.device)
+        self._share = range(launch.rank, len(batches), launch.processes)
+        self._gradient_share = range(launch.rank, gradient_batches, launch.processes)
         stacks = model.family.stacks
         self._places = {s.name: s.layers for s in stacks if s.layers is not None}
 
@@ -92,33 +107,33 @@ class LayerwiseMoments:
 
     def forward(self) -> None:
         """Write the factors of the second moments of all inputs but the head's."""
-        with progress("calibrate: inputs", self._model.parts, "layers") as tick:
+        with self._launch.progress("calibrate: inputs", self._model.parts, "layers") as tick:
             for stack, depth in self._model.depths.items():
-                if self.store.is_complete(_inputs_of(stack, depth)):
+                if self._is_complete(_inputs_of(stack, depth)):
                     tick(1 + depth)
                     continue
-                calls = self._enter(stack, len(self._batches))
+                calls = self._enter(stack, self._share)
                 tick(1)
                 for number in range(depth):
-                    if self.store.is_complete(_inputs_of(stack, number + 1)):
+                    if self._is_complete(_inputs_of(stack, number + 1)):
                         tick(1)
                     else:
                         self._forward_layer(stack, number, calls, tick)
 
-    def _enter(self, stack: str, count: int) -> StoredCalls:
-        """Run so many batches up to a stack; return the calls of its layers, and store the inputs of the first one."""
+    def _enter(self, stack: str, numbers: Iterable[int]) -> StoredCalls:
+        """Run some batches up to a stack; return the calls of its layers, and store the inputs of the first one."""
         point, calls = _inputs_of(stack, 0), StoredCalls(self.store, f"calls.{stack}")
-        needed = not self.store.is_complete(point)
+        needed = not self._is_complete(point)
         moments = InputMoments(self._positions)
         with self._model.before(stack) as enter, self._seen(moments, self._around()), torch.no_grad():
-            for number, batch in enumerate(self._batches[:count]):
-                moments.batch = batch
+            for number in numbers:
+                moments.batch = batch = self._batches[number]
                 entry = enter(batch.targets.inputs, self._outputs(number, before=stack))
                 calls.add(number, entry.calls)
                 if needed:
                     self.store.write(point, number, entry.states)
         self._write_factors(moments)
-        self.store.complete(point)
+        self._complete(point)
         return calls
 
     def _forward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
@@ -129,22 +144,25 @@ class LayerwiseMoments:
             self._seen(moments, self._inside(stack, layer)),
             torch.no_grad(),
         ):
-            for number, batch in enumerate(self._batches):
-                moments.batch = batch
+            for number in self._share:
+                moments.batch = self._batches[number]
                 call = calls.read(number, layer, device)
                 states = self.store.read(source, number, device)
                 self.store.write(target, number, module(states, *call.args, **call.kwargs))
-                tick(1 / len(self._batches))
+                tick(1 / len(self._share))
         self._write_factors(moments)
-        self.store.complete(target)
-        self.store.forget(source, range(self._gradient_batches, len(self._batches)))
+        self._complete(target)
+        self.store.forget(source, [number for number in self._share if number not in self._gradient_share])
 
     def _seen(self, moments: InputMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
         """Observe what weights read whose moments are not written yet."""
-        missing = [w for w in readers(weights) if not input_path(self._out, w.input_key).is_file()]
-        return removed([w.module.register_forward_pre_hook(moments.hook(w)) for w in missing if w.kind != "head"])
+        observed = [w for w in readers(weights) if w.kind != "head"]
+        missing = self._missing(observed, [input_path(self._out, w.input_key) for w in observed])
+        return removed([w.module.register_forward_pre_hook(moments.hook(w)) for w in missing])
 
     def _write_factors(self, moments: InputMoments, *, count: int | None = None) -> None:
+        """Write the factors of what all processes have seen, each process those of its keys."""
+        moments.add_up(self._sums)
         for key, mean, positions in moments.take(count=count):
             write_factor(self._out, key, factorize(mean, len(mean)), positions)
 
@@ -153,12 +171,19 @@ class LayerwiseMoments:
     def head(self, generator: torch.Generator) -> None:
         """Write the moments of the head; store the gradient at what it reads, with labels from a generator."""
         self._last_states()
-        point = _gradient_at(HEAD)
-        if self.store.is_complete(point):
+        if self._is_complete(_gradient_at(HEAD)):
             return
+        if self._launch.rank == 0:
+            self._measure_head(generator)
+        self._complete(_gradient_at(HEAD))
+
+    def _measure_head(self, generator: torch.Generator) -> None:
         moments, spread = InputMoments(), HeadMoments(self._model.logit_cap)
         heads = [w for w in self._weights if w.kind == "head"]
-        with self._model.head() as logits_of, progress("calibrate: head", len(self._batches), "batches") as tick:
+        with (
+            self._model.head() as logits_of,
+            self._launch.progress("calibrate: head", len(self._batches), "batches") as tick,
+        ):
             for number in range(len(self._batches)):
                 states = self.store.read(HEAD, number, self._model.device)
                 for head in heads:
@@ -166,12 +191,12 @@ class LayerwiseMoments:
                 drawing = generator if number < self._gradient_batches else None
                 gradient = self._head_gradient(logits_of, states, spread, drawing)
                 if gradient is not None:
-                    self.store.write(point, number, gradient)
+                    self.store.write(_gradient_at(HEAD), number, gradient)
                 tick(1)
-        self._write_factors(moments)
+        for key, mean, positions in moments.take():
+            write_factor(self._out, key, factorize(mean, len(mean)), positions)
         for head in heads:
             write_importance(self._out, head.name, spread.importance(), spread.targets)
-        self.store.complete(point)
 
     def _head_gradient(
         self,
@@ -193,16 +218,16 @@ class LayerwiseMoments:
 
     def _last_states(self) -> None:
         """Store the last hidden states of target tokens, and measure what lies behind the last layer."""
-        if self.store.is_complete(HEAD):
+        if self._is_complete(HEAD):
             return
         moments = InputMoments(self._positions)
         with self._model.behind() as finish, self._seen(moments, self._around()), torch.no_grad():
-            for number, batch in enumerate(self._batches):
-                moments.batch = batch
+            for number in self._share:
+                moments.batch = batch = self._batches[number]
                 states = finish(batch.targets.inputs, self._outputs(number))
                 self.store.write(HEAD, number, batch.targets.pick(states))
         self._write_factors(moments)
-        self.store.complete(HEAD)
+        self._complete(HEAD)
 
     # --- backward ---
 
@@ -212,7 +237,7 @@ class LayerwiseMoments:
         token_counts: how often each token is read, [vocabulary].
         """
         stacks = list(self._model.depths.items())
-        with progress("calibrate: gradients", self._model.parts + 1, "layers") as tick:
+        with self._launch.progress("calibrate: gradients", self._model.parts + 1, "layers") as tick:
             self._backward_behind(*stacks[-1], token_counts)
             tick(1)
             for stack, depth in reversed(stacks):
@@ -223,11 +248,11 @@ class LayerwiseMoments:
     def _backward_behind(self, stack: str, depth: int, token_counts: torch.Tensor) -> None:
         """Take the gradient from the last hidden states to the output of the last layer."""
         point = _inputs_of(stack, depth)
-        if self.store.is_complete(_gradient_at(point)):
+        if self._is_complete(_gradient_at(point)):
             return
         sums = GradientMoments(self._positions)
         with self._model.behind() as finish, self._traced(sums, self._around()), torch.enable_grad():
-            for number in range(self._gradient_batches):
+            for number in self._gradient_share:
                 sums.batch = batch = self._batches[number]
                 outputs = self._outputs(number)
                 outputs[stack].requires_grad_()
@@ -235,52 +260,53 @@ class LayerwiseMoments:
                 picked.backward(self.store.read(_gradient_at(HEAD), number, picked.device))
                 self._write_gradient(point, number, outputs[stack])
         self._write_importances(sums, token_counts)
-        self.store.complete(_gradient_at(point))
+        self._complete(_gradient_at(point))
 
     def _backward_stack(self, stack: str, depth: int, tick: Tick) -> None:
-        if self.store.is_complete(_gradient_at(_inputs_of(stack, 0))):
+        if self._is_complete(_gradient_at(_inputs_of(stack, 0))):
             tick(depth)
             return
-        calls = self._enter(stack, self._gradient_batches)
+        calls = self._enter(stack, self._gradient_share)
         for layer in reversed(range(depth)):
-            if self.store.is_complete(_gradient_at(_inputs_of(stack, layer))):
+            if self._is_complete(_gradient_at(_inputs_of(stack, layer))):
                 tick(1)
             else:
                 self._backward_layer(stack, layer, calls, tick)
 
     def _backward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
         source, target, device = _inputs_of(stack, layer), _inputs_of(stack, layer + 1), self._model.device
-        sums, count = GradientMoments(self._positions), self._gradient_batches
+        sums = GradientMoments(self._positions)
         with (
             self._model.layer(stack, layer) as module,
             self._traced(sums, self._inside(stack, layer)),
             torch.enable_grad(),
         ):
-            for number in range(count):
+            for number in self._gradient_share:
                 sums.batch = self._batches[number]
                 call = calls.read(number, layer, device)
                 states = self.store.read(source, number, device).requires_grad_()
                 output = module(states, *call.args, **call.kwargs)
                 output.backward(self.store.read(_gradient_at(target), number, device))
                 self._write_gradient(source, number, states)
-                tick(1 / count)
+                tick(1 / len(self._gradient_share))
         self._write_importances(sums)
-        self.store.complete(_gradient_at(source))
-        self.store.forget(_gradient_at(target), range(count))
+        self._complete(_gradient_at(source))
+        self.store.forget(_gradient_at(target), self._gradient_share)
         if layer:  # the first one's inputs may be needed to resume; a stack's output is, for the parts behind it
-            self.store.forget(source, range(count))
+            self.store.forget(source, self._gradient_share)
 
     def _backward_before(self, stack: str, token_counts: torch.Tensor) -> None:
         """Take the gradient from the inputs of a stack to the output of the stack before it."""
         stacks = list(self._model.depths)
         previous = stacks[stacks.index(stack) - 1] if stack != stacks[0] else None
         point = _inputs_of(previous, self._model.depths[previous]) if previous else "start"
-        missing = [w for w in self._around() if w.kind != "head" and not output_path(self._out, w.name).is_file()]
-        if self.store.is_complete(_gradient_at(point)) or not (previous or missing):
+        around = [w for w in self._around() if w.kind != "head"]
+        missing = self._missing(around, [output_path(self._out, w.name) for w in around])
+        if self._is_complete(_gradient_at(point)) or not (previous or missing):
             return
         sums = GradientMoments(self._positions)
         with self._model.before(stack) as enter, self._traced(sums, missing), torch.enable_grad():
-            for number in range(self._gradient_batches):
+            for number in self._gradient_share:
                 sums.batch = batch = self._batches[number]
                 outputs = self._outputs(number, before=stack)
                 if previous:
@@ -290,7 +316,7 @@ class LayerwiseMoments:
                 if previous:
                     self._write_gradient(point, number, outputs[previous])
         self._write_importances(sums, token_counts)
-        self.store.complete(_gradient_at(point))
+        self._complete(_gradient_at(point))
 
     def _traced(self, sums: GradientMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
         """Observe the gradients at the outputs of weights."""
@@ -303,7 +329,26 @@ class LayerwiseMoments:
     def _write_importances(self, sums: GradientMoments, token_counts: torch.Tensor | None = None) -> None:
         targets = sum(len(batch.targets.ids) for batch in self._batches[: self._gradient_batches])
         self._write_factors(sums.outer, count=targets)  # first: a weight with an importance is done
+        sums.add_up(self._sums)  # returns when all processes have written their factors
         sums.write_importances(self._weights, self._out, targets=targets, token_counts=token_counts)
+
+    # --- what all processes agree on ---
+
+    def _is_complete(self, point: str) -> bool:
+        """Return whether the first process finds a point complete."""
+        return self._launch.broadcast(self.store.is_complete(point))
+
+    def _missing(self, weights: Sequence[ObservedWeight], files: Sequence[Path]) -> list[ObservedWeight]:
+        """Return the weights whose files the first process does not find."""
+        there = self._launch.broadcast([path.is_file() for path in files])
+        return [weight for weight, found in zip(weights, there, strict=True) if not found]
+
+    def _complete(self, point: str) -> None:
+        """Mark a point as complete, once all processes have written what belongs to it."""
+        self._launch.barrier()
+        if self._launch.rank == 0:
+            self.store.complete(point)
+        self._launch.barrier()  # without the mark, a run that is resumed needs what is forgotten next
 
     # --- parts ---
 

@@ -2,7 +2,7 @@
 
 The artifact has a file for each input that weights share, the Cholesky factor of its second moment, and one for each
 weight, the importance of its rows. Activations between the layers are in files below `SCRATCH` until all is measured. A
-killed run resumes: what is complete there is not made again.
+killed run resumes: what is complete there is not made again. Processes that a launcher started share the batches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ from submission.runtime.loading import load_processor
 from submission.runtime.loss import make_batch
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, write_text
+from submission.store.launch import Launch, process_group, processes_here
 from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import read_corpus
 
@@ -97,20 +98,42 @@ def calibrate(
     """Fill `out` with the artifact of the stage calibrate: a file for each second moment and importance, moments.json.
 
     folder: the checkpoint; corpus: the folder with train.jsonl and dev.jsonl, whose audio paths are relative to `data`;
-    prompts: pair -> rendered prompt. The same arguments give the same bytes on one machine and number of threads.
+    prompts: pair -> rendered prompt. Launched processes all call this with the same arguments, the device apart, and
+    share the batches. The same arguments give the same bytes on one machine, with one number of threads and processes.
     Raises UserError, before any audio is read, for a checkpoint that is incomplete or packed, that does not fit in
-    memory, and for more utterances than there are.
+    memory, and for more utterances than there are; in every process, where it does in one.
     """
-    model = LayerwiseModel(folder, dtype=torch.float32, device=device)
-    check_memory(model.checkpoint, device)
-    processor = load_processor(folder)
-    corpus_file = corpus / f"{options.source}.jsonl"
-    chosen = choose_utterances(read_corpus(corpus_file), options, str(corpus_file), key="quantize.moments")
-    spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
-    examples = load_examples(chosen, data, processor, spoken, end_token, label="calibrate: audio features")
-    traced = drawn(len(examples), options.gradient_utterances, options.seed) if options.fisher else []
-    _check_disk(model.checkpoint, len(examples), len(traced), out)
-    report = {
+    with process_group() as launch:
+        with launch.refused_by_all():
+            model = LayerwiseModel(folder, dtype=torch.float32, device=device)
+            check_memory(model.checkpoint, device, processes_here())
+        with launch.refused_by_all():
+            processor = load_processor(folder)
+            corpus_file = corpus / f"{options.source}.jsonl"
+            chosen = choose_utterances(read_corpus(corpus_file), options, str(corpus_file), key="quantize.moments")
+            spoken = {pair.partition("-")[2]: prompts[pair] for pair in options.pairs}
+            examples = load_examples(chosen, data, processor, spoken, end_token, label="calibrate: audio features")
+            traced = drawn(len(examples), options.gradient_utterances, options.seed) if options.fisher else []
+            if launch.rank == 0:
+                _check_disk(model.checkpoint, len(examples), len(traced), out, launch.processes)
+        report = _describe(model, examples, traced, options)
+        counts = token_counts(model.checkpoint, examples)
+        others = [number for number in range(len(examples)) if number not in traced]
+        first, rest = (
+            make_batches(model.checkpoint, [examples[number] for number in numbers], processor.tokenizer.pad_token_id)
+            for numbers in (traced, others)
+        )
+        del examples  # the batches have copies of all features
+        _measure(model, first, rest, counts, out, options=options, device=device, launch=launch)
+        if launch.rank == 0:
+            write_text(out / MOMENTS, canonical_json(report))
+
+
+def _describe(
+    model: LayerwiseModel, examples: Sequence[Example], traced: Sequence[int], options: MomentsOptions
+) -> dict[str, Any]:
+    """Return the report as JSON values; traced: the numbers of the examples on which gradients are measured."""
+    return {
         **asdict(options),
         "utterances": len(examples),
         "gradient_utterances": len(traced),
@@ -118,15 +141,6 @@ def calibrate(
         "tied": model.family.tied_weights(model.checkpoint.config),
         "target_tokens": sum(len(example.input_ids) - example.prompt_tokens for example in examples),
     }
-    counts = token_counts(model.checkpoint, examples)
-    others = [number for number in range(len(examples)) if number not in traced]
-    first, rest = (
-        make_batches(model.checkpoint, [examples[number] for number in numbers], processor.tokenizer.pad_token_id)
-        for numbers in (traced, others)
-    )
-    del examples  # the batches have copies of all features
-    _measure(model, first, rest, counts, out, options=options, device=device)
-    write_text(out / MOMENTS, canonical_json(report))
 
 
 def _measure(
@@ -138,6 +152,7 @@ def _measure(
     *,
     options: MomentsOptions,
     device: str,
+    launch: Launch,
 ) -> None:
     """Write all moments; traced: the batches on which gradients are measured too; counts: of tokens."""
     weights = observed_weights(model)
@@ -149,30 +164,40 @@ def _measure(
         gradient_batches=len(traced),
         out=out,
         scratch=out / SCRATCH,
+        launch=launch,
     )
     passes.forward()
     passes.head(torch.Generator(device=device).manual_seed(options.seed))
     if options.fisher:
         passes.backward(counts)
     else:
-        write_relative_importance(model.checkpoint, weights, counts, out)
-    passes.store.clear()
+        write_relative_importance(model.checkpoint, weights[launch.rank :: launch.processes], counts, out)
+    launch.barrier()
+    if launch.rank == 0:
+        passes.store.clear()
 
 
-def check_memory(checkpoint: Checkpoint, device: str) -> None:
-    """Raise UserError where the largest part of the model does not fit in the device's free memory."""
+def check_memory(checkpoint: Checkpoint, device: str, processes: int = 1) -> None:
+    """Raise UserError where the largest part of the model does not fit in the device's free memory.
+
+    processes: how many of them are on this machine; they share the memory of processors, and have a GPU each.
+    """
     needed, free = moments_size(checkpoint.config).memory_bytes, free_bytes(device)
-    if needed > free:
-        what = f"measuring moments takes {needed / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} free"
-        fix = "run this step on a machine or GPU with more memory, or leave quantize.moments out (data-free)"
+    sharing = processes if device == "cpu" else 1
+    if needed * sharing > free:
+        each = f" in each of {sharing} processes" if sharing > 1 else ""
+        what = f"measuring moments takes {needed / 2**30:.1f} GiB{each}, {device} has {free / 2**30:.1f} free"
+        fewer = "start fewer processes, " if sharing > 1 else ""
+        fix = fewer + "run this step on a machine or GPU with more memory, or leave quantize.moments out (data-free)"
         raise UserError(str(checkpoint.folder), what, fix)
 
 
-def _check_disk(checkpoint: Checkpoint, utterances: int, traced: int, out: Path) -> None:
+def _check_disk(checkpoint: Checkpoint, utterances: int, traced: int, out: Path, processes: int) -> None:
     """Raise UserError where moments and activations do not fit on the disk, less what a killed run has there."""
     size = moments_size(checkpoint.config)
     found = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    needed, free = size.disk_bytes + size.activation_bytes(utterances, traced) - found, shutil.disk_usage(out).free
+    most = size.disk_bytes + size.activation_bytes(utterances, traced) + (processes - 1) * size.sum_bytes
+    needed, free = most - found, shutil.disk_usage(out).free
     if needed > free:
         what = f"moments and activations take {needed / 2**30:.1f} GiB of disk, {free / 2**30:.1f} are free"
         raise UserError(str(out), what, "free disk space, or write fewer quantize.moments.gradient_utterances")

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from quantize.calibration.moment_files import write_importance, write_second_moment
+from quantize.calibration.shared_sums import SharedSums
 
 UNIFORM_PART = 0.3
 """Part of the importance of embedding and head that is spread evenly over all tokens."""
@@ -110,6 +111,12 @@ class InputMoments:
 
         return see_input
 
+    def add_up(self, shared: SharedSums) -> None:
+        """Add what other processes have seen, and keep the keys that this one owns."""
+        counts = shared.add_counts(self._counts)
+        self._sums = shared.add_up(self._sums)
+        self._counts = {key: counts[key] for key in self._sums}
+
     def take(self, *, count: int | None = None) -> Iterator[tuple[str, torch.Tensor, int]]:
         """Yield key, mean and number of positions, and forget the sums; count: what to divide by in place of it."""
         for key in sorted(self._sums):
@@ -180,8 +187,8 @@ class GradientMoments:
         self.outer = InputMoments()
         """Of embeddings."""
         self._positions = positions
-        self._squares: dict[str, torch.Tensor] = {}
-        self._tokens: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        """Squared gradients by row, float64; of embeddings how often each row is read, int64."""
 
     def hook(self, weight: ObservedWeight) -> Callable[..., None]:
         """Return a forward hook for a weight's module."""
@@ -199,11 +206,15 @@ class GradientMoments:
     ) -> None:
         if weight.kind == "embedding":
             read = torch.bincount(_real(inputs[..., None], mask).flatten().cpu(), minlength=weight.rows)
-            self._tokens[weight.name] = self._tokens.get(weight.name, 0) + read
+            self._sums[weight.name] = self._sums.get(weight.name, 0) + read
             self.outer.add(weight.input_key, gradients * weight.lookup_scale)  # from what it puts out to its rows
             return
         added = gradients.float().square().sum(dim=0, dtype=torch.float64)
-        self._squares[weight.name] = self._squares.get(weight.name, 0) + added
+        self._sums[weight.name] = self._sums.get(weight.name, 0) + added
+
+    def add_up(self, shared: SharedSums) -> None:
+        """Add what other processes have seen, `outer` apart, and keep the weights that this one owns."""
+        self._sums = shared.add_up(self._sums)
 
     def write_importances(
         self, weights: Sequence[ObservedWeight], folder: Path, *, targets: int, token_counts: torch.Tensor | None = None
@@ -213,11 +224,13 @@ class GradientMoments:
         token_counts: how often each token is read, [vocabulary], where a larger corpus gives it better.
         """
         for weight in weights:
-            if weight.kind == "embedding" and weight.name in self._tokens:
-                read = self._tokens[weight.name] if token_counts is None else token_counts
-                write_importance(folder, weight.name, mixed(read.double() / read.sum().clamp_min(1)), targets)
-            elif weight.name in self._squares:
-                write_importance(folder, weight.name, self._squares[weight.name] / max(targets, 1), targets)
+            if weight.name not in self._sums:
+                continue
+            importance = self._sums[weight.name] / max(targets, 1)
+            if weight.kind == "embedding":
+                read = self._sums[weight.name] if token_counts is None else token_counts
+                importance = mixed(read.double() / read.sum().clamp_min(1))
+            write_importance(folder, weight.name, importance, targets)
 
 
 def collect_gradient_moments(

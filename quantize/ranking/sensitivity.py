@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,7 +43,7 @@ from submission.runtime.loss import make_batch, ratio, standard_error, target_to
 from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.prompt import Example
 from submission.store.digests import canonical_json, read_journal, write_text
-from submission.store.launch import Launch, process_group
+from submission.store.launch import Launch, assigned_device, process_group
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus
 
@@ -89,7 +88,7 @@ def analyse(
         head = {"batch_size": batch_size, "layers": sorted(codecs), "utterances": len(utterances)}
 
         def load() -> tuple[PreTrainedModel, Swaps]:
-            model, _ = load_model(out / SCRATCH / "model", dtype, device or _device())
+            model, _ = load_model(out / SCRATCH / "model", dtype, device or assigned_device())
             return model, encode_swaps(checkpoint, model, codecs, options.solver)
 
         _sweep_share(launch, out, head, examples, batches, processor.tokenizer.pad_token_id, load)
@@ -258,8 +257,8 @@ def _sweep_share(
     load: Callable[[], tuple[PreTrainedModel, Swaps]],
 ) -> None:
     """Sweep this process's share of the batches, but for those that a journal has; load: called if any are left."""
-    # The share does not depend on what the others have done by now, so that every batch has a process.
-    done = _read_journals(out, head).keys()
+    # Reading a journal replaces it, to remove a torn line: the first process reads, before any appends to its own.
+    done = launch.broadcast(list(_read_journals(out, head)) if launch.rank == 0 else [])
     left = [number for number in range(len(batches))[launch.rank :: launch.processes] if number not in done]
     with _journal(out, launch.rank, head) as note:
         if not left:
@@ -311,7 +310,3 @@ def _finish(out: Path, ranking: dict[str, Any]) -> None:
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     for path in out.glob("losses.*.jsonl"):
         path.unlink()
-
-
-def _device() -> str:
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

@@ -28,6 +28,8 @@ class MomentsSize:
     """At the largest of its parts: a layer with its second moments and activations, what lies around them, the head."""
     disk_bytes: int
     """Of all moments, which stay."""
+    sum_bytes: int
+    """Of the second moments of a layer while they are summed, at most: what several processes write for one another."""
     state_bytes: dict[str, int]
     """Stack -> bytes of an utterance's hidden states at one point of it, at most."""
     depths: dict[str, int]
@@ -57,18 +59,21 @@ def moments_size(config: dict[str, Any]) -> MomentsSize:
     measured = [*(spec for spec in specs if spec.packable), *tied]
     widths = {keys[spec.name]: spec.shape[1] for spec in measured}
     rows = sum(spec.shape[0] for spec in measured)
-    parts, depths = _outside_bytes([*specs, *tied]), {}
+    parts, sums, depths = _outside_bytes([*specs, *tied]), [0], {}
     for stack in family.stacks:
         inside = [s for s in specs if stack.layers is not None and s.name.startswith(f"{stack.layers}.")]
         if not inside:
             continue
         positions = stack.positions(LONGEST_FRAMES, LONGEST_TOKENS)
         numbers = {spec.layer for spec in inside}
-        parts += [_layer_bytes([s for s in inside if s.layer == number], keys, positions) for number in numbers]
+        layers = [[s for s in inside if s.layer == number] for number in numbers]
+        parts += [_layer_bytes(layer, keys, positions) for layer in layers]
+        sums += [_sum_bytes(layer, keys) for layer in layers]
         depths[stack.name] = len(numbers)
     return MomentsSize(
         memory_bytes=max(parts) + OTHER_BYTES,
         disk_bytes=FLOAT_BYTES * (sum(width * (width + 1) // 2 + 2 * width for width in widths.values()) + rows),
+        sum_bytes=max(sums),
         state_bytes=state_bytes(config, LONGEST_FRAMES, LONGEST_TOKENS),
         depths=depths,
     )
@@ -90,14 +95,19 @@ def outside_bytes(config: dict[str, Any]) -> int:
     return _outside_bytes(tensors(config))[0]
 
 
+def _sum_bytes(specs: list[TensorSpec], keys: dict[str, str]) -> int:
+    """Return the bytes of the second moments of a layer."""
+    widths = {keys[spec.name]: spec.shape[1] for spec in specs if spec.packable}
+    return FLOAT_BYTES * sum(width**2 for width in widths.values())
+
+
 def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) -> int:
     """Return the memory of a layer: while it runs, or while the factor of its widest second moment is made."""
     linears = [spec for spec in specs if spec.packable]
-    widths = {keys[spec.name]: spec.shape[1] for spec in linears}
-    moments = FLOAT_BYTES * sum(width**2 for width in widths.values())
     weights = FLOAT_BYTES * sum(math.prod(spec.shape) for spec in specs)
     activations = FLOAT_BYTES * BATCH_SIZE * positions * sum(sum(spec.shape) for spec in linears)
-    return moments + max(weights + activations, (2 * FLOAT_BYTES + FLOAT_BYTES) * max(widths.values()) ** 2)
+    widest = max(spec.shape[1] for spec in linears)
+    return _sum_bytes(specs, keys) + max(weights + activations, (2 * FLOAT_BYTES + FLOAT_BYTES) * widest**2)
 
 
 def _outside_bytes(specs: list[TensorSpec]) -> list[int]:

@@ -11,13 +11,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 from submission.errors import UserError
+from submission.progress import progress
 from submission.store.store import Stage, StageFunction, Store
+
+Value = TypeVar("Value")
 
 TIMEOUT = timedelta(days=7)
 """How long the other processes wait for rank 0, which may be waiting for another build of the same stage."""
@@ -35,23 +39,57 @@ class Launch:
 
     rank: int
     processes: int
+    group: Any = field(default=None, compare=False)
+    """The process group of torch in which they meet; None: its default one."""
 
     def barrier(self) -> None:
         """Return when every process has called this; needs a process group."""
         if self.processes > 1:
             import torch.distributed as distributed
 
-            distributed.barrier()
+            distributed.barrier(group=self.group)
 
-    def broadcast(self, value: bool) -> bool:
+    def broadcast(self, value: Value) -> Value:
         """Return the first process's value when every process has called this; needs a process group."""
         if self.processes == 1:
             return value
         import torch.distributed as distributed
 
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        distributed.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes by rank when every process has called this; needs a process group."""
+        if self.processes == 1:
+            return [value]
+        import torch.distributed as distributed
+
+        values: list[Value] = [value] * self.processes
+        distributed.all_gather_object(values, value, group=self.group)
+        return values
+
+    @contextmanager
+    def refused_by_all(self) -> Iterator[None]:
+        """Raise in every process the UserError of any process's block, the first one's before the others'.
+
+        Every process must enter the block. None is left behind waiting for one that ended.
+        """
+        refusal = None
+        try:
+            yield
+        except UserError as error:
+            refusal = error
+        for other in self.gather(refusal):
+            if other is not None:
+                raise other
+
+    def progress(self, label: str, total: float, unit: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Return `progress` in the first process, and a function that shows nothing in the others."""
+        return progress(label, total, unit) if self.rank == 0 else nullcontext(lambda amount: None)
+
+
+ONE_PROCESS = Launch(rank=0, processes=1)
 
 
 def launched() -> Launch:
@@ -64,12 +102,27 @@ def launched() -> Launch:
         _refuse_unranked(os.environ)
     rank, processes = (_whole_number(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if processes == 1 and rank == 0:
-        return Launch(rank=0, processes=1)
+        return ONE_PROCESS
     lacking = [name for name in RENDEZVOUS if name not in os.environ]
     if lacking or not 0 <= rank < processes:
         wrong = f"{' and '.join(lacking)} not set" if lacking else f"RANK is {rank}"
         raise UserError(f"WORLD_SIZE={processes}", f"says one of {processes} processes, and {wrong}", ALONE)
     return Launch(rank=rank, processes=processes)
+
+
+def processes_here() -> int:
+    """Return how many of the launched processes run on this machine, as launchers say it; 1 where they do not."""
+    return max(1, _whole_number("LOCAL_WORLD_SIZE", "1"))
+
+
+def assigned_device() -> str:
+    """Return the GPU that the launcher assigns to this process, the first one without a launcher; else the processor.
+
+    As torch names devices.
+    """
+    import torch
+
+    return f"cuda:{_whole_number('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def _whole_number(name: str, default: str) -> int:
@@ -108,22 +161,26 @@ def _refuse_unranked(environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def process_group() -> Iterator[Launch]:
-    """Form the group of the launched processes for the duration of the block, where there is none yet."""
+    """Form a group of the launched processes for the duration of the block, in which they may wait for days.
+
+    A group that is there already may be of GPUs, and its collectives end after minutes: it stays, and is not used.
+    """
     launch = launched()
     if launch.processes == 1:
         yield launch
         return
     import torch.distributed as distributed
 
-    formed = distributed.is_initialized()
-    if not formed:
+    group = None
+    if distributed.is_initialized():
+        group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    else:
         with said_while_waiting(launch):
             distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
-        yield launch
+        yield replace(launch, group=group)
     finally:
-        if not formed:
-            distributed.destroy_process_group()
+        distributed.destroy_process_group(group)
 
 
 def build_together(store: Store, stage: Stage, work: StageFunction) -> Path | None:

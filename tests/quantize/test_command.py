@@ -21,6 +21,17 @@ from submission.system.pipeline import has_step
 from submission.system.recipe.quantize_options import Override
 
 ROOT = Path(__file__).parents[2]
+TARGETS = """
+extends = "frontier"
+[[systems]]
+name = "larger"
+description = "More bytes"
+quantize.target = "1.6 MB"
+[[systems]]
+name = "smaller"
+description = "Fewer bytes"
+quantize.target = "1.4 MB"
+"""
 
 
 def affine(bits: int, group_size: int) -> Codec:
@@ -113,6 +124,17 @@ def test_what_systems_of_a_list_share_is_shown_once(tmp_path):
     calibrated = [opened for opened in systems if has_step(opened[0], "awq")]
     names = [system.recipe.name for system, _ in one_each(calibrated, "awq")]
     assert len(names) == 9 and names[0] == "awq-source-128"
+
+
+@pytest.mark.parametrize("verb", ["sensitivity", "calibrate"])
+def test_several_processes_refuse_a_list_of_systems(tmp_path, capsys, monkeypatch, verb):
+    recipes = {"sensitivity": "ablation", "calibrate": tmp_path / "targets.toml"}
+    recipes["calibrate"].write_text(TARGETS, encoding="utf-8")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert call(verb, "--recipe", recipes[verb], "--store", tmp_path / "store") == 2
+    said = capsys.readouterr().err
+    assert "several processes share the work of one system, and this is a list; name one system, or start" in said
 
 
 def test_packing_before_merging_names_the_command_to_run(tmp_path, capsys):

@@ -24,10 +24,23 @@ from quantize.calibration.model_moments import (
     positions_of,
     token_counts,
 )
-from quantize.calibration.moment_files import output_path, read_importance, read_second_moment
-from quantize.calibration.moments import Run, collect_gradient_moments, collect_input_moments
+from quantize.calibration.moment_files import (
+    output_path,
+    read_importance,
+    read_second_moment,
+    write_factor,
+    write_importance,
+)
+from quantize.calibration.moments import (
+    GradientMoments,
+    InputMoments,
+    ObservedWeight,
+    Run,
+    collect_gradient_moments,
+    collect_input_moments,
+)
 from quantize.calibration.utterance_choice import choose_utterances
-from quantize.solvers.feedback import DAMPING, Moments
+from quantize.solvers.feedback import DAMPING, Moments, factorize
 from submission.errors import UserError
 from submission.miniature.model import SMALL, build_checkpoint
 from submission.model.families import family_of, read_config, tensors
@@ -192,6 +205,37 @@ def test_moments_are_those_of_the_whole_model(base, data, made, tmp_path):
         assert_factor_of(measured, read_second_moment(tmp_path, weight.input_key).double())
         expected = read_importance(tmp_path, weight.name)
         assert torch.allclose(measured.importance, expected, rtol=1e-4, atol=1e-6 * float(expected.max())), weight.name
+
+
+def test_one_process_adds_up_in_the_order_of_the_batches(base, data, made, tmp_path, monkeypatch):
+    """To the byte: products of one batch after the other, and squares of gradients likewise."""
+    rows: dict[str, list[torch.Tensor]] = {}
+    gradients: dict[str, list[torch.Tensor]] = {}
+    add, add_gradients = InputMoments.add, GradientMoments._add
+
+    def noting(self: InputMoments, key: str, inputs: torch.Tensor) -> None:
+        rows.setdefault(key, []).append(inputs.detach().clone())
+        add(self, key, inputs)
+
+    def noting_gradients(self: GradientMoments, weight: ObservedWeight, values: torch.Tensor, *others) -> None:
+        gradients.setdefault(weight.name, []).append(values.clone())
+        add_gradients(self, weight, values, *others)
+
+    monkeypatch.setattr(InputMoments, "add", noting)
+    monkeypatch.setattr(GradientMoments, "_add", noting_gradients)
+    options = dataclasses.replace(OPTIONS, gradient_utterances=5)  # two batches
+    folder = run(base, data, tmp_path / "out", options)
+    (tmp_path / "expected").mkdir()
+    for name in (PROJECTOR, "language_model.model.layers.1.mlp.down_proj.weight"):
+        key = folder.inputs[name]
+        total = (rows[key][0].t() @ rows[key][0]).addmm_(rows[key][1].t(), rows[key][1])
+        positions = sum(map(len, rows[key]))
+        write_factor(tmp_path / "expected", key, factorize(total / positions, len(total)), positions)
+        squares = [batch.square().sum(dim=0, dtype=torch.float64) for batch in gradients[name]]
+        targets = json.loads((tmp_path / "out" / "moments.json").read_text(encoding="utf-8"))["target_tokens"]
+        write_importance(tmp_path / "expected", name, (squares[0] + squares[1]) / targets, targets)
+    expected = files(tmp_path / "expected")
+    assert len(expected) == 4 and expected.items() <= files(tmp_path / "out").items()
 
 
 class Killed(BaseException):

@@ -31,7 +31,7 @@ LEFT_OUT = {
     "submission.text_table": "text on the terminal",
     "submission.benchmarking": "measurements of speed",
     "submission.store.store": "calls stage functions; what it passes to them is in their keys",
-    "submission.store.launch": "how processes meet; the same bytes for any number of them",
+    "submission.store.launch": "how processes meet; how they share the work is the stages' own",
     "submission.system.revisions": "the numbers that are raised",
     "submission.system.recipe": "checks options; their values are in the keys",
     "submission.system.schema": "reads options; their values are in the keys",
