@@ -116,7 +116,7 @@ def test_the_packed_model_weighs_what_was_allotted(base, registered, tmp_path, c
     stages.allocate({**options, "target_bytes": target}, inputs, allocation)
     report = json.loads((allocation / "budgets.json").read_text(encoding="utf-8"))
     assert 0.999 * target <= report["total_bytes"] <= target
-    assert (report["predicted_increase"] is None) == (not calibrated)
+    assert (report["predicted_divergence"] is None) == (not calibrated)
     stages.pack(options, inputs | {"allocate": allocation}, packed)
     assert sum(path.stat().st_size for path in (packed / "model").iterdir()) == report["total_bytes"] - CARD_BYTES
     codecs = read_checkpoint(packed / "model").codecs
