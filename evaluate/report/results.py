@@ -93,7 +93,7 @@ class SystemResult:
     """Speed and memory as measured of its bundle; None where they were not."""
     stages: dict[str, str] = field(default_factory=dict)
     labelled: bool = False
-    """Whether it was asked for by name, so that pictures name it wherever it lies."""
+    """Whether it was requested by name, so that pictures name it wherever it lies."""
 
     @property
     def bits_per_parameter(self) -> float:

@@ -57,7 +57,7 @@ def quality_metric(results: Results, pair: str) -> str:
 
 
 def points_of(results: Results, pair: str) -> list[Point]:
-    """Return the scored systems as points; labelled are the front, the uploads, those asked for and those of NAMED."""
+    """Return the scored systems as points; labelled are the front, the uploads, those requested and those of NAMED."""
     metric, (_, divisor) = quality_metric(results, pair), size_unit(results.systems)
     found = [(system, system.outcome(pair, results.open_testset)) for system in results.systems]
     scored = [(system, outcome.scores[metric]) for system, outcome in found if outcome and metric in outcome.scores]

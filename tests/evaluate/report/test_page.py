@@ -154,13 +154,13 @@ def test_the_picture_names_the_front_and_what_is_uploaded():
     assert names["first"] == names["awq-32"] == ""
 
 
-def test_the_picture_names_every_system_that_was_asked_for(tmp_path):
+def test_the_picture_names_every_system_that_was_requested(tmp_path):
     also = (system("frontier-3gb", 3 * 10**9, 15.0, labelled=True), system("primary", LIMIT - 9, 16.0, labelled=True))
     rival = system("rival", 2 * 10**9, 18.0)
-    asked = results(systems=(*results().systems, rival, *also), uploads=(upload("primary", "primary", 16.0),))
-    names = {point.system.name: point.name for point in points_of(asked, "en-de") if not point.front}
+    requested = results(systems=(*results().systems, rival, *also), uploads=(upload("primary", "primary", 16.0),))
+    names = {point.system.name: point.name for point in points_of(requested, "en-de") if not point.front}
     assert names["frontier-3gb"] == "frontier-3gb" and names["primary"] == "primary" and names["first"] == ""
-    write_report(tmp_path, asked)
+    write_report(tmp_path, requested)
     drawn = (tmp_path / "quality-en-de.svg").read_text(encoding="utf-8")
     assert drawn.count(">frontier-3gb<") == drawn.count(">primary<") == 1 and ">first<" not in drawn
 
