@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from quantize.packing.pack import pack_checkpoint
 from submission.errors import UserError
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -23,6 +23,7 @@ from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from submission.runtime.prompt import build_inputs
 from submission.store.digests import tree_digest
+from tests.support.tiny_qwen import build_checkpoint
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 
