@@ -188,13 +188,15 @@ def rehearse(args: argparse.Namespace) -> None:
 
 
 def _parts(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """Return part of the report -> the recipes and lists that are measured for it."""
-    parts: dict[str, Sequence[str]] = {
-        "systems": [args.recipe, *args.also],
-        "uploads": args.upload or REPORT_UPLOADS,
-        "segmentations": [args.segmentation],
+    """Return field of ReportRequest -> the recipes and lists that are measured for it."""
+    parts: dict[str, dict[str, Sequence[str]]] = {
+        "systems": {"systems": [args.recipe], "also": args.also},
+        "uploads": {"uploads": args.upload or REPORT_UPLOADS},
+        "segmentations": {"segmentations": [args.segmentation]},
     }
-    return {part: names if part in args.only or not args.only else [] for part, names in parts.items()}
+    return {
+        field: names for part, lists in parts.items() if part in (args.only or parts) for field, names in lists.items()
+    }
 
 
 def _open_all(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[System, Store]]:

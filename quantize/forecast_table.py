@@ -173,8 +173,8 @@ def allocation_lines(report: dict[str, Any]) -> list[str]:
         f"model folder: {total:,} bytes of {target:,}, {100 * total / target:.3f} %",
         f"{len(report['budgets'])} weights with a budget: {report['bits_per_weight']:.3f} bits each, all parts counted",
     ]
-    if report["predicted_increase"] is not None:
-        predicted = f"{report['predicted_increase']:.4f} nats per target token"
+    if report["predicted_divergence"] is not None:
+        predicted = f"{report['predicted_divergence']:.4f} nats per target token"
         lines.append(
             f"predicted divergence from the unpacked model: {predicted}, to second order; measured, 1.4 to 3 times that"
         )

@@ -40,10 +40,10 @@ class CheckPart:
 
 
 GPU_TESTS = (
-    "tests/entropy/test_int8_kernels.py",
+    "tests/runtime/test_int8_kernels.py",
     "tests/evaluate/bench/test_bench.py",
     "tests/quantize/test_awq.py",
-    "tests/quantize/test_solver.py",
+    "tests/quantize/solvers/test_solver.py",
     "tests/runtime/test_kernels.py",
     "tests/runtime/test_packed.py",
     "tests/runtime/test_weight_form.py",

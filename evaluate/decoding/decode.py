@@ -106,14 +106,7 @@ def decode(
         with translator(model, processor, prompt, options, end_token) as lent:
             name = _progress_label(label, launch)
             _decode_share(lent, share, recordings, options, _journal(out, launch.rank), name)
-        launch.barrier()
-        done = _read_journals(out)
-        launch.barrier()  # all must have read the journals before the first process removes them
-        hypotheses = [done[name] for name in names]
-        if launch.rank == 0:
-            write_hypotheses(out, hypotheses)
-            for path in _journals(out)[1:]:
-                path.unlink()
+        hypotheses = _merge(launch, out, names)
     return DecodeSummary(
         segments=len(segments),
         decoded=sum(map(len, batches)),
@@ -157,6 +150,19 @@ def _begin(launch: Launch, out: Path, names: Sequence[str]) -> dict[str, Hypothe
             str(out), f"holds {len(foreign)} hypotheses of other segments (first: {foreign[0]})", "remove the file"
         )
     return done
+
+
+def _merge(launch: Launch, out: Path, names: Sequence[str]) -> list[Hypothesis]:
+    """Return the hypotheses of all processes in order; the first process writes them to the file, its journals gone."""
+    launch.barrier()
+    done = _read_journals(out)
+    launch.barrier()  # all must have read the journals before the first process removes them
+    hypotheses = [done[name] for name in names]
+    if launch.rank == 0:
+        write_hypotheses(out, hypotheses)
+        for path in _journals(out)[1:]:
+            path.unlink()
+    return hypotheses
 
 
 def _check_recordings(segments: Sequence[Segment], recordings: Mapping[str, Path]) -> None:

@@ -30,8 +30,10 @@ Opened = Sequence[tuple[System, Store]]
 class ReportRequest:
     """The requested systems of a report, by its parts; a part without systems is left out."""
 
-    systems: Opened
+    systems: Opened = ()
     """Tables 1, 4 and 5, and the pictures."""
+    also: Opened = ()
+    """More of these, which the pictures label wherever they lie."""
     uploads: Opened = ()
     """Table 6."""
     segmentations: Opened = ()
@@ -66,10 +68,14 @@ def command_line(args: argparse.Namespace) -> str:
 def plan_report(request: ReportRequest) -> ReportPlan:
     """Return the plan of a report, and print the stages to build on stderr; UserError where a model is not packed."""
     if request.comet is not None:
-        first, _ = (*request.systems, *request.uploads, *request.segmentations)[0]
+        first, _ = (*request.systems, *request.also, *request.uploads, *request.segmentations)[0]
         first.comet_digest(request.comet)  # reports a bad checkpoint before the work
     plan = ReportPlan(
-        systems=[system_plans.on_the_open_set(*opened, request.comet) for opened in request.systems],
+        systems=[
+            system_plans.on_the_open_set(*opened, request.comet, labelled=labelled)
+            for listed, labelled in ((request.systems, False), (request.also, True))
+            for opened in listed
+        ],
         uploads=[
             system_plans.on_the_blind_sets(*opened, request.comet, every_segmentation=False)
             for opened in request.uploads

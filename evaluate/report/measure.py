@@ -97,6 +97,7 @@ def read_system(plan: SystemPlan) -> SystemResult:
     forecast = expected_model(system, store)
     return SystemResult(
         name=system.recipe.name,
+        labelled=plan.labelled,
         description=system.recipe.description,
         size_bytes=size,
         meets_limit=system.campaign.meets_limit(size),

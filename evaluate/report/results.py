@@ -94,6 +94,8 @@ class SystemResult:
     efficiency: EfficiencyRecord | None = None
     """Speed and memory as measured of its bundle; None where they were not."""
     stages: dict[str, str] = field(default_factory=dict)
+    labelled: bool = False
+    """Whether it was requested by name, so that pictures name it wherever it lies."""
 
     @property
     def bits_per_parameter(self) -> float:

@@ -37,6 +37,8 @@ class SystemPlan:
     """Pairs and test sets that are not scored for lack of references."""
     comet: Path | None = None
     """A COMET checkpoint, whose scores are shown where they are built; None for the one of the data folder."""
+    labelled: bool = False
+    """Whether pictures name the system wherever it lies."""
 
     def stages(self) -> list[Stage]:
         """Return every stage that the system needs, in building order."""
@@ -62,10 +64,18 @@ class SystemPlan:
         return [stage for stage in self.stages() if self.store.record(stage) is None]
 
 
-def on_the_open_set(system: System, store: Store, comet: Path | None) -> SystemPlan:
+def on_the_open_set(system: System, store: Store, comet: Path | None, *, labelled: bool) -> SystemPlan:
     """Return the plan of a system for Tables 1, 4 and 5: loss on dev, scores of ACL 60/60 eval."""
     scored, without = _by_references(system, store, [(pair, OPEN_TESTSET) for pair in system.campaign.pairs])
-    return SystemPlan(system=system, store=store, scored=scored, without_references=without, loss=True, comet=comet)
+    return SystemPlan(
+        system=system,
+        store=store,
+        scored=scored,
+        without_references=without,
+        loss=True,
+        comet=comet,
+        labelled=labelled,
+    )
 
 
 def on_the_blind_sets(system: System, store: Store, comet: Path | None, *, every_segmentation: bool) -> SystemPlan:

@@ -75,7 +75,7 @@ def allot(
         "total_bytes": used,
         "weights": weights,
         "bits_per_weight": float(f"{8 * (sum(budgets.values()) + sum(beside.values())) / weights:.6g}"),
-        "predicted_increase": float(f"{predicted_increase(found.constant, weights):.6g}") if fisher else None,
+        "predicted_divergence": float(f"{predicted_divergence(found.constant, weights):.6g}") if fisher else None,
     }
     write_text(out / BUDGETS, canonical_json(report))
     return report
@@ -86,10 +86,10 @@ def _bytes_beside(codec: Codec, shape: tuple[int, ...]) -> int:
     return sum(tensor_bytes(*part) for part in codec.parts(shape).values()) - (codec.budget_bytes or 0)
 
 
-def predicted_increase(constant: float, weights: int) -> float:
+def predicted_divergence(constant: float, weights: int) -> float:
     """Return the divergence from the unpacked model in nats per target token at a high rate, to second order.
 
-    That is the increase of cross-entropy too where labels are the model's own. Every weight's error has the variance
+    It is by gradients with labels that the model itself draws. Every weight's error has the variance
     step ** 2 / 12 in units in which its loss is half a square. Measured divergences are 1.4 to 3 times as much.
     """
     return weights * constant**2 / 24

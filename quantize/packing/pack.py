@@ -113,10 +113,7 @@ def pack_checkpoint(
     with open_weights(out / WEIGHTS, stored, journal) as target:
         _write_tensors(target, checkpoint, specs, codecs, solve_for, folding)
     write_text(out / "config.json", config_text(packed_config(config, codecs)))
-    copied = companion_files(folder)
-    for path in copied:
-        shutil.copyfile(path, out / path.name)
-    known = {"config.json", INDEX, *(p.name for p in weight_files(folder)), *(p.name for p in copied)}
+    files = _copy_companions(folder, out)
     kept = [spec for spec in specs if spec.name not in codecs]
     return {
         "solver": solver,
@@ -125,9 +122,18 @@ def pack_checkpoint(
         "parameters": sum(math.prod(spec.shape) for spec in specs),
         "weights_bytes": file_bytes(stored),
         "total_bytes": sum(path.stat().st_size for path in out.iterdir()),
-        "copied": [path.name for path in copied],
-        "left_out": sorted(path.name for path in folder.iterdir() if path.name not in known),
+        **files,
     }
+
+
+def _copy_companions(folder: Path, out: Path) -> dict[str, list[str]]:
+    """Copy the files beside a checkpoint's weights that its packed model needs; return these names and the others'."""
+    copied = companion_files(folder)
+    for path in copied:
+        shutil.copyfile(path, out / path.name)
+    known = {"config.json", INDEX, *(p.name for p in weight_files(folder)), *(p.name for p in copied)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    return {"copied": [path.name for path in copied], "left_out": others}
 
 
 def _refuse_other_dtypes(checkpoint: Checkpoint, specs: list[TensorSpec], codecs: dict[str, Codec]) -> None:

@@ -271,14 +271,3 @@ def save_checkpoint(model: Qwen2AudioForConditionalGeneration, processor: Qwen2A
     half.generation_config = settings
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
-
-
-def build_checkpoint(folder: Path, texts: Sequence[str], shape: Shape, seed: int) -> Path:
-    """Write a checkpoint with random weights, which the forge and tests start from, and return its folder.
-
-    texts: whatever the tokenizer should know, in any language. The same arguments give the same bytes.
-    """
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
-    model = build_model(make_config(tokenizer, shape), seed)
-    save_checkpoint(model, make_processor(tokenizer, shape), folder)
-    return folder

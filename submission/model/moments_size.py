@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from submission.model.families import family_of, tensors, tied_heads
+from submission.model.families import audio_positions, family_of, tensors, tied_heads
 from submission.model.families.tensors import TensorSpec
 
 FLOAT_BYTES = 4
 BATCH_SIZE = 4
 """Utterances that run through a layer at a time."""
-LONGEST_FRAMES, LONGEST_TOKENS = 3000, 1024
-"""Of an utterance of 30 s: frames, 100 a second, and tokens with those that stand for audio, prompt and translation."""
-LOGITS_BYTES = 4 * (256 << 20)
-"""Logits that are held at a time, their softmax, its logarithm and their gradient."""
+LONGEST_TRANSLATION = 256
+"""Tokens, as many as recipes let decoding generate."""
+LOGITS_BYTES = 256 << 20
+"""Of the logits that are held at a time."""
+LOGITS_HELD = 4
+"""Tensors of their size: logits, their softmax, its logarithm and their gradient; one more where a cap stands before
+them."""
 OTHER_BYTES = 3 << 29
 """What the libraries take by themselves, .9 GiB as measured, and the features of some hundred utterances."""
 
@@ -41,6 +44,13 @@ class MomentsSize:
         return points + max(self.state_bytes.values()) * (utterances + traced)
 
 
+def longest_utterance(config: dict[str, Any]) -> tuple[int, int]:
+    """Return the frames of the longest audio that the model takes, and its tokens: audio, prompt and translation."""
+    family = family_of(config)
+    frames = family.window_frames(config)
+    return frames, audio_positions(config, frames) + family.prompt_tokens + LONGEST_TRANSLATION
+
+
 def input_keys(config: dict[str, Any]) -> dict[str, str]:
     """Return weight name -> key of its input, for all that can be packed; weights that read one input share a key.
 
@@ -53,18 +63,19 @@ def input_keys(config: dict[str, Any]) -> dict[str, str]:
 
 
 def moments_size(config: dict[str, Any]) -> MomentsSize:
-    """Return what the moments of a model of this configuration take, at 30 s an utterance."""
+    """Return what the moments of a model of this configuration take, of utterances as long as it takes them."""
     specs, keys, family = tensors(config), input_keys(config), family_of(config)
-    tied = tied_heads(config)
+    tied, (frames, tokens) = tied_heads(config), longest_utterance(config)
     measured = [*(spec for spec in specs if spec.packable), *tied]
     widths = {keys[spec.name]: spec.shape[1] for spec in measured}
     rows = sum(spec.shape[0] for spec in measured)
-    parts, sums, depths = _outside_bytes([*specs, *tied]), [0], {}
+    parts = _outside_bytes([*specs, *tied], capped=family.logit_cap(config) is not None)
+    sums, depths = [0], {}
     for stack in family.stacks:
         inside = [s for s in specs if stack.layers is not None and s.name.startswith(f"{stack.layers}.")]
         if not inside:
             continue
-        positions = stack.positions(LONGEST_FRAMES, LONGEST_TOKENS)
+        positions = stack.positions(frames, tokens)
         numbers = {spec.layer for spec in inside}
         layers = [[s for s in inside if s.layer == number] for number in numbers]
         parts += [_layer_bytes(layer, keys, positions) for layer in layers]
@@ -74,7 +85,7 @@ def moments_size(config: dict[str, Any]) -> MomentsSize:
         memory_bytes=max(parts) + OTHER_BYTES,
         disk_bytes=FLOAT_BYTES * (sum(width * (width + 1) // 2 + 2 * width for width in widths.values()) + rows),
         sum_bytes=max(sums),
-        state_bytes=state_bytes(config, LONGEST_FRAMES, LONGEST_TOKENS),
+        state_bytes=state_bytes(config, frames, tokens),
         depths=depths,
     )
 
@@ -82,7 +93,7 @@ def moments_size(config: dict[str, Any]) -> MomentsSize:
 def state_bytes(config: dict[str, Any], frames: int, tokens: int) -> dict[str, int]:
     """Return stack of layers -> bytes of the hidden states of one utterance at one point of it, in float32.
 
-    frames: of its features, 100 a second; tokens: of its text, with those that stand for audio.
+    frames: of its features; tokens: of its text, with those that stand for audio.
     """
     family, columns = family_of(config), {spec.name: spec.shape[-1] for spec in tensors(config)}
     hidden = {group.stack: columns[group.targets[0]] for group in reversed(family.smoothing_groups(config))}
@@ -92,7 +103,7 @@ def state_bytes(config: dict[str, Any], frames: int, tokens: int) -> dict[str, i
 
 def outside_bytes(config: dict[str, Any]) -> int:
     """Return the memory of what lies around a model's layers, the head apart, in float32 while it is read."""
-    return _outside_bytes(tensors(config))[0]
+    return _outside_bytes(tensors(config), capped=False)[0]
 
 
 def _sum_bytes(specs: list[TensorSpec], keys: dict[str, str]) -> int:
@@ -110,12 +121,12 @@ def _layer_bytes(specs: list[TensorSpec], keys: dict[str, str], positions: int) 
     return _sum_bytes(specs, keys) + max(weights + activations, (2 * FLOAT_BYTES + FLOAT_BYTES) * widest**2)
 
 
-def _outside_bytes(specs: list[TensorSpec]) -> list[int]:
-    """Return the memory of what lies around the layers and, where it is apart, of the head."""
+def _outside_bytes(specs: list[TensorSpec], *, capped: bool) -> list[int]:
+    """Return the memory of what lies around the layers and, where it is apart, of the head; capped: its logits are."""
     outside = [spec for spec in specs if spec.layer is None]
-    parts = []
+    parts, logits = [], (LOGITS_HELD + capped) * LOGITS_BYTES
     for head in (False, True):
         sizes = [math.prod(spec.shape) for spec in outside if (spec.role == "lm_head") is head]
         if sizes:  # a tensor is in memory twice while it is read, in bfloat16 and in float32
-            parts.append(FLOAT_BYTES * sum(sizes) + max(2 * max(sizes), LOGITS_BYTES if head else 0))
+            parts.append(FLOAT_BYTES * sum(sizes) + max(2 * max(sizes), logits if head else 0))
     return parts

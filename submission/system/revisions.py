@@ -10,7 +10,7 @@ REVISIONS = {
     "sensitivity": 3,
     "awq": 4,
     "calibrate": 5,
-    "allocate": 3,
+    "allocate": 4,
     "quantize": 7,
     "recover": 2,
     "segment": 4,

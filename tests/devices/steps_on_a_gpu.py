@@ -23,7 +23,7 @@ from quantize.packing.pack import pack_checkpoint
 from quantize.ranking.sensitivity import analyse
 from quantize.recovery.recover import recover_system
 from quantize.solvers.bound import bind_solver
-from submission.miniature.model import END, SMALL, build_checkpoint
+from submission.miniature.model import END, SMALL
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -32,10 +32,11 @@ from submission.runtime.weight_form import prepare_weights
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.system.recipe.quantize_options import AwqOptions, MomentsOptions
 from submission.text.segments import SAMPLE_RATE
-from tests.entropy.support import entropy_codecs, pack
+from tests.quantize.recovery.support import OPTIONS, PROMPTS, coarse_codecs, pack_coarsely, write_data
 from tests.quantize.support import OVERRIDES, RULES, ranked_options
-from tests.recovery.support import OPTIONS, PROMPTS, coarse_codecs, pack_coarsely, write_data
+from tests.runtime.entropy.support import entropy_codecs, pack
 from tests.support.simulated_gpu import SimulatedTensor, simulated_gpu
+from tests.support.tiny_qwen import build_checkpoint
 
 PAIRS = ("en-de", "en-zh")
 

@@ -53,12 +53,7 @@ class Bundled:
 def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], segments: list[Segment]) -> Bundled:
     """Pack a checkpoint, translate the segments of TALKS and two of a recording of ACCENT, and bundle all of it."""
     audio = place / "audio"
-    for name, path in recordings.items():
-        (audio / "talks" / name[0]).mkdir(parents=True)
-        shutil.copy(path, audio / "talks" / name[0] / name)
-    (audio / "accent").mkdir()
-    noise = np.random.default_rng(7).standard_normal(6 * SAMPLE_RATE).astype(np.float32) * 0.1
-    soundfile.write(audio / "accent" / "speaker.flac", noise, SAMPLE_RATE)
+    write_audio(audio, recordings)
     (place / "probe.toml").write_text(CAMPAIGN, encoding="utf-8")
     (place / "quick.toml").write_text(RECIPE, encoding="utf-8")
     campaign = read_campaign(str(place / "probe.toml"))
@@ -79,21 +74,7 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
             decode(model, processor, sets[name], paths, prompt, recipe.decode, out, end_token=end)
     for name in sets:
         write_segments(place / f"{name}.yaml", sets[name])
-    cells = [
-        score_testset(
-            DecodedTestSet(
-                testset=name,
-                pair=pair,
-                language=pair.rpartition("-")[2],
-                hypotheses=path,
-                references=None,
-                given=name == "ACCENT",
-            )
-        )
-        for (pair, name), path in hypotheses.items()
-    ]
-    record = gather(cells)
-    (place / "scores.json").write_text(canonical_json(record), encoding="utf-8")
+    (place / "scores.json").write_text(scores_of(hypotheses), encoding="utf-8")
     folder = bundle(
         place / "bundle",
         campaign=campaign,
@@ -109,6 +90,34 @@ def make_bundled(place: Path, checkpoint: Path, recordings: Mapping[str, Path], 
         provenance={"numpy": "1.0"},
     )
     return Bundled(folder=folder, campaign=str(place / "probe.toml"), recipe=str(place / "quick.toml"), audio=audio)
+
+
+def write_audio(folder: Path, recordings: Mapping[str, Path]) -> None:
+    """Copy the recordings of TALKS, each into a folder of its own, and write one of noise for ACCENT."""
+    for name, path in recordings.items():
+        (folder / "talks" / name[0]).mkdir(parents=True)
+        shutil.copy(path, folder / "talks" / name[0] / name)
+    (folder / "accent").mkdir()
+    noise = np.random.default_rng(7).standard_normal(6 * SAMPLE_RATE).astype(np.float32) * 0.1
+    soundfile.write(folder / "accent" / "speaker.flac", noise, SAMPLE_RATE)
+
+
+def scores_of(hypotheses: Mapping[tuple[str, str], Path]) -> str:
+    """Return scores.json of test sets without references; hypotheses: (pair, test set) -> its file."""
+    cells = [
+        score_testset(
+            DecodedTestSet(
+                testset=name,
+                pair=pair,
+                language=pair.rpartition("-")[2],
+                hypotheses=path,
+                references=None,
+                given=name == "ACCENT",
+            )
+        )
+        for (pair, name), path in hypotheses.items()
+    ]
+    return canonical_json(gather(cells))
 
 
 def replace_output(bundled: Bundled, place: Path, path: str, text: str) -> Bundled:

@@ -24,7 +24,7 @@ from submission.miniature.curriculum import (
 from submission.miniature.evaluation import EVALUATION_SETS, evaluation_examples
 from submission.miniature.forge import Training, forge, shape_named
 from submission.miniature.language import split_of
-from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import END, LANGUAGES, PROMPT, SMALL
 from submission.miniature.optimiser import Optimiser, ProcessGroup, orthogonalise, rate_scale, single_process
 from submission.miniature.training import (
     LogMel,
@@ -36,6 +36,7 @@ from submission.miniature.training import (
     translation_loss,
 )
 from submission.miniature.voice import voices
+from tests.support.tiny_qwen import build_checkpoint
 
 
 @pytest.fixture(scope="module")

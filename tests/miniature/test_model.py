@@ -11,18 +11,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-from submission.miniature.model import (
-    END,
-    LANGUAGES,
-    MINIATURE,
-    PAD,
-    PROMPT,
-    SMALL,
-    Shape,
-    build_checkpoint,
-    sinusoids,
-)
+from submission.miniature.model import END, LANGUAGES, MINIATURE, PAD, PROMPT, SMALL, Shape, sinusoids
 from submission.store.digests import tree_digest
+from tests.support.tiny_qwen import build_checkpoint
 
 TEXTS = ["the old house is near the river", "das alte Haus ist am Fluss", "老房子在河边"] * 5
 

@@ -10,10 +10,11 @@ import torch
 
 from quantize.calibration import activations, moment_files, shared_sums
 from quantize.calibration.model_moments import calibrate
-from submission.miniature.model import END, SMALL, build_checkpoint
+from submission.miniature.model import END, SMALL
 from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import read_corpus, write_corpus
-from tests.recovery.support import LANGUAGES, PROMPTS, write_data
+from tests.quantize.recovery.support import LANGUAGES, PROMPTS, write_data
+from tests.support.tiny_qwen import build_checkpoint
 
 BASE = "base"
 FEW = 6

@@ -26,7 +26,7 @@ from quantize.calibration.scale_search import SCALE_LIMIT, output_errors, scales
 from quantize.packing.pack import pack_checkpoint
 from quantize.solvers.bound import bind_solver
 from submission.errors import UserError
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.codecs import Affine
 from submission.model.families import family_of, read_config
 from submission.model.forecast import resolve_codecs
@@ -36,6 +36,7 @@ from submission.store.digests import tree_digest
 from submission.system.recipe.quantize_options import AwqOptions
 from submission.text.corpus import write_corpus
 from tests.quantize.support import DEV_UTTERANCES
+from tests.support.tiny_qwen import build_checkpoint
 
 FOUR = Affine(bits=4, group_size=64)
 HQQ = bind_solver("hqq")

@@ -17,7 +17,7 @@ from quantize.calibration.moment_files import write_factor, write_importance
 from quantize.solvers.feedback import factorize
 from submission.bundle.description import derive_facts
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.budgets import (
     budgeted_shapes,
     equal_rate_shares,
@@ -34,6 +34,7 @@ from submission.store.digests import canonical_json
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
 from tests.support.budgeted import Budgeted, register_budgeted
+from tests.support.tiny_qwen import build_checkpoint
 
 RULES = {"linears": Budgeted(), "embedding": Budgeted(), "audio": Affine(bits=8, group_size=64)}
 
@@ -116,7 +117,7 @@ def test_the_packed_model_weighs_what_was_allotted(base, registered, tmp_path, c
     stages.allocate({**options, "target_bytes": target}, inputs, allocation)
     report = json.loads((allocation / "budgets.json").read_text(encoding="utf-8"))
     assert 0.999 * target <= report["total_bytes"] <= target
-    assert (report["predicted_increase"] is None) == (not calibrated)
+    assert (report["predicted_divergence"] is None) == (not calibrated)
     stages.pack(options, inputs | {"allocate": allocation}, packed)
     assert sum(path.stat().st_size for path in (packed / "model").iterdir()) == report["total_bytes"] - CARD_BYTES
     codecs = read_checkpoint(packed / "model").codecs

@@ -11,7 +11,7 @@ import pytest
 from quantize.__main__ import make_parser, one_each
 from quantize.packing.pack import pack_system
 from submission.cli import open_systems, run
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine, Codec
 from submission.model.families import read_config, tensors
@@ -19,6 +19,7 @@ from submission.model.forecast import CARD_BYTES, add_up, companion_bytes, forec
 from submission.store.digests import canonical_json
 from submission.system.pipeline import has_step
 from submission.system.recipe.quantize_options import Override
+from tests.support.tiny_qwen import build_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TARGETS = """

@@ -18,7 +18,7 @@ from submission.bundle.checks import weights as checks
 from submission.bundle.description import derive_facts
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.checkpoint import packed_config, read_checkpoint
 from submission.model.codecs import CODECS, Affine, Codec, parse_codec
 from submission.model.families import read_config, tensors
@@ -28,6 +28,7 @@ from submission.runtime.packed import PackedEmbedding, PackedLinear, prepack_lin
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
 from tests.support.extending import ROOT, import_source, titled_blocks
+from tests.support.tiny_qwen import build_checkpoint
 
 FILE = "submission/model/codecs/deflated.py"
 UP = "language_model.model.layers.0.mlp.up_proj.weight"

@@ -18,7 +18,7 @@ from quantize.solvers.bound import bind_solver
 from quantize.solvers.hqq import solve_hqq
 from submission.bundle.description import derive_facts
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -28,6 +28,7 @@ from submission.system.recipe.quantize_options import QuantizeOptions
 from submission.system.recipe.recipe_files import read_recipe
 from submission.system.schema import parse
 from tests.support.extending import ROOT, import_source, titled_blocks
+from tests.support.tiny_qwen import build_checkpoint
 
 FILE = "quantize/solvers/minmax.py"
 FOUR = Affine(bits=4, group_size=64)

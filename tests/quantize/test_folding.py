@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from quantize.calibration.folding import SCALES, Folding, divide_channels, effective_scales, write_scales
 from submission.errors import UserError
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.families import family_of, read_config, tensors
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
+from tests.support.tiny_qwen import build_checkpoint
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 NORM = "language_model.model.layers.0.post_attention_layernorm.weight"

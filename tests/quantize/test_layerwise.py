@@ -9,12 +9,13 @@ import torch
 
 from quantize.calibration.layerwise import LayerwiseModel
 from submission.errors import UserError
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.codecs import Affine
 from submission.model.families import family_of, read_config, tensors
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model, load_processor
 from submission.runtime.prompt import build_inputs, render_prompt
+from tests.support.tiny_qwen import build_checkpoint
 
 LAST = "language_model.model.layers.1.mlp.down_proj.weight"
 PROJECTOR = "multi_modal_projector.linear.weight"

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from quantize.packing.lost_weights import check_lost_weights
 from quantize.packing.pack import pack_checkpoint
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.system.recipe.recipe_files import read_recipe
 from tests.quantize.support import codecs_of
+from tests.support.tiny_qwen import build_checkpoint
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 

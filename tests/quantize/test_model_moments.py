@@ -42,7 +42,7 @@ from quantize.calibration.moments import (
 from quantize.calibration.utterance_choice import choose_utterances
 from quantize.solvers.feedback import DAMPING, Moments, factorize
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.families import family_of, read_config, tensors
 from submission.runtime.examples import load_examples
 from submission.runtime.families import runtime_of
@@ -51,6 +51,7 @@ from submission.runtime.loss import make_batch
 from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 from tests.support.recordings import write_noise
+from tests.support.tiny_qwen import build_checkpoint
 
 LANGUAGES = {"de": "German", "zh": "Chinese"}
 PROMPTS = {f"en-{code}": f"<|audio_bos|><|AUDIO|><|audio_eos|>{name}:" for code, name in LANGUAGES.items()}

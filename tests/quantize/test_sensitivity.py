@@ -19,7 +19,7 @@ from quantize.ranking import sensitivity
 from quantize.ranking.sensitivity import BATCH_SIZE, analyse, encode_swaps, pack_base, rank_layers, swapped_codecs
 from quantize.ranking.sweep import Swaps, last_states, sweep_batch
 from submission.errors import UserError
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -32,6 +32,7 @@ from submission.store.digests import tree_digest
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 from tests.quantize.support import END, PROMPTS, RANKED_RULES, ranked_options
+from tests.support.tiny_qwen import build_checkpoint
 
 TEXTS = {
     "de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus", "der alte Hund und die Katze", "ja"],

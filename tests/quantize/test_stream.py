@@ -15,7 +15,7 @@ from quantize.packing.pack import JOURNAL, encode, pack_checkpoint, pack_system,
 from quantize.solvers.bound import bind_solver
 from quantize.solvers.hqq import solve_hqq
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.checkpoint import Located, read_checkpoint
 from submission.model.codecs import affine as affine_module
 from submission.model.codecs.dtypes import torch_dtype
@@ -23,6 +23,7 @@ from submission.model.families import read_config, tensors
 from submission.model.forecast import companion_files, forecast, resolve_codecs
 from submission.store.digests import tree_digest
 from tests.quantize.support import OVERRIDES, RULES, affine, codecs_of
+from tests.support.tiny_qwen import build_checkpoint
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 NORM = "language_model.model.norm.weight"

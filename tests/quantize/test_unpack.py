@@ -10,11 +10,12 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from quantize.packing.pack import pack_checkpoint
 from quantize.packing.unpack import unpack
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
+from tests.support.tiny_qwen import build_checkpoint
 
 RULES = {
     "*": Affine(bits=4, group_size=64),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quantize.packing.pack import pack_checkpoint
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -20,6 +20,7 @@ from submission.runtime.products import kernels
 from submission.runtime.products.block_products import kernel_rows
 from submission.runtime.products.kernels import GROUP_SIZES, KERNELS, CPUKernel, proved_layout
 from submission.store.digests import tree_digest
+from tests.support.tiny_qwen import build_checkpoint
 
 CPU = torch.device("cpu")
 MOST = CPUKernel.most_rows

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from quantize.packing.pack import pack_checkpoint
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import family_of, read_config
@@ -22,6 +22,7 @@ from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_weights
 from submission.store.digests import tree_digest
 from tests.support.tiny_gemma import write_gemma
+from tests.support.tiny_qwen import build_checkpoint
 
 LINEARS = {"linears": Affine(bits=4, group_size=32)}
 EMBEDDING = {"embedding": Affine(bits=8, group_size=32)}

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,8 @@ from submission.miniature.model import (
     make_processor,
     train_tokenizer,
 )
+from submission.model.families import family_of, read_config
+from submission.runtime.families import runtime_of
 from submission.runtime.families.family import generate
 from submission.runtime.prompt import (
     IGNORED,
@@ -24,7 +29,9 @@ from submission.runtime.prompt import (
     shortest_samples,
     window_samples,
 )
+from submission.system.campaign import read_campaign
 
+MINIATURES = Path("submission/miniature")
 GERMAN = render_prompt(PROMPT, "German")
 CHINESE = render_prompt(PROMPT, "Chinese")
 
@@ -48,6 +55,18 @@ def noise(samples: int) -> np.ndarray:
 
 def test_prompts_name_the_language() -> None:
     assert GERMAN.endswith("Translate this speech to German:\n")
+
+
+@pytest.mark.parametrize(("shipped", "campaign"), [("base", "iwslt26"), ("gemma4", "iwslt27")])
+def test_forecasts_count_the_prompt_that_is_rendered(shipped, campaign) -> None:
+    """A miniature renders its campaign's prompt as the published model does, but cuts words into more tokens."""
+    folder, prompt = MINIATURES / shipped, read_campaign(campaign).prompt
+    config = read_config(folder)
+    runtime = runtime_of(config)
+    processor = runtime.read_processor(folder)
+    rendered = processor.tokenizer.decode(runtime.prompt_ids(processor, render_prompt(prompt, "German"), 0))
+    words = re.findall(r"<[^<>\s]+>|\w+|[^\w\s<>]\n?|\n", rendered)
+    assert len(words) == family_of(config).prompt_tokens, words
 
 
 def test_generation_inputs_are_padded_on_the_left(processor) -> None:

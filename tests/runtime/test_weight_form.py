@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from quantize.packing.pack import pack_checkpoint
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
@@ -17,6 +17,7 @@ from submission.runtime import weight_form
 from submission.runtime.loading import load_weights
 from submission.runtime.packed import PackedTensor, plain_bytes
 from submission.runtime.weight_form import DECODING_BYTES, free_bytes, has_room, prepare_weights
+from tests.support.tiny_qwen import build_checkpoint
 
 GB = 10**9
 QWEN2_AUDIO = int(16.7 * GB)

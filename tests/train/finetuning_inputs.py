@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, write_corpus
+from tests.support.tiny_qwen import build_checkpoint
 from train.finetune import Task
 
 TEXTS = {"de": ["der Hund schläft", "die Katze sieht den Hund", "ein Haus"], "zh": ["狗在睡觉", "猫看见狗", "一座房子"]}

@@ -106,10 +106,6 @@ def test_only_the_audio_of_the_sample_is_kept(data: Path) -> None:
     assert len(kept) == 3
 
 
-def files_of(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_stopped_build_continues_to_the_same_files(data: Path) -> None:
     write_parquet(data, table(12))
     build(data, 3)

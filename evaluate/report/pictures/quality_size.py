@@ -57,7 +57,7 @@ def quality_metric(results: Results, pair: str) -> str:
 
 
 def points_of(results: Results, pair: str) -> list[Point]:
-    """Return the scored systems as points; labelled are the front, the uploads, and those of NAMED."""
+    """Return the scored systems as points; labelled are the front, the uploads, those requested and those of NAMED."""
     metric, (_, divisor) = quality_metric(results, pair), size_unit(results.systems)
     found = [(system, system.outcome(pair, results.open_testset)) for system in results.systems]
     scored = [(system, outcome.scores[metric]) for system, outcome in found if outcome and metric in outcome.scores]
@@ -66,8 +66,8 @@ def points_of(results: Results, pair: str) -> list[Point]:
     points = []
     for number, (system, score) in enumerate(scored):
         upload = uploaded.get(system.model_key, "")  # the same packed model under another name
-        named = number in front or upload or system.name in NAMED
-        name = f"{system.name} ({upload})" if upload else system.name
+        named = number in front or upload or system.labelled or system.name in NAMED
+        name = f"{system.name} ({upload})" if upload not in ("", system.name) else system.name
         points.append(
             Point(
                 system=system,

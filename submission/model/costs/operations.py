@@ -9,20 +9,22 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from submission.model.families import family_of, tensors, tied_heads
+from submission.model.families import audio_positions, family_of, tensors, tied_heads
 from submission.model.families.tensors import TensorSpec
 
 TEXT_TOKENS_PER_SECOND = 5.0
 """Of speech, in a translation to German."""
-PROMPT_TOKENS = 12
 
 
-def forward_flops(config: dict[str, Any], seconds: float, *, predicted: int | None = None) -> float:
+def forward_flops(
+    config: dict[str, Any], seconds: float, *, predicted: int | None = None, trimmed: bool = False
+) -> float:
     """Return the operations of one utterance through the model, its translation included.
 
-    predicted: positions of which the head computes logits; None for those of the translation.
+    predicted: positions of which the head computes logits; None for those of the translation. trimmed: whether features
+    end with the audio, as in fine-tuning.
     """
-    frames, tokens, text = utterance_positions(config, seconds)
+    frames, tokens, text = utterance_positions(config, seconds, trimmed=trimmed)
     total = 0.0
     for spec in speech_tensors(config):
         positions = _positions(config, spec, frames, tokens)
@@ -42,13 +44,15 @@ def speech_tensors(config: dict[str, Any]) -> list[TensorSpec]:
     return [*(spec for spec in tensors(config) if spec.role not in droppable), *tied_heads(config)]
 
 
-def utterance_positions(config: dict[str, Any], seconds: float) -> tuple[int, int, int]:
-    """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them."""
+def utterance_positions(config: dict[str, Any], seconds: float, *, trimmed: bool = False) -> tuple[int, int, int]:
+    """Return frames of an utterance's features, its positions in the decoder, and those of its translation in them.
+
+    trimmed: as for `forward_flops`.
+    """
     family = family_of(config)
-    stacks = {stack.name: stack for stack in family.stacks}
-    frames, text = round(seconds * family.frames_per_second), round(seconds * TEXT_TOKENS_PER_SECOND)
-    audio = stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
-    return frames, audio + PROMPT_TOKENS + text, text
+    heard, text = round(seconds * family.frames_per_second), round(seconds * TEXT_TOKENS_PER_SECOND)
+    frames = heard if trimmed or not family.pads_to_window else family.window_frames(config)
+    return frames, audio_positions(config, heard) + family.prompt_tokens + text, text
 
 
 def _positions(config: dict[str, Any], spec: TensorSpec, frames: int, tokens: int) -> int:

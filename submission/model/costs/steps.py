@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from submission.model.costs.model_shapes import ModelShapes
 from submission.model.costs.operations import (
     adapter_parameters,
     forward_flops,
     parameter_count,
     utterance_positions,
 )
-from submission.model.families import family_of, tensors
-from submission.model.moments_size import LONGEST_FRAMES, moments_size, outside_bytes, state_bytes
+from submission.model.families import tensors
+from submission.model.moments_size import moments_size, outside_bytes, state_bytes
 from submission.model.recovery_size import recovery_bytes
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def step_works(
     config: of the checkpoint; pairs: the campaign's; packed_bytes: what the packed model weighs; window_seconds: the
     longest audio that the model takes.
     """
-    makers: Mapping[str, Callable[[_Shapes, Recipe], StepWork]] = {
+    makers: Mapping[str, Callable[[_SystemShapes, Recipe], StepWork]] = {
         "corpus": _corpus,
         "finetune": _finetune,
         "merge": _merge,
@@ -100,97 +100,47 @@ def step_works(
         "pack": bool(quantize.codecs),
         "recover": quantize.recovery is not None,
     }
-    shapes = _Shapes(config=config, pairs=pairs, packed_bytes=packed_bytes, window_seconds=window_seconds)
+    shapes = _SystemShapes(config=config, pairs=pairs, packed_bytes=packed_bytes, window_seconds=window_seconds)
     return {name: make(shapes, recipe) for name, make in makers.items() if wanted.get(name, True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shapes:
-    config: dict[str, Any]
+class _SystemShapes(ModelShapes):
+    """A model's shapes, and what its campaign and its packed model add to them."""
+
     pairs: int
     packed_bytes: int
     window_seconds: float
 
-    @property
-    def plain_bytes(self) -> int:
-        """Of the checkpoint in bfloat16."""
-        return 2 * parameter_count(self.config)
 
-    @property
-    def layers(self) -> int:
-        """Of the decoder."""
-        return len({s.layer for s in tensors(self.config) if s.role == "attn.q"})
-
-    @property
-    def width(self) -> int:
-        """Of the decoder."""
-        return next(s.shape[1] for s in tensors(self.config) if s.role == "attn.q" and len(s.shape) > 1)
-
-    @property
-    def layer_bytes(self) -> int:
-        """Of the decoder's largest layer in float32."""
-        sizes: dict[int, int] = {}
-        for spec in tensors(self.config):
-            if spec.layer is not None and "audio" not in spec.role:
-                sizes[spec.layer] = sizes.get(spec.layer, 0) + 4 * math.prod(spec.shape)
-        return max(sizes.values())
-
-    @property
-    def cached_numbers(self) -> int:
-        """Of keys and values of one position, in all layers."""
-        return 2 * sum(s.shape[0] for s in tensors(self.config) if s.role == "attn.k" and len(s.shape) > 1)
-
-    @property
-    def largest(self) -> int:
-        """Weights of the largest tensor: the embedding or the head."""
-        return max(math.prod(s.shape) for s in tensors(self.config))
-
-    def activation_bytes(self, utterances: int, seconds: float) -> int:
-        """Of a batch in bfloat16: what the linears of the widest layer put out, all at once."""
-        tokens = utterance_positions(self.config, seconds)[1]
-        widest = 0
-        for stack in family_of(self.config).stacks:
-            outputs: dict[int | None, int] = {}
-            for spec in tensors(self.config):
-                if stack.layers is not None and spec.name.startswith(f"{stack.layers}.") and spec.packable:
-                    outputs[spec.layer] = outputs.get(spec.layer, 0) + spec.shape[0]
-            widest = max(widest, stack.positions(LONGEST_FRAMES, tokens) * max(outputs.values(), default=0))
-        return 2 * utterances * widest
-
-    @property
-    def solvable(self) -> int:
-        """Weights that can be packed."""
-        return sum(math.prod(s.shape) for s in tensors(self.config) if s.packable)
-
-
-def _corpus(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _corpus(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     seconds = sum(recipe.corpus.utterances.values()) * TRAIN_SECONDS
     return StepWork(step="corpus", core_seconds=seconds / DECODED_PER_CORE_SECOND, on_card=False)
 
 
-def _finetune(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _finetune(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     config, options = shapes.config, recipe.finetune
     utterances = sum(recipe.corpus.utterances.values())
     steps = options.epochs * utterances / options.batch_size
     evaluated = (steps / options.save_every_steps + 1) * DEV_UTTERANCES * shapes.pairs * DEV_SECONDS / TRAIN_SECONDS
     passes = 3 if options.gradient_checkpointing else 2  # forward, gradients of activations, forward again
     adapters = adapter_parameters(config, options.roles, options.rank)
-    forward = forward_flops(config, TRAIN_SECONDS)
+    forward = forward_flops(config, TRAIN_SECONDS, trimmed=True)
     return StepWork(
         step="finetune",
         flops=forward * (passes * options.epochs * utterances + evaluated),
         training=True,
-        memory_bytes=finetune_bytes(config, recipe),
+        memory_bytes=finetune_bytes(shapes, recipe),
         disk_bytes=adapters * (4 + 2 * 12),  # the adapters, and two checkpoints with Adam's moments
     )
 
 
-def finetune_bytes(config: dict[str, Any], recipe: Recipe, seconds: float = 2 * TRAIN_SECONDS) -> int:
+def finetune_bytes(shapes: ModelShapes, recipe: Recipe, seconds: float = 2 * TRAIN_SECONDS) -> int:
     """Return the memory of a training step: weights, adapters with gradients and Adam's moments, activations, logits.
 
     seconds: length of the utterances of a batch, all padded to the longest.
     """
-    options, shapes = recipe.finetune, _Shapes(config=config, pairs=1, packed_bytes=0, window_seconds=seconds)
+    options, config = recipe.finetune, shapes.config
     _, tokens, text = utterance_positions(config, seconds)
     element = 2 if options.dtype == "bfloat16" else 4
     rows = options.batch_size * tokens
@@ -202,7 +152,7 @@ def finetune_bytes(config: dict[str, Any], recipe: Recipe, seconds: float = 2 * 
     return CONTEXT_BYTES + weights + activations
 
 
-def _merge(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _merge(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     return StepWork(
         step="merge",
         file_bytes=2.0 * shapes.plain_bytes,
@@ -212,7 +162,7 @@ def _merge(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _sensitivity(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _sensitivity(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     """L layers with a fork at each cost L + L (L + 1) / 2 runs of a layer (quantize/ranking/sweep.py)."""
     forward = forward_flops(shapes.config, DEV_SECONDS)
     _, tokens, _ = utterance_positions(shapes.config, 2 * DEV_SECONDS)
@@ -230,13 +180,14 @@ def _sensitivity(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _awq(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _awq(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     """The hidden states of all utterances at one point of each stack stay in memory, beside one part of the model."""
     options = recipe.quantize.awq
     assert options is not None
     utterances = options.utterances or DEV_UTTERANCES
     products = 2.0 * shapes.solvable * SAMPLED_POSITIONS * EXPONENTS
-    states = state_bytes(shapes.config, LONGEST_FRAMES, utterance_positions(shapes.config, DEV_SECONDS)[1])
+    frames, tokens, _ = utterance_positions(shapes.config, DEV_SECONDS)
+    states = state_bytes(shapes.config, frames, tokens)
     part = max(4 * shapes.layer_bytes, outside_bytes(shapes.config))
     return StepWork(
         step="awq",
@@ -247,7 +198,7 @@ def _awq(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _calibrate(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _calibrate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     options, size = recipe.quantize.moments, moments_size(shapes.config)
     assert options is not None
     utterances = options.utterances or sum(recipe.corpus.utterances.values())
@@ -262,7 +213,7 @@ def _calibrate(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _allocate(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _allocate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     return StepWork(
         step="allocate",
         core_seconds=shapes.solvable / ALLOCATED_PER_CORE_SECOND,
@@ -272,7 +223,7 @@ def _allocate(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _pack(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _pack(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     calibrated, budgeted = recipe.quantize.moments is not None, recipe.quantize.target is not None
     moments_bytes = moments_size(shapes.config).disk_bytes if calibrated else 0
     return StepWork(
@@ -286,7 +237,7 @@ def _pack(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _recover(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _recover(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     """The original's outputs once, then steps of a pass forward and one backward."""
     options = recipe.quantize.recovery
     assert options is not None
@@ -301,14 +252,14 @@ def _recover(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _segment(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _segment(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     needs = recipe.segment.about.needs_classifier
     return StepWork(
         step="segment", flops=BLIND_HOURS * 3600 * CLASSIFIER_FLOPS_PER_SECOND if needs else 0.0, memory_bytes=4 * 10**9
     )
 
 
-def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _decode(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     options = recipe.decode
     segments = shapes.pairs * BLIND_HOURS * 3600 / SEGMENT_SECONDS
     _, tokens, text = utterance_positions(shapes.config, SEGMENT_SECONDS)
@@ -326,14 +277,14 @@ def _decode(shapes: _Shapes, recipe: Recipe) -> StepWork:
     )
 
 
-def _score(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _score(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     segments = shapes.pairs * BLIND_HOURS * 3600 / SEGMENT_SECONDS
     return StepWork(
         step="score", core_seconds=segments / SCORED_PER_CORE_SECOND, memory_bytes=500_000_000, on_card=False
     )
 
 
-def _bundle(shapes: _Shapes, recipe: Recipe) -> StepWork:
+def _bundle(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     """The bundle, its archive and a check of both read and write the model five times."""
     return StepWork(
         step="bundle",

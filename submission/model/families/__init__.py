@@ -48,6 +48,12 @@ def tied_heads(config: dict[str, Any]) -> list[TensorSpec]:
     return [replace(stored[weight], name=head, role="lm_head") for head, weight in tied.items()]
 
 
+def audio_positions(config: dict[str, Any], frames: int) -> int:
+    """Return how many positions of the text stream stand for audio of so many frames."""
+    stacks = {stack.name: stack for stack in family_of(config).stacks}
+    return stacks["projector"].positions(frames, 0) if "projector" in stacks else frames
+
+
 def droppable_parts(family: Family) -> list[str]:
     """Return the parts that a system for speech may leave out, sorted: the first words of their roles."""
     return sorted({role.partition(".")[0] for role in family.droppable_roles})

@@ -21,6 +21,10 @@ def no_tied_weights(config: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
+def no_logit_cap(config: dict[str, Any]) -> None:
+    """Return no cap: logits are what the head puts out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
     """A file that a model's folder may hold beside its configuration and weights."""
@@ -70,6 +74,11 @@ class Family:
     """Parts of the model in the order in which activations reach them."""
     frames_per_second: int
     """Of its audio features."""
+    window_frames: Callable[[dict[str, Any]], int]
+    """Configuration -> frames of the longest audio that the model takes."""
+    prompt_tokens: int
+    """Of a rendered prompt besides the positions of the audio, with the prompt of the published model's campaign. For
+    forecasts, which have no tokenizer."""
     smoothing_groups: Callable[[dict[str, Any]], list[SmoothingGroup]]
     """Configuration -> tensors between which a factor per channel can move, in the same order."""
     with_layers: Callable[[dict[str, Any], int], dict[str, Any]]
@@ -82,5 +91,9 @@ class Family:
     droppable_roles: tuple[str, ...] = ()
     """Roles whose tensors a system for speech may leave out of its model. Those with one first word, `vision`, are a
     part, which is left out as a whole."""
+    pads_to_window: bool = False
+    """Whether features of any audio have the frames of the longest, and are cut to the batch's in fine-tuning alone."""
+    logit_cap: Callable[[dict[str, Any]], float | None] = no_logit_cap
+    """Configuration -> the cap c of its logits, c tanh(z / c) of what its head puts out, z; None: they are z."""
     without: Callable[[dict[str, Any], str], dict[str, Any]] = nothing_to_leave_out
     """(configuration, such a part) -> the configuration of the model without it, which may be without it already."""

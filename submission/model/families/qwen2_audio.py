@@ -40,6 +40,8 @@ DEFAULTS = {
 hub's Qwen2-Audio-7B leaves out its hidden size, layers and heads."""
 
 CONV_KERNEL = 3
+PROMPT_TOKENS = 8
+"""Two about the audio, and "Translate this speech to German", a colon and a line break: six of Qwen's vocabulary."""
 
 # Name on the hub -> role, tried in this order.
 _PATTERNS = (
@@ -308,6 +310,12 @@ def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
     }
 
 
+def window_frames(config: dict[str, Any]) -> int:
+    """Return the frames of the encoder's window, two for each of its positions."""
+    positions: int = _section(config, "audio_config")["max_source_positions"]
+    return 2 * positions
+
+
 def ordinary_tokens(config: dict[str, Any]) -> int:
     """Return the number of token ids before the audio token, or all where the configuration names none."""
     vocabulary: int = _section(config, "text_config")["vocab_size"]
@@ -329,6 +337,9 @@ FAMILY = Family(
     module_name=module_name,
     stacks=STACKS,
     frames_per_second=100,
+    window_frames=window_frames,
+    prompt_tokens=PROMPT_TOKENS,
+    pads_to_window=True,
     smoothing_groups=smoothing_groups,
     with_layers=with_layers,
     ordinary_tokens=ordinary_tokens,

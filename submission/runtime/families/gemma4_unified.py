@@ -18,7 +18,6 @@ from transformers import (
     Gemma4UnifiedForConditionalGeneration,
     Gemma4UnifiedProcessor,
     GemmaTokenizer,
-    PreTrainedModel,
     ProcessorMixin,
 )
 from transformers.models.gemma4_unified.feature_extraction_gemma4_unified import Gemma4UnifiedAudioFeatureExtractor
@@ -26,6 +25,7 @@ from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4Uni
 
 from submission.errors import UserError
 from submission.model.families import read_config
+from submission.model.families.gemma4_unified import FAMILY, USEFUL_POSITIONS
 from submission.runtime.families.family import AudioFeatures, FamilyRuntime, Inputs, plain_lookup
 from submission.text.segments import SAMPLE_RATE
 
@@ -33,9 +33,6 @@ NAME = "gemma4_unified"
 FEATURES = "input_features"
 MASK = "input_features_mask"
 FRAME_SAMPLES = 640
-USEFUL_POSITIONS = 400
-"""Of audio: users report that the published model misunderstands what lies beyond about 450 positions, of which the
-prompt takes the first. 16 s at 40 ms each, where the processor itself takes 30 s."""
 
 
 class SpeechProcessor(Gemma4UnifiedProcessor):
@@ -137,12 +134,6 @@ def audio_token(config: dict[str, Any]) -> int:
     return token
 
 
-def logit_cap(model: PreTrainedModel) -> float | None:
-    """Return the cap that the configuration names."""
-    cap: float | None = model.config.get_text_config().final_logit_softcapping
-    return cap
-
-
 def lookup_scale(layer: nn.Embedding) -> float:
     """Return what the embedding multiplies its rows by: the square root of their width."""
     if type(layer) is Gemma4UnifiedTextScaledWordEmbedding:
@@ -166,6 +157,6 @@ RUNTIME = FamilyRuntime(
     frozen_roles=("embedding",),  # and with it the head
     noise=noise,
     audio_token=audio_token,
-    logit_cap=logit_cap,
+    logit_cap=lambda model: FAMILY.logit_cap(model.config.to_dict()),
     lookup_scale=lookup_scale,
 )

@@ -15,7 +15,7 @@ from evaluate.bench.memory import bench_memory, memory_text
 from evaluate.bench.step import bench_step, layer_shapes, step_text
 from quantize.packing.pack import pack_checkpoint
 from submission.cli import run
-from submission.miniature.model import PROMPT, SMALL, build_checkpoint
+from submission.miniature.model import PROMPT, SMALL
 from submission.model.checkpoint import read_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import read_config
@@ -23,6 +23,7 @@ from submission.model.forecast import forecast, resolve_codecs
 from submission.runtime.loading import load_processor
 from submission.store.digests import tree_digest
 from submission.system.recipe.recipe_files import read_recipe
+from tests.support.tiny_qwen import build_checkpoint
 
 RULES = {"linears": Affine(bits=4, group_size=32), "embedding": Affine(bits=2, group_size=32)}
 

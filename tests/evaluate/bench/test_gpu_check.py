@@ -13,10 +13,11 @@ from evaluate.bench.gpu_check import GPU_TESTS, PARTS, CheckPart, check_text, gp
 from evaluate.bench.kernel_proofs import kernel_proofs, proofs_text
 from quantize.bench import gpu_layers
 from quantize.bench.gpu_layers import bench_layers, layers_text
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
+from tests.support.tiny_qwen import build_checkpoint
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = QuantizeOptions(

@@ -15,7 +15,7 @@ from evaluate.report.pictures.bar_charts import bars_of
 from evaluate.report.pictures.palettes import DARK, LIGHT
 from evaluate.report.pictures.quality_size import points_of, quality_metric
 from submission.store.digests import tree_digest
-from tests.evaluate.synthetic import LIMIT, NASTY, SVG, image, results, system
+from tests.evaluate.synthetic import LIMIT, NASTY, SVG, image, results, system, upload
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "source"}
 
@@ -152,6 +152,17 @@ def test_the_picture_names_the_front_and_what_is_uploaded():
         *("bf16", "4bit", "a$1$ <b>", "sensitive", "random3"),
     ]
     assert names["first"] == names["awq-32"] == ""
+
+
+def test_the_picture_names_every_system_that_was_requested(tmp_path):
+    also = (system("frontier-3gb", 3 * 10**9, 15.0, labelled=True), system("primary", LIMIT - 9, 16.0, labelled=True))
+    rival = system("rival", 2 * 10**9, 18.0)
+    requested = results(systems=(*results().systems, rival, *also), uploads=(upload("primary", "primary", 16.0),))
+    names = {point.system.name: point.name for point in points_of(requested, "en-de") if not point.front}
+    assert names["frontier-3gb"] == "frontier-3gb" and names["primary"] == "primary" and names["first"] == ""
+    write_report(tmp_path, requested)
+    drawn = (tmp_path / "quality-en-de.svg").read_text(encoding="utf-8")
+    assert drawn.count(">frontier-3gb<") == drawn.count(">primary<") == 1 and ">first<" not in drawn
 
 
 def test_quality_is_comet_only_where_every_system_has_it():

@@ -117,6 +117,11 @@ def test_every_system_is_measured_once_and_read_afterwards(arguments, tmp_path, 
     assert "0 to build (nothing)" in again.err and ": building" not in again.err and again.out == done.out
     assert tree_digest(tmp_path / "out") == before
 
+    assert run(make_parser(), ["report", *arguments, *only, f"--also={tmp_path / 'some.toml'}:two"]) == 0
+    record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert [(s["name"], s["labelled"]) for s in record["systems"]] == [("one", False), ("two", False), ("two", True)]
+    capsys.readouterr()
+
     system, store = open_systems(make_parser().parse_args(["report", *arguments]))[1]
     shutil.rmtree(store.folder(system.stage("score", "en-zh/ACL6060")))
     assert run(make_parser(), ["report", *arguments, *only]) == 0

@@ -6,8 +6,9 @@ import pytest
 
 from quantize.bench import calibration
 from quantize.bench.calibration import measure_moments, measure_solving, whole_model
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.families import read_config, tensors
+from tests.support.tiny_qwen import build_checkpoint
 
 
 @pytest.fixture(scope="module")

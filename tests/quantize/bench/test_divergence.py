@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from quantize.bench.divergence import measure_divergence
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.runtime.examples import load_examples
 from submission.runtime.loading import load_model
 from submission.runtime.loss import difference, measure_losses
 from submission.text.corpus import Utterance
 from tests.support.recordings import write_noise
+from tests.support.tiny_qwen import build_checkpoint
 
 
 @pytest.fixture(scope="module")

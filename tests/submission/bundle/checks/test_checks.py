@@ -47,9 +47,10 @@ from tests.submission.bundle.checks.breaking import (
 from tests.submission.bundle.checks.broken_bundles import CASES
 from tests.submission.bundle.checks.broken_claims import CLAIMS
 from tests.submission.bundle.checks.broken_files import FILES
+from tests.submission.bundle.checks.broken_models import MODELS
 
 ROOT = Path(__file__).parents[4]
-EVERY_CASE = (*CASES, *CLAIMS, *FILES)
+EVERY_CASE = (*CASES, *CLAIMS, *FILES, *MODELS)
 
 
 def codes(findings: list[Finding]) -> set[str]:

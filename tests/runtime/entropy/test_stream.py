@@ -13,7 +13,7 @@ from submission.model.codecs.entropy.contexts import CLASS_OFFSET, NO_SHIFT, Con
 from submission.model.codecs.entropy.layout import LANES, Grid, check_header, fixed_bytes
 from submission.model.codecs.entropy.stream import decode, encode, rate_bits, stream_bytes
 from submission.model.codecs.entropy.tables import CONTEXTS, tables
-from tests.entropy.cases import NEXT_STATES, on_trellis, spread_codes, weights
+from tests.runtime.entropy.cases import NEXT_STATES, on_trellis, spread_codes, weights
 
 
 def slow_decode(stream: bytes, rows: int, columns: int, trellis: bool) -> np.ndarray:

@@ -15,8 +15,8 @@ from quantize.solvers.rate import code_histogram, estimate_rate, expected_log2_c
 from quantize.solvers.trellis_kernels import SHRINKAGE
 from submission.model.codecs.entropy.layout import Grid
 from submission.model.codecs.entropy.trellis import first_stray
-from tests.entropy.cases import NEXT_STATES
-from tests.feedback.support import random_problem
+from tests.quantize.solvers.support import random_problem
+from tests.runtime.entropy.cases import NEXT_STATES
 
 
 def restarts_of(rows: int, columns: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.exceptions import Exceptions, pack_exceptions, unpack_exceptions
 from submission.model.codecs.entropy.layout import HEADER, Grid, check_header, check_payload, checksum
 from submission.model.codecs.entropy.stream import decode, encode, stream_bytes
-from tests.entropy.cases import SHAPE, codes_and_stream, spread_codes
+from tests.runtime.entropy.cases import SHAPE, codes_and_stream, spread_codes
 
 PARTS = r"^(stream|header|density|classes|index|payload|exceptions|padding):"
 

@@ -11,7 +11,7 @@ from quantize.recovery.tuned_layers import TunedEmbedding, TunedLinear, TunedWei
 from quantize.solvers.hqq import solve_hqq
 from submission.model.codecs import Affine, Codec
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor
-from tests.entropy.support import encoded, random_weight
+from tests.runtime.entropy.support import encoded, random_weight
 
 KINDS = ["affine", "ragged", "meta", "entropy"]
 SHAPE = (48, 160)

@@ -10,11 +10,12 @@ import torch
 from quantize.packing.pack import pack_checkpoint
 from quantize.solvers.feedback import Moments
 from quantize.solvers.fitting import solve_entropy
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.codecs import Affine, Codec
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.families import read_config, tensors
 from submission.model.forecast import resolve_codecs
+from tests.support.tiny_qwen import build_checkpoint
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submission.model.codecs.entropy.layout import BLOCK_ROWS, LANES, Grid, fixed_bytes
-from tests.entropy.cases import SHAPE, codes_and_stream
+from tests.runtime.entropy.cases import SHAPE, codes_and_stream
 
 BARE = """
 import sys

@@ -19,7 +19,7 @@ from quantize.solvers.feedback import (
 )
 from quantize.solvers.fitting import fit_constant
 from quantize.solvers.rate import estimate_rate
-from tests.feedback.support import diagonal_factor, pooled_size_bytes, random_moment, random_problem
+from tests.quantize.solvers.support import diagonal_factor, pooled_size_bytes, random_moment, random_problem
 
 
 def reference_codes(weight, moment, importance, constant):

@@ -31,9 +31,9 @@ from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTenso
 from submission.runtime.quantizer import register
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
-from tests.entropy.support import EMBEDDING, UP, base_checkpoint, encoded, entropy_codecs, pack, random_weight
+from tests.runtime.entropy.support import EMBEDDING, UP, base_checkpoint, encoded, entropy_codecs, pack, random_weight
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHAPE = (300, 130)
 WEIGHT = random_weight(*SHAPE)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from submission.model.codecs.entropy.contexts import count_sums, fit_contexts, normal_density, unshifted_contexts
 from submission.model.codecs.entropy.stream import stream_bytes
 from submission.model.codecs.entropy.tables import CONTEXTS, EDGES, ROOTS, masses, tables
-from tests.entropy.cases import on_trellis, spread_codes, weights
+from tests.runtime.entropy.cases import on_trellis, spread_codes, weights
 
 densities = st.lists(st.integers(0, 65535), min_size=40, max_size=40).filter(any).map(tuple)
 

@@ -11,7 +11,7 @@ from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTenso
 from submission.runtime.products import int8_kernels
 from submission.runtime.products.block_products import KERNEL_ROWS, kernel_rows
 from submission.runtime.products.int8_kernels import passes_proof
-from tests.entropy.support import encoded, random_weight
+from tests.runtime.entropy.support import encoded, random_weight
 
 SHAPE = (300, 160)
 CPU = torch.device("cpu")

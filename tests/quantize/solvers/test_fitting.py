@@ -17,7 +17,7 @@ from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.layout import Grid
 from submission.model.codecs.entropy.stream import stream_bytes
 from submission.model.codecs.entropy.trellis import first_stray
-from tests.feedback.support import random_problem
+from tests.quantize.solvers.support import random_problem
 
 
 def restarts_of(rows: int, columns: int, trellis: bool) -> tuple[int, ...]:

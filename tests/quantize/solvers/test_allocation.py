@@ -20,7 +20,7 @@ from quantize.solvers.rate import (
     side_bits,
 )
 from submission.errors import UserError
-from tests.feedback.support import pooled_size_bytes, random_problem
+from tests.quantize.solvers.support import pooled_size_bytes, random_problem
 
 curves = st.lists(
     st.tuples(st.floats(-12, 3), st.integers(100, 10**7), st.floats(1, 8)).map(

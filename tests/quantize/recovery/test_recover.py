@@ -16,7 +16,7 @@ from quantize.recovery import tuning
 from quantize.recovery.recover import drawn_held_out, drawn_utterances, recover_system
 from quantize.recovery.tunable_model import TunableModel
 from submission.errors import UserError
-from submission.miniature.model import SMALL, build_checkpoint
+from submission.miniature.model import SMALL
 from submission.model.checkpoint import WEIGHTS, read_checkpoint
 from submission.model.codecs import Affine
 from submission.model.families import read_config
@@ -26,8 +26,9 @@ from submission.runtime.prompt import render_prompt
 from submission.system.campaign import read_campaign
 from submission.system.data_folder import shipped_models
 from submission.text.corpus import read_corpus
-from tests.entropy.support import entropy_codecs, pack
-from tests.recovery.support import OPTIONS, UTTERANCES, coarse_codecs, pack_coarsely, recover, write_data
+from tests.quantize.recovery.support import OPTIONS, UTTERANCES, coarse_codecs, pack_coarsely, recover, write_data
+from tests.runtime.entropy.support import entropy_codecs, pack
+from tests.support.tiny_qwen import build_checkpoint
 
 
 @pytest.fixture(scope="module")

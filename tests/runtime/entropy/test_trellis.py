@@ -11,7 +11,7 @@ from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.layout import RESTART_ROWS, Grid
 from submission.model.codecs.entropy.stream import decode, encode, stream_bytes
 from submission.model.codecs.entropy.trellis import STATES, first_stray, next_state
-from tests.entropy.cases import NEXT_STATES, on_trellis, spread_codes
+from tests.runtime.entropy.cases import NEXT_STATES, on_trellis, spread_codes
 
 
 def test_states_follow_each_other_as_in_ungerboecks_trellis():
