@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from submission.runtime.families.family import generate
 from submission.runtime.prompt import IGNORED, Example, collate, end_token_id
+from submission.store.launch import launched
 from submission.text.languages import bleu_tokenizer
 from train.batches import PlannedBatches, Utterances, collate_targets
-from train.processes import first_shows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +75,7 @@ class DevEvaluation:
                 multiprocessing_context="spawn" if self.workers else None,
             )
         sums = torch.zeros(2, dtype=torch.float64)
-        with first_shows("finetune: dev loss", len(rounds), "batches") as tick:
+        with launched().progress("finetune: dev loss", len(rounds), "batches") as tick:
             for (_, counts), batch in zip(rounds, self._loader, strict=True):
                 tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
                 total = float(summed_loss(batch))
@@ -94,7 +94,7 @@ class DevEvaluation:
         batches = [self.translated[i : i + self.batch_size] for i in range(0, len(self.translated), self.batch_size)]
         found: dict[int, str] = {}
         rounds = _rounds(batches, accelerator.process_index, accelerator.num_processes)
-        with first_shows("finetune: dev translations", len(rounds), "batches") as tick:
+        with launched().progress("finetune: dev translations", len(rounds), "batches") as tick:
             for batch, counts in rounds:
                 texts = self.translate(batch, model, synced)
                 if counts:

@@ -42,6 +42,7 @@ from submission.processors import given_processors
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import Example, end_token_id
 from submission.store.digests import canonical_json, sha256_file, write_text
+from submission.store.launch import launched
 from submission.system.recipe.training_options import FinetuneOptions
 from submission.text.corpus import Utterance, iterate_corpus, read_corpus
 from submission.text.segments import SAMPLE_RATE
@@ -60,7 +61,7 @@ from train.corpora.decoded_audio import DecodedAudio, Place
 from train.dev_evaluation import DevEvaluation
 from train.loss_curve import BLEU, write_plots, write_table
 from train.model import TargetLoss, load_adapted, save_adapter, target_modules, trainable_parameters
-from train.processes import first_decides, first_shows
+from train.processes import first_decides
 from train.sharding import check_sharded, check_sharding
 from train.utterance_table import UtteranceTable, distinct_places, shared_places, write_utterance_table
 
@@ -285,7 +286,7 @@ def finetune(base: Path, corpus: Path, data: Path, task: Task, options: Finetune
     trainer.args.eval_on_start = checkpoint is None
     if state.num_processes > 1:
         torch.manual_seed(options.seed + 1 + state.process_index)  # dropout of its own per process
-    with first_shows("finetune", steps - done, "steps") as tick:
+    with launched().progress("finetune", steps - done, "steps") as tick:
         trainer.add_callback(TrainingCallback(out, tick, state.wait_for_everyone, first_decides))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _publish(trainer, base, corpus, options, out)
@@ -313,7 +314,7 @@ def _make_trainer(base: Path, corpus: Path, data: Path, task: Task, options: Fin
     )
     train_examples, dev_examples = make(train), make(dev)
     if keep:
-        with first_shows("finetune: audio features", len(train) + len(dev), "utterances") as tick:
+        with launched().progress("finetune: audio features", len(train) + len(dev), "utterances") as tick:
             train_examples.extract_all(tick)
             dev_examples.extract_all(tick)
     batches = plan_batches(train.lengths.tolist(), options.batch_size, options.epochs, options.seed)
@@ -336,7 +337,7 @@ def _decoded(data: Path, out: Path, places: Sequence[Place]) -> DecodedAudio:
     """Return the reader of samples, with each recording decoded once that would be decoded for each of its places."""
     decoded, state = DecodedAudio(data, out / CHECKPOINTS / DECODED, places), PartialState()
     share = len(decoded.recordings()[state.process_index :: state.num_processes])
-    with first_shows("finetune: decoding", share, "recordings") as tick:
+    with launched().progress("finetune: decoding", share, "recordings") as tick:
         decoded.decode(state.process_index, state.num_processes, state.wait_for_everyone, tick)
     return decoded
 

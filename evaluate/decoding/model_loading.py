@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from submission.runtime.loading import load_for_inference
+from submission.store.launch import assigned_device
 
 LoadModel = Callable[[Path, str, str], Any]
 """(model folder, dtype, device) -> (model, processor), as `load_on` or with a model kept for several runs."""
@@ -21,5 +19,5 @@ def load_on(folder: Path, dtype: str, device: str) -> Any:
     device: `auto` is the GPU of this process's local rank where there is one, else the CPU.
     """
     if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        device = assigned_device()
     return load_for_inference(folder, dtype, device)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from segment.classifier.compatibility import original_probabilities
 from segment.classifier.model import Classifier, load_classifier
@@ -16,6 +14,7 @@ from segment.probabilities.speech_probabilities import Detectors
 from segment.probabilities.vad import load_vad
 from segment.probabilities.windows import frame_probabilities
 from submission.store.digests import canonical_json
+from submission.store.launch import assigned_device
 from submission.system.recipe.decoding_options import SegmentOptions
 
 
@@ -37,7 +36,7 @@ def make_detectors(options: SegmentOptions, classifier: Path, digest: str, revis
 
     @functools.cache
     def load() -> Classifier:
-        return load_classifier(classifier, _device())
+        return load_classifier(classifier, assigned_device())
 
     def predict(windows: np.ndarray) -> np.ndarray:
         return load().probabilities(windows)
@@ -50,8 +49,3 @@ def make_detectors(options: SegmentOptions, classifier: Path, digest: str, revis
     else:
         classify = functools.partial(frame_probabilities, predict=predict, inference_times=times, batch_size=size)
     return Detectors(vad=vad.vad, vad_key=vad.vad_key, classify=classify, classifier_key=canonical_json(key))
-
-
-def _device() -> str:
-    """Return the processor, or the GPU that a launcher of several processes assigns to this one."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
