@@ -176,7 +176,7 @@ def allocation_lines(report: dict[str, Any]) -> list[str]:
     if report["predicted_divergence"] is not None:
         predicted = f"{report['predicted_divergence']:.4f} nats per target token"
         lines.append(
-            f"predicted divergence from the unpacked model: {predicted}, to second order; measured, 1.4 to 3 times that "
-            "at 3 bits and more, up to 6 times at 2"
+            f"predicted divergence from the unpacked model: {predicted}, to second order; "
+            "measured, 1.4 to 3 times that at 3 bits and more, up to 6 times at 2"
         )
     return lines
