@@ -35,11 +35,11 @@ CLASSIFIER_FLOPS_PER_SECOND = 30e9
 """Operations of a SHAS classifier on xls-r-300m, 15 layers, per second of audio."""
 DECODED_PER_CORE_SECOND = 100.0
 """Seconds of compressed audio that a core decodes and resamples in one."""
-ALLOCATED_PER_CORE_SECOND, FED_BACK_PER_CORE_SECOND = 19e6, 3.9e6
+ALLOCATED_PER_CORE_SECOND, FED_BACK_PER_CORE_SECOND = 11e6, 2.5e6
 """Weights whose budget a core finds in a second, and which it solves with error feedback and encodes, at the shapes of
-Qwen2-Audio-7B: 8.4 billion in 433 and 2,130 seconds of a core (docs/quantization.md)."""
-SOLVED_WEIGHT_BYTES = 6
-"""Memory of error feedback for each weight of the largest tensor: 4.9 GiB for an embedding of 156,032 × 4096."""
+Qwen2-Audio-7B: 8.4 billion in 375 and 1,691 seconds of two cores (docs/quantization.md)."""
+SOLVED_WEIGHT_BYTES = 6.5
+"""Memory of error feedback for each weight of the largest tensor: 5.2 GiB for an embedding of 156,032 × 4096."""
 SCORED_PER_CORE_SECOND = 30.0
 """Segments that a core aligns with their references and scores, at some thousands a test set."""
 SAMPLED_POSITIONS, EXPONENTS = 512, 20
@@ -231,7 +231,8 @@ def _pack(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
         solved=0.0 if calibrated else float(shapes.solvable),
         core_seconds=shapes.solvable / FED_BACK_PER_CORE_SECOND if calibrated else 0.0,
         file_bytes=shapes.plain_bytes + shapes.packed_bytes + moments_bytes,
-        memory_bytes=CONTEXT_BYTES + max(shapes.layer_bytes, (SOLVED_WEIGHT_BYTES if budgeted else 3) * shapes.largest),
+        memory_bytes=CONTEXT_BYTES
+        + max(shapes.layer_bytes, round((SOLVED_WEIGHT_BYTES if budgeted else 3) * shapes.largest)),
         disk_bytes=shapes.packed_bytes,
         on_card=not calibrated,
     )
