@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 SLOW = """
 import sys, time
 from pathlib import Path
+from submission.store.digests import write_text
 from submission.store.store import Stage, Store
 
 def make(folder):
@@ -30,7 +31,7 @@ def make(folder):
         path = folder / f"{number}.txt"
         if not path.exists():
             time.sleep(0.15)
-            path.write_text(f"file {number}\\n")
+            write_text(path, f"file {number}\\n")
 
 stage = Stage(name="slow", revision=1, options={}, inputs={})
 print(Store(root=Path(sys.argv[1])).obtain(stage, make, resume=sys.argv[3] == "resume"))
