@@ -42,6 +42,8 @@ ADDED = ("lm", "rehearsal")  # without what they bring along: the build environm
 # version, and installed last, when what it needs is there; a CUDA build brings the rest along.
 TORCH = "torch=="
 CUDA_PACKAGES = ("cuda-", "nvidia-", "torch==", "triton==")
+# Tests on up to four processors, a module in one process: there it shares what it builds. A process takes 1 to 3 GiB.
+SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 
 
 def packages(environment: str) -> tuple[str, ...]:
@@ -171,8 +173,8 @@ def package(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["build_env"])
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments after -- go to pytest."""
-    session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
+    """Run the tests, modules side by side; arguments after -- go to pytest: -n 0 runs them in turn, for --pdb."""
+    session.run(PYTHON, "-m", "pytest", *SIDE_BY_SIDE, *session.posargs, external=True)
 
 
 @nox.session(python=False, requires=["build_env"], default=False)
@@ -192,7 +194,7 @@ def fuzz(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the tests and hold the floor of branch coverage; pyproject.toml says which lines are left out, and why."""
     shutil.rmtree("build/coverage", ignore_errors=True)
-    session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs, external=True)
     session.run(PYTHON, "-m", "coverage", "combine", "--quiet", external=True)
     session.run(PYTHON, "-m", "coverage", "report", external=True)
 
