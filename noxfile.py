@@ -43,7 +43,8 @@ ADDED = ("lm", "rehearsal")  # without what they bring along: the build environm
 TORCH = "torch=="
 CUDA_PACKAGES = ("cuda-", "nvidia-", "torch==", "triton==")
 # Tests on up to four processors, a module in one process: there it shares what it builds. A process takes 1 to 3 GiB.
-SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+# In the order of the names: sorted by their numbers of tests, the modules of a few long ones would come last.
+SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def packages(environment: str) -> tuple[str, ...]:
