@@ -1,4 +1,4 @@
-"""Time decoding with a packed model against plain `generate` with the checkpoint that it was packed from."""
+"""Time decoding with a packed model against decoding with the checkpoint that it was packed from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from evaluate.decoding.audio_batches import make_segment_audio
 from evaluate.decoding.generation import translator
-from submission.runtime.families.family import generate
 from submission.runtime.loading import load_for_inference, load_model
-from submission.runtime.prompt import build_inputs, end_token_id
 from submission.system.recipe.decoding_options import DecodeOptions
 
 BAR = 1.0
@@ -37,8 +34,7 @@ def bench_decoding(
     """Return the seconds that a batch takes, by dtype, and how many times as fast the packed model is.
 
     waveforms: float32 [samples] each, decoded as one batch by both, into NEW_TOKENS tokens a row, so that both take the
-    same steps. Ours is what `decode` calls; plain is the library's `generate` on the same inputs. Both run in turn;
-    seconds are medians, the ratio that of neighbouring runs.
+    same steps; only their weights differ. Both run in turn; seconds are medians, the ratio that of neighbouring runs.
     """
     record: dict[str, Any] = {
         "batch_size": len(waveforms),
@@ -49,8 +45,8 @@ def bench_decoding(
     }
     for dtype in ("bfloat16", "float32"):
         works = {
-            "plain": _plain(plain, dtype, waveforms, prompt, end_token),
-            "packed": _packed(packed, dtype, waveforms, prompt, options, end_token),
+            "plain": _decoding(load_model(plain, dtype), waveforms, prompt, options, end_token),
+            "packed": _decoding(load_for_inference(packed, dtype), waveforms, prompt, options, end_token),
         }
         taken: dict[str, list[float]] = {name: [] for name in works}
         for run in range(1 + runs):
@@ -65,29 +61,11 @@ def bench_decoding(
     return record
 
 
-def _plain(folder: Path, dtype: str, waveforms: list[Any], prompt: str, end_token: str) -> Callable[[], None]:
-    model, processor = load_model(folder, dtype)
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=NEW_TOKENS,
-        min_new_tokens=NEW_TOKENS,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        eos_token_id=end_token_id(processor, end_token),
-    )
-
-    def work() -> None:
-        inputs = build_inputs(processor, waveforms, [prompt] * len(waveforms))
-        with torch.inference_mode():
-            sequences = generate(model, **inputs, generation_config=settings)
-        processor.tokenizer.batch_decode(sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    return work
-
-
-def _packed(
-    folder: Path, dtype: str, waveforms: list[Any], prompt: str, options: DecodeOptions, end_token: str
+def _decoding(
+    loaded: Any, waveforms: list[Any], prompt: str, options: DecodeOptions, end_token: str
 ) -> Callable[[], None]:
-    model, processor = load_for_inference(folder, dtype)
+    """Return what decodes the waveforms as one batch with a loaded (model, processor)."""
+    model, processor = loaded
     named = [(str(number), waveform) for number, waveform in enumerate(waveforms)]
 
     def work() -> None:

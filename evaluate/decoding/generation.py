@@ -12,7 +12,8 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from evaluate.decoding.audio_batches import SegmentAudio
-from submission.runtime.families.family import generate
+from submission.runtime.families import RUNTIMES
+from submission.runtime.families.family import FamilyRuntime, Window, generate
 from submission.runtime.loss import make_batch, target_losses
 from submission.runtime.prompt import collate, encode, end_token_id
 from submission.system.recipe.decoding_options import DecodeOptions
@@ -35,7 +36,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translator:
-    """A model with its prompt and its settings of generation."""
+    """A model with its prompt and its settings of generation.
+
+    Its audio encoder reads the frames of the batch's longest audio, not its whole window.
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
@@ -43,6 +47,9 @@ class Translator:
     """With the target language filled in."""
     end_token: str
     settings: GenerationConfig
+    family: FamilyRuntime
+    window: Window
+    """In which the model takes audio that the family has shortened."""
 
     def generate(
         self, audios: Sequence[SegmentAudio], *, repetition_penalty: float = 1.0, **changed: Any
@@ -54,14 +61,14 @@ class Translator:
         """
         examples = [encode(self.processor, audio.features, self.prompt) for audio in audios]
         inputs = collate(examples, self.processor.tokenizer.pad_token_id, "left", labels=False)
-        inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
+        inputs = {key: value.to(self.model.device) for key, value in self.family.shorten(inputs).items()}
         width = inputs["input_ids"].shape[1]
         settings = copy.deepcopy(self.settings)
         settings.update(**changed)
         penalties = LogitsProcessorList()
         if repetition_penalty != 1.0:
             penalties.append(RepetitionPenaltyLogitsProcessor(repetition_penalty, prompt_ignore_length=width))
-        with torch.inference_mode():
+        with torch.inference_mode(), self.window(inputs):
             sequences = generate(self.model, **inputs, generation_config=settings, logits_processor=penalties)
         return [self._until_end(tokens) for tokens in sequences[:, width:].tolist()]
 
@@ -81,7 +88,9 @@ class Translator:
         """
         example = encode(self.processor, audio.features, self.prompt, text, self.end_token)
         batch = make_batch([example], self.processor.tokenizer.pad_token_id, self.model.device)
-        states = self.model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+        inputs = self.family.shorten(batch.inputs)
+        with self.window(inputs):
+            states = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         losses = target_losses(self.model, batch.pick(states), batch.ids)
         return -float(losses.double().mean())
 
@@ -102,8 +111,17 @@ def translator(
     own, training = model.generation_config, model.training
     model.generation_config = settings
     model.eval()
+    family = RUNTIMES[model.config.model_type]
     try:
-        yield Translator(model=model, processor=processor, prompt=prompt, end_token=end_token, settings=settings)
+        yield Translator(
+            model=model,
+            processor=processor,
+            prompt=prompt,
+            end_token=end_token,
+            settings=settings,
+            family=family,
+            window=family.shortened_window(model),
+        )
     finally:
         model.generation_config = own
         model.train(training)

@@ -22,7 +22,7 @@ def forward_flops(
     """Return the operations of one utterance through the model, its translation included.
 
     predicted: positions of which the head computes logits; None for those of the translation. trimmed: whether features
-    end with the audio, as in fine-tuning.
+    end with the audio, as in fine-tuning and decoding.
     """
     frames, tokens, text = utterance_positions(config, seconds, trimmed=trimmed)
     total = 0.0

@@ -268,7 +268,7 @@ def _decode(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     cached = options.batch_size * options.num_beams * 2 * tokens * shapes.cached_numbers * 2
     return StepWork(
         step="decode",
-        flops=segments * options.num_beams * forward_flops(shapes.config, SEGMENT_SECONDS),
+        flops=segments * options.num_beams * forward_flops(shapes.config, SEGMENT_SECONDS, trimmed=True),
         weight_bytes=steps * shapes.packed_bytes,
         file_bytes=shapes.packed_bytes,
         memory_bytes=CONTEXT_BYTES

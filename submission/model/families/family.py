@@ -92,7 +92,7 @@ class Family:
     """Roles whose tensors a system for speech may leave out of its model. Those with one first word, `vision`, are a
     part, which is left out as a whole."""
     pads_to_window: bool = False
-    """Whether features of any audio have the frames of the longest, and are cut to the batch's in fine-tuning alone."""
+    """Whether features of any audio have the frames of the longest; training and decoding cut them to the batch's."""
     logit_cap: Callable[[dict[str, Any]], float | None] = no_logit_cap
     """Configuration -> the cap c of its logits, c tanh(z / c) of what its head puts out, z; None: they are z."""
     without: Callable[[dict[str, Any], str], dict[str, Any]] = nothing_to_leave_out

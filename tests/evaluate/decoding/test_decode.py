@@ -111,6 +111,30 @@ def test_beams_in_batches_are_the_librarys_own_one_by_one_and_flagged_where_they
     assert [h.text for h in found] != [h.text for h in read_hypotheses(undisturbed)]
 
 
+def test_the_encoder_reads_the_longest_segment_of_a_batch_and_texts_are_those_of_whole_windows(
+    tiny, segments, recordings, tmp_path
+):
+    from evaluate.decoding.generation import generation_settings
+    from submission.runtime.audio import read_slice
+    from submission.runtime.prompt import build_inputs
+
+    model, processor = tiny
+    frames = []
+    handle = model.model.audio_tower.conv1.register_forward_pre_hook(lambda _, given: frames.append(given[0].shape[-1]))
+    run(tiny, segments, recordings, tmp_path / "h")
+    handle.remove()
+    lengths = [max(segments[i].end - segments[i].start for i in batch) for batch in form_batches(segments, OPTIONS)]
+    hop = processor.feature_extractor.hop_length
+    assert [0 <= read - -(-length // hop) <= 3 for read, length in zip(frames, lengths, strict=True)] == [True] * 4
+    settings = generation_settings(processor, OPTIONS, END)
+    for segment, hypothesis in zip(segments, read_hypotheses(tmp_path / "h"), strict=True):
+        waveform = read_slice(recordings[segment.recording], segment.start, segment.end)
+        whole = build_inputs(processor, [waveform], [PROMPT])
+        assert whole["input_features"].shape[-1] == processor.feature_extractor.nb_max_frames
+        answer = model.generate(**whole, generation_config=settings)[0, whole["input_ids"].shape[1] :].tolist()
+        assert hypothesis.text == plain_line(processor.tokenizer.decode(answer, skip_special_tokens=True))
+
+
 def test_a_segment_too_short_for_the_model_gets_a_blank_line(tiny, recordings, tmp_path):
     segments = [Segment(recording="a.wav", start=100, end=100 + length) for length in (1, 399, 20_000)]
     summary = run(tiny, segments, recordings, tmp_path / "h", replace(OPTIONS, batch_size=2))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.runtime import weight_form
+from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from tests.runtime.loading.support import inputs, logits, stock_model
@@ -71,6 +72,20 @@ def test_a_packed_model_generates(packed):
     with torch.inference_mode():
         made = model.generate(**batch, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert made.shape == (2, batch["input_ids"].shape[1] + 4)
+
+
+def test_a_stock_loaded_model_takes_whole_windows_after_it_has_decoded_short_audio(packed):
+    model, family = stock_model(packed), runtime_of(read_config(packed))
+    whole = inputs(family.read_processor(packed))
+    short = family.shorten(whole)
+    settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    with torch.inference_mode():
+        before = model.generate(**whole, **settings)
+        with family.shortened_window(model)(short):
+            within = model.generate(**short, **settings)
+        after = model.generate(**whole, **settings)
+    assert short["input_features"].shape[-1] < whole["input_features"].shape[-1]
+    assert torch.equal(before, after) and torch.equal(before, within)
 
 
 def packed_tensors(model) -> list[PackedTensor]:

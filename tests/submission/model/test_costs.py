@@ -37,7 +37,7 @@ def test_an_utterance_of_raw_frames_has_a_position_for_each_of_them():
     assert (frames, tokens) == (200, 200 + 33 + text)  # of 40 ms
 
 
-def test_features_that_are_padded_to_the_window_cost_the_encoder_all_of_it_but_in_fine_tuning():
+def test_features_that_are_padded_to_the_window_cost_the_encoder_all_of_it_unless_they_are_trimmed():
     padded, _, _ = operations.utterance_positions(CONFIG, 6)
     trimmed, _, _ = operations.utterance_positions(CONFIG, 6, trimmed=True)
     assert (padded, trimmed) == (3000, 600)
@@ -123,6 +123,14 @@ def test_decoding_counts_the_activations_of_the_longest_segments_of_a_batch():
     )
     # 908 positions of 30 s, 42,496 outputs of a decoder layer's linears in bfloat16, and the keys and values
     assert (sixteen - one) / 15 > 908 * 42_496 * 2
+
+
+def test_decoding_counts_what_is_heard_of_the_window():
+    decoding = step_works(CONFIG, RECIPE, 2, PACKED, 30)["decode"]
+    segments = 2 * steps.BLIND_HOURS * 3600 / steps.SEGMENT_SECONDS
+    heard = operations.forward_flops(CONFIG, steps.SEGMENT_SECONDS, trimmed=True)
+    assert decoding.flops == segments * RECIPE.decode.num_beams * heard
+    assert operations.forward_flops(CONFIG, steps.SEGMENT_SECONDS) == pytest.approx(1.46 * heard, rel=0.01)
 
 
 def test_the_disk_of_both_systems_with_the_base_is_about_65_gb():
