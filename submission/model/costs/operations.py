@@ -17,12 +17,17 @@ TEXT_TOKENS_PER_SECOND = 5.0
 
 
 def forward_flops(
-    config: dict[str, Any], seconds: float, *, predicted: int | None = None, trimmed: bool = False
+    config: dict[str, Any],
+    seconds: float,
+    *,
+    predicted: int | None = None,
+    trimmed: bool = False,
+    layer_runs: float = 1.0,
 ) -> float:
     """Return the operations of one utterance through the model, its translation included.
 
     predicted: positions of which the head computes logits; None for those of the translation. trimmed: whether features
-    end with the audio, as in fine-tuning and decoding.
+    end with the audio, as in fine-tuning and decoding. layer_runs: how often a layer of the decoder runs, on average.
     """
     frames, tokens, text = utterance_positions(config, seconds, trimmed=trimmed)
     total = 0.0
@@ -30,11 +35,12 @@ def forward_flops(
         positions = _positions(config, spec, frames, tokens)
         if spec.role == "lm_head":
             positions = text if predicted is None else predicted
+        runs = layer_runs if spec.role.startswith(("attn.", "mlp.")) else 1.0
         if len(spec.shape) > 1 and spec.role not in ("embedding", "audio.position"):
-            total += 2.0 * math.prod(spec.shape) * positions
+            total += runs * 2.0 * math.prod(spec.shape) * positions
         if spec.name.endswith(".weight") and spec.role in ("attn.q", "audio.attn.q"):
             seen = positions / 2 if spec.role == "attn.q" else positions  # the decoder sees what lies behind it
-            total += 4.0 * spec.shape[0] * positions * seen
+            total += runs * 4.0 * spec.shape[0] * positions * seen
     return total
 
 

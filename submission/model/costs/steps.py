@@ -163,13 +163,15 @@ def _merge(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
 
 
 def _sensitivity(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
-    """L layers with a fork at each cost L + L (L + 1) / 2 runs of a layer (quantize/ranking/sweep.py)."""
-    forward = forward_flops(shapes.config, DEV_SECONDS)
+    """L layers with a fork at each cost L + L (L + 1) / 2 runs of a layer, and L + 1 of the head (ranking/sweep.py)."""
+    runs = shapes.layers + 1
+    *_, text = utterance_positions(shapes.config, DEV_SECONDS)
+    forward = forward_flops(shapes.config, DEV_SECONDS, predicted=runs * text, layer_runs=1 + runs / 2)
     _, tokens, _ = utterance_positions(shapes.config, 2 * DEV_SECONDS)
     forks = 8 * tokens * shapes.layers * shapes.width * 2
     return StepWork(
         step="sensitivity",
-        flops=forward * (1 + (shapes.layers + 1) / 2) * DEV_UTTERANCES * shapes.pairs,
+        flops=forward * DEV_UTTERANCES * shapes.pairs,
         solved=2.0 * shapes.solvable,
         file_bytes=shapes.plain_bytes + 2.0 * shapes.packed_bytes,
         memory_bytes=CONTEXT_BYTES

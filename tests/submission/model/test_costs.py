@@ -77,6 +77,18 @@ def test_operations_are_two_for_each_weight_and_position_and_four_for_attention(
     assert operations.forward_flops(CONFIG, 10, trimmed=True) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_sweep_runs_the_encoder_once_and_the_layers_above_each_fork():
+    whole, *_, text = (
+        operations.forward_flops(CONFIG, steps.DEV_SECONDS),
+        *operations.utterance_positions(CONFIG, steps.DEV_SECONDS),
+    )
+    without_layers = operations.forward_flops(CONFIG, steps.DEV_SECONDS, layer_runs=0)
+    head = 2 * 156032 * 4096 * text
+    expected = without_layers + 32 * head + (whole - without_layers) * (32 + 32 * 33 / 2) / 32
+    sweep = step_works(CONFIG, RECIPE, 2, PACKED, 30)["sensitivity"]
+    assert sweep.flops == pytest.approx(expected * 2 * steps.DEV_UTTERANCES)
+
+
 def test_adapters_have_a_row_and_a_column_for_each_rank():
     named = [s for s in tensors(CONFIG) if s.name.endswith("mlp.up_proj.weight")]
     assert operations.adapter_parameters(CONFIG, ["mlp.up"], 8) == sum(8 * sum(spec.shape) for spec in named)
