@@ -30,7 +30,7 @@ from quantize.rehearsal.random_checkpoint import make_checkpoint, with_layers
 from quantize.rehearsal.random_moments import draw_moments
 from quantize.solvers.bound import bind_solver
 from quantize.solvers.feedback import InputFactor, Moments
-from quantize.solvers.rate import estimate_rate, expected_log2_constant
+from quantize.solvers.rate import draw_sample, estimate_rate, expected_log2_constant
 from submission.benchmarking import describe_machine, peak_of_this_process
 from submission.model.checkpoint import Checkpoint
 from submission.model.codecs.entropy.codec import Entropy
@@ -184,8 +184,9 @@ def _allot(weight: torch.Tensor, moments: Moments) -> float:
     """Return the processor seconds that allocation takes for a weight: closed form, factor, rate from sampled rows."""
     started = time.process_time()
     diagonal = InputFactor(diagonal=moments.read_diagonal(weight.shape[1]), feedback=None)
-    expected = expected_log2_constant(weight, diagonal, moments.importance, BITS, trellis=True)
-    estimate_rate(weight, moments.read_factor(weight.shape[1]), moments.importance, expected, trellis=True)
+    sample = draw_sample(weight, diagonal, moments.importance)
+    expected = expected_log2_constant(sample, diagonal, BITS, trellis=True)
+    estimate_rate(sample, moments.read_factor(weight.shape[1]), expected, trellis=True)
     return round(time.process_time() - started, 2)
 
 

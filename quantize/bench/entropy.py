@@ -100,7 +100,7 @@ def solved_codes(rows: int, columns: int, *, bits: float = SOLVED_BITS, trellis:
     import torch
 
     from quantize.solvers.feedback import factorize, floored_importance, solve_resolved
-    from quantize.solvers.rate import expected_log2_constant
+    from quantize.solvers.rate import draw_sample, expected_log2_constant
     from submission.model.codecs.entropy.layout import Grid
 
     generator = torch.Generator().manual_seed(0)
@@ -108,7 +108,7 @@ def solved_codes(rows: int, columns: int, *, bits: float = SOLVED_BITS, trellis:
     mixing = torch.randn(columns, columns // 8, generator=generator)
     factor = factorize(mixing @ mixing.T * (8 / columns) + torch.eye(columns), columns)
     importance = floored_importance(torch.randn(rows, generator=generator, dtype=torch.float64).exp(), rows)
-    constant = 2 ** expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
+    constant = 2 ** expected_log2_constant(draw_sample(weight, factor, importance), factor, bits, trellis=trellis)
     restarts = Grid(rows=rows, columns=columns, trellis=trellis).restarts
     codes: np.ndarray = solve_resolved(weight, factor, importance, constant, restarts).codes.numpy()
     return codes

@@ -1,1 +1,1 @@
-"""Write the packed model of a checkpoint, one tensor at a time."""
+"""Write the packed model of a checkpoint, a tensor on each thread at a time."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from quantize.solvers.blocks import each_alone
+from quantize.solvers.blocks import BLOCK_ELEMENTS, all_finite, each_alone
 from quantize.solvers.feedback_kernels import round_block
 from quantize.solvers.trellis_kernels import interleave, round_trellis
 
@@ -40,8 +40,8 @@ BLOCK_COLUMNS = 64
 """Columns that are rounded between two products with errors of later columns."""
 PANEL_COLUMNS = 256
 """Columns that take up the errors of all later ones in one product: with 64 it runs at 60 % of that speed."""
-SOLVED_ROWS = 2048
-"""Rows that a core solves at a time, at most; of weights with less than twice as many, half of the rows."""
+SOLVED_ROWS, SOLVED_ELEMENTS = 2048, 1 << 23
+"""Rows that a core solves at a time, at most, or as many as have so many weights, where those are more."""
 CHUNK_ELEMENTS = 1 << 25
 """Weights of which squares are summed at a time, in whole rows: 128 MiB in float32."""
 CODE_LIMIT = 32767
@@ -160,9 +160,14 @@ def equal_rate_importance(weight: torch.Tensor, factor: InputFactor) -> torch.Te
 
 
 def mean_squares(weight: torch.Tensor) -> torch.Tensor:
-    """Return the mean square of each row of a weight, float64 [rows], with a chunk of rows in float32 at a time."""
-    chunks = weight.split(max(1, CHUNK_ELEMENTS // max(weight.shape[1], 1)))
-    return torch.cat([rows.float().square().mean(dim=1, dtype=torch.float64) for rows in chunks])
+    """Return the mean square of each row of a weight, float64 [rows], with a block of rows in float32 at a time."""
+    columns = max(weight.shape[1], 1)
+
+    def of_chunk(chunk: torch.Tensor) -> torch.Tensor:
+        blocks = chunk.split(max(1, BLOCK_ELEMENTS // columns))
+        return torch.cat([rows.float().square().mean(dim=1, dtype=torch.float64) for rows in blocks])
+
+    return torch.cat(each_alone(of_chunk, weight.split(max(1, CHUNK_ELEMENTS // columns))))
 
 
 def scales(factor: InputFactor, importance: torch.Tensor, constant: float) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -205,7 +210,7 @@ def solve_resolved(
 ) -> FeedbackSolution:
     """Return what `solve_feedback` does for an importance that is taken as it is, float64 [rows], positive."""
     rows, columns = weight.shape
-    if not torch.isfinite(weight).all():
+    if not all_finite(weight):
         bad = int((~torch.isfinite(weight)).any(dim=1).int().argmax())
         raise ValueError(f"row {bad} holds a number that is not finite; fetch or train it again")
     row_scale, column_scale, clamped = scales(factor, importance, constant * (TRELLIS_STEP if restarts else 1))
@@ -258,16 +263,15 @@ def _solve_chunks(
         codes[part] = solved
         return (solved.abs() >= limit).any(dim=0)
 
-    for found in each_alone(solve, chunks_of(rows, restarts)):
+    for found in each_alone(solve, chunks_of(rows, restarts, weight.shape[1])):
         beyond |= found
     room = column_scale.float() * 2 <= _HALF_MOST
     return torch.where(beyond & room, column_scale * 2, column_scale)
 
 
-def chunks_of(rows: slice, restarts: Sequence[int]) -> list[slice]:
+def chunks_of(rows: slice, restarts: Sequence[int], columns: int) -> list[slice]:
     """Return the chunks in which rows are solved; with restarts each ends where a trellis begins again."""
-    count = rows.stop - rows.start
-    step = min(SOLVED_ROWS, max(-(-count // 2), 1))
+    step = max(SOLVED_ROWS, SOLVED_ELEMENTS // max(columns, 1))
     chunks, start = [], rows.start
     while start < rows.stop:
         end = _chunk_end(start, start + step, rows.stop, restarts)

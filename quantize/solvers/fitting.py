@@ -18,7 +18,7 @@ from quantize.solvers.feedback import (
     resolved_importance,
     solve_resolved,
 )
-from quantize.solvers.rate import estimate_rate, expected_log2_constant
+from quantize.solvers.rate import RowSample, draw_sample, estimate_rate, expected_log2_constant
 from submission.model.codecs.affine import AffineSolution
 
 TOLERANCE = 5e-4
@@ -186,33 +186,23 @@ def solve_entropy(
     """
     weight = weight.cpu()
     factor, importance = moments.read_factor(weight.shape[1]), moments.importance
-    bits = 8 * budget_bytes / max(weight.numel(), 1)
-    trellis = bool(restarts)
-    expected = expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
-    start = _sampled_start(weight, factor, importance, expected, budget_bytes, trellis=trellis)
+    sample = draw_sample(weight, factor, importance, count=START_ROWS)
+    start = _sampled_start(sample, factor, budget_bytes, trellis=bool(restarts))
     found = solve_within(
         weight, factor, importance, lambda codes, *_: size_of(codes), budget_bytes, 2.0**start, restarts=restarts
     )
     return found.solution
 
 
-def _sampled_start(
-    weight: torch.Tensor,
-    factor: InputFactor,
-    importance: torch.Tensor | None,
-    expected: float,
-    budget_bytes: int,
-    *,
-    trellis: bool,
-) -> float:
+def _sampled_start(sample: RowSample, factor: InputFactor, budget_bytes: int, *, trellis: bool) -> float:
     """Return log2 of the constant at which a sample of rows says that the stream has about budget_bytes."""
-    if len(weight) <= 2 * START_ROWS:
+    rows, columns = sample.shape
+    expected = expected_log2_constant(sample, factor, 8 * budget_bytes / max(rows * columns, 1), trellis=trellis)
+    if rows <= 2 * START_ROWS:
         return expected
-    curve = estimate_rate(
-        weight, factor, importance, expected, trellis=trellis, octaves=START_OCTAVES, sampled_rows=START_ROWS
-    )
+    curve = estimate_rate(sample, factor, expected, trellis=trellis, octaves=START_OCTAVES)
     constants, sizes = curve.log2_constants, curve.size_bytes
-    stream = [size - 2 * sum(weight.shape) for size in sizes]  # the scales are stored beside the stream
+    stream = [size - 2 * (rows + columns) for size in sizes]  # the scales are stored beside the stream
     return float(np.interp(-budget_bytes, [-size for size in stream], constants))
 
 

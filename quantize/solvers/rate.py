@@ -59,6 +59,20 @@ class RateCurve:
         return float(np.interp(log2_constant, self.log2_constants, self.size_bytes))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSample:
+    """Some rows of a weight, from which its rate is estimated."""
+
+    rows: torch.Tensor
+    """[sampled rows, columns] in the weight's own dtype."""
+    importance: torch.Tensor
+    """float64 [sampled rows], floored over all rows."""
+    shape: tuple[int, int]
+    """Of the whole weight."""
+    mean_octaves: float
+    """Mean over all rows of log2(rms * sqrt(importance))."""
+
+
 @njit(nogil=True, error_model="numpy")
 def _fill_histogram(codes: np.ndarray, row_class: np.ndarray, column_class: np.ndarray, histogram: np.ndarray) -> int:
     """Count codes, int16 [rows, columns], into int64 [supersets, contexts, symbols]; return how many are escapes."""
@@ -119,29 +133,33 @@ def side_bits(shape: tuple[int, int], escapes: int) -> int:
     return SCALE_BITS * (shape[0] + shape[1]) + ESCAPE_BITS * escapes
 
 
-def expected_log2_constant(
-    weight: torch.Tensor,
-    factor: InputFactor,
-    importance: torch.Tensor | None,
-    bits: float,
-    *,
-    trellis: bool = False,
-) -> float:
-    """Return log2 of the constant at which Gaussian weights need `bits` each, in closed form at a high rate.
+def draw_sample(
+    weight: torch.Tensor, factor: InputFactor, importance: torch.Tensor | None, *, count: int = SAMPLED_ROWS
+) -> RowSample:
+    """Return a sample of a weight's rows [rows, columns]; with an importance, of the factor its diagonal alone is read.
 
-    With an importance, of the factor its diagonal alone is read.
+    Rows differ in rate by log2(rms * sqrt(importance)). That takes a pass over the whole weight; what is estimated from
+    the sample afterwards does not.
+    """
+    full = resolved_importance(weight, factor, importance)
+    octaves = (mean_squares(weight).clamp_min(1e-300).log2() + full.clamp_min(1e-300).log2()) / 2
+    drawn = sample_rows(octaves, count=count)
+    return RowSample(
+        rows=weight[drawn],
+        importance=full[drawn],
+        shape=(weight.shape[0], weight.shape[1]),
+        mean_octaves=float(octaves.mean()),
+    )
+
+
+def expected_log2_constant(sample: RowSample, factor: InputFactor, bits: float, *, trellis: bool = False) -> float:
+    """Return log2 of the constant at which Gaussian weights need `bits` each, in closed form at a high rate.
 
     A Gaussian of standard deviation s in steps of d has an entropy of log2(s / d) + log2(2 pi e) / 2; s is taken
     by row, d = c / (l_jj sqrt(g_i)), with a trellis the two steps from a code of a superset to the next.
     """
-    rows = _row_octaves(weight, resolved_importance(weight, factor, importance))
     octaves = 0.5 * math.log2(2 * math.pi * math.e) - (math.log2(2 * TRELLIS_STEP) if trellis else 0)
-    return float(rows.mean() + factor.diagonal.log2().mean()) + octaves - bits
-
-
-def _row_octaves(weight: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-    """Return by how much the rows of a weight differ in rate, float64 [rows]: log2(rms * sqrt(importance))."""
-    return (mean_squares(weight).clamp_min(1e-300).log2() + importance.clamp_min(1e-300).log2()) / 2
+    return sample.mean_octaves + float(factor.diagonal.log2().mean()) + octaves - bits
 
 
 def sample_rows(octaves: torch.Tensor, *, count: int = SAMPLED_ROWS) -> torch.Tensor:
@@ -157,29 +175,24 @@ def sample_rows(octaves: torch.Tensor, *, count: int = SAMPLED_ROWS) -> torch.Te
 
 
 def estimate_rate(
-    weight: torch.Tensor,
+    sample: RowSample,
     factor: InputFactor,
-    importance: torch.Tensor | None,
     log2_constant: float,
     *,
     trellis: bool = False,
     octaves: Sequence[float] = GRID_OCTAVES,
-    sampled_rows: int = SAMPLED_ROWS,
 ) -> RateCurve:
     """Return the size of a weight [rows, columns] at constants around 2 ** log2_constant, from a sample of its rows.
 
     Samples are solved as the whole is, so that what low rates feed back is in their entropy; the plug-in entropy is
-    corrected for the sample's size (Miller 1955). Importance is floored over all rows before the sample is taken. The
-    sample is solved at all constants at once: half the constant is, to a row, four times the importance.
+    corrected for the sample's size (Miller 1955). The sample is solved at all constants at once: half the constant is,
+    to a row, four times the importance.
     """
-    rows, columns = weight.shape
-    full = resolved_importance(weight, factor, importance)
-    drawn = sample_rows(_row_octaves(weight, full), count=sampled_rows)
-    count = len(drawn)
-    importances = torch.cat([full[drawn] * 4.0**-octave for octave in octaves])
+    (rows, columns), count = sample.shape, len(sample.rows)
+    importances = torch.cat([sample.importance * 4.0**-octave for octave in octaves])
     restarts = tuple(range(0, len(importances), count)) if trellis else ()
-    sampled = weight[drawn].repeat(len(octaves), 1)
-    solution = solve_resolved(sampled, factor, importances, 2.0**log2_constant, restarts)
+    repeated = sample.rows.repeat(len(octaves), 1)
+    solution = solve_resolved(repeated, factor, importances, 2.0**log2_constant, restarts)
 
     def size_of(codes: torch.Tensor) -> float:
         histogram, escapes = code_histogram(codes, trellis=trellis)
@@ -192,5 +205,5 @@ def estimate_rate(
     return RateCurve(
         log2_constants=tuple(log2_constant + octave for octave in octaves),
         size_bytes=tuple(falling.tolist()),
-        weights=weight.numel(),
+        weights=rows * columns,
     )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Lock
 
 import pytest
 import torch
@@ -212,11 +213,13 @@ class Killed(Exception):
 def killing_solver(monkeypatch, after: int) -> list[str]:
     """Let packing die after some weights; return the list that fills with the solver's calls."""
     calls: list[str] = []
+    counting = Lock()
 
     def dying(weight, bits, group_size):
-        if len(calls) == after:
-            raise Killed
-        calls.append(f"{bits} bits")
+        with counting:  # several weights are solved at once
+            if len(calls) == after:
+                raise Killed
+            calls.append(f"{bits} bits")
         return solve_hqq(weight, bits, group_size)
 
     monkeypatch.setattr("quantize.solvers.hqq.solve_hqq", dying)
@@ -252,30 +255,31 @@ def test_a_journal_of_another_layout_is_not_believed(base, tmp_path, monkeypatch
     assert len(calls) == len(other)
 
 
-def test_a_process_that_is_killed_in_packing_loses_only_the_weight_it_was_at(base, tmp_path):
+def test_a_process_that_is_killed_in_packing_loses_only_the_weights_it_was_at(base, tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     whole.mkdir()
     torn.mkdir()
     pack_system(base, whole, codecs_of(base), "hqq")
     child = f"""
-import os, signal
+import itertools, os, signal
 from pathlib import Path
+import torch
 from quantize.packing.pack import pack_system
 from quantize.solvers import hqq
 from tests.quantize.support import codecs_of
-solve_hqq = hqq.solve_hqq
-def dying(weight, bits, group_size, left=[5]):
-    left[0] -= 1
-    if left[0] < 0:
+solve_hqq, calls = hqq.solve_hqq, itertools.count()
+def dying(weight, bits, group_size):
+    if next(calls) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return solve_hqq(weight, bits, group_size)
 hqq.solve_hqq = dying
+torch.set_num_threads(2)
 base = Path({str(base)!r})
 pack_system(base, Path({str(torn)!r}), codecs_of(base), "hqq")
 """
     died = subprocess.run([sys.executable, "-c", child], cwd=Path(__file__).parents[2], check=False)
     assert died.returncode == -signal.SIGKILL
-    assert len((torn / JOURNAL).read_text().splitlines()) == 5
+    assert len((torn / JOURNAL).read_text().splitlines()) in (4, 5), "one more than the other thread was at"
     pack_system(base, torn, codecs_of(base), "hqq")
     assert tree_digest(torn) == tree_digest(whole)
 

@@ -21,7 +21,7 @@ from quantize.bench.language_model.smollm2 import EMBEDDING, Evaluation
 from quantize.solvers.allocation import Allocation, allocate
 from quantize.solvers.feedback import InputFactor, Moments, factorize, predicted_loss
 from quantize.solvers.fitting import solve_entropy
-from quantize.solvers.rate import estimate_rate, expected_log2_constant
+from quantize.solvers.rate import draw_sample, estimate_rate, expected_log2_constant
 from submission.errors import UserError
 from submission.model.codecs.entropy.codec import Entropy
 from submission.model.codecs.entropy.layout import Header, check_header
@@ -124,12 +124,15 @@ def allocate_bytes(problem: Problem, method: str, target_bytes: int) -> Allocati
     bits, trellis = target_bytes * 8 / problem.count(), method == TRELLIS
     expected = 0.0
     for name, weight in problem.weights.items():
-        expected += weight.numel() * expected_log2_constant(weight, *known(name), bits, trellis=trellis)
+        factor, importance = known(name)
+        sample = draw_sample(weight, factor, importance)
+        expected += weight.numel() * expected_log2_constant(sample, factor, bits, trellis=trellis)
     center = expected / problem.count()
     curves = {}
     with progress("allocate", len(problem.weights), "weights") as tick:
         for name, weight in problem.weights.items():
-            curves[name] = estimate_rate(weight, *known(name), center, trellis=trellis)
+            factor, importance = known(name)
+            curves[name] = estimate_rate(draw_sample(weight, factor, importance), factor, center, trellis=trellis)
             tick(1)
     return allocate(curves, target_bytes)
 

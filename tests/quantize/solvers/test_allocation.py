@@ -13,6 +13,7 @@ from quantize.solvers.fitting import fit_constant
 from quantize.solvers.rate import (
     RateCurve,
     code_histogram,
+    draw_sample,
     estimate_rate,
     expected_log2_constant,
     histogram_bits,
@@ -56,8 +57,9 @@ def test_a_target_below_the_coarsest_is_refused():
 def test_a_sample_of_rows_tells_the_size_within_a_percent():
     weight, moment, importance = random_problem(2048, 192)
     factor = factorize(moment, 192)
-    guess = expected_log2_constant(weight, factor, importance, 4.0)
-    curve = estimate_rate(weight, factor, importance, guess)
+    sample = draw_sample(weight, factor, importance)
+    guess = expected_log2_constant(sample, factor, 4.0)
+    curve = estimate_rate(sample, factor, guess)
     for octave in (-0.75, 0.0, 0.75):
         codes = solve_feedback(weight, factor, importance, 2.0 ** (guess + octave)).codes
         histogram, escapes = code_histogram(codes)
@@ -68,7 +70,7 @@ def test_a_sample_of_rows_tells_the_size_within_a_percent():
 def test_the_closed_form_tells_gaussian_bits():
     weight, _, _ = random_problem(1024, 128)
     factor = factorize(None, 128)
-    constant = 2.0 ** expected_log2_constant(weight, factor, None, 4.0)
+    constant = 2.0 ** expected_log2_constant(draw_sample(weight, factor, None), factor, 4.0)
     histogram, _ = code_histogram(solve_feedback(weight, factor, None, constant).codes)
     assert histogram_bits(histogram) / weight.numel() == pytest.approx(4.0, abs=0.03)
 
@@ -84,7 +86,7 @@ def test_the_search_fits_its_budget_in_few_solves():
             return sizes[-1]
 
         budget = int(weight.numel() * bits / 8)
-        start = 2.0 ** expected_log2_constant(weight, factor, importance, bits)
+        start = 2.0 ** expected_log2_constant(draw_sample(weight, factor, importance), factor, bits)
         constant = fit_constant(size_at, budget, start, slope_bytes=weight.numel() / 8)
         size = size_at(constant)
         assert 0.999 * budget <= size <= budget

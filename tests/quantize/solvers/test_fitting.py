@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quantize.solvers.blocks import each_alone
 from quantize.solvers.feedback import Moments, chunks_of, factorize, rescale_rows, solve_feedback
 from quantize.solvers.fitting import FILL_OCTAVES, TOLERANCE, fill_window, solve_entropy
-from quantize.solvers.rate import estimate_rate
+from quantize.solvers.rate import draw_sample, estimate_rate
 from quantize.solvers.trellis_kernels import LANES, interleave
 from submission.model.codecs.entropy.contexts import fit_contexts
 from submission.model.codecs.entropy.layout import Grid
@@ -37,7 +37,9 @@ def threads():
 
 
 @pytest.mark.parametrize("trellis", [False, True])
-def test_any_number_of_threads_finds_the_same_codes(trellis, threads):
+def test_any_number_of_threads_finds_the_same_codes(trellis, threads, monkeypatch):
+    monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ROWS", 520)  # three chunks
+    monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ELEMENTS", 1)
     weight, moment, importance = random_problem(1300, 130)
     factor, restarts = factorize(moment, 130), restarts_of(1300, 130, trellis)
     found = []
@@ -58,7 +60,7 @@ def test_threads_are_given_back_after_an_error(threads):
 @given(st.integers(1, 9000), st.booleans())
 def test_chunks_cover_all_rows_and_end_where_a_trellis_begins_again(rows, trellis):
     restarts = restarts_of(rows, 64, trellis)
-    chunks = chunks_of(slice(0, rows), restarts)
+    chunks = chunks_of(slice(0, rows), restarts, 1 << 13)
     assert [row for chunk in chunks for row in range(chunk.start, chunk.stop)] == list(range(rows))
     assert not trellis or {chunk.start for chunk in chunks} <= set(restarts)
 
@@ -115,9 +117,10 @@ def test_rows_that_are_solved_again_are_those_of_their_own_steps():
 def test_a_sample_at_all_constants_at_once_is_that_at_each(trellis):
     weight, moment, importance = random_problem(700, 96)
     factor, octaves = factorize(moment, 96), (-1.5, 0.0, 1.5)
-    together = estimate_rate(weight, factor, importance, -5.0, trellis=trellis, octaves=octaves)
+    sample = draw_sample(weight, factor, importance)
+    together = estimate_rate(sample, factor, -5.0, trellis=trellis, octaves=octaves)
     for octave, size in zip(octaves, together.size_bytes, strict=True):
-        apart = estimate_rate(weight, factor, importance, -5.0 + octave, trellis=trellis, octaves=(0.0, 9.0))
+        apart = estimate_rate(sample, factor, -5.0 + octave, trellis=trellis, octaves=(0.0, 9.0))
         assert size == pytest.approx(apart.size_bytes[0], rel=2e-3)
 
 

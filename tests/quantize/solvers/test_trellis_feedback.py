@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from quantize.solvers import feedback
 from quantize.solvers.feedback import CODE_LIMIT, factorize, floored_importance, predicted_loss, solve_feedback
 from quantize.solvers.fitting import fit_constant
-from quantize.solvers.rate import code_histogram, estimate_rate, expected_log2_constant, histogram_bits, side_bits
+from quantize.solvers.rate import (
+    code_histogram,
+    draw_sample,
+    estimate_rate,
+    expected_log2_constant,
+    histogram_bits,
+    side_bits,
+)
 from quantize.solvers.trellis_kernels import SHRINKAGE
 from submission.model.codecs.entropy.layout import Grid
 from submission.model.codecs.entropy.trellis import first_stray
@@ -64,6 +71,7 @@ def test_codes_follow_the_trellis_whatever_the_shape_and_the_chunks(shape, monke
     whole = solve_feedback(weight, factor, importance, 0.05, restarts)
     assert strays(whole.codes, restarts) == -1
     monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ROWS", 700)
+    monkeypatch.setattr("quantize.solvers.feedback.SOLVED_ELEMENTS", 1)
     parts = solve_feedback(weight, factor, importance, 0.05, restarts)
     assert strays(parts.codes, restarts) == -1
     assert torch.equal(whole.row_scale, parts.row_scale)
@@ -110,7 +118,7 @@ def test_a_trellis_loses_a_fifth_less_at_the_same_entropy(bits):
             codes = solve_feedback(weight, factor, importance, constant, restarts).codes
             return int(bits_of(codes, trellis=trellis) / 8)
 
-        start = 2.0 ** expected_log2_constant(weight, factor, importance, bits, trellis=trellis)
+        start = 2.0 ** expected_log2_constant(draw_sample(weight, factor, importance), factor, bits, trellis=trellis)
         budget = int(weight.numel() * bits / 8)
         constant = fit_constant(size_at, budget, start, slope_bytes=weight.numel() / 8)
         decoded = solve_feedback(weight, factor, importance, constant, restarts).decode()
@@ -121,7 +129,7 @@ def test_a_trellis_loses_a_fifth_less_at_the_same_entropy(bits):
 def test_one_constant_gives_the_same_loss_with_and_without_a_trellis_at_a_high_rate():
     weight, moment, importance = random_problem(1024, 128)
     factor, floored = factorize(moment, 128), floored_importance(importance, 1024)
-    constant = 2.0 ** expected_log2_constant(weight, factor, importance, 5.0)
+    constant = 2.0 ** expected_log2_constant(draw_sample(weight, factor, importance), factor, 5.0)
     losses = [
         predicted_loss(weight, solve_feedback(weight, factor, importance, constant, r).decode(), moment, floored)
         for r in ((), restarts_of(1024, 128))
@@ -132,13 +140,14 @@ def test_one_constant_gives_the_same_loss_with_and_without_a_trellis_at_a_high_r
 def test_a_sample_of_rows_and_the_closed_form_tell_the_size():
     weight, moment, importance = random_problem(2048, 192)
     factor, restarts = factorize(moment, 192), restarts_of(2048, 192)
-    guess = expected_log2_constant(weight, factor, importance, 4.0, trellis=True)
-    curve = estimate_rate(weight, factor, importance, guess, trellis=True)
+    sample = draw_sample(weight, factor, importance)
+    guess = expected_log2_constant(sample, factor, 4.0, trellis=True)
+    curve = estimate_rate(sample, factor, guess, trellis=True)
     for octave in (-0.75, 0.0, 0.75):
         codes = solve_feedback(weight, factor, importance, 2.0 ** (guess + octave), restarts).codes
         assert curve.size_at(guess + octave) == pytest.approx(bits_of(codes, trellis=True) / 8, rel=0.01)
     plain, free = random_problem(1024, 128)[0], factorize(None, 128)
-    constant = 2.0 ** expected_log2_constant(plain, free, None, 4.0, trellis=True)
+    constant = 2.0 ** expected_log2_constant(draw_sample(plain, free, None), free, 4.0, trellis=True)
     codes = solve_feedback(plain, free, None, constant, restarts_of(1024, 128)).codes
     histogram, _ = code_histogram(codes, trellis=True)
     assert histogram_bits(histogram) / plain.numel() == pytest.approx(4.0, abs=0.04)

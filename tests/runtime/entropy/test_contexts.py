@@ -4,6 +4,7 @@ import hashlib
 import math
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from submission.model.codecs.entropy.contexts import count_sums, fit_contexts, normal_density, unshifted_contexts
 from submission.model.codecs.entropy.stream import stream_bytes
-from submission.model.codecs.entropy.tables import CONTEXTS, EDGES, ROOTS, masses, tables
+from submission.model.codecs.entropy.tables import CONTEXTS, EDGES, REACH_SLOTS, ROOTS, masses, tables
 from tests.runtime.entropy.cases import on_trellis, spread_codes, weights
 
 densities = st.lists(st.integers(0, 65535), min_size=40, max_size=40).filter(any).map(tuple)
@@ -28,6 +29,24 @@ def test_every_code_within_the_reach_has_a_slot_and_all_slots_are_taken(density,
     assert found.frequency.max() < 4096 and found.reach.max() <= 127
     slots = found.decoding()
     assert np.array_equal(slots >> 8 & 4095, np.take_along_axis(found.frequency, (slots & 255).astype(int), axis=1))
+
+
+@given(densities, st.integers(0, CONTEXTS - 1), st.sampled_from([None, 0, 1]))
+def test_slots_are_shared_by_what_masses_exceed_a_slot_by(density, context, superset):
+    mass, total = masses(density, superset or 0)
+    sizes = [int(found) * (2 if size + (superset or 0) == 0 else 1) for size, found in enumerate(mass[context])]
+    likely = [size for size, whole in enumerate(sizes) if whole * 4096 * REACH_SLOTS >= 2 * total]
+    last = min(max([1, *likely]), 127 - (superset or 0))
+    codes = range(-last - (superset or 0), last + 1)
+    excess = [max(sizes[code if code >= 0 else -code - (superset or 0)] * 4096 - 2 * total, 0) for code in codes]
+    if not any(excess):
+        excess[len(excess) // 2] = 1
+    whole = sum(excess)
+    ends = [(sum(excess[:end]) * (4096 - len(codes)) + whole // 2) // whole for end in range(len(codes) + 1)]
+    found = tables(density, superset)
+    assert found.reach[context] == last
+    row = found.frequency[context].tolist()
+    assert [row[128 + code] for code in codes] == [1 + b - a for a, b in pairwise(ends)] and sum(row) == 4096
 
 
 @given(densities, st.integers(0, CONTEXTS - 1), st.sampled_from([0, 1]))

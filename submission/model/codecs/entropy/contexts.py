@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from submission.model.codecs.entropy.classes import HIGHEST_NUMBER
@@ -313,6 +314,7 @@ def fit_density(counts: np.ndarray, density: tuple[int, ...], superset: int = 0)
     return tuple(int(m) for m in np.rint(mass * (HIGHEST_MASS / mass.max())))
 
 
+@lru_cache(maxsize=2)
 def _overlaps(superset: int) -> np.ndarray:
     """Return float64 [contexts, 129, bins]: the part of a bin that codes of size k cover, and all beyond 127."""
     import numpy as np

@@ -51,6 +51,42 @@ def _residual(code, centre, superset, trellis, reach):
 
 
 @njit(nogil=True, error_model="numpy")
+def share_slots(mass, total, superset, slots, reach_slots, frequency, reach):
+    """Fill the frequencies (uint16 [contexts, 256], zeros) and the reach (int32) of every context, as `tables.py` says.
+
+    mass: int64 [contexts, 128], of sizes 0 … 127, which two codes share each, but in the superset 0 the size 0 is code
+    0 alone. Twice the total is what they are held against. Every code within the reach has a slot, and of the others
+    its share of what all masses exceed a slot's by; half of their sum is added, so that a share is rounded.
+    """
+    contexts, sizes = mass.shape
+    excess = np.empty(2 * sizes, np.int64)
+    for context in range(contexts):
+        last = 1
+        for size in range(1, sizes):
+            if mass[context, size] * slots * reach_slots >= 2 * total:
+                last = size
+        last = min(last, sizes - 1 - superset)
+        first = -last - superset
+        count = last - first + 1
+        summed = np.int64(0)
+        for place in range(count):
+            code = first + place
+            size = code if code >= 0 else -code - superset
+            whole = mass[context, size] * (1 if size + superset > 0 else 2)
+            excess[place] = max(whole * slots - 2 * total, 0)
+            summed += excess[place]
+        if summed == 0:
+            excess[count // 2] = 1
+            summed = np.int64(1)
+        below, end = np.int64(0), np.int64(0)
+        for place in range(count):
+            below += excess[place]
+            before, end = end, (below * (slots - count) + summed // 2) // summed
+            frequency[context, 128 + first + place] = 1 + end - before
+        reach[context] = last
+
+
+@njit(nogil=True, error_model="numpy")
 def encode_block(codes, row_classes, column_classes, centres, trellis, table, words):
     """Write the words of one block to the end of `words` and return the place of the first.
 

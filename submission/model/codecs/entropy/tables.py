@@ -127,31 +127,11 @@ def tables(density: tuple[int, ...], superset: int | None = None) -> Tables:
     """
     import numpy as np
 
+    from submission.model.codecs.entropy.kernels import share_slots
+
     parity, superset = int(superset is not None), superset or 0
     mass, total = masses(density, superset)
     frequency = np.zeros((CONTEXTS, 256), np.uint16)
     reach = np.empty(CONTEXTS, np.int32)
-    for context in range(CONTEXTS):
-        # Twice the masses: all sizes are shared by two codes, but in the superset 0 the size 0 is code 0 alone.
-        single = np.where(np.arange(HIGHEST_CODE + 1) + superset > 0, mass[context], 2 * mass[context])
-        likely = np.flatnonzero(single * (SLOTS * REACH_SLOTS) >= 2 * total)
-        last = min(max(1, int(likely[-1]) if likely.size else 1), HIGHEST_CODE - superset)
-        below = single[last::-1] if superset else single[last:0:-1]
-        both = np.concatenate([below, single[: last + 1]])
-        frequency[context, 128 - below.size : 129 + last] = _shared(both, 2 * total)
-        reach[context] = last
+    share_slots(mass, total, superset, SLOTS, REACH_SLOTS, frequency, reach)
     return Tables(frequency=frequency, reach=reach, parity=parity)
-
-
-def _shared(mass: np.ndarray, total: int) -> np.ndarray:
-    """Return how SLOTS are shared among codes: one each, and the others by what a code's mass exceeds one slot's."""
-    import numpy as np
-
-    excess = np.maximum(mass * SLOTS - total, 0)
-    if not excess.any():
-        excess[excess.size // 2] = 1
-    summed = np.cumsum(excess)
-    # Half the sum is added, so that what is rounded is rounded to the nearest.
-    ends = (summed * (SLOTS - mass.size) + summed[-1] // 2) // summed[-1]
-    shared: np.ndarray = 1 + np.diff(ends, prepend=0)
-    return shared
