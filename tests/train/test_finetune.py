@@ -30,21 +30,16 @@ from train.model import TargetLoss, load_adapted, target_modules
 KILLED_AT_STEP = 4
 EARLY_STEP = 2
 KILLED = """
-import os, signal, sys, threading, time
+import sys
 from pathlib import Path
+from tests.support.killing import kill_when
 from tests.train.finetuning_inputs import TASK, options
 from train import callbacks
 from train.finetune import finetune
 
 base, corpus, data, out = map(Path, sys.argv[1:5])
 step, callbacks.MOST_LOST_SECONDS = int(sys.argv[5]), float(sys.argv[6])
-
-def kill_after_the_first_checkpoint():
-    while not (out / f"checkpoints/checkpoint-{step}/{callbacks.COMPLETE}").exists():
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
+kill_when(out, f"checkpoints/checkpoint-{step}/{callbacks.COMPLETE}")
 finetune(base, corpus, data, TASK, options(), out)
 """
 
