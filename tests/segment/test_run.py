@@ -80,7 +80,7 @@ def alone(data, tmp_path_factory) -> Path:
     assert "segment:ACL (shas+vad)\n  r0.wav" in result.stdout and "dropped (0.00%)" in result.stdout
     assert "segment:CHALLENGEACCENT (given)\n  g.wav" in result.stdout
     assert "segment:BUSINESSNEWS (shas+vad)\n  g.wav" in result.stdout
-    assert "  1 regions, each segmented like a recording" in result.stdout
+    assert "  1 region, each segmented like a recording" in result.stdout
     return store
 
 

@@ -144,7 +144,9 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
     checkpoint.mkdir(parents=True)
     (checkpoint / COMPLETE).write_text("2\n", encoding="utf-8")
     absent = tmp_path / "absent"  # refused before anything is read
-    with pytest.raises(UserError, match=r"checkpoint-4: was written by 2 processes, this run has 1.*as many"):
+    with pytest.raises(
+        UserError, match=r"checkpoint-4: was written by another number of processes: 2, this run has 1.*as many"
+    ):
         finetune(absent, absent, absent, TASK, options(), tmp_path)
     assert checkpoint.is_dir()
 

@@ -18,6 +18,7 @@ from submission.errors import UserError
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
+from tests.support.launching import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
@@ -247,6 +248,7 @@ def test_two_processes_give_the_file_of_one_fresh_or_resumed(checkpoint, segment
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     for folder in (begun, resumed):
