@@ -21,8 +21,9 @@ from submission.cli import (
     open_systems,
     run,
 )
+from submission.counting import counted
 from submission.errors import UserError
-from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS, REPORTED
+from submission.system.pipeline import REPORT_SEGMENTATIONS, REPORT_SYSTEMS, REPORT_UPLOADS
 from submission.system.recipe.decoding_options import MOST_BATCH
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ def comet(args: argparse.Namespace) -> None:
     """Compute COMET of a scored system, or of every system of a list.
 
     Builds the stages comet with a checkpoint on this machine, in the score environment: `nox -s score` takes the same
-    arguments. With --report, of every system that a report measures: `nox -s score -- report`. Of a system with only
-    some test sets scored, these are computed.
+    arguments. With --report, of every system that a report with these arguments measures: `nox -s score -- report`. Of
+    a system with only some test sets scored, these are computed.
     """
     from evaluate import system_stages
     from evaluate.scoring.score_table import table
 
-    opened = _open_all(args, REPORTED) if args.report else open_systems(args)
+    args.recipe = args.recipe or (REPORT_SYSTEMS if args.report else "primary")
+    names = [name for lists in _parts(args).values() for name in lists] if args.report else [args.recipe]
+    opened = _open_all(args, names)
     folder = args.comet or opened[0][0].comet_model()
     if folder is None:
         get = "hf download Unbabel/wmt22-comet-da --local-dir DIR"
@@ -81,8 +84,8 @@ def comet(args: argparse.Namespace) -> None:
         if (merged := system_stages.comet_gathered(system, store, folder, testsets)) is not None:
             print(table(json.loads(merged.read_text(encoding="utf-8"))))
             continue
-        line = f"comet: system {number} of {len(opened)}, {system.recipe.name}: {len(testsets)} scored test sets"
-        print(line, file=sys.stderr, flush=True)
+        scored = counted(len(testsets), "scored test set")
+        print(f"comet: system {number} of {len(opened)}, {system.recipe.name}: {scored}", file=sys.stderr, flush=True)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -220,13 +223,18 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print scores.json instead of the table")
 
     verb = add_verb(verbs, comet)
-    add_system_arguments(verb)
+    add_system_arguments(verb, None, f"primary; with --report: {REPORT_SYSTEMS}")
     add_comet_argument(verb)
-    verb.add_argument("--report", action="store_true", help="every system that a report measures, in place of --recipe")
+    verb.add_argument("--report", action="store_true", help="every system that a report measures, not one alone")
+    _add_parts(verb, "contents of the report, with --report")
 
     verb = add_verb(verbs, report)
     add_system_arguments(verb, REPORT_SYSTEMS)
-    _add_parts(verb)
+    group = _add_parts(verb, "contents of the report")
+    group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
+    group.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: dist/<campaign>-<list>)")
+    measured = "where bundles are, whose efficiency.json is read (default: %(default)s)"
+    group.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=measured)
     add_comet_argument(verb)
     add_device(verb)
 
@@ -276,8 +284,9 @@ def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-kills", action="store_true", help="leave out the third run, which kills every command")
 
 
-def _add_parts(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("contents of the report")
+def _add_parts(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Add the arguments by which a report's systems are chosen, and return their group."""
+    group = parser.add_argument_group(title)
     group.add_argument("--also", action="append", default=[], metavar="R", help="one more recipe or list; repeatable")
     group.add_argument(
         "--upload",
@@ -299,10 +308,7 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
         choices=("systems", "uploads", "segmentations"),
         help="only this part; repeatable",
     )
-    group.add_argument("--plan", action="store_true", help="print what would be built, and stop")
-    group.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: dist/<campaign>-<list>)")
-    measured = "where bundles are, whose efficiency.json is read (default: %(default)s)"
-    group.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR", help=measured)
+    return group
 
 
 if __name__ == "__main__":

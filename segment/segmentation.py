@@ -23,6 +23,7 @@ from segment.testset import (
     read_given,
     read_testset,
 )
+from submission.counting import counted
 from submission.errors import UserError
 from submission.progress import progress
 from submission.runtime.audio import checked_length, rough_seconds
@@ -49,7 +50,7 @@ def open_testset(folder: Path, *, allow_missing: bool) -> TestSetFolder:
     """Return the recordings of a test set; UserError where FILE_ORDER names some that are not there."""
     testset = read_testset(folder)
     if testset.missing and not allow_missing:
-        what = f"names {len(testset.missing)} recordings that are not there (first: {testset.missing[0]})"
+        what = f"names {counted(len(testset.missing), 'recording')} without a file (first: {testset.missing[0]})"
         fix = "add them, take them out of FILE_ORDER, or leave them out knowingly with --allow-missing"
         raise UserError(str(folder / FILE_ORDER), what, fix)
     return testset

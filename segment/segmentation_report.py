@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from submission.counting import counted
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
 from submission.text.segments import SAMPLE_RATE
@@ -167,12 +168,15 @@ def coverage_lines(report: SegmentationReport) -> list[str]:
             f"{row['dropped_speech_seconds']:.1f} dropped ({share:.2%})"
         )
     if report.get("regions"):
-        lines.append(f"  {report['regions']} regions, each segmented like a recording; nothing outside of them counts")
+        lines.append(
+            f"  {counted(report['regions'], 'region')}, each segmented like a recording; nothing outside of them counts"
+        )
     if report.get("split"):
-        lines.append(f"  {report['split']} given segments are longer than the model's window and were split")
+        lines.append(f"  given segments that are longer than the model's window and were split: {report['split']}")
     if report.get("channels"):
-        parts = f"{report['parts_of_several_channels']} recordings or regions have several channels"
-        lines.append(f"  {parts}: {'the first' if report['channels'] == 'first' else 'each by itself'} is translated")
+        which = "the first" if report["channels"] == "first" else "each by itself"
+        parts = report["parts_of_several_channels"]
+        lines.append(f"  recordings or regions of several channels, of which {which} is translated: {parts}")
     return lines
 
 

@@ -160,7 +160,7 @@ def _print_skipped(folder: Path, skipped: tuple[str, ...]) -> None:
     if skipped:
         more = f"\n  and {len(skipped) - MOST_SKIPPED} more" if len(skipped) > MOST_SKIPPED else ""
         lines = "".join(f"\n  {printable(line, 300)}" for line in skipped[:MOST_SKIPPED])
-        print(f"{folder}: {len(skipped)} entries are skipped:{lines}{more}", file=sys.stderr, flush=True)
+        print(f"{folder}: skipped {len(skipped)} of its entries:{lines}{more}", file=sys.stderr, flush=True)
 
 
 def _listed(order: Path) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from submission.counting import counted
 from submission.errors import UserError
 from submission.processors import given_processors
 from submission.store.digests import canonical_json, write_text
@@ -60,7 +61,7 @@ def run_benches(benches: Benches, only: Sequence[str], out: Path) -> int:
 def bench_text(record: dict[str, Any]) -> str:
     """Return the figures as text."""
     machine = record["machine"]
-    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"]
+    lines = [f"{machine['processor']}, {counted(machine['cores'], 'core')}, {machine['memory_bytes'] / 2**30:.0f} GiB"]
     for name, figures in record["benches"].items():
         lines.append(f"{name}: {VERDICTS[figures['passed']]}")
         lines += [f"  {line}" for line in figures["text"].splitlines()]

@@ -152,5 +152,5 @@ def check_processes(checkpoint: Path, processes: int) -> None:
     """Refuse to resume with another number of processes, whose random numbers would differ."""
     wrote = (checkpoint / COMPLETE).read_text(encoding="utf-8").strip()
     if wrote != str(processes):
-        what = f"was written by {wrote or '?'} processes, this run has {processes}"
+        what = f"was written by another number of processes: {wrote or '?'}, this run has {processes}"
         raise UserError(str(checkpoint), what, f"start as many as before, or remove {checkpoint.parent} to start over")

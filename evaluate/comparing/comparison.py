@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from submission.counting import counted
 from submission.errors import UserError
 from submission.text.characters import printable
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
@@ -50,7 +51,7 @@ class SystemOutput:
 
     def __post_init__(self) -> None:
         if len(self.lines) != len(self.places):
-            what = f"expected {len(self.places)} lines, one a segment, got {len(self.lines)}"
+            what = f"expected {counted(len(self.places), 'line')}, one a segment, got {len(self.lines)}"
             raise UserError(self.label, what, "use text and segments of the same run")
 
 

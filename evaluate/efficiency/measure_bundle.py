@@ -29,6 +29,7 @@ from submission.bundle.manifest import Manifest
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign
 from submission.bundle.untrusted.strict_json import Unreadable
+from submission.counting import counted
 from submission.errors import UserError
 from submission.text.segments import SAMPLE_RATE, Segment
 
@@ -122,7 +123,7 @@ def evenly(segments: Sequence[Segment], most: int) -> list[Segment]:
 
 
 def _announced(work: DecodingWork, size: int) -> BatchEfficiency | UnfitBatch:
-    about = f"{len(work.segments):,} segments, {work.runs} runs after loading and a warm-up"
+    about = f"{counted(len(work.segments), 'segment')}, {counted(work.runs, 'run')} after loading and a warm-up"
     print(f"efficiency: batch {size}, {about}", file=sys.stderr, flush=True)
     return measure_batch(work, size)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submission.cli import run
+from submission.counting import counted
 from submission.errors import UserError
 from submission.store.digests import write_text
 from submission.text.recording_names import match_recordings, recording_suffix
@@ -107,7 +108,7 @@ def translate_folder(
         path = out / pair.name / f"{name}.txt" if name else out / f"{pair.name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(f"{line}\n" for line in result.translation.lines))
-        print(f"{path}: {len(result.translation.lines):,} lines", flush=True)
+        print(f"{path}: {counted(len(result.translation.lines), 'line')}", flush=True)
 
 
 def _outputs(pairs: Sequence[Pair], testsets: Sequence[str]) -> Sequence[tuple[Pair, str | None]]:
@@ -162,7 +163,7 @@ def translate_list(
     lines = [blank.join(filter(None, pieces[recording.name])) if recording else "" for recording in named]
     write_text(out, "".join(f"{line}\n" for line in lines))
     shutil.rmtree(run_folder)
-    print(f"{out}: {len(lines):,} lines", flush=True)
+    print(f"{out}: {counted(len(lines), 'line')}", flush=True)
 
 
 def listed_recordings(listed: Path) -> list[RecordingFile | None]:
@@ -180,7 +181,7 @@ def listed_recordings(listed: Path) -> list[RecordingFile | None]:
     there = [path for path in paths if path is not None]
     missing = [path for path in there if not path.is_file()]
     if missing or not there:
-        what = f"{len(missing)} of its {len(there)} recordings are missing" + (
+        what = f"lacks {len(missing)} of its {counted(len(there), 'recording')}" + (
             f" (first: {missing[0]})" if missing else ""
         )
         raise UserError(f"--input {listed}", what, "write one path a line, relative to the folder of the list")

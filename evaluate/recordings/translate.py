@@ -41,6 +41,7 @@ from evaluate.scoring.unicode_form import UnicodeForm
 from segment.probabilities.speech_probabilities import ProbabilityCache
 from segment.segmentation_report import coverage_lines
 from segment.testset import TestSetFolder
+from submission.counting import counted
 from submission.errors import UserError
 from submission.runtime.loading import load_processor
 from submission.runtime.prompt import render_prompt, window_samples
@@ -267,7 +268,7 @@ def _locked_output(out: Path, run: dict[str, Any]) -> Iterator[None]:
         if (out / RUN).exists() and any(out.glob(f"{HYPOTHESES}*")):
             _check_same(out, run)
         elif foreign := [path for path in files_below(out) if not _is_before_decoding(out, path)]:
-            what = f"holds {len(foreign)} files that are not of a run (first: {foreign[0].name})"
+            what = f"holds other files than those of a run: {len(foreign)} (first: {foreign[0].name})"
             raise UserError(f"--out {out}", what, "name a new folder")
         elif _read_run(out) != json.loads(canonical_json(run)):
             (out / SEGMENTS).unlink(missing_ok=True)
@@ -371,15 +372,19 @@ def translation_text(translation: Translation) -> str:
         ("no segments", "recordings_without_segments"),
     ):
         if report[key]:
-            lines.append(f"{label}: {len(report[key]):,} recordings are not translated: {', '.join(report[key])}")
+            lines.append(f"{label}: {counted(len(report[key]), 'recording')} not translated: {', '.join(report[key])}")
     if names := report["recordings_not_listed"]:
-        lines.append(f"not listed in FILE_ORDER: {len(names):,} recordings follow the others: {', '.join(names)}")
+        lines.append(
+            f"not listed in FILE_ORDER: {counted(len(names), 'recording')}, after the others: {', '.join(names)}"
+        )
     if names := report["recordings_left_out"]:
-        lines.append(f"not of the test set: {len(names):,} recordings are not translated: {', '.join(names)}")
+        lines.append(f"not of the test set: {counted(len(names), 'recording')} not translated: {', '.join(names)}")
     summary = translation.summary if translation.summary.decoded else "everything by an earlier run"
     lines.append(f"decoded: {summary if translation.segments else 'nothing, there are no segments'}")
     if others := report["references_without_recording"]:
-        lines.append(f"missing: {len(others):,} recordings with references are not in the folder: {', '.join(others)}")
+        lines.append(
+            f"missing from the folder: {counted(len(others), 'recording')} with references: {', '.join(others)}"
+        )
     lines += score_texts(report["scores"])
     lines += [report["scores_note"]] if report["scores_note"] else []
     return "\n".join([*lines, f"written: {translation.out}/{translation.pair}.txt, and {PAGE} beside it"])

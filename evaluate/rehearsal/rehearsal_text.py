@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from submission.counting import counted
 from submission.model.costs.devices import CARDS, processor
 from submission.model.costs.durations import duration_text, step_seconds
 from submission.model.costs.steps import StepWork, step_works
@@ -54,8 +55,8 @@ def rehearsal_text(record: Mapping[str, Any]) -> str:
         [
             aligned(rows, left=(0, 1)),
             "",
-            f"model: {record['parameters']:,} parameters ({record['width']}, {record['layers']} layers); made in "
-            f"{record['making_seconds']:.0f} s",
+            f"model: {record['parameters']:,} parameters ({record['width']}, {counted(record['layers'], 'layer')}); "
+            f"made in {record['making_seconds']:.0f} s",
             "both systems verified, shown, archived and decoded again; findings of verify: "
             f"{', '.join(record['findings']) or 'none'}",
             f"from the store, every step found: {record['from_store_seconds']:.0f} s",
@@ -63,7 +64,7 @@ def rehearsal_text(record: Mapping[str, Any]) -> str:
             if killed
             else "killed: not rehearsed",
             f"all of it: {record['seconds'] / 60:.1f} min, {record['cpu_seconds'] / 60:.1f} min of processors, on "
-            f"{machine['processor']}, {machine['cores']} cores, "
+            f"{machine['processor']}, {counted(machine['cores'], 'core')}, "
             f"{rates['flops_per_second'] / 1e9:.0f} GFLOP/s in bfloat16, {rates['bytes_per_second'] / 1e9:.1f} GB/s; "
             f"load {record['load'][0]:.1f} to {record['load'][1]:.1f}",
         ]

@@ -9,6 +9,7 @@ from evaluate.report.open_set_tables import comet_note, shown_metrics
 from evaluate.report.paper import Paper
 from evaluate.report.results import Results, SegmentationResult, SystemResult
 from evaluate.report.table import Cell, Column, Group, Row, Table, marked, metric_column, outcome_cells
+from submission.counting import counted
 
 GOLD = "gold"
 """The reference method, not compared with the others."""
@@ -61,7 +62,7 @@ def _paper_note(paper: Paper) -> list[str]:
 
 def _uploads_caption(results: Results) -> str:
     if len(results.uploads) != 2:
-        return f"{len(results.uploads)} systems, each scored on the test sets that have references."
+        return f"{counted(len(results.uploads), 'system')}, each scored on the test sets that have references."
     one, two = results.uploads
     found = [paired for paired in results.paired if paired.metric == "BLEU"]
     if not found:
@@ -187,4 +188,8 @@ def _segmentation_caption(results: Results, own: Sequence[str]) -> str:
         share = sum(one.dropped_seconds for one in segmentation_results) / speech
         scores = "" if None in means else f", {mean(m for m in means if m is not None):.1f} BLEU"
         parts.append(f"{method.name} drops {share:.1%} of the speech{scores}")
-    return f"Over {len(own)} test sets and {len(results.pairs)} pairs: {'; '.join(parts)}." if parts else ""
+    return (
+        f"Over {counted(len(own), 'test set')} and {counted(len(results.pairs), 'pair')}: {'; '.join(parts)}."
+        if parts
+        else ""
+    )

@@ -18,6 +18,7 @@ from submission.bundle.efficiency import (
     parse_efficiency,
 )
 from submission.bundle.manifest import NAME
+from submission.counting import counted
 from submission.errors import UserError
 from submission.model.sizes import GIB
 
@@ -64,7 +65,8 @@ def efficiency_table(results: Results) -> Table | None:
         Table(
             id="efficiency",
             title="Speed and memory",
-            caption=f"{len(measured)} systems, measured by batch size; rows under one heading were measured alike.",
+            caption=f"{counted(len(measured), 'system')}, measured by batch size; "
+            "rows under one heading were measured alike.",
             head="system",
             columns=tuple(
                 Column(title=title, over=f"batch {size}", better=better[title]) for size in sizes for title in FIGURES

@@ -19,6 +19,7 @@ from evaluate.report.table import (
     outcome_cells,
     score_cell,
 )
+from submission.counting import counted
 from submission.model.sizes import GB, GIB
 
 SHOWN = ("BLEU", "chrF", "COMET")
@@ -112,9 +113,9 @@ def systems_table(results: Results) -> Table:
 
 def _systems_caption(results: Results) -> str:
     within = [s for s in results.systems if s.meets_limit]
-    text = f"{len(within)} of {len(results.systems)} systems have at most {results.size_limit}."
+    text = f"At most {results.size_limit}: {len(within)} of {counted(len(results.systems), 'system')}."
     if results.size_limit is None:
-        text = f"{len(within)} systems; the campaign states no size limit."
+        text = f"{counted(len(within), 'system')}; the campaign states no size limit."
     for pair, language in results.pairs.items():
         scored = [(score, s.name) for s in within if (score := figure(results, s, pair, "BLEU"))]
         if not scored:

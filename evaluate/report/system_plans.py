@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluate import system_stages
 from segment.stages import segmented, shared_detectors
+from submission.counting import counted
 from submission.store.store import Stage, Store
 from submission.system.campaign import Pair
 from submission.system.data_folder import OPEN_TESTSET
@@ -113,7 +114,7 @@ def announcement(plans: Sequence[SystemPlan]) -> str:
     missing = {stage.key: stage for plan in plans for stage in plan.missing()}
     counts = {name: sum(s.name == name for s in missing.values()) for name in sorted({s.name for s in every.values()})}
     text = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
-    return f"report: {len(plans)} systems, {len(every)} stages, {len(missing)} to build ({text})"
+    return f"report: {counted(len(plans), 'system')}, {counted(len(every), 'stage')}, {len(missing)} to build ({text})"
 
 
 def build(plans: Sequence[SystemPlan], device: str) -> None:
@@ -121,8 +122,8 @@ def build(plans: Sequence[SystemPlan], device: str) -> None:
     for number, plan in enumerate(plans, 1):
         missing = {stage.key for stage in plan.missing()}  # computed now: systems share stages
         if missing:
-            text = f"report: system {number} of {len(plans)}, {plan.system.recipe.name}: {len(missing)} stages to build"
-            print(text, file=sys.stderr, flush=True)
+            text = f"report: system {number} of {len(plans)}, {plan.system.recipe.name}"
+            print(f"{text}: {counted(len(missing), 'stage')} to build", file=sys.stderr, flush=True)
             _build(plan, missing, device)
 
 

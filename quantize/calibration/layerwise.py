@@ -143,11 +143,6 @@ class LayerwiseModel:
         """Stack -> number of its layers, in the order in which activations reach the stacks."""
         return {name: len(layers) for name, layers in self._layers.items()}
 
-    def loaded_parameters(self) -> int:
-        """Return how many parameters are in memory now."""
-        modules = [self.model, *self._layers.values()]
-        return sum(p.numel() for module in modules for p in module.parameters() if not p.is_meta)
-
     @torch.no_grad()
     def run(
         self, batches: Sequence[Mapping[str, torch.Tensor]], observed: Iterable[str], observer: InputObserver

@@ -22,6 +22,7 @@ from typing import Any
 
 from quantize.rehearsal.random_checkpoint import left_to_make, make_checkpoint, with_layers
 from submission.benchmarking import describe_machine, peak_of_this_process
+from submission.counting import counted
 from submission.errors import UserError
 from submission.model.budgets import provisional_forecast
 from submission.model.codecs import Codec
@@ -232,17 +233,18 @@ def rehearsal_text(record: dict[str, Any]) -> str:
     machine, bars, allocating = record["machine"], record["bars"], record["allocating_seconds"]
     return "\n".join(
         [
-            f"{record['model']}, {record['layers']} layers, recipe {record['recipe']}: "
+            f"{record['model']}, {counted(record['layers'], 'layer')}, recipe {record['recipe']}: "
             f"{record['parameters']:,} parameters of random weights",
             f"making   {record['checkpoint_bytes']:,} bytes in {record['shards']} shards "
             f"({record['shards_found']} found): {record['making_seconds']:.1f} s",
             *([] if allocating is None else [f"budgets  {allocating:.1f} s"]),
             f"packing  {record['packing_seconds']:.1f} s, {record['packing_processor_seconds']:.1f} s of processors by "
-            f"{machine['threads']} threads, {record['parameters_per_second'] / 1e6:.1f} M parameters/s, "
+            f"{counted(machine['threads'], 'thread')}, {record['parameters_per_second'] / 1e6:.1f} M parameters/s, "
             f"peak memory {record['peak_bytes'] / 2**30:.2f} GiB",
             f"model    {record['model_bytes']:,} bytes, forecast {record['forecast_bytes']:,}",
             f"bars     {bars['seconds'] // 60} minutes: {judged('seconds')}; {bars['peak_bytes'] >> 30} GiB: "
             f"{judged('peak_bytes')}; bytes as forecast: {judged('forecast')}",
-            f"machine  {machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB",
+            f"machine  {machine['processor']}, {counted(machine['cores'], 'core')}, "
+            f"{machine['memory_bytes'] / 2**30:.0f} GiB",
         ]
     )

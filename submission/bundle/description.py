@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from submission.bundle.efficiency import EfficiencyRecord, efficiency_lines
+from submission.counting import counted
 from submission.model.checkpoint import parse_quantization
 from submission.model.families import stored_dtype, tensors
 from submission.model.families.tensors import TensorSpec
@@ -216,7 +217,7 @@ def _fine_tuning(recipe: Recipe) -> str:
     options = recipe.finetune
     return (
         f"LoRA fine-tuning before quantization, merged into the weights: rank {options.rank}, alpha {options.alpha}, "
-        f"learning rate {options.learning_rate:g}, {options.epochs} epochs, of {', '.join(options.roles)}"
+        f"learning rate {options.learning_rate:g}, {counted(options.epochs, 'epoch')}, of {', '.join(options.roles)}"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from submission.counting import counted
 from submission.model.sizes import GIB
 from submission.store.digests import canonical_json, sha256_text, write_text
 from submission.system.schema import parse
@@ -200,7 +201,7 @@ def efficiency_lines(record: EfficiencyRecord) -> tuple[str, ...]:
         for unfit in record.did_not_fit
     }
     return (
-        f"machine: {machine.processor}, {machine.cores} cores, {machine.memory_bytes / GIB:.1f} GiB{on}, "
+        f"machine: {machine.processor}, {counted(machine.cores, 'core')}, {machine.memory_bytes / GIB:.1f} GiB{on}, "
         f"{machine.system}",
         f"signature: {record.signature}",
         *(lines[size] for size in sorted(lines)),

@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 
+from submission.counting import counted
 from submission.miniature import acoustics
 from submission.miniature.language import DOMAINS, Sentence, sentences
 from submission.miniature.voice import speak, voice_named, voices
@@ -214,7 +215,7 @@ def record_features(
             tick(1)
     too_long = counts.count(0)
     if too_long:
-        print(f"{label}: left out {too_long} recordings longer than the window", file=sys.stderr, flush=True)
+        print(f"{label}: left out {counted(too_long, 'recording')} longer than the window", file=sys.stderr, flush=True)
     return Features(
         path=path,
         width=frames.shape[1],

@@ -127,8 +127,17 @@ def begin_journal(journal: Path, time: float) -> None:
 
 
 def read_journal(journal: Path) -> tuple[list[StageUse], float | None]:
-    """Return every use in order, and the time at which the build began; an incomplete line is left out."""
-    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    """Return every use in order, and the time at which the build began; incomplete lines are left out."""
+    lines = [line for text in journal.read_text(encoding="utf-8").splitlines() if (line := _parsed(text))]
     names = {field.name for field in fields(StageUse)}
     begun = lines[0].get("begun") if lines else None
     return [StageUse(**line) for line in lines if line.keys() == names], begun
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the values of a line; none of one that a kill or a full disk cut short, which the next one may follow."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}

@@ -222,6 +222,7 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         remove_leftovers(partial)
+        (partial / RECORD).unlink(missing_ok=True)  # of a run that was killed before its rename
         print(f"{stage.id}: building with {threads_text()}", file=sys.stderr, flush=True)
         started = time.monotonic()
         make(partial)

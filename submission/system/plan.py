@@ -19,6 +19,7 @@ from submission.model.moments_size import moments_size
 from submission.model.ranking import read_order
 from submission.model.recovery_size import recovery_bytes
 from submission.model.sizes import GIB, against_limit, in_unit
+from submission.processors import given_processors
 from submission.store.store import Store
 from submission.system.model_size import base_model, target_bytes
 from submission.system.pipeline import has_step
@@ -103,7 +104,7 @@ def _cost_lines(system: System, store: Store) -> list[str]:
     known, expected = base_model(system), expected_model(system, store)
     if system.campaign.made_here or known is None or expected is None:
         return []
-    host = processor(len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    host = processor(given_processors(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     campaign = system.campaign
     window = campaign.model.window_seconds
     works = step_works(known[0], system.recipe, len(campaign.pairs), expected.total_bytes, window)

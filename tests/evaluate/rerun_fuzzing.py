@@ -38,7 +38,7 @@ from tests.submission.mutations import VALUES, mutate_value, mutated, places
 from tests.support.fuzz_cases import Hang, at_most, run_cases, state
 
 CAMPAIGN, TESTSET = "miniature", "ACL"
-SECONDS = 60.0
+SECONDS = 600.0
 """Of the processor: the largest recipe that verifies may decode with beams, and fall back."""
 MOST_TRIES = 60
 """Changes tried until one is clean."""

@@ -162,7 +162,7 @@ def test_recordings_longer_than_the_window_are_left_out_and_reported(
         seed=1,
     )
     features = record_features([*examples[:2], long], LogMel(processor.feature_extractor), tmp_path / "f", workers=1)
-    assert "left out 1 recordings longer than the window" in capsys.readouterr().err
+    assert "left out 1 recording longer than the window" in capsys.readouterr().err
     training_set = TrainingSet([*examples[:2], long], features, processor.tokenizer, SMALL.mel_frames)
     assert sorted(np.concatenate(training_set.batches(1, seed=0))) == [0, 1]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from submission.store.digests import tree_digest
+from tests.support.killing import killed_module
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("quick.toml")
@@ -50,17 +51,6 @@ def completed(step: str, place: Path, **environment: str) -> subprocess.Complete
 
 def run(step: str, place: Path) -> str:
     return completed(step, place).stdout
-
-
-def kill_while_working(step: str, place: Path, sign: str) -> None:
-    """Start a step and kill it as soon as a file that matches `sign` appears among the unfinished work."""
-    process = subprocess.Popen(command(step, place), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not any(place.glob(f"store/partial/*/{sign}")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert process.poll() is None, f"{step} ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def kill_after(seconds: float, step: str, place: Path) -> bool:
@@ -98,15 +88,15 @@ def test_build_ends_with_a_verified_bundle_and_a_summary(undisturbed):
 
 
 def test_killed_build_in_another_place_gives_the_same_bundle(undisturbed, tmp_path):
-    signs = {
+    signs = {  # among the unfinished work, that there is some
         "submission.miniature data": "corpora/*/audio/*.wav",
         "train finetune": "checkpoints/*/complete",
-        "quantize pack": "model/*",
+        "quantize pack": "packed.jsonl",
         "evaluate decode": "hypotheses.jsonl",
     }
     for step in steps():
         if step in signs:
-            kill_while_working(step, tmp_path, signs[step])
+            killed_module(command(step, tmp_path)[2:], tmp_path, f"store/partial/*/{signs[step]}")
         run(step, tmp_path)
     bundles = [place / "dist" / "miniature-quick" for place in (undisturbed[0], tmp_path)]
     manifests = [json.loads((bundle / "manifest.json").read_text(encoding="utf-8")) for bundle in bundles]

@@ -32,6 +32,7 @@ from submission.store.digests import tree_digest
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
 from submission.text.corpus import Utterance, read_corpus, write_corpus
 from tests.quantize.support import END, PROMPTS, RANKED_RULES, ranked_options
+from tests.support.launching import HANG_SECONDS
 from tests.support.tiny_qwen import build_checkpoint
 
 TEXTS = {
@@ -262,7 +263,7 @@ def test_two_processes_give_the_bytes_of_one(ground, tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     assert tree_digest(tmp_path / "two") == tree_digest(tmp_path / "one")
 

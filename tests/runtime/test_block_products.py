@@ -16,6 +16,7 @@ from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.products import block_products, int8_kernels, kernels
 from submission.runtime.products.block_products import KERNEL_ROWS, product_dtype, scratch
 from submission.runtime.products.unpack_kernels import unpack_tiles
+from tests.support.launching import HANG_SECONDS
 
 DTYPES = pytest.mark.parametrize("dtype", list(KERNEL_ROWS[4]), ids=str)
 
@@ -95,7 +96,7 @@ def test_more_rows_are_multiplied_with_the_weights_of_the_codec(bits, count, dty
 def test_threads_share_the_blocks_and_keep_to_one_each(threads):
     threads(3)
     seen: dict[int, int] = {}
-    meet = threading.Barrier(3, timeout=60)
+    meet = threading.Barrier(3, timeout=HANG_SECONDS)
     weight = torch.randn(6, 8)
 
     def decode(rows: slice) -> torch.Tensor:

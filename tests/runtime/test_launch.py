@@ -10,7 +10,7 @@ import pytest
 from submission.errors import UserError
 from submission.store.launch import Launch, launched, said_while_waiting
 from submission.store.store import Stage, Store
-from tests.support.launching import ACCELERATE, launch
+from tests.support.launching import ACCELERATE, HANG_SECONDS, launch
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -77,9 +77,11 @@ def test_a_wait_for_others_says_for_whom_and_where(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("submission.store.launch.WAITING_SECONDS", 0.01)
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.7")
     monkeypatch.setenv("MASTER_PORT", "29500")
+    said, until = "", time.monotonic() + HANG_SECONDS
     with said_while_waiting(Launch(rank=1, processes=4)):
-        time.sleep(0.3)
-    said = capfd.readouterr().err
+        while not said.endswith("\n") and time.monotonic() < until:
+            time.sleep(0.01)
+            said += capfd.readouterr().err
     assert said.startswith(
         "rank 1: waiting for the other 3 of 4 processes at 10.0.0.7:29500; to run alone: `env -u RANK"
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from submission.system.recipe.recipe_files import read_recipe
 from submission.system.system import System
 from submission.text.segments import read_segments
 from tests.segment.tiny import speak
+from tests.support.killing import killed_module
 
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
@@ -81,7 +80,7 @@ def alone(data, tmp_path_factory) -> Path:
     assert "segment:ACL (shas+vad)\n  r0.wav" in result.stdout and "dropped (0.00%)" in result.stdout
     assert "segment:CHALLENGEACCENT (given)\n  g.wav" in result.stdout
     assert "segment:BUSINESSNEWS (shas+vad)\n  g.wav" in result.stdout
-    assert "  1 regions, each segmented like a recording" in result.stdout
+    assert "  1 region, each segmented like a recording" in result.stdout
     return store
 
 
@@ -100,15 +99,9 @@ def test_two_processes_make_the_bytes_of_one(data, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_and_makes_the_same_bytes(data, alone, tmp_path):
-    command = [sys.executable, "-m", "segment", "run", *arguments(data, tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("frame_probabilities/*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_killed_run_resumes_and_makes_the_same_bytes(data, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    killed_module(["segment", "run", *arguments(data, tmp_path)], tmp_path, "frame_probabilities/*.safetensors")
     cached = {path: path.stat().st_mtime_ns for path in tmp_path.glob("frame_probabilities/*.safetensors")}
     assert cached and len(made(tmp_path)) < 6
     assert run("segment", "run", *arguments(data, tmp_path)).returncode == 0

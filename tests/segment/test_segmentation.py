@@ -233,14 +233,17 @@ def test_given_segments_longer_than_the_window_are_split_within_counted_and_noth
     assert (pieces[0].start, pieces[-1].end) == (4 * RATE, 24 * RATE)
     assert all(a.end == b.start for a, b in zip(pieces, pieces[1:], strict=False))
     assert report["split"] == 1 and report["segments"] == len(pieces) + 2
-    assert any("1 given segments are longer than the model's window" in line for line in coverage_lines(report))
+    assert any(
+        "given segments that are longer than the model's window and were split: 1" in line
+        for line in coverage_lines(report)
+    )
 
 
 def test_a_recording_that_file_order_names_and_is_missing_stops_a_test_set_unless_that_is_allowed(
     testset, cache, tmp_path
 ):
     (testset / "FILE_ORDER").write_text("gone\nb.wav\na\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"names 1 recordings that are not there \(first: gone\).*--allow-missing"):
+    with pytest.raises(UserError, match=r"names 1 recording without a file \(first: gone\).*--allow-missing"):
         segment_testset(testset, OPTIONS, loudness_detectors(), cache, "segment:X", tmp_path)
     segment_testset(testset, OPTIONS, loudness_detectors(), cache, "X", tmp_path, TestSetOptions(allow_missing=True))
     segments, report = read(tmp_path)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from submission.store.digests import write_text
+
 HoldCase = Callable[[int, Path], None]
 """(number of a case, empty folder) -> nothing; AssertionError where it does not hold."""
 SHOWN_SECONDS = 60.0
@@ -76,7 +78,7 @@ def run_cases(name: str, begin: Callable[[Path], HoldCase]) -> int:
                 print(f"{name}: {error}; again: --first {number} --cases 1", flush=True)
             shutil.rmtree(case, ignore_errors=True)
             done["next"] = number + 1
-            journal.write_text(json.dumps(done), encoding="utf-8")
+            write_text(journal, json.dumps(done))
             if time.monotonic() - shown > SHOWN_SECONDS:
                 shown = time.monotonic()
                 print(f"{name}: {number + 1:,} of {until:,}", flush=True)

@@ -30,21 +30,16 @@ from train.model import TargetLoss, load_adapted, target_modules
 KILLED_AT_STEP = 4
 EARLY_STEP = 2
 KILLED = """
-import os, signal, sys, threading, time
+import sys
 from pathlib import Path
+from tests.support.killing import kill_when
 from tests.train.finetuning_inputs import TASK, options
 from train import callbacks
 from train.finetune import finetune
 
 base, corpus, data, out = map(Path, sys.argv[1:5])
 step, callbacks.MOST_LOST_SECONDS = int(sys.argv[5]), float(sys.argv[6])
-
-def kill_after_the_first_checkpoint():
-    while not (out / f"checkpoints/checkpoint-{step}/{callbacks.COMPLETE}").exists():
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
+kill_when(out, f"checkpoints/checkpoint-{step}/{callbacks.COMPLETE}")
 finetune(base, corpus, data, TASK, options(), out)
 """
 
@@ -149,7 +144,9 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
     checkpoint.mkdir(parents=True)
     (checkpoint / COMPLETE).write_text("2\n", encoding="utf-8")
     absent = tmp_path / "absent"  # refused before anything is read
-    with pytest.raises(UserError, match=r"checkpoint-4: was written by 2 processes, this run has 1.*as many"):
+    with pytest.raises(
+        UserError, match=r"checkpoint-4: was written by another number of processes: 2, this run has 1.*as many"
+    ):
         finetune(absent, absent, absent, TASK, options(), tmp_path)
     assert checkpoint.is_dir()
 

@@ -29,7 +29,7 @@ REQUESTED = {
 }
 KILLED_AT_STEP = 4
 PROGRAM = f"""
-import os, signal, sys, threading, time
+import sys
 from pathlib import Path
 
 import train.finetune
@@ -38,6 +38,7 @@ from accelerate.utils import DistributedType
 
 from submission.store.launch import obtain_together
 from submission.store.store import Stage, Store
+from tests.support.killing import kill_when
 from tests.train.finetuning_inputs import TASK, options
 
 form = AcceleratorState.__init__
@@ -56,13 +57,8 @@ base, corpus, data, store = map(Path, sys.argv[1:5])
 choices = options(dropout=0.0, batch_size=6, bleu_utterances=2, keep="best")
 
 def make(out):
-    def kill_after_the_first_checkpoint():
-        while not (out / "checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}").exists():
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGKILL)
-
     if sys.argv[5].endswith("kill"):
-        threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
+        kill_when(out, "checkpoints/checkpoint-{KILLED_AT_STEP}/{COMPLETE}")
     train.finetune.finetune(base, corpus, data, TASK, choices, out)
 
 if __name__ == "__main__":  # and not in a data worker

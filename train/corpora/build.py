@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from submission.counting import counted
 from submission.errors import UserError
 from submission.store.digests import canonical_json, write_text
 from submission.system.recipe.training_options import CorpusOptions, Source
@@ -97,7 +98,7 @@ def describe(result: CorpusSample, wanted: Mapping[str, int]) -> dict[str, Any]:
 def _print_summary(part: str, report: dict[str, Any]) -> None:
     """Print how much was sampled, one line a language, and how much was left out for which reason."""
     for language, entry in report["languages"].items():
-        line = f"corpus {part}: {language}: {entry['utterances']:,} utterances, {entry['hours']:.2f} h"
+        line = f"corpus {part}: {language}: {counted(entry['utterances'], 'utterance')}, {entry['hours']:.2f} h"
         if "paper" in entry:
             line += f" (the paper: {entry['paper']['utterances']:,}, {entry['paper']['hours']:.2f} h)"
         if isinstance(entry["requested"], int) and entry["utterances"] < entry["requested"]:
@@ -114,8 +115,9 @@ def _print_cancelled(part: str, cancelled: Mapping[Path, float]) -> None:
     """Print how many recordings have channels that cancel out in their mean, with the worst of them."""
     if cancelled:
         worst = max(sorted(cancelled), key=cancelled.__getitem__)
-        line = f"corpus {part}: channels cancel out in the mean, which is trained on, in {len(cancelled):,} recordings"
-        print(f"{line} (most in {worst}: {cancelled[worst]:.1f} s)", file=sys.stderr, flush=True)
+        line = f"corpus {part}: channels cancel out in the mean, which is trained on, in"
+        where = counted(len(cancelled), "recording")
+        print(f"{line} {where} (most in {worst}: {cancelled[worst]:.1f} s)", file=sys.stderr, flush=True)
 
 
 def _interleaved(result: CorpusSample) -> list[Utterance]:

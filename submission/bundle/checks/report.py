@@ -14,6 +14,7 @@ from submission.bundle.manifest import SEGMENTER
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.location import chosen_campaign
 from submission.bundle.untrusted.strict_json import Unreadable
+from submission.counting import counted
 from submission.errors import UserError
 from submission.model.sizes import size_text
 from submission.text.characters import printable
@@ -94,7 +95,7 @@ def _segmenter(view: BundleView) -> str:
 
 def _outputs(view: BundleView) -> str:
     counts = list(_line_counts(view))
-    return f"{len(counts):,} of {len(view.outputs):,}, {sum(counts):,} lines in all"
+    return f"{len(counts):,} of {len(view.outputs):,}, {counted(sum(counts), 'line')} in all"
 
 
 def _languages(view: BundleView) -> str:

@@ -17,6 +17,7 @@ from submission.miniature.model import SMALL
 from submission.model.codecs.affine import Affine
 from submission.model.families import read_config
 from submission.system.recipe.quantize_options import Override, QuantizeOptions
+from tests.support.launching import HANG_SECONDS
 from tests.support.tiny_qwen import build_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -92,11 +93,11 @@ def test_parts_give_their_figures_from_a_file_or_as_they_print_them(commands):
     from_file = module(commands, "a", f"import sys, json\nopen(sys.argv[1], 'w').write(json.dumps({bench!r}))\n")
     printed = module(commands, "b", f"import json\nprint(json.dumps({TRAINING!r}))\n")
     broken = module(commands, "c", "import sys\nprint('half')\nsys.exit('error: out of memory')\n")
-    hanging = module(commands, "d", "import time\ntime.sleep(60)\n")
+    hanging = module(commands, "d", f"import time\ntime.sleep({HANG_SECONDS})\n")
     parts = [
-        CheckPart(name="decoding", words=(from_file, "OUT"), limit_seconds=60),
-        CheckPart(name="training", words=(printed,), limit_seconds=60),
-        CheckPart(name="layers", words=(broken,), limit_seconds=60),
+        CheckPart(name="decoding", words=(from_file, "OUT"), limit_seconds=HANG_SECONDS),
+        CheckPart(name="training", words=(printed,), limit_seconds=HANG_SECONDS),
+        CheckPart(name="layers", words=(broken,), limit_seconds=HANG_SECONDS),
         CheckPart(name="tests", words=(hanging,), limit_seconds=1),
     ]
     record = gpu_check(commands / "out", "NVIDIA Test", parts[1:])

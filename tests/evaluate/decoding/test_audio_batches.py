@@ -12,6 +12,7 @@ from evaluate.decoding.audio_batches import read_batch, read_batches
 from submission.errors import UserError
 from submission.runtime.prompt import window_samples
 from submission.text.segments import segment_ids
+from tests.support.launching import HANG_SECONDS
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_one_batch_is_read_ahead_by_another_thread_and_no_more(tiny, recordings,
     for expected in (0, 1):
         next(reading)
         for _ in range(2 if expected == 0 else 1):
-            assert done.acquire(timeout=10)
+            assert done.acquire(timeout=HANG_SECONDS)
         assert [number for number, _ in begun] == list(range(expected + 2))
     reading.close()
     assert threading.get_ident() not in {thread for _, thread in begun}

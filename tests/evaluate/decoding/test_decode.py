@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from submission.errors import UserError
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.text.characters import plain_line
 from submission.text.segments import SAMPLE_RATE, Segment, segment_ids
+from tests.support.launching import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Translate this speech to German:\n"
@@ -272,7 +272,7 @@ def test_two_processes_give_the_file_of_one_fresh_or_resumed(checkpoint, segment
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=240,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     for folder in (begun, resumed):
@@ -300,9 +300,9 @@ def test_hypotheses_of_other_segments_are_not_taken_over(tiny, segments, recordi
 
 
 CHILD = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
-from evaluate.decoding.decode import decode
+from evaluate.decoding import decode as decoding
 from submission.system.recipe.decoding_options import DecodeOptions
 from submission.runtime.loading import load_model
 from submission.text.segments import Segment
@@ -311,7 +311,16 @@ model, processor = load_model(Path(given["checkpoint"]), "float32")
 recordings = {name: Path(path) for name, path in given["recordings"].items()}
 segments = [Segment(recording=r, start=s, end=e) for r, s, e in given["segments"]]
 options = DecodeOptions(**given["options"])
-decode(model, processor, segments, recordings, given["prompt"], options, Path(given["out"]), end_token=given["end"])
+append, batches = decoding.append, iter(range(1, 4))
+
+def append_until_the_third_batch(journal, hypotheses):
+    append(journal, hypotheses)
+    if next(batches) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+decoding.append = append_until_the_third_batch
+out = Path(given["out"])
+decoding.decode(model, processor, segments, recordings, given["prompt"], options, out, end_token=given["end"])
 """
 
 
@@ -327,21 +336,11 @@ def test_a_run_killed_in_its_work_is_continued_to_the_same_bytes(checkpoint, tin
         "end": END,
         "out": str(out),
     }
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(given)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        deadline = time.monotonic() + 600  # a loaded machine takes minutes to import torch
-        while not (out.exists() and out.read_bytes().count(b"\n") >= 6):
-            assert child.poll() is None, child.stdout.read().decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    killed = out.read_bytes().count(b"\n")
-    assert 6 <= killed < len(many)
+    child = [sys.executable, "-c", CHILD, json.dumps(given)]
+    killed = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert out.read_bytes().count(b"\n") == 6
     summary = run(tiny, many, recordings, out, options)
-    assert 0 < summary.decoded < len(many)
+    assert summary.decoded == len(many) - 6
     run(tiny, many, recordings, tmp_path / "undisturbed", options)
     assert out.read_bytes() == (tmp_path / "undisturbed").read_bytes()

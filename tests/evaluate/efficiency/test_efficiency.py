@@ -55,7 +55,7 @@ def test_a_measured_bundle_is_a_good_one_and_its_descriptions_hold_the_figures(m
     assert record.segments == 4 and record.testset == "TALKS"
     for batch in record.batches:
         assert len(batch.seconds) == 2 and batch.tokens >= 4 and batch.peak_bytes > 50 << 20
-        assert batch.seconds_with_loading > batch.load_seconds > batch.median_seconds / 100
+        assert batch.seconds_with_loading > batch.load_seconds > 0 < batch.median_seconds
         rate = record.segment_rate(batch) * record.real_time_factor(batch) * record.audio_seconds
         assert rate == pytest.approx(record.segments)
     for path in (measured / "description").iterdir():
@@ -114,16 +114,17 @@ def work_of(bundled, model: Path, segments: list[Segment]) -> DecodingWork:
     )
 
 
-def end_the_first_child() -> None:
-    """End a process that this one started as the system does where memory runs out."""
-    while not (children := multiprocessing.active_children()):
+def end_a_child(others: set[int | None]) -> None:
+    """End a process that this one starts now as the system does where memory runs out; others: that it started."""
+    while not (found := {child.pid for child in multiprocessing.active_children()} - others):
         time.sleep(0.01)
-    os.kill(children[0].pid, signal.SIGKILL)
+    os.kill(found.pop(), signal.SIGKILL)
 
 
 def test_a_batch_whose_process_the_system_ends_does_not_fit(bundled):
     work = work_of(bundled, bundled.folder / "model", [Segment(recording="speaker.flac", start=0, end=32_000)])
-    killer = threading.Thread(target=end_the_first_child)
+    others = {child.pid for child in multiprocessing.active_children()}
+    killer = threading.Thread(target=end_a_child, args=(others,), daemon=True)
     killer.start()
     assert measure_batch(work, 8) == UnfitBatch(batch_size=8, memory="machine")
     killer.join()

@@ -92,7 +92,7 @@ def test_a_blank_line_of_a_list_is_a_blank_line_of_the_output(bundled, tmp_path,
         (["--input", "none.txt", "--lang-pair", "en-de"], "no such file"),
         (["--input", "list.txt"], "name one pair with --lang-pair"),
         (["--input", "list.txt", "--lang-pair", "en-fr"], "has no such pair"),
-        (["--input", "list.txt", "--lang-pair", "en-de"], "1 of its 1 recordings are missing"),
+        (["--input", "list.txt", "--lang-pair", "en-de"], "lacks 1 of its 1 recording (first: "),
     ],
 )
 def test_impossible_requests_are_one_line_on_stderr(bundled, tmp_path, capsys, monkeypatch, words, message):

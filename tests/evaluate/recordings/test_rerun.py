@@ -161,7 +161,7 @@ def test_several_test_sets_in_one_folder_need_a_choice(bundled, tmp_path, capsys
     status, said, _ = command([*arguments, "--testset", "ACCENT"], capsys)
     assert status == 0
     assert "the shipped en-de/ACCENT: identical 2/2 lines" in said
-    assert "not of the test set: 2 recordings are not translated: a.wav, b.wav" in said
+    assert "not of the test set: 2 recordings not translated: a.wav, b.wav" in said
 
 
 def test_a_test_set_of_another_pair_is_translated_and_compared_with_nothing(bundled, tmp_path, capsys):

@@ -24,6 +24,7 @@ from submission.runtime.audio import read_audio, seeks
 from submission.store.digests import describe_files
 from submission.text.segments import SAMPLE_RATE, Segment, read_segments
 from tests.evaluate.recordings.support import GIVEN, YAML, arguments, command
+from tests.support.launching import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -120,7 +121,7 @@ def test_recordings_without_speech_leave_an_empty_file_and_are_named(bundled, tm
     out = tmp_path / "out"
     status, said, _ = command([*arguments(bundled, tmp_path / "audio", out), "--method", "vad"], capsys)
     assert status == 0
-    assert "no segments: 1 recordings are not translated: silence.wav" in said
+    assert "no segments: 1 recording not translated: silence.wav" in said
     assert (out / "en-de.txt").read_bytes() == b""
     assert read_segments(out / "segments.yaml") == []
 
@@ -186,7 +187,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(bundled, audio, tmp_pa
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     status, _, error = command(arguments(bundled, audio / "a", tmp_path), capsys)
     assert status == 2
-    assert "files that are not of a run (first: " in error
+    assert "holds other files than those of a run: " in error
     assert not (tmp_path / "run.json").exists()
 
 
@@ -203,7 +204,8 @@ def test_two_processes_never_write_into_one_folder(bundled, audio, tmp_path, cap
 def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "evaluate"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*words, *arguments], capture_output=True, text=True, env=environment, timeout=300, cwd=ROOT)
+    command = [*words, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG_SECONDS, cwd=ROOT)
 
 
 def test_two_launched_processes_write_the_files_of_one_fresh_or_resumed(bundled, audio, tmp_path, capsys):
@@ -242,7 +244,7 @@ def test_an_unrelated_folder_is_never_taken_for_that_of_a_killed_run(bundled, au
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("years of work", encoding="utf-8")
         status, _, error = command(arguments(bundled, audio, out), capsys)
-        assert status == 2 and "files that are not of a run" in error
+        assert status == 2 and "other files than those of a run" in error
         assert (out / name).read_text(encoding="utf-8") == "years of work"
 
 

@@ -77,7 +77,7 @@ def test_a_silent_folder_is_scored_and_references_of_what_is_not_there_are_left_
     out, options = tmp_path / "out", ["--method", "vad", "--references", str(tmp_path / "references")]
     status, printed, _ = command([*arguments(bundled, tmp_path / "audio", out), *options], capsys)
     assert status == 0 and "decoded: nothing, there are no segments" in printed
-    assert "missing: 1 recordings with references are not in the folder: gone" in printed
+    assert "missing from the folder: 1 recording with references: gone" in printed
     assert "BLEU: 0.00 (0.00 to 0.00), 1 reference lines" in printed
     lines = [json.loads(line) for line in (out / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["recording"], line["hypothesis"]) for line in lines] == [("quiet.wav", "")]

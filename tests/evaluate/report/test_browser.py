@@ -16,6 +16,7 @@ from evaluate.report.build_report import write_report
 from evaluate.report.pages.translation_page import write_page
 from evaluate.report.pictures.palettes import DARK, LIGHT
 from tests.evaluate.synthetic import folder_result, image, results
+from tests.support.launching import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def page(tmp_path_factory) -> Path:
 def measure(browser: str, page: Path, profile: Path, *options: str) -> tuple[dict[str, Any], str]:
     """Return what the script measured, and what the browser's console said."""
     command = [browser, *QUIET, f"--user-data-dir={profile}", *options, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=True)
     (found,) = re.findall(r'<pre id="measured">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     return json.loads(unescape(found)), "".join(re.findall(r".*CONSOLE.*", done.stderr))
 

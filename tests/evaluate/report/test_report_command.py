@@ -162,6 +162,9 @@ def test_comet_of_every_system_that_is_scored_comes_into_the_report(arguments, t
     assert loaded == [model]
     assert run(make_parser(), ["comet", *arguments_of_comet, f"--comet={model}"]) == 0  # found
     assert loaded == [model]
+    more = ["--report", "--only=systems", f"--also={tmp_path / 'some.toml'}:one"]
+    assert run(make_parser(), ["comet", *arguments_of_comet, *more, f"--comet={model}"]) == 0
+    assert "comet: system 3 of 3, one: 2 scored test sets" in capsys.readouterr().err
 
     assert run(make_parser(), ["report", *arguments, "--only=systems", f"--comet={model}"]) == 0
     record = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))

@@ -45,7 +45,7 @@ def test_systems_within_the_limit_stand_apart_and_the_best_among_them_is_marked(
     assert best(table, 0, "en-de BLEU") == ["sensitive", "random3"] and best(table, 1, "en-de BLEU") == ["bf16"]
     assert best(table, 0, "en-de loss") == ["sensitive", "random3"]
     assert shown(table)["g512"]["size on disk GiB"] == "4.000"
-    assert "8 of 11 systems have at most 4 GiB." in table.caption
+    assert "At most 4 GiB: 8 of 11 systems." in table.caption
     assert "into German: sensitive, 23.0 BLEU, whose interval overlaps with those of 5 others." in table.caption
 
 

@@ -16,6 +16,7 @@ from submission.errors import UserError
 from submission.model.codecs import Affine
 from submission.model.codecs.affine import CODE_BITS, AffineSolution
 from submission.model.solvers import SOLVERS
+from tests.support.launching import HANG_SECONDS
 
 PARTS = ("codes", "scale", "zero")
 AFFINE_SOLVERS = [name for name, solver in SOLVERS.items() if "affine" in solver.functions]
@@ -232,7 +233,7 @@ if not child:
     os._exit(0 if (solve_hqq(weight, 4, 64).codes.numpy() == codes).all() else 3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=HANG_SECONDS).returncode == 0
 
 
 def test_the_bench_measures_both_and_compares_their_results():

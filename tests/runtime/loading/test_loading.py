@@ -17,6 +17,7 @@ from submission.runtime.families import runtime_of
 from submission.runtime.loading import load_for_inference, load_model
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, plain_bytes
 from tests.runtime.loading.support import inputs, logits, stock_model
+from tests.support.launching import HANG_SECONDS
 
 
 def with_dequantized_weights(base: Path, packed_model, dtype: str):
@@ -124,7 +125,7 @@ def test_without_the_runtime_stock_loading_fails_and_says_what_to_import(packed,
     code = f"import sys, transformers; transformers.{loader}.from_pretrained(sys.argv[1])"
     # -I: neither the working folder nor PYTHONPATH, so that the repository is out of reach.
     command = [sys.executable, "-I", "-c", code, str(packed)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert ended.returncode != 0
     assert "run `import submission.runtime` before from_pretrained" in ended.stderr.splitlines()[-1]
 

@@ -40,6 +40,17 @@ def test_plan_lists_every_stage_with_its_state(tmp_path):
     assert "Packed model, expected:" in done.stdout
 
 
+def test_plan_of_a_competition_counts_processors_where_the_system_has_no_affinity(tmp_path):
+    code = (
+        "import os, sys; del os.sched_getaffinity\n"  # as on macOS
+        "import runpy; runpy.run_module('submission', run_name='__main__', alter_sys=True)"
+    )
+    words = ["plan", "--campaign", "iwslt26", "--store", str(tmp_path / "store")]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"processor, {os.cpu_count()} cores" in done.stdout
+
+
 def test_plan_as_json_names_the_command_of_each_stage_with_the_given_arguments(tmp_path):
     rows = json.loads(submission(tmp_path, "plan", "--json").stdout)
     merge = next(row for row in rows if row["stage"] == "merge")

@@ -10,6 +10,7 @@ from submission.bundle.checks.folder.files import is_pair
 from submission.bundle.untrusted.bundle_view import BundleView
 from submission.bundle.untrusted.folder import MOST_TEXT_BYTES
 from submission.bundle.untrusted.strict_json import Unreadable
+from submission.counting import counted
 from submission.errors import UserError
 from submission.text.characters import (
     BIDIRECTIONAL,
@@ -141,7 +142,7 @@ def wrong_line_count(view: BundleView) -> Iterator[Fault]:
             continue  # reported as SET01, SET03, TXT13
         lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
         if lines != count:
-            yield path, f"expected {count:,} lines, one a segment, got {lines:,}"
+            yield path, f"expected {counted(count, 'line')}, one a segment, got {lines:,}"
 
 
 def unreadable_output(view: BundleView) -> Iterator[Fault]:
@@ -235,7 +236,7 @@ def blank_output(view: BundleView) -> Iterator[Fault]:
     for path, text in _texts(view):
         if is_blank(text):
             lines = len(lines_of(text))
-            yield path, f"all of its {lines:,} lines are blank" if lines else "is empty"
+            yield path, f"is blank in all of its {counted(lines, 'line')}" if lines else "is empty"
 
 
 def repetition(view: BundleView) -> Iterator[Fault]:
