@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from submission.counting import counted
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -30,7 +32,7 @@ CORE_FLOPS, CORE_BYTES = 30e9, 10e9
 def processor(cores: int, memory_bytes: int, flops: float | None = None, bandwidth: float | None = None) -> Device:
     """Return a processor as a device; flops, bandwidth: measured on it, None for what such cores usually reach."""
     return Device(
-        name=f"processor, {cores} cores",
+        name=f"processor, {counted(cores, 'core')}",
         flops_per_second=flops or cores * CORE_FLOPS,
         bytes_per_second=bandwidth or cores * CORE_BYTES,
         memory_bytes=memory_bytes,
