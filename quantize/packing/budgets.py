@@ -1,7 +1,7 @@
 """Allocation of a model: how many bytes each weight with a budget gets, so that the folder meets a target exactly.
 
 Every weight is read once, for a sample of its rows and for the constant at which all of them together come to the
-target, in closed form. The samples, a sixteenth of a weight of 4096 rows, stay in memory, and tell the bytes of each
+target, in closed form. The samples, a sixteenth of a weight of 4096 rows, stay in memory, and give the bytes of each
 weight at constants around that one.
 """
 

@@ -36,9 +36,9 @@ def each_weight(
     futures: list[Future[Found]] = []
     running: dict[Future[Found], Part] = {}
 
-    def finish(most: int, room: int) -> None:
-        """Wait until no more than so many parts run, with that much room beside them."""
-        while len(running) > most or (running and sum(map(elements, running.values())) + room > MOST_ELEMENTS):
+    def finish(most: int, added: int) -> None:
+        """Wait until no more than so many parts run, and so many elements more fit beside them."""
+        while len(running) > most or (running and sum(map(elements, running.values())) + added > MOST_ELEMENTS):
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 part = running.pop(future)
                 future.result()

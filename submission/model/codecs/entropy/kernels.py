@@ -55,7 +55,7 @@ def share_slots(mass, total, superset, slots, reach_slots, frequency, reach):
     """Fill the frequencies (uint16 [contexts, 256], zeros) and the reach (int32) of every context, as `tables.py` says.
 
     mass: int64 [contexts, 128], of sizes 0 … 127, which two codes share each, but in the superset 0 the size 0 is code
-    0 alone. Twice the total is what they are held against. Every code within the reach has a slot, and of the others
+    0 alone. Twice the total is what they are compared with. Every code within the reach has a slot, and of the others
     its share of what all masses exceed a slot's by; half of their sum is added, so that a share is rounded.
     """
     contexts, sizes = mass.shape
