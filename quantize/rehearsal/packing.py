@@ -231,9 +231,10 @@ def rehearsal_text(record: dict[str, Any]) -> str:
         return "passed" if record["passed"][name] else "NOT passed"
 
     machine, bars, allocating = record["machine"], record["bars"], record["allocating_seconds"]
+    layers = "all layers" if record["layers"] == "all" else counted(record["layers"], "layer")
     return "\n".join(
         [
-            f"{record['model']}, {counted(record['layers'], 'layer')}, recipe {record['recipe']}: "
+            f"{record['model']}, {layers}, recipe {record['recipe']}: "
             f"{record['parameters']:,} parameters of random weights",
             f"making   {record['checkpoint_bytes']:,} bytes in {record['shards']} shards "
             f"({record['shards_found']} found): {record['making_seconds']:.1f} s",

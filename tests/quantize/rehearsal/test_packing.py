@@ -81,7 +81,7 @@ def test_a_target_is_allotted_and_solved_from_random_moments(tmp_path):
     assert 690_000 < record["model_bytes"] == record["forecast_bytes"] <= 700_000
     assert record["bars"] == {"seconds": 1800, "peak_bytes": 6 << 30} and record["packing_processor_seconds"] > 0
     assert 0 < record["relative_mse"]["entropy-trellis"] < 0.3
-    text = rehearsal_text({"model": "small", "recipe": "frontier", "layers": 2, **record})
+    text = rehearsal_text({"model": "small", "recipe": "frontier", "layers": "all", **record})
     assert "budgets  " in text and "bars     30 minutes: passed; 6 GiB: passed" in text
     inputs = json.loads((tmp_path / "moments" / "moments.json").read_text(encoding="utf-8"))["inputs"]
     assert set(inputs) == {spec.name for spec in tensors(SMALL) if spec.packable}
