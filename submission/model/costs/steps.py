@@ -35,9 +35,9 @@ CLASSIFIER_FLOPS_PER_SECOND = 30e9
 """Operations of a SHAS classifier on xls-r-300m, 15 layers, per second of audio."""
 DECODED_PER_CORE_SECOND = 100.0
 """Seconds of compressed audio that a core decodes and resamples in one."""
-ALLOCATED_PER_CORE_SECOND, FED_BACK_PER_CORE_SECOND = 11e6, 2.5e6
+ALLOCATED_PER_CORE_SECOND, FED_BACK_PER_CORE_SECOND = 32e6, 3.8e6
 """Weights whose budget a core finds in a second, and which it solves with error feedback and encodes, at the shapes of
-Qwen2-Audio-7B: 8.4 billion in 375 and 1,691 seconds of two cores (docs/quantization.md)."""
+Qwen2-Audio-7B: 8.4 billion in 131 and 1,099 seconds of two cores (docs/quantization.md)."""
 SOLVED_WEIGHT_BYTES = 6.5
 """Memory of error feedback for each weight of the largest tensor: 5.2 GiB for an embedding of 156,032 × 4096."""
 SCORED_PER_CORE_SECOND = 30.0
