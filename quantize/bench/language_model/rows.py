@@ -122,17 +122,16 @@ def allocate_bytes(problem: Problem, method: str, target_bytes: int) -> Allocati
         return factorize(moments.read_second_moment(), problem.weights[name].shape[1]), moments.importance
 
     bits, trellis = target_bytes * 8 / problem.count(), method == TRELLIS
-    expected = 0.0
+    expected, samples = 0.0, {}
     for name, weight in problem.weights.items():
         factor, importance = known(name)
-        sample = draw_sample(weight, factor, importance)
-        expected += weight.numel() * expected_log2_constant(sample, factor, bits, trellis=trellis)
+        samples[name] = draw_sample(weight, factor, importance)
+        expected += weight.numel() * expected_log2_constant(samples[name], factor, bits, trellis=trellis)
     center = expected / problem.count()
     curves = {}
     with progress("allocate", len(problem.weights), "weights") as tick:
-        for name, weight in problem.weights.items():
-            factor, importance = known(name)
-            curves[name] = estimate_rate(draw_sample(weight, factor, importance), factor, center, trellis=trellis)
+        for name, sample in samples.items():
+            curves[name] = estimate_rate(sample, known(name)[0], center, trellis=trellis)
             tick(1)
     return allocate(curves, target_bytes)
 
