@@ -21,6 +21,14 @@ from tests.support.launching import HANG_SECONDS
 DTYPES = pytest.mark.parametrize("dtype", list(KERNEL_ROWS[4]), ids=str)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def blocks():
+    """Let torch's kernel, which has blocks for more rows, be the only one of processors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kernels.KERNELS, "cpu", (kernels.CPUKernel(),))
+        yield
+
+
 @pytest.fixture
 def threads():
     """Set the number of torch's threads, and set it back."""

@@ -10,11 +10,21 @@ from torch import nn
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
 from submission.runtime.products import int8_kernels
 from submission.runtime.products.block_products import KERNEL_ROWS, kernel_rows
-from submission.runtime.products.int8_kernels import passes_proof
+from submission.runtime.products.int8_kernels import PrepackedTiles, passes_proof, tiles_pass_proof
 from tests.runtime.entropy.support import encoded, random_weight
 
-SHAPE = (300, 160)
+SHAPE = (320, 160)
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=[False, True], autouse=True, ids=["codes", "tiles"])
+def tiles(request):
+    """Let products be those of tiles, or not."""
+    if request.param and not tiles_pass_proof():
+        pytest.skip("the processor has no dot products of bfloat16 pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_kernels, "tiles_pass_proof", lambda: request.param)
+        yield request.param
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["free", "trellis"])
@@ -54,8 +64,8 @@ def test_products_are_those_of_the_dequantized_weight(parts, count, proved, monk
 
 def test_a_code_beyond_127_is_multiplied_whole(parts):
     layer = layer_of(parts)
+    weight = parts[0].scaled_codes(parts[1], SHAPE)
     assert layer.weight.prepack()
-    weight = layer.weight.prepacked.weight
     assert weight.positions.numel() >= 3
     row, column = divmod(int(weight.positions[0]), SHAPE[1])
     inputs = torch.zeros(1, SHAPE[1], dtype=torch.bfloat16)
@@ -65,17 +75,18 @@ def test_a_code_beyond_127_is_multiplied_whole(parts):
     assert abs(float(layer(inputs)[0, row]) / float(expected) - 1) < 0.01 < 1 - capped
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it(parts):
+def test_a_row_does_not_depend_on_the_rows_beside_it(parts, tiles):
     layer = layer_of(parts)
     layer.weight.prepack()
-    inputs = torch.randn(kernel_rows(8), SHAPE[1]).to(torch.bfloat16)
+    assert isinstance(layer.weight.prepacked, PrepackedTiles) == tiles
+    inputs = torch.randn(1100 if tiles else kernel_rows(8), SHAPE[1]).to(torch.bfloat16)
     assert torch.equal(torch.cat([layer(row) for row in inputs.split(1)]), layer(inputs))
 
 
 def test_prepacking_changes_neither_the_weight_nor_what_is_saved(parts):
     layer = layer_of(parts)
     before, whole = copy.deepcopy(layer.state_dict()), layer.weight.dequantize(torch.bfloat16)
-    rows = torch.tensor([5, 299, 5])
+    rows = torch.tensor([5, 319, 5])
     assert layer.weight.prepack() and layer.weight.prepack()
     assert torch.equal(layer.weight.dequantize(torch.bfloat16), whole)
     assert torch.equal(layer.weight.dequantize(torch.bfloat16, slice(3, 77)), whole[3:77])
@@ -121,7 +132,7 @@ def test_gradients_flow_through_the_dequantized_weight(parts):
 def test_an_embedding_looks_up_rows_of_decoded_codes(parts, monkeypatch):
     codec, found = parts
     weight = layer_of(parts, torch.float32).weight
-    ids = torch.tensor([[3, 299, 3], [0, 1, 2]])
+    ids = torch.tensor([[3, 319, 3], [0, 1, 2]])
     expected = codec.decode(found, SHAPE, torch.float32)[ids]
     embedding = PackedEmbedding(weight)
     assert torch.equal(embedding(ids), expected)
@@ -131,7 +142,7 @@ def test_an_embedding_looks_up_rows_of_decoded_codes(parts, monkeypatch):
 
 
 def test_a_kernel_that_fails_its_proof_is_not_used(monkeypatch):
-    monkeypatch.setattr(int8_kernels, "_kernel", lambda inputs, codes: inputs @ codes.t().to(inputs.dtype) * 1.01)
+    monkeypatch.setattr(int8_kernels, "_kernel", lambda codes, inputs: inputs @ codes.t().to(inputs.dtype) * 1.01)
     assert not passes_proof.__wrapped__(CPU)
     assert not passes_proof.__wrapped__(torch.device("meta"))
 

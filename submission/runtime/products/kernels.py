@@ -1,14 +1,17 @@
-"""Multiply activations with weights that stay codes: torch's own 4-bit kernels, one for each kind of device.
+"""Multiply activations with weights that stay codes: our kernel for processors that multiply pairs, and torch's own.
 
-They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations. Their
-weight is `(code - 8) * scale + offset`; ours is `(code - zero) * scale`, so the offset is `(8 - zero) * scale`. Scale
-and offset are rounded to bfloat16, as weights are where they are dequantized, and sums are float32.
+They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations.
+
+Where a processor has the instructions, any number of rows is multiplied by dot products of bfloat16 pairs
+(`dot_kernels.py`). Elsewhere torch's kernels serve. Their weight is `(code - 8) * scale + offset`; ours is `(code -
+zero) * scale`, so the offset is `(8 - zero) * scale`. Scale and offset are rounded to bfloat16, as weights are where
+they are dequantized, and sums are float32. More rows, for which such a kernel is slower than a plain product, are
+multiplied with blocks that a compiled loop dequantizes (`block_products.py`); where that does not take the order of the
+codes, with the weight that is dequantized in passes over it.
 
 A kernel needs its codes in an order of its own, which torch does not document and which differs between processors. So
 the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
-is not used on that machine. Prepacked codes can be read back: they are kept in that order alone. More rows, for which a
-kernel is slower than a plain product, are multiplied with blocks that a compiled loop dequantizes from there
-(`block_products.py`); where that does not take the order, with the weight that is dequantized in passes over it.
+is not used on that machine. Prepacked codes can be read back: they are kept in that order alone.
 
 Weights whose codec offers 8-bit codes with scales of rows and columns are kept as these (`int8_kernels.py`).
 """
@@ -28,11 +31,12 @@ from submission.model.codecs.affine import Affine
 from submission.runtime.products.block_products import (
     block_products,
     kernel_rows,
+    multiplies_pairs,
     product_dtype,
     rows_of_a_block,
     scratch,
 )
-from submission.runtime.products.int8_kernels import PrepackedCodes
+from submission.runtime.products.int8_kernels import PrepackedCodes, prepack_codes
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
@@ -52,65 +56,108 @@ CACHE_ELEMENTS = 1 << 19
 class Kernel(Protocol):
     """A product with 4-bit codes. All of them are stateless: what they need is in a `PrepackedGroups`."""
 
-    device: str
-    """Type of device that it runs on."""
+    name: str
+    """For a person."""
     tiles: tuple[tuple[int, int], ...]
     """Rows and columns of the tiles that codes may be ordered in; the first that is verified is used."""
-    most_rows: int
-    """Rows of activations up to which it is faster than dequantizing in passes and multiplying."""
+    most_rows: int | None
+    """Rows of activations up to which it is faster than dequantizing in passes and multiplying; None for any number."""
 
     def __hash__(self) -> int: ...
 
     def prepack(self, codes: Tensor) -> Tensor:
-        """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape."""
+        """Return codes, uint8 [rows, columns] below 16, in the kernel's order, in any dtype and shape.
 
-    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
-        """Return bfloat16 [n, rows].
-
-        inputs: bfloat16 [n, columns]. codes: in the kernel's order, uint8 [rows, columns / 2]. affine: scale and
-        offset, bfloat16 [groups, rows, 2].
+        Raises RuntimeError, ImportError, OSError or AttributeError where the kernel does not run.
         """
 
+    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
+        """Return what the kernel reads of scales and zero-points, both float32 [rows, groups].
 
-class CPUKernel:
+        middle: the weight is `(code - 8 + middle - zero) * scale` of the codes that the kernel has.
+        """
+
+    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
+        """Return bfloat16 [n, rows] of inputs, bfloat16 [n, columns]."""
+
+
+class TorchKernel:
+    """What torch's kernels have in common: scale and offset of a group are bfloat16."""
+
+    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
+        """Return scale and offset, bfloat16 [groups, rows, 2]."""
+        return torch.stack([scale.t(), ((middle - zero) * scale).t()], dim=-1).to(KERNEL_DTYPE)
+
+
+class CPUKernel(TorchKernel):
     """torch's kernel for x86 and ARM. Measured on two cores with AVX-512 (docs/inference.md)."""
 
-    device = "cpu"
+    name = "torch's for processors"
     tiles: tuple[tuple[int, int], ...] = ((64, 1), (32, 1), (16, 1))
-    most_rows = 192
+    most_rows: int | None = 192
 
     def prepack(self, codes: Tensor) -> Tensor:
         """Return uint8 [rows, columns / 2]; what the operator itself takes is int32."""
         packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
         return packed
 
-    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
-        """Return bfloat16 [n, rows]; codes as `prepack` returns them."""
-        outputs: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, codes, group_size, affine)
+    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
+        """Return bfloat16 [n, rows]."""
+        size = weight.codec.group_size
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, weight.codes, size, weight.scales)
         return outputs
 
 
-class CUDAKernel:
+class CUDAKernel(TorchKernel):
     """tinygemm, which torch brings along. Where it stops being faster has not been measured."""
 
-    device = "cuda"
+    name = "tinygemm"
     tiles: tuple[tuple[int, int], ...] = ((8, 128),)
-    most_rows = 32
+    most_rows: int | None = 32
 
     def prepack(self, codes: Tensor) -> Tensor:
         """Return int32 [rows / 8, columns / 128, 32, 4]: tiles for the tensor cores of a warp."""
         packed: Tensor = torch.ops.aten._convert_weight_to_int4pack(codes[:, ::2] << BITS | codes[:, 1::2], 8)
         return packed
 
-    def multiply(self, inputs: Tensor, codes: Tensor, group_size: int, affine: Tensor) -> Tensor:
-        """Return bfloat16 [n, rows]; codes are the bytes of what `prepack` returns, uint8 [rows, columns / 2]."""
-        tiles = codes.view(torch.int32).view(codes.shape[0] // 8, codes.shape[1] // 64, 32, 4)
-        outputs: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, tiles, group_size, affine)
+    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
+        """Return bfloat16 [n, rows]; the weight's codes are the bytes of what `prepack` returns."""
+        rows, half = weight.codes.shape
+        tiles = weight.codes.view(torch.int32).view(rows // 8, half // 64, 32, 4)
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, tiles, weight.codec.group_size, weight.scales)
         return outputs
 
 
-KERNELS: dict[str, Kernel] = {kernel.device: kernel for kernel in (CPUKernel(), CUDAKernel())}
-"""The kernel of each type of device."""
+class DotKernel:
+    """Dot products of bfloat16 pairs, for any number of rows; the weight is never rounded."""
+
+    name = "dot products of bfloat16 pairs"
+    tiles: tuple[tuple[int, int], ...] = ((64, 1),)
+    most_rows: int | None = None
+
+    def prepack(self, codes: Tensor) -> Tensor:
+        """Return uint8 [rows, columns / 2]: in a tile's column a row's code and that of the row 32 further."""
+        if not multiplies_pairs():
+            raise RuntimeError("the processor has no dot products of bfloat16 pairs")
+        return TileLayout(64, 1, None).prepack(codes)
+
+    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
+        """Return both as float16 [2, groups, rows], as codecs store them."""
+        return torch.stack([scale.t(), zero.t()]).half()
+
+    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
+        """Return bfloat16 [n, rows]."""
+        from submission.runtime.products.dot_code import TILE
+        from submission.runtime.products.dot_kernels import Tiles
+
+        scale, zero = weight.scales
+        codes = weight.codes.view(-1, weight.shape[1], TILE // 2)
+        tiles = Tiles(codes=codes, scale=scale, zero=zero, group_size=weight.codec.group_size, middle=weight.middle)
+        return tiles.multiply(inputs)
+
+
+KERNELS: dict[str, tuple[Kernel, ...]] = {"cpu": (DotKernel(), CPUKernel()), "cuda": (CUDAKernel(),)}
+"""Type of device -> its kernels; the first that passes its proof is used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,13 +236,15 @@ class PrepackedGroups:
         scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
         """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
-        self.affine = torch.stack([scale.t(), ((MIDDLE - self.shift - zero) * scale).t()], dim=-1).to(KERNEL_DTYPE)
+        self.middle = MIDDLE - self.shift
+        """What is added to the kernel's codes less 8, to be the stored ones."""
+        self.scales = kernel.scales(scale, zero, self.middle)
         whole = (len(codes), columns // 2)
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
             self.codes[rows] = layout.prepack(codec.unpack(codes[rows], columns) + self.shift)
-        self.in_blocks = self.codes.is_cpu and _unpacks(layout)
-        """Whether a compiled loop dequantizes blocks of rows."""
+        self.in_blocks = kernel.most_rows is not None and self.codes.is_cpu and _unpacks(layout)
+        """Whether more rows than the kernel is fast for are multiplied with blocks that a compiled loop dequantizes."""
 
     def _blocks(self, begin: int, end: int) -> Iterator[slice]:
         """Yield slices of rows, whole tiles, that are worked on at a time."""
@@ -205,9 +254,10 @@ class PrepackedGroups:
 
     def supports(self, inputs: Tensor) -> bool:
         """Return whether `multiply` takes these inputs [..., columns], being faster than what is left."""
+        most_rows = self.kernel.most_rows
         return (
             inputs.dtype == KERNEL_DTYPE
-            and (self.in_blocks or inputs.numel() <= self.kernel.most_rows * self.shape[1])
+            and (self.in_blocks or most_rows is None or inputs.numel() <= most_rows * self.shape[1])
             and not (inputs.requires_grad and torch.is_grad_enabled())
         )
 
@@ -217,7 +267,7 @@ class PrepackedGroups:
         if self.in_blocks and len(flat) > kernel_rows(BITS):
             outputs = self._multiply_blocks(flat)
         else:
-            outputs = self.kernel.multiply(flat, self.codes, self.codec.group_size, self.affine)
+            outputs = self.kernel.multiply(flat, self)
         return outputs.view(*inputs.shape[:-1], self.shape[0])
 
     def _multiply_blocks(self, inputs: Tensor) -> Tensor:
@@ -275,11 +325,14 @@ def prepack(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, ...], d
     """
     if dtype == KERNEL_DTYPE and (groups := _prepack_groups(codec, parts, shape[1])) is not None:
         return groups
-    return prepack_scaled(codec, parts, shape)
+    scaled = codec.scaled_codes(parts, shape)
+    if scaled is None:
+        return None
+    return prepack_codes(scaled, parts) if dtype == KERNEL_DTYPE else PrepackedCodes(scaled, dict(parts))
 
 
 def prepack_scaled(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> PrepackedCodes | None:
-    """Return a weight decoded to 8-bit codes; None for a codec that has no such codes. For any dtype."""
+    """Return a weight decoded to 8-bit codes, for rows to be looked up; None for a codec that has no such codes."""
     scaled = codec.scaled_codes(parts, shape)
     return None if scaled is None else PrepackedCodes(scaled, dict(parts))
 
@@ -290,20 +343,20 @@ def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> 
     if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
         return None
     codes = parts[grouped.codes_part]
-    kernel = KERNELS.get(codes.device.type)
-    layout = proved_layout(kernel, codes.device) if kernel is not None else None
-    if kernel is None or layout is None or not layout.fits((len(codes), columns)):
-        return None
-    return PrepackedGroups(kernel, layout, grouped, parts, columns)
+    for kernel in KERNELS.get(codes.device.type, ()):
+        layout = proved_layout(kernel, codes.device)
+        if layout is not None and layout.fits((len(codes), columns)):
+            return PrepackedGroups(kernel, layout, grouped, parts, columns)
+    return None
 
 
 def _unpacks(layout: TileLayout) -> bool:
     """Return whether the compiled loop takes the order of a kernel's codes, and is there."""
     try:
-        from submission.runtime.products.unpack_kernels import LANES
+        from submission.runtime.products.unpack_kernels import TILE_MULTIPLE
     except ImportError:  # of numba, which has no package for every processor
         return False
-    return layout.columns == 1 and layout.order is None and layout.rows % (2 * LANES) == 0
+    return layout.columns == 1 and layout.order is None and layout.rows % TILE_MULTIPLE == 0
 
 
 @functools.cache
@@ -314,7 +367,7 @@ def proved_layout(kernel: Kernel, device: torch.device) -> TileLayout | None:
             layout = _learn(kernel, rows, columns, device)
             if layout is not None and _is_right(kernel, layout, device):
                 return layout
-        except RuntimeError:  # what torch raises for a kernel that it was built without
+        except (RuntimeError, ImportError, OSError, AttributeError):  # torch was built without it, or something lacks
             continue
     return None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from submission.model.codecs.codec import ScaledCodes
-from submission.runtime.products.int8_kernels import PrepackedCodes
+from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles, prepack_codes
 
 EXCEPTIONS = 0.0006
 """Share of codes beyond ±127, as in a real language model."""
 
 
-def random_codes(shape: tuple[int, int], generator: torch.Generator) -> PrepackedCodes:
+def random_codes(shape: tuple[int, int], generator: torch.Generator) -> PrepackedCodes | PrepackedTiles:
     """Return a weight [rows, columns] of random codes and scales."""
     codes = torch.randint(-40, 41, shape, dtype=torch.int8, generator=generator)
     count = int(codes.numel() * EXCEPTIONS)
@@ -22,4 +22,4 @@ def random_codes(shape: tuple[int, int], generator: torch.Generator) -> Prepacke
     scaled = ScaledCodes(
         codes=codes, row_scale=row_scale, column_scale=column_scale, positions=positions, remainders=remainders
     )
-    return PrepackedCodes(scaled, {})
+    return prepack_codes(scaled, {})

@@ -1,8 +1,4 @@
-"""The compiled loop that dequantizes tiles of 4-bit codes, in the order of torch's kernel for processors.
-
-It is written in vectors of 16 weights, which LLVM turns into instructions of whatever width a processor has: loops over
-single weights it vectorizes only at times, and then four times slower.
-"""
+"""The compiled loop that dequantizes tiles of 4-bit codes, in the order of torch's kernel for processors."""
 
 from __future__ import annotations
 
@@ -13,29 +9,32 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-LANES = 16
-"""Weights of a vector: half a tile must be a multiple."""
+from submission.runtime.products.vectors import (
+    BYTES,
+    FLOATS,
+    INTS,
+    LANES,
+    after,
+    constants,
+    load,
+    splat,
+    store,
+)
 
-_INT = ir.VectorType(ir.IntType(32), LANES)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
-_FLOAT = ir.VectorType(ir.FloatType(), LANES)
-
-
-def _splat(value: int) -> ir.Constant:
-    return ir.Constant(_INT, [value] * LANES)
-
-
-def _at(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.inttoptr(address, kind.as_pointer())
+TILE_MULTIPLE = 2 * LANES
+"""What the rows of a tile must be a multiple of."""
 
 
 def _values(builder: Any, codes: Any, scale: Any, zero: Any) -> Any:
     """Return the bits of codes * scale, less zero before: float32, the upper 16 bits rounded to bfloat16, to even."""
-    numbers = [builder.load(_at(builder, address, _FLOAT), align=4) for address in (zero, scale)]
-    exact = builder.fmul(builder.fsub(builder.sitofp(codes, _FLOAT), numbers[0]), numbers[1])
-    bits = builder.bitcast(exact, _INT)
-    odd = builder.and_(builder.lshr(bits, _splat(16)), _splat(1))
-    return builder.add(builder.add(bits, _splat(0x7FFF)), odd)
+    exact = builder.fmul(builder.fsub(builder.sitofp(codes, FLOATS), zero), scale)
+    bits = builder.bitcast(exact, INTS)
+    odd = builder.and_(builder.lshr(bits, _each(16)), _each(1))
+    return builder.add(builder.add(bits, _each(0x7FFF)), odd)
+
+
+def _each(value: int) -> ir.Constant:
+    return constants(INTS, [value] * LANES)
 
 
 def _vectors(size: int) -> Any:
@@ -44,18 +43,15 @@ def _vectors(size: int) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         packed_at, shift, scale_at, zero_at, half, weight_at = arguments
-        both = builder.zext(builder.load(_at(builder, packed_at, _BYTES), align=1), _INT)
-        first = builder.insert_element(ir.Constant(_INT, ir.Undefined), shift, ir.Constant(ir.IntType(32), 0))
-        shifts = builder.shuffle_vector(first, first, _splat(0))
-        for high, nibbles in enumerate((builder.and_(both, _splat(15)), builder.lshr(both, _splat(4)))):
-            scale, zero, weight = (
-                builder.add(address, builder.mul(half, ir.Constant(ir.IntType(64), high * step)))
-                for address, step in ((scale_at, 4), (zero_at, 4), (weight_at, size))
-            )
+        both = builder.zext(load(builder, packed_at, BYTES), INTS)
+        shifts = splat(builder, shift)
+        for high, nibbles in enumerate((builder.and_(both, _each(15)), builder.lshr(both, _each(4)))):
+            step = builder.mul(half, ir.Constant(half.type, high))
+            scale, zero = (load(builder, after(builder, at, step, 4), FLOATS, 4) for at in (scale_at, zero_at))
             bits = _values(builder, builder.sub(nibbles, shifts), scale, zero)
-            narrow = builder.trunc(builder.lshr(bits, _splat(16)), element) if size == 2 else None
-            stored = builder.and_(bits, _splat(0xFFFF0000)) if narrow is None else narrow
-            builder.store(stored, _at(builder, weight, element), align=size)
+            narrow = builder.trunc(builder.lshr(bits, _each(16)), element) if size == 2 else None
+            stored = builder.and_(bits, _each(0xFFFF0000)) if narrow is None else narrow
+            store(builder, stored, after(builder, weight_at, step, size), size)
         return context.get_dummy_value()
 
     @intrinsic
