@@ -49,16 +49,22 @@ _ARGUMENTS = np.dtype([(name, np.int64) for name in _SIZES + _ADDRESSES + _OF_AD
 
 
 @njit(error_model="numpy")
-def _add_codes(a, tile, sums):  # type: ignore[no-untyped-def]  # compiled by numba
-    """Add what a tile's codes lack that are beyond 8 bits."""
+def _add_codes(a, tile, memory, sums):  # type: ignore[no-untyped-def]  # compiled by numba
+    """Add what a tile's codes lack that are beyond 8 bits; memory: for as many numbers as there are sums."""
     starts = carray(as_pointer(a.starts), (a.tiles + 1,), np.int64)
     rows = carray(as_pointer(a.rows), (starts[a.tiles],), np.int64)
     places = carray(as_pointer(a.places), (starts[a.tiles],), np.int64)
     values = carray(as_pointer(a.values), (starts[a.tiles],), np.float32)
     inputs = carray(as_pointer(a.wide_inputs), (a.columns, a.count), np.float32)
+    added = carray(as_pointer(memory), (TILE, a.count), np.float32)
+    added[:] = 0
     for number in range(starts[tile], starts[tile + 1]):
-        for row in range(a.count):
-            sums[row, rows[number]] += values[number] * inputs[places[number], row]
+        row, place, value = rows[number], places[number], values[number]
+        for i in range(a.count):
+            added[row, i] += value * inputs[place, i]
+    for i in range(a.count):
+        for row in range(TILE):
+            sums[i, row] += added[row, i]
 
 
 @functools.cache
@@ -102,7 +108,7 @@ def _share(bits: int) -> Any:
     def share(pointer):  # type: ignore[no-untyped-def]
         a = carray(pointer, (1,), _ARGUMENTS)[0]
         threads, thread = thread_count(), thread_number()
-        memory = a.scratch + thread * (_CHUNK_BYTES + 4 * TILE * a.count)
+        memory = a.scratch + thread * (_CHUNK_BYTES + 2 * 4 * TILE * a.count)
         weights, found = np.uint64(memory), np.uint64(memory + _CHUNK_BYTES)
         sums = carray(as_pointer(memory + _CHUNK_BYTES), (a.count, TILE), np.float32)
         for tile in range(a.tiles * thread // threads, a.tiles * (thread + 1) // threads):
@@ -110,7 +116,7 @@ def _share(bits: int) -> Any:
             for chunk in range(a.columns // a.chunk):
                 add_products(a, tile, chunk, weights, found)
             if a.starts:
-                _add_codes(a, tile, sums)
+                _add_codes(a, tile, memory + _CHUNK_BYTES + 4 * TILE * a.count, sums)
             for row in range(a.count):
                 output = np.uint64(a.outputs + 2 * TILE * (row * a.tiles + tile))
                 rounded(found + np.uint64(4 * TILE * row), output)
@@ -161,7 +167,7 @@ class Tiles:
         chunks = inputs.reshape(count, -1, chunk).transpose(0, 1).contiguous()
         totals = chunks.sum(2, dtype=torch.float32)
         outputs = torch.empty(count, TILE * tiles, dtype=torch.bfloat16)
-        scratch = torch.empty(threads * (_CHUNK_BYTES + 4 * TILE * count), dtype=torch.uint8)
+        scratch = torch.empty(threads * (_CHUNK_BYTES + 2 * 4 * TILE * count), dtype=torch.uint8)
         shape = (tiles, columns, chunk, self.group_size, self.middle, count)
         tensors = [self.codes, self.scale, self.zero, chunks, totals, outputs, scratch]
         if self.added is not None:
