@@ -204,7 +204,8 @@ def _calibrate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     options, size = recipe.quantize.moments, moments_size(shapes.config)
     assert options is not None
     utterances = options.utterances or sum(recipe.corpus.utterances.values())
-    passes = utterances + (3 * options.gradient_utterances if options.fisher else 0)
+    gradient_passes = 3  # forward for the inputs of layers, forward with a graph, gradients of activations
+    passes = utterances + (gradient_passes * options.gradient_utterances if options.fisher else 0)
     return StepWork(
         step="calibrate",
         flops=forward_flops(shapes.config, TRAIN_SECONDS) * passes,
