@@ -2,15 +2,17 @@
 
 Forward: each layer runs over all batches, whose hidden states come from files and go to files; the second moments of
 what its weights read are complete when it has run, and their factors are written. Of the batches on which gradients are
-measured, the inputs of every layer stay on the disk.
+measured, the inputs of some layers stay on the disk: six of 32 (`layer_blocks`).
 
 Head: from the last hidden states of target tokens come its moments, labels that are drawn from the model, and the
 gradient of their log-likelihood at these states.
 
-Backward, from the last layer to the first: a layer runs again on its stored inputs, now with a graph; the gradient at
-its output, from a file, goes back through it; squares of the gradients at its weights' outputs are complete when all
-batches have been through, and the gradient at its inputs goes to files for the layer before. What lies between two
-stacks of layers is a part like a layer. So gradients are those of the whole model, and each layer is loaded twice.
+Backward, from the last block of layers to the first: its layers run forward again from the inputs that stayed, so that
+those of each are on the disk. From the block's last layer to its first, a layer then runs on its inputs with a graph;
+the gradient at its output, from a file, goes back through it; squares of the gradients at its weights' outputs are
+complete when all batches have been through, and the gradient at its inputs goes to files for the layer before. What
+lies between two stacks of layers is a part like a layer. So gradients are those of the whole model, and most layers are
+loaded three times. What a part has read is removed when its gradient is complete.
 
 Everything is float32: bfloat16 weights are exact in it, and gradients, of which squares are summed, span more octaves
 than bfloat16 has digits. Sums are in the order of the batches. A point that is complete is not made again: a killed run
@@ -46,6 +48,7 @@ from quantize.calibration.moments import (
 )
 from quantize.calibration.shared_sums import SharedSums
 from quantize.solvers.feedback import factorize
+from submission.model.moments_size import layer_blocks
 from submission.runtime.loss import LOGITS, TargetBatch
 from submission.store.launch import ONE_PROCESS, Launch
 
@@ -75,6 +78,11 @@ def _gradient_at(point: str) -> str:
     return f"gradient.{point}"
 
 
+def _again(point: str) -> str:
+    """Return the point of what was removed in the forward pass and is computed again for the backward pass."""
+    return f"again.{point}"
+
+
 class LayerwiseMoments:
     """Measures the moments of weights: `forward`, then `head`, then `backward` where there are gradient batches."""
 
@@ -100,6 +108,8 @@ class LayerwiseMoments:
         self._sums = SharedSums(launch, scratch / SUMS, model.device)
         self._share = range(launch.rank, len(batches), launch.processes)
         self._gradient_share = range(launch.rank, gradient_batches, launch.processes)
+        self._rest = [number for number in self._share if number not in self._gradient_share]
+        self._blocks = {stack: layer_blocks(depth) for stack, depth in model.depths.items()}
         stacks = model.family.stacks
         self._places = {s.name: s.layers for s in stacks if s.layers is not None}
 
@@ -137,22 +147,29 @@ class LayerwiseMoments:
         return calls
 
     def _forward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
-        source, target, device = _inputs_of(stack, layer), _inputs_of(stack, layer + 1), self._model.device
-        moments = InputMoments(self._positions)
+        source, target = _inputs_of(stack, layer), _inputs_of(stack, layer + 1)
+        self._run_layer(stack, layer, source, target, self._share, calls, tick)
+        kept = any(layer == block.start for block in self._blocks[stack])
+        self.store.forget(source, self._rest if kept else self._share)
+
+    def _run_layer(
+        self, stack: str, layer: int, source: str, target: str, numbers: range, calls: StoredCalls, tick: Tick
+    ) -> None:
+        """Run a layer over some batches from one point to another; measure what is not written yet."""
+        device, moments = self._model.device, InputMoments(self._positions)
         with (
             self._model.layer(stack, layer) as module,
             self._seen(moments, self._inside(stack, layer)),
             torch.no_grad(),
         ):
-            for number in self._share:
+            for number in numbers:
                 moments.batch = self._batches[number]
                 call = calls.read(number, layer, device)
                 states = self.store.read(source, number, device)
                 self.store.write(target, number, module(states, *call.args, **call.kwargs))
-                tick(1 / len(self._share))
+                tick(1 / len(numbers))
         self._write_factors(moments)
         self._complete(target)
-        self.store.forget(source, [number for number in self._share if number not in self._gradient_share])
 
     def _seen(self, moments: InputMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
         """Observe what weights read whose moments are not written yet."""
@@ -176,6 +193,7 @@ class LayerwiseMoments:
         if self._launch.rank == 0:
             self._measure_head(generator)
         self._complete(_gradient_at(HEAD))
+        self.store.forget(HEAD, self._share)
 
     def _measure_head(self, generator: torch.Generator) -> None:
         moments, spread = InputMoments(), HeadMoments(self._model.logit_cap)
@@ -228,6 +246,8 @@ class LayerwiseMoments:
                 self.store.write(HEAD, number, batch.targets.pick(states))
         self._write_factors(moments)
         self._complete(HEAD)
+        for stack, depth in self._model.depths.items():
+            self.store.forget(_inputs_of(stack, depth), self._rest)
 
     # --- backward ---
 
@@ -237,11 +257,12 @@ class LayerwiseMoments:
         token_counts: how often each token is read, [vocabulary].
         """
         stacks = list(self._model.depths.items())
-        with self._launch.progress("calibrate: gradients", self._model.parts + 1, "layers") as tick:
+        again = sum(len(block) - 1 for blocks in self._blocks.values() for block in blocks)
+        with self._launch.progress("calibrate: gradients", self._model.parts + 1 + again, "layers") as tick:
             self._backward_behind(*stacks[-1], token_counts)
             tick(1)
-            for stack, depth in reversed(stacks):
-                self._backward_stack(stack, depth, tick)
+            for stack, _ in reversed(stacks):
+                self._backward_stack(stack, tick)
                 self._backward_before(stack, token_counts)
                 tick(1)
 
@@ -261,19 +282,35 @@ class LayerwiseMoments:
                 self._write_gradient(point, number, outputs[stack])
         self._write_importances(sums, token_counts)
         self._complete(_gradient_at(point))
+        self._forget(point, _gradient_at(HEAD))
 
-    def _backward_stack(self, stack: str, depth: int, tick: Tick) -> None:
+    def _backward_stack(self, stack: str, tick: Tick) -> None:
         if self._is_complete(_gradient_at(_inputs_of(stack, 0))):
-            tick(depth)
+            tick(sum(2 * len(block) - 1 for block in self._blocks[stack]))
             return
         calls = self._enter(stack, self._gradient_share)
-        for layer in reversed(range(depth)):
+        for block in reversed(self._blocks[stack]):
+            if self._is_complete(_gradient_at(_inputs_of(stack, block.start))):
+                tick(2 * len(block) - 1)
+            else:
+                self._backward_block(stack, block, calls, tick)
+
+    def _backward_block(self, stack: str, block: range, calls: StoredCalls, tick: Tick) -> None:
+        """Store the inputs of a block's layers, of which those of the first are there, and go backward through them."""
+        inputs = [_inputs_of(stack, block.start), *(_again(_inputs_of(stack, layer)) for layer in block[1:])]
+        for layer, source, target in zip(block, inputs, inputs[1:], strict=False):
+            if self._is_complete(target):
+                tick(1)
+            else:
+                self._run_layer(stack, layer, source, target, self._gradient_share, calls, tick)
+        for layer, source in zip(reversed(block), reversed(inputs), strict=True):
             if self._is_complete(_gradient_at(_inputs_of(stack, layer))):
                 tick(1)
             else:
-                self._backward_layer(stack, layer, calls, tick)
+                self._backward_layer(stack, layer, source, calls, tick)
 
-    def _backward_layer(self, stack: str, layer: int, calls: StoredCalls, tick: Tick) -> None:
+    def _backward_layer(self, stack: str, layer: int, inputs: str, calls: StoredCalls, tick: Tick) -> None:
+        """Take the gradient from the output of a layer to its inputs, which are stored at a point."""
         source, target, device = _inputs_of(stack, layer), _inputs_of(stack, layer + 1), self._model.device
         sums = GradientMoments(self._positions)
         with (
@@ -284,16 +321,14 @@ class LayerwiseMoments:
             for number in self._gradient_share:
                 sums.batch = self._batches[number]
                 call = calls.read(number, layer, device)
-                states = self.store.read(source, number, device).requires_grad_()
+                states = self.store.read(inputs, number, device).requires_grad_()
                 output = module(states, *call.args, **call.kwargs)
                 output.backward(self.store.read(_gradient_at(target), number, device))
                 self._write_gradient(source, number, states)
                 tick(1 / len(self._gradient_share))
         self._write_importances(sums)
         self._complete(_gradient_at(source))
-        self.store.forget(_gradient_at(target), self._gradient_share)
-        if layer:  # the first one's inputs may be needed to resume; a stack's output is, for the parts behind it
-            self.store.forget(source, self._gradient_share)
+        self._forget(inputs, _gradient_at(target))
 
     def _backward_before(self, stack: str, token_counts: torch.Tensor) -> None:
         """Take the gradient from the inputs of a stack to the output of the stack before it."""
@@ -317,6 +352,7 @@ class LayerwiseMoments:
                     self._write_gradient(point, number, outputs[previous])
         self._write_importances(sums, token_counts)
         self._complete(_gradient_at(point))
+        self._forget(point, _gradient_at(_inputs_of(stack, 0)))
 
     def _traced(self, sums: GradientMoments, weights: Sequence[ObservedWeight]) -> AbstractContextManager[None]:
         """Observe the gradients at the outputs of weights."""
@@ -325,6 +361,11 @@ class LayerwiseMoments:
     def _write_gradient(self, point: str, number: int, states: torch.Tensor) -> None:
         assert states.grad is not None, f"no gradient reaches {point}"
         self.store.write(_gradient_at(point), number, states.grad)
+
+    def _forget(self, *points: str) -> None:
+        """Remove what the gradient share has at some points."""
+        for point in points:
+            self.store.forget(point, self._gradient_share)
 
     def _write_importances(self, sums: GradientMoments, token_counts: torch.Tensor | None = None) -> None:
         targets = sum(len(batch.targets.ids) for batch in self._batches[: self._gradient_batches])

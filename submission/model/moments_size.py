@@ -39,9 +39,34 @@ class MomentsSize:
     """Stack -> number of its layers."""
 
     def activation_bytes(self, utterances: int, traced: int) -> int:
-        """Return the bytes on disk between the layers, at most, while moments are measured; traced: for gradients."""
-        points = sum(size * (2 * utterances + self.depths[stack] * traced) for stack, size in self.state_bytes.items())
-        return points + max(self.state_bytes.values()) * (utterances + traced)
+        """Return the bytes on disk between the layers, at most, while moments are measured; traced: for gradients.
+
+        Forward, a layer reads a point and writes another; backward, it reads a point and a gradient and writes another.
+        The masks of an utterance and what the head reads of it are less than one more point.
+        """
+        most = outputs = kept = 0  # outputs, kept: of the stacks before, for each utterance
+        for stack, size in self.state_bytes.items():
+            blocks = layer_blocks(self.depths[stack])
+            forward = (outputs + 2 * size) * utterances + (kept + len(blocks) * size) * traced
+            backward = (outputs + kept + (len(blocks[0]) + 2) * size) * traced
+            most = max(most, forward, backward)
+            outputs, kept = outputs + size, kept + len(blocks) * size
+        return most + max(self.state_bytes.values()) * utterances
+
+
+def layer_blocks(depth: int) -> list[range]:
+    """Return the layers of a stack in blocks; the inputs of a block's first layer stay on disk for the backward pass.
+
+    Those of its other layers are computed again when that pass comes to the block. Each block is a layer shorter than
+    the one before it, since the inputs of one more block are on disk with it: at most as many points are stored as the
+    first block has layers, about the root of twice the depth, and no other blocks need fewer.
+    """
+    longest = next(length for length in range(1, depth + 1) if length * (length + 1) >= 2 * depth)
+    blocks = [range(longest)]
+    while blocks[-1].stop < depth:
+        start = blocks[-1].stop
+        blocks.append(range(start, min(start + longest - len(blocks), depth)))
+    return blocks
 
 
 def longest_utterance(config: dict[str, Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 
 from quantize.calibration import activations, moment_files, shared_sums
 from quantize.calibration.model_moments import calibrate
-from submission.miniature.model import END, SMALL
+from submission.miniature.model import END, SMALL, Shape
 from submission.system.recipe.quantize_options import MomentsOptions
 from submission.text.corpus import read_corpus, write_corpus
 from tests.quantize.recovery.support import LANGUAGES, PROMPTS, write_data
@@ -23,22 +23,24 @@ GRADIENT_UTTERANCES = {"train": 10, "dev": 4}
 """Of train.jsonl's seven batches three have gradients, two with four utterances each and one with two."""
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, shape: Shape = SMALL) -> Path:
     """Write a checkpoint, train.jsonl with 24 utterances, dev.jsonl with few of them, and their recording."""
-    build_checkpoint(folder / BASE, ["the cat sleeps", "die Katze schläft"], SMALL, 1)
+    build_checkpoint(folder / BASE, ["the cat sleeps", "die Katze schläft"], shape, 1)
     write_data(folder)
     write_corpus(folder / "dev.jsonl", list(read_corpus(folder / "train.jsonl"))[: FEW * len(LANGUAGES)])
     return folder
 
 
-def calibrate_on(inputs: Path, out: Path, source: str = "train", *, fisher: bool = True) -> Path:
-    """Calibrate with one thread, as launched programs do; return `out`."""
+def calibrate_on(
+    inputs: Path, out: Path, source: str = "train", *, fisher: bool = True, traced: int | None = None
+) -> Path:
+    """Calibrate with one thread, as launched programs do; return `out`. traced: utterances with gradients."""
     out.mkdir(exist_ok=True)
     options = MomentsOptions(
         pairs=("en-de", "en-zh"),
         source=source,
         utterances=0,
-        gradient_utterances=GRADIENT_UTTERANCES[source],
+        gradient_utterances=traced or GRADIENT_UTTERANCES[source],
         seed=1,
         fisher=fisher,
     )

@@ -81,12 +81,22 @@ def test_two_processes_measure_what_one_does(single, double):
         assert (double / name).read_bytes() == (single / name).read_bytes()
 
 
-def test_a_run_of_which_a_process_was_killed_resumes_to_the_same_bytes(inputs, single, double, tmp_path):
-    """Killed in the backward passes; resumed by two processes, and by one."""
+@pytest.mark.parametrize(
+    ("written", "complete", "incomplete"),
+    [
+        pytest.param(47, "gradient.text.2", "again.text.1", id="while a block runs again"),
+        pytest.param(49, "again.text.1", "gradient.text.1", id="directly after it"),
+    ],
+)
+def test_a_run_of_which_a_process_was_killed_resumes_to_the_same_bytes(
+    inputs, single, double, tmp_path, written, complete, incomplete
+):
+    """Killed in the backward pass; resumed by two processes, and by one."""
     out = tmp_path / "out"
-    done = share(inputs, out, kill=(1, 50))
-    assert done.returncode != 0 and (out / SCRATCH / "gradient.head" / "complete").exists()
-    assert not (out / "moments.json").exists()
+    done = share(inputs, out, kill=(1, written))
+    assert done.returncode != 0 and not (out / "moments.json").exists()
+    assert (out / SCRATCH / complete / "complete").exists()
+    assert not (out / SCRATCH / incomplete / "complete").exists()
     shutil.copytree(out, tmp_path / "alone")
     assert share(inputs, out).returncode == 0
     assert files(out) == files(double)

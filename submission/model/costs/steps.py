@@ -204,12 +204,18 @@ def _calibrate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     options, size = recipe.quantize.moments, moments_size(shapes.config)
     assert options is not None
     utterances = options.utterances or sum(recipe.corpus.utterances.values())
-    passes = utterances + (3 * options.gradient_utterances if options.fisher else 0)
+    traced = options.gradient_utterances if options.fisher else 0
+    passes = utterances + 3 * traced  # forward for the inputs of layers, forward with a graph, gradients of activations
+    points = (
+        2 * utterances + 5 * traced
+    )  # of each pass what a layer reads and writes; with a graph it reads gradients too
+    states = state_bytes(shapes.config, *utterance_positions(shapes.config, TRAIN_SECONDS)[:2])
+    moved = points * sum(size.depths[stack] * state for stack, state in states.items())
     return StepWork(
         step="calibrate",
         flops=forward_flops(shapes.config, TRAIN_SECONDS) * passes,
         training=True,
-        file_bytes=shapes.plain_bytes + size.disk_bytes,
+        file_bytes=shapes.plain_bytes + size.disk_bytes + moved,
         memory_bytes=size.memory_bytes,
         disk_bytes=size.disk_bytes,
     )

@@ -13,6 +13,7 @@ from submission.model.costs.durations import duration_text, step_seconds
 from submission.model.costs.model_shapes import ModelShapes
 from submission.model.costs.steps import StepWork, step_works
 from submission.model.families import family_of, shipped_config, tensors
+from submission.model.moments_size import moments_size
 from submission.model.sizes import GIB
 from submission.system.recipe.recipe_files import read_recipe
 
@@ -107,6 +108,20 @@ def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recip
     frontier = step_works(CONFIG, read_recipe("frontier", "iwslt26"), 2, PACKED, 30)
     assert {"calibrate", "allocate"} <= set(frontier)
     assert "awq" not in frontier
+
+
+def test_calibration_reads_and_writes_activations_at_every_layer():
+    """Forward, and for gradients again; then inputs, gradients at outputs and at inputs."""
+    frontier = read_recipe("frontier", "iwslt26")
+    without = replace(frontier.quantize.moments, fisher=False)
+    plain = replace(frontier, quantize=replace(frontier.quantize, moments=without))
+    works = [step_works(CONFIG, recipe, 2, PACKED, 30)["calibrate"] for recipe in (plain, frontier)]
+    frames, tokens, _ = operations.utterance_positions(CONFIG, steps.TRAIN_SECONDS)
+    layers = 32 * 4 * (frames // 2 * 1280 + tokens * 4096)
+    size = moments_size(CONFIG)
+    assert works[0].file_bytes == ModelShapes(config=CONFIG).plain_bytes + size.disk_bytes + 2 * 256 * layers
+    assert works[1].file_bytes - works[0].file_bytes == 5 * 32 * layers
+    assert works[1].flops / works[0].flops == (256 + 3 * 32) / 256
 
 
 def test_awq_keeps_the_hidden_states_of_every_utterance_beside_one_part_of_the_model():
