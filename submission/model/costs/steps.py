@@ -206,9 +206,7 @@ def _calibrate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
     utterances = options.utterances or sum(recipe.corpus.utterances.values())
     traced = options.gradient_utterances if options.fisher else 0
     passes = utterances + 3 * traced  # forward for the inputs of layers, forward with a graph, gradients of activations
-    points = (
-        2 * utterances + 5 * traced
-    )  # of each pass what a layer reads and writes; with a graph it reads gradients too
+    points = 2 * utterances + 5 * traced  # what a layer reads and writes in each pass; with a graph gradients, too
     states = state_bytes(shapes.config, *utterance_positions(shapes.config, TRAIN_SECONDS)[:2])
     moved = points * sum(size.depths[stack] * state for stack, state in states.items())
     return StepWork(
