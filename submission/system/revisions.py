@@ -14,7 +14,7 @@ REVISIONS = {
     "quantize": 7,
     "recover": 2,
     "segment": 4,
-    "decode": 8,
+    "decode": 9,
     "loss": 5,
     "score": 6,
     "comet": 3,

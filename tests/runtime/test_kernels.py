@@ -219,8 +219,8 @@ class Invented:
         tiles = codes.view(rows // 8, 8, columns // 128, 128).transpose(1, 2).reshape(-1, 1024)[:, self.order]
         return (tiles[:, ::2] << 4 | tiles[:, 1::2]).view(torch.int32).view(rows // 8, columns // 128, 32, 4)
 
-    def scales(self, scale, zero, middle):
-        return torch.stack([scale, (middle - zero) * scale])
+    def prepare(self, weight, scale, zero):
+        return torch.stack([scale, (weight.middle - zero) * scale])
 
     def multiply(self, inputs, weight):
         codes = weight.codes
@@ -228,13 +228,13 @@ class Invented:
         nibbles = torch.stack([tiles >> 4, tiles & 15], dim=2).view(-1, 1024)[:, self.order.argsort()]
         rows, columns = codes.shape[0], codes.shape[1] * 2
         codes = nibbles.view(rows // 8, columns // 128, 8, 128).transpose(1, 2).reshape(rows, columns).float()
-        scale, offset = weight.scales.repeat_interleave(weight.codec.group_size, dim=2)
+        scale, offset = weight.prepared.repeat_interleave(weight.codec.group_size, dim=2)
         return F.linear(inputs.float(), (codes - 8) * scale + offset).to(inputs.dtype)
 
 
 class Wrong(Invented):
-    def scales(self, scale, zero, middle):
-        return super().scales(scale, zero, middle).flip(1)
+    def prepare(self, weight, scale, zero):
+        return super().prepare(weight, scale, zero).flip(1)
 
 
 class Backwards(Invented):

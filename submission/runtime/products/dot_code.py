@@ -43,7 +43,7 @@ MIDDLE = 8
 """4-bit codes are multiplied less this."""
 
 AHEAD = 2 * CHUNK
-"""Columns further whose codes are fetched while some are converted; into the first cache it takes half as long again."""
+"""Columns further whose codes are fetched while some are converted."""
 
 _VECTORS = TILE // LANES
 _VECTOR_BYTES = 64
@@ -69,14 +69,16 @@ _PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
 def dot(rows: int) -> Any:
     """Return the function that adds the products of some rows of activations and a tile's chunk to sums.
 
-    It takes `inputs, weights, pairs, scale, zero, middle, totals, sums`, addresses but for two numbers, and adds
-    (products + (middle - zero) * totals) * scale to sums, float32 [rows, 64]. inputs: bfloat16 [rows, 2 * pairs].
-    weights: bfloat16 [pairs, 64, 2]. scale, zero: float16 [64]. totals: float32 [rows], the sums of the inputs.
+    It takes `inputs, stride, weights, pairs, scale, zero, middle, totals, sums`, addresses but for three numbers, and
+    adds (products + (middle - zero) * totals) * scale to sums, float32 [rows, 64]. inputs: bfloat16 [rows, 2 * pairs],
+    stride bytes from row to row. weights: bfloat16 [pairs, 64, 2]. scale, zero: float16 [64]. totals: float32 [rows],
+    the sums of the inputs.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        inputs, weights, pairs, scale, zero, middle, totals, sums = arguments
-        products = _pair_products(builder, rows, inputs, weights, pairs)
+        inputs, stride, weights, pairs, scale, zero, middle, totals, sums = arguments
+        inputs_of = [after(builder, inputs, builder.mul(stride, long(row))) for row in range(rows)]
+        products = _pair_products(builder, inputs_of, weights, pairs)
         for i in range(_VECTORS):
             scales, zeros = (
                 builder.fpext(load(builder, after(builder, part, i, 2 * LANES), _HALVES, 2), FLOATS)
@@ -94,41 +96,83 @@ def dot(rows: int) -> Any:
 
     @intrinsic
     def add(
-        _: Any, inputs: Any, weights: Any, pairs: Any, scale: Any, zero: Any, middle: Any, totals: Any, sums: Any
+        _: Any,
+        inputs: Any,
+        stride: Any,
+        weights: Any,
+        pairs: Any,
+        scale: Any,
+        zero: Any,
+        middle: Any,
+        totals: Any,
+        sums: Any,
     ) -> Any:
-        kinds = (_ADDRESS, _ADDRESS, types.int64, _ADDRESS, _ADDRESS, types.float32, _ADDRESS, _ADDRESS)
+        kinds = (_ADDRESS, types.int64, _ADDRESS, types.int64, _ADDRESS, _ADDRESS, types.float32, _ADDRESS, _ADDRESS)
         return types.void(*kinds), generate
 
     return add
 
 
-def _pair_products(builder: Any, rows: int, inputs: Any, weights: Any, pairs: Any) -> list[list[Any]]:
+def _pair_products(builder: Any, inputs: list[Any], weights: Any, pairs: Any) -> list[list[Any]]:
     """Write the loop over pairs of columns; return the products of each row, in vectors of 16 rows of the weight."""
-    stride = builder.mul(pairs, long(4))
-    inputs_of = [after(builder, inputs, builder.mul(stride, long(row))) for row in range(rows)]
-    before, loop, end = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("products")
+
+    def add(pair: Any, sums: list[Any]) -> list[Any]:
+        at = after(builder, weights, pair, PAIR_BYTES)
+        vectors = [load(builder, after(builder, at, i, _VECTOR_BYTES), _PAIRS, _VECTOR_BYTES) for i in range(_VECTORS)]
+        products = []
+        for row, input_at in enumerate(inputs):
+            both = builder.bitcast(splat(builder, load(builder, after(builder, input_at, pair, 4), INT, 4)), _PAIRS)
+            products += [_dot(builder, sums[row * _VECTORS + i], vectors[i], both) for i in range(_VECTORS)]
+        return products
+
+    sums = _summed(builder, pairs, len(inputs) * _VECTORS, add)
+    return [sums[row * _VECTORS : (row + 1) * _VECTORS] for row in range(len(inputs))]
+
+
+def _dot(builder: Any, sums: Any, first: Any, second: Any) -> Any:
+    """Return sums, float32 [16], with the products of 16 pairs added."""
+    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, sums, first, second)
+
+
+def _summed(builder: Any, count: Any, vectors: int, add: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """Write a loop; return what `add(number, sums)` makes of vectors of zeros for each number below a count."""
+    before, loop, end = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("end")
     builder.branch(loop)
     builder.position_at_end(loop)
-    pair = builder.phi(LONG)
-    sums = [[builder.phi(FLOATS) for _ in range(_VECTORS)] for _ in range(rows)]
-    at = after(builder, weights, pair, PAIR_BYTES)
-    vectors = [load(builder, after(builder, at, i, _VECTOR_BYTES), _PAIRS, _VECTOR_BYTES) for i in range(_VECTORS)]
-    products = []
-    for row in range(rows):
-        number = splat(builder, load(builder, after(builder, inputs_of[row], pair, 4), INT, 4))
-        both = builder.bitcast(number, _PAIRS)
-        name = "llvm.x86.avx512bf16.dpbf16ps.512"
-        products.append([call(builder, name, FLOATS, sums[row][i], vectors[i], both) for i in range(_VECTORS)])
-    following = builder.add(pair, long(1))
-    pair.add_incoming(long(0), before)
-    pair.add_incoming(following, loop)
-    for row in range(rows):
-        for i in range(_VECTORS):
-            sums[row][i].add_incoming(constants(FLOATS, [0.0] * LANES), before)
-            sums[row][i].add_incoming(products[row][i], loop)
-    builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
+    number, sums = builder.phi(LONG), [builder.phi(FLOATS) for _ in range(vectors)]
+    found = add(number, sums)
+    following = builder.add(number, long(1))
+    number.add_incoming(long(0), before)
+    number.add_incoming(following, loop)
+    for one, changed in zip(sums, found, strict=True):
+        one.add_incoming(constants(FLOATS, [0.0] * LANES), before)
+        one.add_incoming(changed, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
     builder.position_at_end(end)
-    return products
+    return found
+
+
+def _sum() -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        inputs, vectors = arguments
+        ones = builder.bitcast(constants(INTS, [0x3F803F80] * LANES), _PAIRS)
+
+        def add(number: Any, sums: list[Any]) -> list[Any]:
+            return [_dot(builder, sums[0], load(builder, after(builder, inputs, number, _VECTOR_BYTES), _PAIRS), ones)]
+
+        (sums,) = _summed(builder, vectors, 1, add)
+        zero = ir.Constant(FLOAT, 0.0)
+        return call(builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, zero, sums)
+
+    @intrinsic
+    def total(_: Any, inputs: Any, vectors: Any) -> Any:
+        return types.float32(_ADDRESS, types.int64), generate
+
+    return total
+
+
+total = _sum()
+"""(inputs, vectors): the sum of the bfloat16 numbers at an address, float32; 32 of them are a vector."""
 
 
 def _of_two_addresses(write: Callable[[Any, Any, Any], None]) -> Any:
@@ -146,7 +190,10 @@ def _of_two_addresses(write: Callable[[Any, Any, Any], None]) -> Any:
 
 
 def _prefetch(builder: Any, address: Any) -> None:
-    """Let what is at an address come into the second cache; nothing happens where there is no memory."""
+    """Let what is at an address come into the second cache; nothing happens where there is no memory.
+
+    Into the first cache it takes half as long again (docs/log.md).
+    """
     flags = [ir.Constant(INT, value) for value in (0, 2, 1)]  # to read, into the second cache, data
     call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.inttoptr(address, BYTE.as_pointer()), *flags)
 
@@ -214,3 +261,19 @@ def _to_pointer() -> Any:
 
 as_pointer = _to_pointer()
 """(address): the same as a pointer."""
+
+
+def _float_of() -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.shl(builder.zext(arguments[0], INT), ir.Constant(INT, 16))
+        return builder.bitcast(bits, FLOAT)
+
+    @intrinsic
+    def number(_: Any, bits: Any) -> Any:
+        return types.float32(types.uint16), generate
+
+    return number
+
+
+float_of = _float_of()
+"""(bits): a bfloat16 number as float32."""

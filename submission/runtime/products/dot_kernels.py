@@ -26,14 +26,24 @@ from submission.runtime.products.dot_code import (
     TILE,
     as_pointer,
     dot,
+    float_of,
     rounded,
+    total,
     unpack_4_bits,
     unpack_8_bits,
 )
 from submission.runtime.products.torch_threads import run_in_team, team_functions
 
 MOST_ROWS = 512
-"""Rows of activations of a product: theirs of a chunk, and their sums, stay in a core's second cache."""
+"""Rows of activations that are multiplied with a tile: theirs of a chunk, and their sums, stay in the second cache."""
+
+STRIDED_BYTES = 1 << 19
+"""Up to so many bytes activations are read where they are; columns of more of them fall on few lines of the second
+cache, so that those of each chunk are laid beside each other first."""
+PRODUCTS = 1 << 22
+"""That a thread computes at least: in fewer, some 40 microseconds, it would hardly have been woken."""
+CONVERTED = 4
+"""Rows of activations in whose products' time a weight is converted."""
 
 _BLOCK = 6
 """Rows of activations that are multiplied at a time: with four vectors of sums each they fill the registers."""
@@ -41,28 +51,35 @@ _CHUNK_BYTES = PAIR_BYTES * CHUNK // 2
 
 _dot1, _dot2, _dot3, _dot4, _dot5, _dot6 = (dot(rows) for rows in range(1, _BLOCK + 1))
 
-_SIZES = ("tiles", "columns", "chunk", "group_size", "middle", "count")
-_ADDRESSES = ("codes", "scale", "zero", "inputs", "totals", "outputs", "scratch")
-_OF_ADDED = ("wide_inputs", "starts", "rows", "places", "values")
+_SIZES = (
+    *("tiles", "columns", "chunk", "group_size", "middle"),
+    *("count", "parts", "row_stride", "chunk_stride", "scratch_bytes"),
+)
+_ADDRESSES = ("codes", "scale", "zero", "inputs", "outputs", "scratch")
+_OF_ADDED = ("input_columns", "starts", "rows", "places", "values")
 _ARGUMENTS = np.dtype([(name, np.int64) for name in _SIZES + _ADDRESSES + _OF_ADDED])
 """What `Tiles.multiply` hands over; the addresses of what is added are 0 where nothing is."""
 
 
 @njit(error_model="numpy")
-def _add_codes(a, tile, memory, sums):  # type: ignore[no-untyped-def]  # compiled by numba
-    """Add what a tile's codes lack that are beyond 8 bits; memory: for as many numbers as there are sums."""
+def _add_codes(a, tile, first, memory, sums):  # type: ignore[no-untyped-def]  # compiled by numba
+    """Add what a tile's codes lack that are beyond 8 bits, from the first row of activations that the sums are of.
+
+    memory: for as many numbers as there are sums.
+    """
     starts = carray(as_pointer(a.starts), (a.tiles + 1,), np.int64)
     rows = carray(as_pointer(a.rows), (starts[a.tiles],), np.int64)
     places = carray(as_pointer(a.places), (starts[a.tiles],), np.int64)
     values = carray(as_pointer(a.values), (starts[a.tiles],), np.float32)
-    inputs = carray(as_pointer(a.wide_inputs), (a.columns, a.count), np.float32)
-    added = carray(as_pointer(memory), (TILE, a.count), np.float32)
+    inputs = carray(as_pointer(a.input_columns), (a.columns, a.count), np.uint16)
+    count = len(sums)
+    added = carray(as_pointer(memory), (TILE, count), np.float32)
     added[:] = 0
     for number in range(starts[tile], starts[tile + 1]):
         row, place, value = rows[number], places[number], values[number]
-        for i in range(a.count):
-            added[row, i] += value * inputs[place, i]
-    for i in range(a.count):
+        for i in range(count):
+            added[row, i] += value * float_of(inputs[place, first + i])
+    for i in range(count):
         for row in range(TILE):
             sums[i, row] += added[row, i]
 
@@ -77,49 +94,66 @@ def _share(bits: int) -> Any:
     thread_number, thread_count = team_functions()
 
     @njit(error_model="numpy")
-    def add_products(a, tile, chunk, weights, sums):  # type: ignore[no-untyped-def]
-        """Add the products of a tile's chunk, whose numbers are written to `weights`; both are addresses."""
-        first, pairs = chunk * a.chunk, a.chunk // 2
+    def add_products(a, tile, chunk, begin, end, weights, totals, sums):  # type: ignore[no-untyped-def]
+        """Add the products of some rows and a tile's chunk, whose numbers are written to `weights`.
+
+        weights, totals, sums: addresses; totals and sums are of these rows.
+        """
+        first, pairs, stride = chunk * a.chunk, a.chunk // 2, a.row_stride
         codes = np.uint64(a.codes + (tile * a.columns + first) * width)
         for pair in range(pairs):
             unpack(codes + np.uint64(2 * width * pair), weights + np.uint64(PAIR_BYTES * pair))
         group = 2 * TILE * (first // a.group_size * a.tiles + tile)
         scale, zero, middle = np.uint64(a.scale + group), np.uint64(a.zero + group), np.float32(a.middle)
-        blocks = (a.count + _BLOCK - 1) // _BLOCK
+        blocks = (end - begin + _BLOCK - 1) // _BLOCK
         for block in range(blocks):
-            row, end = a.count * block // blocks, a.count * (block + 1) // blocks
-            inputs = np.uint64(a.inputs + 2 * (first * a.count + a.chunk * row))
-            totals = np.uint64(a.totals + 4 * (chunk * a.count + row))
-            found = sums + np.uint64(4 * TILE * row)
-            if end - row == 6:
-                _dot6(inputs, weights, pairs, scale, zero, middle, totals, found)
-            elif end - row == 5:
-                _dot5(inputs, weights, pairs, scale, zero, middle, totals, found)
-            elif end - row == 4:
-                _dot4(inputs, weights, pairs, scale, zero, middle, totals, found)
-            elif end - row == 3:
-                _dot3(inputs, weights, pairs, scale, zero, middle, totals, found)
-            elif end - row == 2:
-                _dot2(inputs, weights, pairs, scale, zero, middle, totals, found)
+            row = begin + (end - begin) * block // blocks
+            rows = begin + (end - begin) * (block + 1) // blocks - row
+            inputs = np.uint64(a.inputs + chunk * a.chunk_stride + row * stride)
+            sums_of = totals + np.uint64(4 * (row - begin))
+            found = sums + np.uint64(4 * TILE * (row - begin))
+            if rows == 6:
+                _dot6(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+            elif rows == 5:
+                _dot5(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+            elif rows == 4:
+                _dot4(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+            elif rows == 3:
+                _dot3(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+            elif rows == 2:
+                _dot2(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
             else:
-                _dot1(inputs, weights, pairs, scale, zero, middle, totals, found)
+                _dot1(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
 
     @cfunc(types.void(types.voidptr), error_model="numpy")
     def share(pointer):  # type: ignore[no-untyped-def]
         a = carray(pointer, (1,), _ARGUMENTS)[0]
         threads, thread = thread_count(), thread_number()
-        memory = a.scratch + thread * (_CHUNK_BYTES + 2 * 4 * TILE * a.count)
-        weights, found = np.uint64(memory), np.uint64(memory + _CHUNK_BYTES)
-        sums = carray(as_pointer(memory + _CHUNK_BYTES), (a.count, TILE), np.float32)
-        for tile in range(a.tiles * thread // threads, a.tiles * (thread + 1) // threads):
+        most = (a.count + a.parts - 1) // a.parts
+        sums_at = a.scratch + thread * a.scratch_bytes + _CHUNK_BYTES
+        added_at, totals_at = sums_at + 4 * TILE * most, sums_at + 2 * 4 * TILE * most
+        weights, chunks, last = np.uint64(sums_at - _CHUNK_BYTES), a.columns // a.chunk, -1
+        totals = carray(as_pointer(totals_at), (chunks, most), np.float32)
+        items = a.tiles * a.parts
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            part, tile = item // a.tiles, item % a.tiles
+            begin, end = a.count * part // a.parts, a.count * (part + 1) // a.parts
+            if part != last:
+                last = part
+                for chunk in range(chunks):
+                    for row in range(begin, end):
+                        of = np.uint64(a.inputs + chunk * a.chunk_stride + row * a.row_stride)
+                        totals[chunk, row - begin] = total(of, a.chunk // 32)
+            sums = carray(as_pointer(sums_at), (end - begin, TILE), np.float32)
             sums[:] = 0
-            for chunk in range(a.columns // a.chunk):
-                add_products(a, tile, chunk, weights, found)
+            for chunk in range(chunks):
+                of_chunk = np.uint64(totals_at + 4 * most * chunk)
+                add_products(a, tile, chunk, begin, end, weights, of_chunk, np.uint64(sums_at))
             if a.starts:
-                _add_codes(a, tile, memory + _CHUNK_BYTES + 4 * TILE * a.count, sums)
-            for row in range(a.count):
+                _add_codes(a, tile, begin, added_at, sums)
+            for row in range(begin, end):
                 output = np.uint64(a.outputs + 2 * TILE * (row * a.tiles + tile))
-                rounded(found + np.uint64(4 * TILE * row), output)
+                rounded(np.uint64(sums_at + 4 * TILE * (row - begin)), output)
 
     return share
 
@@ -153,29 +187,27 @@ class Tiles:
     middle: int = 0
     added: AddedCodes | None = None
 
-    def multiply(self, inputs: Tensor, wide_inputs: Tensor | None = None) -> Tensor:
-        """Return bfloat16 [n, rows]: inputs times the transpose of the weight.
-
-        inputs: bfloat16 [n, columns]. wide_inputs: what these were rounded from, float32, for what is added to codes.
-        """
-        if len(inputs) > MOST_ROWS:
-            wide = [None] * len(inputs) if wide_inputs is None else wide_inputs.split(MOST_ROWS)
-            parts = zip(inputs.split(MOST_ROWS), wide, strict=False)
-            return torch.cat([self.multiply(*part) for part in parts])
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Return bfloat16 [n, rows]: inputs, bfloat16 [n, columns], times the transpose of the weight."""
         tiles, columns, width = self.codes.shape
-        count, threads, chunk = len(inputs), min(torch.get_num_threads(), tiles), math.gcd(CHUNK, self.group_size)
-        chunks = inputs.reshape(count, -1, chunk).transpose(0, 1).contiguous()
-        totals = chunks.sum(2, dtype=torch.float32)
+        count, chunk = len(inputs), math.gcd(CHUNK, self.group_size)
+        parts = -(-count // MOST_ROWS)
+        useful = tiles * TILE * columns * (count + CONVERTED * parts) // PRODUCTS
+        threads = max(1, min(torch.get_num_threads(), useful, tiles * parts))
+        chunks, strides = inputs.contiguous().view(count, -1, chunk), (2 * columns, 2 * chunk)
+        if min(count, MOST_ROWS) * columns * inputs.itemsize > STRIDED_BYTES:
+            chunks, strides = chunks.transpose(0, 1).contiguous(), (2 * chunk, 2 * chunk * count)
         outputs = torch.empty(count, TILE * tiles, dtype=torch.bfloat16)
-        scratch = torch.empty(threads * (_CHUNK_BYTES + 2 * 4 * TILE * count), dtype=torch.uint8)
-        shape = (tiles, columns, chunk, self.group_size, self.middle, count)
-        tensors = [self.codes, self.scale, self.zero, chunks, totals, outputs, scratch]
+        floats = 2 * TILE + columns // chunk  # sums, what is added to them, totals
+        scratch_bytes = 64 * -(-(_CHUNK_BYTES + 4 * floats * -(-count // parts)) // 64)
+        scratch = torch.empty(threads * scratch_bytes, dtype=torch.uint8)
+        sizes = (tiles, columns, chunk, self.group_size, self.middle, count, parts, *strides, scratch_bytes)
+        tensors = [self.codes, self.scale, self.zero, chunks, outputs, scratch]
         if self.added is not None:
-            assert wide_inputs is not None
-            wide_inputs = wide_inputs.t().contiguous()
-            tensors += [wide_inputs, self.added.starts, self.added.rows, self.added.columns, self.added.values]
+            added = (self.added.starts, self.added.rows, self.added.columns, self.added.values)
+            tensors += [inputs.t().contiguous(), *added]
         addresses = [part.data_ptr() for part in tensors]
-        arguments = np.zeros(len(_ARGUMENTS.names or ()), np.int64)
-        arguments[: len(shape) + len(addresses)] = shape + tuple(addresses)
+        none = [0] * (len(_ADDRESSES + _OF_ADDED) - len(addresses))
+        arguments = np.array([*sizes, *addresses, *none], np.int64)
         run_in_team(_share(8 * width // TILE).address, arguments.ctypes.data, threads)
         return outputs

@@ -115,8 +115,8 @@ class PrepackedTiles:
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return [..., rows]."""
         rows, columns = self.shape
-        scaled = inputs.reshape(-1, columns).float() * self.column_scale
-        return self.tiles.multiply(scaled.to(KERNEL_DTYPE), scaled).view(*inputs.shape[:-1], rows)
+        scaled = (inputs.reshape(-1, columns) * self.column_scale).to(KERNEL_DTYPE)
+        return self.tiles.multiply(scaled).view(*inputs.shape[:-1], rows)
 
     def dequantize(self, dtype: torch.dtype, rows: slice | Tensor) -> Tensor:
         """Return a slice of rows of the weight in dtype, exactly as its codec decodes them."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ from submission.runtime.products.int8_kernels import PrepackedCodes, prepack_cod
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
     from submission.model.codecs.codec import GroupedCodes
+    from submission.runtime.products.dot_kernels import Tiles
 
 KERNEL_DTYPE = torch.bfloat16
 """Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
@@ -71,11 +72,8 @@ class Kernel(Protocol):
         Raises RuntimeError, ImportError, OSError or AttributeError where the kernel does not run.
         """
 
-    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
-        """Return what the kernel reads of scales and zero-points, both float32 [rows, groups].
-
-        middle: the weight is `(code - 8 + middle - zero) * scale` of the codes that the kernel has.
-        """
+    def prepare(self, weight: PrepackedGroups, scale: Tensor, zero: Tensor) -> Any:
+        """Return what `multiply` reads beside the codes; scale, zero: float32 [rows, groups]."""
 
     def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
         """Return bfloat16 [n, rows] of inputs, bfloat16 [n, columns]."""
@@ -84,9 +82,9 @@ class Kernel(Protocol):
 class TorchKernel:
     """What torch's kernels have in common: scale and offset of a group are bfloat16."""
 
-    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
+    def prepare(self, weight: PrepackedGroups, scale: Tensor, zero: Tensor) -> Tensor:
         """Return scale and offset, bfloat16 [groups, rows, 2]."""
-        return torch.stack([scale.t(), ((middle - zero) * scale).t()], dim=-1).to(KERNEL_DTYPE)
+        return torch.stack([scale.t(), ((weight.middle - zero) * scale).t()], dim=-1).to(KERNEL_DTYPE)
 
 
 class CPUKernel(TorchKernel):
@@ -104,7 +102,7 @@ class CPUKernel(TorchKernel):
     def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
         """Return bfloat16 [n, rows]."""
         size = weight.codec.group_size
-        outputs: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, weight.codes, size, weight.scales)
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, weight.codes, size, weight.prepared)
         return outputs
 
 
@@ -124,7 +122,7 @@ class CUDAKernel(TorchKernel):
         """Return bfloat16 [n, rows]; the weight's codes are the bytes of what `prepack` returns."""
         rows, half = weight.codes.shape
         tiles = weight.codes.view(torch.int32).view(rows // 8, half // 64, 32, 4)
-        outputs: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, tiles, weight.codec.group_size, weight.scales)
+        outputs: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, tiles, weight.codec.group_size, weight.prepared)
         return outputs
 
 
@@ -141,19 +139,19 @@ class DotKernel:
             raise RuntimeError("the processor has no dot products of bfloat16 pairs")
         return TileLayout(64, 1, None).prepack(codes)
 
-    def scales(self, scale: Tensor, zero: Tensor, middle: int) -> Tensor:
-        """Return both as float16 [2, groups, rows], as codecs store them."""
-        return torch.stack([scale.t(), zero.t()]).half()
-
-    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
-        """Return bfloat16 [n, rows]."""
+    def prepare(self, weight: PrepackedGroups, scale: Tensor, zero: Tensor) -> Tiles:
+        """Return the weight with scale and zero-point as codecs store them, float16."""
         from submission.runtime.products.dot_code import TILE
         from submission.runtime.products.dot_kernels import Tiles
 
-        scale, zero = weight.scales
         codes = weight.codes.view(-1, weight.shape[1], TILE // 2)
-        tiles = Tiles(codes=codes, scale=scale, zero=zero, group_size=weight.codec.group_size, middle=weight.middle)
-        return tiles.multiply(inputs)
+        scale, zero = (part.t().half().contiguous() for part in (scale, zero))
+        return Tiles(codes=codes, scale=scale, zero=zero, group_size=weight.codec.group_size, middle=weight.middle)
+
+    def multiply(self, inputs: Tensor, weight: PrepackedGroups) -> Tensor:
+        """Return bfloat16 [n, rows]."""
+        outputs: Tensor = weight.prepared.multiply(inputs)
+        return outputs
 
 
 KERNELS: dict[str, tuple[Kernel, ...]] = {"cpu": (DotKernel(), CPUKernel()), "cuda": (CUDAKernel(),)}
@@ -233,16 +231,15 @@ class PrepackedGroups:
         self.shape = torch.Size((len(codes), columns))
         self.replaced: tuple[str, ...] = (codec.codes_part,)
         self.others = {name: part for name, part in parts.items() if name != codec.codes_part}
-        scale, zero = codec.scale_and_zero(self.others)
         self.shift = MIDDLE - (1 << codec.bits - 1)
         """What is added to codes, so that the middle of theirs is the kernel's and offsets are small."""
         self.middle = MIDDLE - self.shift
         """What is added to the kernel's codes less 8, to be the stored ones."""
-        self.scales = kernel.scales(scale, zero, self.middle)
         whole = (len(codes), columns // 2)
         self.codes = codes if codes.shape == whole else codes.new_empty(whole)
         for rows in self._blocks(0, len(codes)):
             self.codes[rows] = layout.prepack(codec.unpack(codes[rows], columns) + self.shift)
+        self.prepared = kernel.prepare(self, *codec.scale_and_zero(self.others))
         self.in_blocks = kernel.most_rows is not None and self.codes.is_cpu and _unpacks(layout)
         """Whether more rows than the kernel is fast for are multiplied with blocks that a compiled loop dequantizes."""
 

@@ -19,6 +19,13 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
 
 
+@functools.cache
+def _team() -> Any:
+    run = _library().GOMP_parallel
+    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return run
+
+
 def team_functions() -> tuple[Any, Any]:
     """Return what tells a thread of a team its number, and how many there are, for compiled functions to call.
 
@@ -35,6 +42,4 @@ def run_in_team(function: int, arguments: int, threads: int) -> None:
 
     function, arguments: addresses. A team may be smaller than asked for: its function asks how many there are.
     """
-    run = _library().GOMP_parallel
-    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    run(function, arguments, threads, 0)
+    _team()(function, arguments, threads, 0)
