@@ -27,7 +27,7 @@ def _team() -> Any:
 
 
 def team_functions() -> tuple[Any, Any]:
-    """Return what tells a thread of a team its number, and how many there are, for compiled functions to call.
+    """Return what returns a thread's number in its team, and how many there are, for compiled functions to call.
 
     Raises OSError or AttributeError where torch computes with threads of another kind.
     """
@@ -40,6 +40,6 @@ def team_functions() -> tuple[Any, Any]:
 def run_in_team(function: int, arguments: int, threads: int) -> None:
     """Call a compiled function with a pointer, once in each of so many threads, and wait; others run meanwhile.
 
-    function, arguments: addresses. A team may be smaller than asked for: its function asks how many there are.
+    function, arguments: addresses. A team may be smaller, so that the function reads how many threads there are.
     """
     _team()(function, arguments, threads, 0)
