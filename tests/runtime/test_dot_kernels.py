@@ -13,7 +13,7 @@ from submission.runtime.products.block_products import multiplies_pairs
 from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles, prepack_codes, tiles_pass_proof
 
 needs_pairs = pytest.mark.skipif(not multiplies_pairs(), reason="the processor has no dot products of bfloat16 pairs")
-COUNTS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 511, 512, 513])
+COUNTS = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 511, 512, 513])
 
 
 @pytest.fixture

@@ -110,20 +110,20 @@ def _share(bits: int) -> Any:
             row = begin + (end - begin) * block // blocks
             rows = begin + (end - begin) * (block + 1) // blocks - row
             inputs = np.uint64(a.inputs + chunk * a.chunk_stride + row * stride)
-            sums_of = totals + np.uint64(4 * (row - begin))
+            of_rows = totals + np.uint64(4 * (row - begin))
             found = sums + np.uint64(4 * TILE * (row - begin))
             if rows == 6:
-                _dot6(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot6(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             elif rows == 5:
-                _dot5(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot5(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             elif rows == 4:
-                _dot4(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot4(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             elif rows == 3:
-                _dot3(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot3(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             elif rows == 2:
-                _dot2(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot2(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             else:
-                _dot1(inputs, stride, weights, pairs, scale, zero, middle, sums_of, found)
+                _dot1(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
 
     @cfunc(types.void(types.voidptr), error_model="numpy")
     def share(pointer):  # type: ignore[no-untyped-def]
@@ -191,10 +191,10 @@ class Tiles:
         """Return bfloat16 [n, rows]: inputs, bfloat16 [n, columns], times the transpose of the weight."""
         tiles, columns, width = self.codes.shape
         count, chunk = len(inputs), math.gcd(CHUNK, self.group_size)
-        parts = -(-count // MOST_ROWS)
+        parts = max(1, -(-count // MOST_ROWS))
         useful = tiles * TILE * columns * (count + CONVERTED * parts) // PRODUCTS
         threads = max(1, min(torch.get_num_threads(), useful, tiles * parts))
-        chunks, strides = inputs.contiguous().view(count, -1, chunk), (2 * columns, 2 * chunk)
+        chunks, strides = inputs.contiguous().view(count, columns // chunk, chunk), (2 * columns, 2 * chunk)
         if min(count, MOST_ROWS) * columns * inputs.itemsize > STRIDED_BYTES:
             chunks, strides = chunks.transpose(0, 1).contiguous(), (2 * chunk, 2 * chunk * count)
         outputs = torch.empty(count, TILE * tiles, dtype=torch.bfloat16)
