@@ -23,10 +23,12 @@ from submission.runtime.products.block_products import kernel_rows, product_dtyp
 from submission.runtime.products.int8_kernels import tiles_pass_proof
 from submission.runtime.products.random_codes import random_codes
 
+ENTROPY = "entropy"
+
 BARS = {1: 1.0, 8: 1.0, 32: 1.0, 256: 0.8}
 """Rows of activations -> how many times as fast as `F.linear` in bfloat16 packed weights must be."""
-FIXED_WIDTH_BARS, ENTROPY_BARS = {1: 3.0}, {1: 2.4}
-"""The same for codes of a fixed width and for 8-bit codes, where it is more."""
+MORE: dict[int | str, dict[int, float]] = {4: {1: 3.0}, 3: {1: 3.0}, 2: {1: 3.0}, ENTROPY: {1: 2.4}}
+"""Kind -> the same, where it is more."""
 
 DTYPE = torch.bfloat16
 WARM_UP = 3
@@ -36,8 +38,6 @@ LEAST_RUNS = 3
 DEQUANTIZED_RUNS = 3
 """Of weights that are dequantized for each call, which is so slow that few runs suffice."""
 
-ENTROPY = "entropy"
-
 Layers = dict[str, Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 """Way of computing -> the linears."""
 
@@ -45,7 +45,7 @@ Layers = dict[str, Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 def bench_step(
     shapes: Sequence[tuple[int, int]] | None = None,
     *,
-    kinds: Sequence[int | str] = (4, 3, 2, ENTROPY),
+    kinds: Sequence[int | str] = (4, 3, 2, 8, ENTROPY),
     group_size: int = 128,
     rows: Sequence[int] = tuple(BARS),
     runs: int = 15,
@@ -80,7 +80,7 @@ def bench_step(
             layers["dequantized"] = [_packed(codec, shape, generator) for shape in shapes]
         else:
             layers["packed"] = [random_codes(shape, generator).multiply for shape in shapes]
-        bars = BARS | (FIXED_WIDTH_BARS if isinstance(kind, int) else ENTROPY_BARS)
+        bars = BARS | MORE.get(kind, {})
         record["kinds"][str(kind)] = {
             str(count): _judged(_measure(layers, shapes, count, runs, generator), bars.get(count)) for count in rows
         }

@@ -80,7 +80,7 @@ class PrepackedCodes:
         """Return some rows of the weight in dtype, exactly as its codec decodes them."""
         if not isinstance(rows, slice) or dtype.itemsize > 4:
             return self.weight.dequantize(dtype, rows)
-        return _in_steps(lambda part: self.weight.dequantize(dtype, part), rows, self.weight.codes.shape)
+        return in_steps(lambda part: self.weight.dequantize(dtype, part), rows, self.weight.codes.shape)
 
 
 class PrepackedTiles:
@@ -121,7 +121,7 @@ class PrepackedTiles:
     def dequantize(self, dtype: torch.dtype, rows: slice | Tensor) -> Tensor:
         """Return a slice of rows of the weight in dtype, exactly as its codec decodes them."""
         assert isinstance(rows, slice), "single rows are not looked up from here"
-        return _in_steps(lambda part: self._rows(part).dequantize(dtype, slice(None)), rows, self.shape)
+        return in_steps(lambda part: self._rows(part).dequantize(dtype, slice(None)), rows, self.shape)
 
     def _rows(self, rows: slice) -> ScaledCodes:
         """Return some rows of the weight."""
@@ -139,7 +139,7 @@ class PrepackedTiles:
         )
 
 
-def _in_steps(decode: Callable[[slice], Tensor], rows: slice, shape: tuple[int, ...]) -> Tensor:
+def in_steps(decode: Callable[[slice], Tensor], rows: slice, shape: tuple[int, ...]) -> Tensor:
     """Return some rows of a weight [rows, columns] from a function that decodes a slice of them, so many at a time."""
     begin, end, _ = rows.indices(shape[0])
     step = max(1, CONVERTED_ELEMENTS // shape[1])

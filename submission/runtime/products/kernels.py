@@ -1,6 +1,6 @@
 """Multiply activations with weights that stay codes: our kernel for processors that multiply pairs, and torch's own.
 
-They take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations.
+These take codes of at most 4 bits, so 2- and 3-bit ones too, in groups of 32 to 256, and bfloat16 activations.
 
 Where a processor has the instructions, any number of rows is multiplied by dot products of bfloat16 pairs
 (`dot_kernels.py`). Elsewhere torch's kernels serve. Their weight is `(code - 8) * scale + offset`; ours is `(code -
@@ -13,7 +13,8 @@ A kernel needs its codes in an order of its own, which torch does not document a
 the order is determined here by prepacking known codes, and verified by a product with random ones; a kernel that fails
 is not used on that machine. Prepacked codes can be read back: they are kept in that order alone.
 
-Weights whose codec offers 8-bit codes with scales of rows and columns are kept as these (`int8_kernels.py`).
+Weights whose codec offers 8-bit codes with scales of rows and columns are kept as these (`int8_kernels.py`). Grouped
+codes of 5 to 8 bits are kept as bytes where a processor multiplies pairs (`byte_tiles.py`), and else as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from submission.runtime.products.block_products import (
     rows_of_a_block,
     scratch,
 )
-from submission.runtime.products.int8_kernels import PrepackedCodes, prepack_codes
+from submission.runtime.products.byte_tiles import PrepackedBytes
+from submission.runtime.products.int8_kernels import TILE_ROWS, PrepackedCodes, prepack_codes, tiles_pass_proof
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
@@ -320,7 +322,8 @@ def prepack(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, ...], d
 
     4-bit codes are prepacked in place.
     """
-    if dtype == KERNEL_DTYPE and (groups := _prepack_groups(codec, parts, shape[1])) is not None:
+    groups = _prepack_groups(codec, parts, shape[1]) if dtype == KERNEL_DTYPE else None
+    if groups is not None:
         return groups
     scaled = codec.scaled_codes(parts, shape)
     if scaled is None:
@@ -334,12 +337,15 @@ def prepack_scaled(codec: Codec, parts: Mapping[str, Tensor], shape: tuple[int, 
     return None if scaled is None else PrepackedCodes(scaled, dict(parts))
 
 
-def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> PrepackedGroups | None:
-    """Return a weight prepacked for its device's 4-bit kernel, or None where no kernel supports it."""
+def _prepack_groups(codec: Codec, parts: Mapping[str, Tensor], columns: int) -> Prepacked | None:
+    """Return a weight prepacked for a kernel of its device, or None where none supports it."""
     grouped = codec.grouped_codes()
-    if grouped is None or grouped.bits > BITS or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
+    if grouped is None or grouped.group_size not in GROUP_SIZES or columns % grouped.group_size:
         return None
     codes = parts[grouped.codes_part]
+    if grouped.bits > BITS:
+        taken = codes.is_cpu and len(codes) % TILE_ROWS == 0 and tiles_pass_proof()
+        return PrepackedBytes(codec, grouped, parts, columns) if taken else None
     for kernel in KERNELS.get(codes.device.type, ()):
         layout = proved_layout(kernel, codes.device)
         if layout is not None and layout.fits((len(codes), columns)):

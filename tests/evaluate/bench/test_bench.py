@@ -45,14 +45,14 @@ def test_a_step_is_measured_at_the_shapes_of_the_real_decoder():
 
 def test_a_step_of_every_kind_is_measured_and_judged():
     record = bench_step([(128, 256), (64, 128)], rows=(1, 32, 5), runs=2)
-    assert list(record["kinds"]) == ["4", "3", "2", "entropy"]
+    assert list(record["kinds"]) == ["4", "3", "2", "8", "entropy"]
     for kind, found in record["kinds"].items():
         ways = ("bfloat16_ms", "packed_ms", "ratio", *(() if kind == "entropy" else ("dequantized_ms",)))
         for part in found.values():
             assert all(part[name] > 0 for name in ways)
-        assert [part["bar"] for part in found.values()] == [2.4 if kind == "entropy" else 3.0, 1.0, None]
+        assert [part["bar"] for part in found.values()] == [{"entropy": 2.4, "8": 1.0}.get(kind, 3.0), 1.0, None]
         assert all(part["passed"] == (part["ratio"] >= (part["bar"] or 0)) for part in found.values())
-    assert step_text(record).count("times as fast") == 12
+    assert step_text(record).count("times as fast") == 15
     json.dumps(record)
 
 
