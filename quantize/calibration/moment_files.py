@@ -67,7 +67,7 @@ def write_importance(folder: Path, name: str, importance: torch.Tensor, targets:
 
 
 def read_importance(folder: Path, name: str) -> torch.Tensor:
-    """Return the importance of a weight's rows, float32 [rows], as it was measured: not floored."""
+    """Return the importance of a weight's rows, float32 [rows], as calibration writes it: shrunk, and not floored."""
     return read_tensors(output_path(folder, name), "importance")[0]
 
 

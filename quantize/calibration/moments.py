@@ -29,6 +29,7 @@ from torch import nn
 
 from quantize.calibration.moment_files import write_importance, write_second_moment
 from quantize.calibration.shared_sums import SharedSums
+from quantize.calibration.shrinkage import shrunk_importance
 
 UNIFORM_PART = 0.3
 """Part of the importance of embedding and head that is spread evenly over all tokens."""
@@ -188,7 +189,10 @@ class GradientMoments:
         """Of embeddings."""
         self._positions = positions
         self._sums: dict[str, torch.Tensor] = {}
-        """Squared gradients by row, float64; of embeddings how often each row is read, int64."""
+        """Squared gradients of every other utterance and of the rest by row, float64 [2, rows]; of embeddings how often
+        each row is read, int64."""
+        self._utterances: dict[str, int] = {}
+        """Weight -> how many utterances it has seen."""
 
     def hook(self, weight: ObservedWeight) -> Callable[..., None]:
         """Return a forward hook for a weight's module."""
@@ -197,7 +201,7 @@ class GradientMoments:
             mask = self._positions(self.batch, weight, output.shape[:-1])
             if not output.requires_grad:  # nothing before it is observed
                 output.requires_grad_()
-            output.register_hook(lambda gradient: self._add(weight, _real(gradient.detach(), mask), args[0], mask))
+            output.register_hook(lambda gradient: self._add(weight, gradient.detach(), args[0], mask))
 
         return see_output
 
@@ -207,10 +211,14 @@ class GradientMoments:
         if weight.kind == "embedding":
             read = torch.bincount(_real(inputs[..., None], mask).flatten().cpu(), minlength=weight.rows)
             self._sums[weight.name] = self._sums.get(weight.name, 0) + read
-            self.outer.add(weight.input_key, gradients * weight.lookup_scale)  # from what it puts out to its rows
+            at_rows = _real(gradients, mask) * weight.lookup_scale  # from what it puts out to its rows
+            self.outer.add(weight.input_key, at_rows)
             return
-        added = gradients.float().square().sum(dim=0, dtype=torch.float64)
-        self._sums[weight.name] = self._sums.get(weight.name, 0) + added
+        seen = self._utterances.get(weight.name, 0)
+        self._utterances[weight.name] = seen + len(gradients)
+        halves = [slice((half + seen) % 2, None, 2) for half in (0, 1)]
+        added = [_squares(gradients[half], None if mask is None else mask[half]) for half in halves]
+        self._sums[weight.name] = self._sums.get(weight.name, 0) + torch.stack(added)
 
     def add_up(self, shared: SharedSums) -> None:
         """Add what other processes have seen, `outer` apart, and keep the weights that this one owns."""
@@ -226,10 +234,11 @@ class GradientMoments:
         for weight in weights:
             if weight.name not in self._sums:
                 continue
-            importance = self._sums[weight.name] / max(targets, 1)
             if weight.kind == "embedding":
                 read = self._sums[weight.name] if token_counts is None else token_counts
                 importance = mixed(read.double() / read.sum().clamp_min(1))
+            else:
+                importance = shrunk_importance(self._sums[weight.name] / max(targets, 1))
             write_importance(folder, weight.name, importance, targets)
 
 
@@ -273,6 +282,11 @@ def sampled_loss(logits: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def mixed(importance: torch.Tensor) -> torch.Tensor:
     """Return importance, float64 [rows], with 30 % of its sum spread evenly, so that no token counts for nothing."""
     return importance * (1 - UNIFORM_PART) + UNIFORM_PART * importance.mean()
+
+
+def _squares(gradients: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the sums of squared gradients over positions that are no padding, float64 [rows]."""
+    return _real(gradients, mask).float().square().sum(dim=0, dtype=torch.float64)
 
 
 def _real(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

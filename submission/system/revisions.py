@@ -9,7 +9,7 @@ REVISIONS = {
     "merge": 4,
     "sensitivity": 3,
     "awq": 4,
-    "calibrate": 5,
+    "calibrate": 6,
     "allocate": 4,
     "quantize": 7,
     "recover": 2,

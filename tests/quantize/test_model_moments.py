@@ -38,6 +38,7 @@ from quantize.calibration.moments import (
     collect_gradient_moments,
     collect_input_moments,
 )
+from quantize.calibration.shrinkage import shrunk_importance
 from quantize.calibration.utterance_choice import choose_utterances
 from quantize.solvers.feedback import DAMPING, Moments, factorize
 from submission.errors import UserError
@@ -208,7 +209,7 @@ def test_moments_are_those_of_the_whole_model(base, data, made, tmp_path):
 
 
 def test_one_process_adds_up_in_the_order_of_the_batches(base, data, made, tmp_path, monkeypatch):
-    """To the byte: products of one batch after the other, and squares of gradients likewise."""
+    """To the byte: products of one batch after the other, and squares of gradients likewise, in two halves."""
     rows: dict[str, list[torch.Tensor]] = {}
     gradients: dict[str, list[torch.Tensor]] = {}
     add, add_gradients = InputMoments.add, GradientMoments._add
@@ -231,9 +232,12 @@ def test_one_process_adds_up_in_the_order_of_the_batches(base, data, made, tmp_p
         total = (rows[key][0].t() @ rows[key][0]).addmm_(rows[key][1].t(), rows[key][1])
         positions = sum(map(len, rows[key]))
         write_factor(tmp_path / "expected", key, factorize(total / positions, len(total)), positions)
-        squares = [batch.square().sum(dim=0, dtype=torch.float64) for batch in gradients[name]]
+        first, last = gradients[name]  # of four utterances and of one
+        halves = [first[half::2].flatten(0, 1).square().sum(dim=0, dtype=torch.float64) for half in (0, 1)]
+        halves[0] = halves[0] + last.flatten(0, 1).square().sum(dim=0, dtype=torch.float64)
         targets = json.loads((tmp_path / "out" / "moments.json").read_text(encoding="utf-8"))["target_tokens"]
-        write_importance(tmp_path / "expected", name, (squares[0] + squares[1]) / targets, targets)
+        importance = shrunk_importance(torch.stack(halves) / targets)
+        write_importance(tmp_path / "expected", name, importance, targets)
     expected = files(tmp_path / "expected")
     assert len(expected) == 4 and expected.items() <= files(tmp_path / "out").items()
 

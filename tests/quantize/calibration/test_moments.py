@@ -15,6 +15,7 @@ from quantize.calibration.moments import (
     collect_input_moments,
     mixed,
 )
+from quantize.calibration.shrinkage import shrunk_importance
 
 VOCABULARY, CHANNELS = 40, 16
 
@@ -127,11 +128,13 @@ def test_gradients_have_the_moment_of_the_definition(llama, tmp_path):
         handle.remove()
         labels = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
         gradients = torch.autograd.grad(log_p.gather(1, labels).sum(), [probe, embedded])
-        squares = squares + gradients[0][batch["mask"]].double().square().sum(0)
+        masked = gradients[0] * batch["mask"][..., None]
+        squares = squares + masked.double().square().sum(1)  # one utterance of each half in a batch
         rows = gradients[1][batch["mask"]].double()
         outer = outer + rows.t() @ rows
         targets += len(labels)
-    assert torch.allclose(read_importance(tmp_path, "q").double(), squares / targets, rtol=1e-3, atol=1e-12)
+    expected = shrunk_importance(squares / targets)
+    assert torch.allclose(read_importance(tmp_path, "q").double(), expected, rtol=1e-3, atol=1e-12)
     assert torch.allclose(read_second_moment(tmp_path, "embed").double(), outer / targets, rtol=1e-3, atol=1e-10)
 
 
