@@ -274,7 +274,8 @@ class LayerwiseMoments:
         sums = GradientMoments(self._positions)
         with self._model.behind() as finish, self._traced(sums, self._around()), torch.enable_grad():
             for number in self._gradient_share:
-                sums.batch = batch = self._batches[number]
+                batch = self._batches[number]
+                sums.take_batch(number, batch)
                 outputs = self._outputs(number)
                 outputs[stack].requires_grad_()
                 picked = batch.targets.pick(finish(batch.targets.inputs, outputs))
@@ -319,7 +320,7 @@ class LayerwiseMoments:
             torch.enable_grad(),
         ):
             for number in self._gradient_share:
-                sums.batch = self._batches[number]
+                sums.take_batch(number, self._batches[number])
                 call = calls.read(number, layer, device)
                 states = self.store.read(inputs, number, device).requires_grad_()
                 output = module(states, *call.args, **call.kwargs)
@@ -342,7 +343,8 @@ class LayerwiseMoments:
         sums = GradientMoments(self._positions)
         with self._model.before(stack) as enter, self._traced(sums, missing), torch.enable_grad():
             for number in self._gradient_share:
-                sums.batch = batch = self._batches[number]
+                batch = self._batches[number]
+                sums.take_batch(number, batch)
                 outputs = self._outputs(number, before=stack)
                 if previous:
                     outputs[previous].requires_grad_()

@@ -183,22 +183,24 @@ class GradientMoments:
 
     def __init__(self, positions: Positions) -> None:
         """positions: which positions of an observed output count."""
-        self.batch: Any = None
-        """The batch that the model runs on; set by the caller."""
+        self._batch: Any = None
+        self._number = 0
         self.outer = InputMoments()
         """Of embeddings."""
         self._positions = positions
         self._sums: dict[str, torch.Tensor] = {}
         """Squared gradients of every other utterance and of the rest by row, float64 [2, rows]; of embeddings how often
         each row is read, int64."""
-        self._utterances: dict[str, int] = {}
-        """Weight -> how many utterances it has seen."""
+
+    def take_batch(self, number: int, batch: Any) -> None:
+        """Make it known which batch the model runs on next, and its number among those of all processes."""
+        self._batch, self._number = batch, number
 
     def hook(self, weight: ObservedWeight) -> Callable[..., None]:
         """Return a forward hook for a weight's module."""
 
         def see_output(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            mask = self._positions(self.batch, weight, output.shape[:-1])
+            mask = self._positions(self._batch, weight, output.shape[:-1])
             if not output.requires_grad:  # nothing before it is observed
                 output.requires_grad_()
             output.register_hook(lambda gradient: self._add(weight, gradient.detach(), args[0], mask))
@@ -214,9 +216,7 @@ class GradientMoments:
             at_rows = _real(gradients, mask) * weight.lookup_scale  # from what it puts out to its rows
             self.outer.add(weight.input_key, at_rows)
             return
-        seen = self._utterances.get(weight.name, 0)
-        self._utterances[weight.name] = seen + len(gradients)
-        halves = [slice((half + seen) % 2, None, 2) for half in (0, 1)]
+        halves = [slice((half + self._number) % 2, None, 2) for half in (0, 1)]  # of batches of one, too
         added = [_squares(gradients[half], None if mask is None else mask[half]) for half in halves]
         self._sums[weight.name] = self._sums.get(weight.name, 0) + torch.stack(added)
 
@@ -262,8 +262,8 @@ def collect_gradient_moments(
     sums, targets = GradientMoments(run.positions), 0
     handles = [w.module.register_forward_hook(sums.hook(w)) for w in observed]
     with removed(handles), _frozen(model), torch.enable_grad():
-        for batch in batches:
-            sums.batch = batch
+        for number, batch in enumerate(batches):
+            sums.take_batch(number, batch)
             logits = run.logits(batch)
             sampled_loss(logits, generator).backward()
             targets += len(logits)

@@ -234,7 +234,7 @@ def test_one_process_adds_up_in_the_order_of_the_batches(base, data, made, tmp_p
         write_factor(tmp_path / "expected", key, factorize(total / positions, len(total)), positions)
         first, last = gradients[name]  # of four utterances and of one
         halves = [first[half::2].flatten(0, 1).square().sum(dim=0, dtype=torch.float64) for half in (0, 1)]
-        halves[0] = halves[0] + last.flatten(0, 1).square().sum(dim=0, dtype=torch.float64)
+        halves[1] = halves[1] + last.flatten(0, 1).square().sum(dim=0, dtype=torch.float64)
         targets = json.loads((tmp_path / "out" / "moments.json").read_text(encoding="utf-8"))["target_tokens"]
         importance = shrunk_importance(torch.stack(halves) / targets)
         write_importance(tmp_path / "expected", name, importance, targets)

@@ -12,6 +12,7 @@ from submission.runtime.products import int8_kernels
 from submission.runtime.products.block_products import KERNEL_ROWS, kernel_rows
 from submission.runtime.products.int8_kernels import PrepackedTiles, passes_proof, tiles_pass_proof
 from tests.runtime.entropy.support import encoded, random_weight
+from tests.support.packed_weights import relative_error
 
 SHAPE = (320, 160)
 CPU = torch.device("cpu")
@@ -38,10 +39,6 @@ def layer_of(parts, dtype: torch.dtype = torch.bfloat16, bias: bool = False) -> 
     for name, part in weight.parts.items():
         part.copy_(found[name])
     return PackedLinear(weight, nn.Parameter(torch.randn(SHAPE[0]).to(dtype), requires_grad=False) if bias else None)
-
-
-def relative_error(outputs: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((outputs.double() - expected).norm() / expected.norm())
 
 
 def test_the_kernel_of_this_processor_passes_its_proof():

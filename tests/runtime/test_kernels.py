@@ -15,11 +15,12 @@ from submission.model.codecs import Affine
 from submission.model.families import read_config
 from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
-from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
+from submission.runtime.packed import PackedLinear, prepack_linears
 from submission.runtime.products import kernels
 from submission.runtime.products.block_products import kernel_rows, multiplies_pairs
 from submission.runtime.products.kernels import GROUP_SIZES, KERNELS, CPUKernel, DotKernel, proved_layout
 from submission.store.digests import tree_digest
+from tests.support.packed_weights import filled, relative_error, same, state
 from tests.support.tiny_qwen import build_checkpoint
 
 CPU = torch.device("cpu")
@@ -34,34 +35,6 @@ def kernel(request):
             pytest.skip("the processor has no dot products of bfloat16 pairs")
         patch.setitem(KERNELS, "cpu", (request.param(),))
         yield KERNELS["cpu"][0]
-
-
-def filled(codec: Affine, shape: tuple[int, int], seed: int = 0) -> PackedTensor:
-    """A packed weight with random codes, and scales and zero-points as a solver finds them."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = PackedTensor(codec, shape, dtype=torch.bfloat16, device="cpu")
-    middle = 1 << codec.bits - 1
-    for name, part in weight.parts.items():
-        values = torch.rand(part.shape, generator=generator)
-        if part.dtype == torch.uint8:
-            part.copy_(values * 256)
-        elif name.endswith("_range"):
-            part.copy_(torch.tensor([0.01, 1e-4]) if name == "scale_range" else torch.tensor([middle - 1.0, 0.01]))
-        else:
-            part.copy_(values * 0.02 + 0.01 if name == "scale" else values * 2 + middle - 1)
-    return weight
-
-
-def state(layer: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: part.clone() for name, part in layer.state_dict().items()}
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def relative_error(outputs: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((outputs.double() - expected).norm() / expected.norm())
 
 
 def test_the_kernel_of_this_processor_is_verified(kernel):

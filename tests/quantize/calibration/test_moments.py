@@ -120,7 +120,7 @@ def test_gradients_have_the_moment_of_the_definition(llama, tmp_path):
         llama, weights, run_of(llama), batches(), tmp_path, generator=torch.Generator().manual_seed(7)
     )
     generator, squares, outer, targets = torch.Generator().manual_seed(7), 0.0, 0.0, 0
-    for batch in batches():
+    for number, batch in enumerate(batches()):
         probe = torch.zeros(*batch["ids"].shape, CHANNELS, requires_grad=True)
         embedded = llama.model.embed_tokens(batch["ids"]).detach().requires_grad_()
         handle = llama.model.layers[1].self_attn.q_proj.register_forward_hook(lambda _, __, y, probe=probe: y + probe)
@@ -129,7 +129,7 @@ def test_gradients_have_the_moment_of_the_definition(llama, tmp_path):
         labels = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
         gradients = torch.autograd.grad(log_p.gather(1, labels).sum(), [probe, embedded])
         masked = gradients[0] * batch["mask"][..., None]
-        squares = squares + masked.double().square().sum(1)  # one utterance of each half in a batch
+        squares = squares + masked.double().square().sum(1).roll(number, 0)  # two utterances, one of each half
         rows = gradients[1][batch["mask"]].double()
         outer = outer + rows.t() @ rows
         targets += len(labels)
