@@ -28,6 +28,7 @@ from submission.model.safetensors_header import read_header
 from submission.model.solvers import technique_of
 from submission.runtime.loading import load_for_inference
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
+from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles
 from submission.runtime.quantizer import register
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
@@ -313,7 +314,7 @@ def test_a_prepacked_model_computes_nearly_the_same(packed):
     linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
     coded = [module for module in linears if module.weight.codec.kind == "entropy"]
     assert prepack_linears(model) >= len(coded) > 5
-    assert all(module.weight.prepacked.looks_up_rows for module in coded)
+    assert all(isinstance(module.weight.prepacked, PrepackedCodes | PrepackedTiles) for module in coded)
     assert model.get_input_embeddings().weight.prepacked is not None
     with torch.inference_mode():
         exact, fast = plain(input_ids=ids).logits, model(input_ids=ids).logits.float()
