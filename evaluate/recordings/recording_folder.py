@@ -14,6 +14,7 @@ may resume.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -209,6 +210,17 @@ def given_file(folder: Path) -> Path | None:
     except UserError as error:
         fix = "name the right one with --segments, or a method with --method"
         raise UserError(error.where, error.what, fix) from error
+
+
+def given_file_near(recordings: Sequence[RecordingFile], folder: Path) -> Path | None:
+    """Return the segments YAML nearest to some recordings of a folder, which may hold other test sets beside them.
+
+    Looked for from the folder that they share up to the whole one; None and errors as `given_file` has them.
+    """
+    parents = [recording.path.parent for recording in recordings] or [folder]
+    shared = Path(os.path.commonpath(parents))
+    places = [place for place in (shared, *shared.parents) if place.is_relative_to(folder)]
+    return next((given_file(place) for place in places if yaml_files(place)), None)
 
 
 def checked_lengths(recordings: Sequence[RecordingFile]) -> dict[str, int]:

@@ -37,6 +37,7 @@ from evaluate.recordings.recording_folder import (
     ListedSegments,
     SegmentSource,
     given_file,
+    given_file_near,
     named_as,
     only,
 )
@@ -184,8 +185,9 @@ def choose_inputs(
     known = matching_testset(bundle, folder, testset)
     if known:
         _print_matches(bundle, folder, known)
-        testset_segments = bundle.campaign.testset(known).segmentation
-        if testset_segments == "given" and not (segments or resegment) and (listed := given_file(audio)):
+        is_given = bundle.campaign.testset(known).segmentation == "given" and not (segments or resegment)
+        own = only(folder, bundle.recordings(known)).recordings
+        if is_given and (listed := given_file_near(own, audio)):
             given = _listed_segments(bundle, listed, known, channels)
             named = named_as(folder, bundle.recordings(known))
             return RerunInputs(folder=named, segment_source=given, testset=known, listed=True)
@@ -200,21 +202,24 @@ def choose_inputs(
         here = tuple(segment for segment in bundle.segments[known] if segment.recording in names)
         kept = BundledSegments(testset=known, path=path, segments=here)
         return RerunInputs(folder=folder, segment_source=kept, testset=known)
-    return RerunInputs(folder=folder, segment_source=_by_recipe(bundle, audio, known, channels), testset=known)
+    return RerunInputs(folder=folder, segment_source=_by_recipe(bundle, folder, audio, known, channels), testset=known)
 
 
-def _by_recipe(bundle: VerifiedBundle, audio: Path, known: str, channels: str | None) -> ByMethod:
+def _by_recipe(
+    bundle: VerifiedBundle, folder: TestSetFolder, audio: Path, known: str, channels: str | None
+) -> ByMethod:
     """Return the segmentation of the bundle's recipe, in regions where the test set has them among the recordings."""
     options, classifier = bundle.recipe.segment, bundle.folder / SEGMENTER
     if options.about.needs_classifier and not classifier.is_dir():
         what = f"its recipe segments with {options.method}, and it holds no classifier ({SEGMENTER}/)"
         raise UserError(f"bundle {bundle.folder}", what, "name the segments with --segments YAML")
     in_campaign = bundle.campaign.testset(known) if known else None
+    by_regions = in_campaign is not None and in_campaign.segmentation == "regions"
     return ByMethod(
         options=options,
         classifier=classifier,
         channels=channels or (in_campaign.channels if in_campaign else MEAN),
-        regions=given_file(audio) if in_campaign and in_campaign.segmentation == "regions" else None,
+        regions=given_file_near(folder.recordings, audio) if by_regions else None,
     )
 
 
