@@ -9,7 +9,8 @@ def kernel_proofs(device: str | None = None) -> dict[str, Any]:
     """Return which kernels pass their proof; device: `cuda` or `cpu`, None for a GPU where there is one."""
     import torch
 
-    from submission.runtime.products.int8_kernels import passes_proof, tiles_pass_proof
+    from submission.runtime.products.byte_tiles import tiles_pass_proof
+    from submission.runtime.products.int8_kernels import passes_proof
     from submission.runtime.products.kernels import KERNELS, proved_layout
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,8 +19,9 @@ from evaluate.bench.full_size import full_size_config
 from submission.model.codecs.affine import Affine
 from submission.model.families import tensors
 from submission.runtime.packed import PackedLinear, PackedTensor, prepack_linears
-from submission.runtime.products.block_products import kernel_rows, product_dtype
-from submission.runtime.products.int8_kernels import tiles_pass_proof
+from submission.runtime.products.block_products import kernel_rows
+from submission.runtime.products.byte_tiles import tiles_pass_proof
+from submission.runtime.products.processor import product_dtype
 from submission.runtime.products.random_codes import random_codes
 
 ENTROPY = "entropy"

@@ -185,14 +185,13 @@ def choose_inputs(
     known = matching_testset(bundle, folder, testset)
     if known:
         _print_matches(bundle, folder, known)
+        own = only(folder, bundle.recordings(known))
         is_given = bundle.campaign.testset(known).segmentation == "given" and not (segments or resegment)
-        own = only(folder, bundle.recordings(known)).recordings
-        if is_given and (listed := given_file_near(own, audio)):
+        if is_given and (listed := given_file_near(own.recordings, audio)):
             given = _listed_segments(bundle, listed, known, channels)
             named = named_as(folder, bundle.recordings(known))
             return RerunInputs(folder=named, segment_source=given, testset=known, listed=True)
-    if known and not segments:
-        folder = only(folder, bundle.recordings(known))
+        folder = folder if segments else own
     if found := segments or (None if known or resegment else given_file(audio)):
         given = _listed_segments(bundle, found, known, channels)
         return RerunInputs(folder=folder, segment_source=given, testset=known)

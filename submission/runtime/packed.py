@@ -19,7 +19,8 @@ from torch import nn
 from submission.errors import UserError
 from submission.model.codecs import Codec
 from submission.model.codecs.dtypes import torch_dtype
-from submission.runtime.products.kernels import KERNEL_DTYPE, Prepacked, prepack, prepack_scaled
+from submission.runtime.products.int8_kernels import KERNEL_DTYPE
+from submission.runtime.products.kernels import Prepacked, prepack, prepack_scaled
 
 LINEAR_ELEMENTS = 1 << 26
 """Weights that a linear holds dequantized at a time: 128 MiB in bfloat16. Only an LM head has more."""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from submission.model.codecs import Affine
 from submission.runtime.packed import PackedLinear, PackedTensor
 from submission.runtime.products import block_products, int8_kernels, kernels
-from submission.runtime.products.block_products import KERNEL_ROWS, product_dtype, scratch
+from submission.runtime.products.block_products import KERNEL_ROWS, scratch
+from submission.runtime.products.processor import product_dtype
 from submission.runtime.products.unpack_kernels import unpack_tiles
 from tests.support.launching import HANG_SECONDS
 

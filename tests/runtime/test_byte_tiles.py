@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from submission.model.codecs import Affine
 from submission.runtime.packed import PackedLinear, prepack_linears
 from submission.runtime.products import kernels
-from submission.runtime.products.byte_tiles import PrepackedBytes
-from submission.runtime.products.int8_kernels import tiles_pass_proof
+from submission.runtime.products.byte_tiles import PrepackedBytes, tiles_pass_proof
 from tests.support.packed_weights import filled, relative_error, same, state
 
 needs_pairs = pytest.mark.skipif(not tiles_pass_proof(), reason="the processor has no dot products of bfloat16 pairs")

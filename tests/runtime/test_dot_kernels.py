@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission.model.codecs.codec import ScaledCodes
-from submission.runtime.products import block_products, int8_kernels
-from submission.runtime.products.block_products import multiplies_pairs
-from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles, prepack_codes, tiles_pass_proof
+from submission.runtime.products import processor
+from submission.runtime.products.byte_tiles import PrepackedTiles, prepack_codes, tiles_pass_proof
+from submission.runtime.products.int8_kernels import PrepackedCodes
+from submission.runtime.products.processor import multiplies_pairs
 
 needs_pairs = pytest.mark.skipif(not multiplies_pairs(), reason="the processor has no dot products of bfloat16 pairs")
 COUNTS = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 511, 512, 513])
@@ -131,7 +132,7 @@ def test_weights_that_are_no_whole_tiles_are_multiplied_otherwise():
 )
 def test_the_processor_decides(features, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    assert block_products.multiplies_pairs.__wrapped__() == expected
+    assert processor.multiplies_pairs.__wrapped__() == expected
 
 
 @needs_pairs
@@ -152,5 +153,5 @@ def test_products_that_are_wrong_or_cannot_run_are_not_used(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("submission.runtime.products.dot_kernels.run_in_team", missing)
-        assert not int8_kernels.tiles_pass_proof.__wrapped__()
+        assert not tiles_pass_proof.__wrapped__()
     assert tiles_pass_proof.__wrapped__()

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
-from submission.runtime.products import int8_kernels
+from submission.runtime.products import byte_tiles, int8_kernels
 from submission.runtime.products.block_products import KERNEL_ROWS, kernel_rows
-from submission.runtime.products.int8_kernels import PrepackedTiles, passes_proof, tiles_pass_proof
+from submission.runtime.products.byte_tiles import PrepackedTiles, tiles_pass_proof
+from submission.runtime.products.int8_kernels import passes_proof
 from tests.runtime.entropy.support import encoded, random_weight
 from tests.support.packed_weights import relative_error
 
@@ -24,7 +25,7 @@ def tiles(request):
     if request.param and not tiles_pass_proof():
         pytest.skip("the processor has no dot products of bfloat16 pairs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8_kernels, "tiles_pass_proof", lambda: request.param)
+        patch.setattr(byte_tiles, "tiles_pass_proof", lambda: request.param)
         yield request.param
 
 

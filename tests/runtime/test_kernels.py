@@ -17,8 +17,9 @@ from submission.model.forecast import resolve_codecs
 from submission.runtime.loading import load_model
 from submission.runtime.packed import PackedLinear, prepack_linears
 from submission.runtime.products import kernels
-from submission.runtime.products.block_products import kernel_rows, multiplies_pairs
+from submission.runtime.products.block_products import kernel_rows
 from submission.runtime.products.kernels import GROUP_SIZES, KERNELS, CPUKernel, DotKernel, proved_layout
+from submission.runtime.products.processor import multiplies_pairs
 from submission.store.digests import tree_digest
 from tests.support.packed_weights import filled, relative_error, same, state
 from tests.support.tiny_qwen import build_checkpoint

@@ -15,11 +15,12 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from submission.runtime.products.processor import product_dtype
 
 BLOCK_BYTES = 1 << 20
 """Of a decoded block: half of what a core's second cache holds, or all of a small one."""
@@ -30,36 +31,6 @@ unpacks them again for every four rows. Measured in float32 (docs/log.md), deriv
 instructions for it those with AVX-512 have a kernel of ours (`dot_kernels.py`), and no other was at hand."""
 
 _OWN = threading.local()
-
-INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-"""Of x86 processors, either of which multiplies in bfloat16."""
-
-
-@functools.cache
-def product_dtype() -> torch.dtype:
-    """Return the dtype of the weights that a product of activations in bfloat16 is fastest with on this processor."""
-    features = torch.cpu.get_capabilities()
-    slow = features.get("architecture") == "x86_64" and not any(features.get(name) for name in INSTRUCTIONS)
-    return torch.float32 if slow else torch.bfloat16
-
-
-@functools.cache
-def multiplies_pairs() -> bool:
-    """Return whether this processor has the instructions of `dot_kernels.py`, and compiled functions may use them.
-
-    Where it multiplies whole matrices in bfloat16 they are not used: for many rows the library is faster there.
-    """
-    features = torch.cpu.get_capabilities()
-    if not features.get("avx512_bf16") or features.get("amx_bf16"):
-        return False
-    try:
-        import llvmlite.binding
-        import numba
-    except ImportError:  # it has no package for every processor
-        return False
-    config: Any = numba.config
-    chosen = config.CPU_NAME or config.CPU_FEATURES  # by a person, for other processors than this one
-    return not chosen and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def kernel_rows(bits: int) -> int:

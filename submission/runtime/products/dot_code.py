@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from submission.runtime.products.processor import TILE_ROWS
 from submission.runtime.products.vectors import (
     BYTE,
     BYTES,
@@ -33,11 +34,9 @@ from submission.runtime.products.vectors import (
     store,
 )
 
-TILE = 64
-"""Rows of a weight whose codes lie beside each other."""
 CHUNK = 128
 """Columns whose codes are converted at a time, at most: 16 KiB of bfloat16, half of a core's first cache."""
-PAIR_BYTES = 4 * TILE
+PAIR_BYTES = 4 * TILE_ROWS
 """Of the bfloat16 numbers of a tile in two columns."""
 MIDDLE = 8
 """4-bit codes are multiplied less this."""
@@ -45,7 +44,7 @@ MIDDLE = 8
 AHEAD = 2 * CHUNK
 """Columns further whose codes are fetched while some are converted."""
 
-_VECTORS = TILE // LANES
+_VECTORS = TILE_ROWS // LANES
 _VECTOR_BYTES = 64
 _WORDS = ir.VectorType(WORD, 2 * LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
@@ -203,7 +202,7 @@ def _unpack_4_bits(builder: Any, codes: Any, weights: Any) -> None:
 
     codes: of 2 * 32 bytes; one has a row's code in its low bits, and that of the row 32 further in its high ones.
     """
-    half = TILE // 2
+    half = TILE_ROWS // 2
     numbers = np.arange(2 * LANES, dtype=np.float32) % 16 - MIDDLE  # twice: the instruction reads five bits
     table = constants(_WORDS, (numbers.view(np.uint32) >> 16).tolist())
     first, second = (
@@ -223,10 +222,10 @@ def _unpack_4_bits(builder: Any, codes: Any, weights: Any) -> None:
 def _unpack_8_bits(builder: Any, codes: Any, weights: Any) -> None:
     """Write the numbers of 8-bit codes of a tile in two columns, bfloat16 [64, 2]; codes: of 2 * 64 bytes."""
     for column in range(2):
-        _prefetch(builder, after(builder, codes, AHEAD + column, TILE))
+        _prefetch(builder, after(builder, codes, AHEAD + column, TILE_ROWS))
     upper = [column * 2 * LANES + 2 * row + 1 for row in range(LANES) for column in range(2)]
     for part in range(_VECTORS):
-        found = [load(builder, after(builder, codes, column * TILE + part * LANES), BYTES) for column in range(2)]
+        found = [load(builder, after(builder, codes, column * TILE_ROWS + part * LANES), BYTES) for column in range(2)]
         exact = [builder.sitofp(builder.sext(column, INTS), FLOATS) for column in found]
         first, second = (builder.bitcast(column, _WORDS) for column in exact)  # the lower half of such numbers is zero
         pairs = shuffled(builder, first, second, upper)

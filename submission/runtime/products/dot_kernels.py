@@ -23,7 +23,6 @@ from torch import Tensor
 from submission.runtime.products.dot_code import (
     CHUNK,
     PAIR_BYTES,
-    TILE,
     as_pointer,
     dot,
     float_of,
@@ -32,6 +31,7 @@ from submission.runtime.products.dot_code import (
     unpack_4_bits,
     unpack_8_bits,
 )
+from submission.runtime.products.processor import TILE_ROWS
 from submission.runtime.products.torch_threads import run_in_team, team_functions
 
 MOST_ROWS = 512
@@ -73,14 +73,14 @@ def _add_codes(a, tile, first, memory, sums):  # type: ignore[no-untyped-def]  #
     values = carray(as_pointer(a.values), (starts[a.tiles],), np.float32)
     inputs = carray(as_pointer(a.input_columns), (a.columns, a.count), np.uint16)
     count = len(sums)
-    added = carray(as_pointer(memory), (TILE, count), np.float32)
+    added = carray(as_pointer(memory), (TILE_ROWS, count), np.float32)
     added[:] = 0
     for number in range(starts[tile], starts[tile + 1]):
         row, place, value = rows[number], places[number], values[number]
         for i in range(count):
             added[row, i] += value * float_of(inputs[place, first + i])
     for i in range(count):
-        for row in range(TILE):
+        for row in range(TILE_ROWS):
             sums[i, row] += added[row, i]
 
 
@@ -90,7 +90,7 @@ def _share(bits: int) -> Any:
 
     Raises OSError or AttributeError where torch computes with threads of another kind.
     """
-    unpack, width = {4: (unpack_4_bits, TILE // 2), 8: (unpack_8_bits, TILE)}[bits]
+    unpack, width = {4: (unpack_4_bits, TILE_ROWS // 2), 8: (unpack_8_bits, TILE_ROWS)}[bits]
     thread_number, thread_count = team_functions()
 
     @njit(error_model="numpy")
@@ -103,7 +103,7 @@ def _share(bits: int) -> Any:
         codes = np.uint64(a.codes + (tile * a.columns + first) * width)
         for pair in range(pairs):
             unpack(codes + np.uint64(2 * width * pair), weights + np.uint64(PAIR_BYTES * pair))
-        group = 2 * TILE * (first // a.group_size * a.tiles + tile)
+        group = 2 * TILE_ROWS * (first // a.group_size * a.tiles + tile)
         scale, zero, middle = np.uint64(a.scale + group), np.uint64(a.zero + group), np.float32(a.middle)
         blocks = (end - begin + _BLOCK - 1) // _BLOCK
         for block in range(blocks):
@@ -111,7 +111,7 @@ def _share(bits: int) -> Any:
             rows = begin + (end - begin) * (block + 1) // blocks - row
             inputs = np.uint64(a.inputs + chunk * a.chunk_stride + row * stride)
             of_rows = totals + np.uint64(4 * (row - begin))
-            found = sums + np.uint64(4 * TILE * (row - begin))
+            found = sums + np.uint64(4 * TILE_ROWS * (row - begin))
             if rows == 6:
                 _dot6(inputs, stride, weights, pairs, scale, zero, middle, of_rows, found)
             elif rows == 5:
@@ -131,7 +131,7 @@ def _share(bits: int) -> Any:
         threads, thread = thread_count(), thread_number()
         most = (a.count + a.parts - 1) // a.parts
         sums_at = a.scratch + thread * a.scratch_bytes + _CHUNK_BYTES
-        added_at, totals_at = sums_at + 4 * TILE * most, sums_at + 2 * 4 * TILE * most
+        added_at, totals_at = sums_at + 4 * TILE_ROWS * most, sums_at + 2 * 4 * TILE_ROWS * most
         weights, chunks, last = np.uint64(sums_at - _CHUNK_BYTES), a.columns // a.chunk, -1
         totals = carray(as_pointer(totals_at), (chunks, most), np.float32)
         items = a.tiles * a.parts
@@ -144,7 +144,7 @@ def _share(bits: int) -> Any:
                     for row in range(begin, end):
                         of = np.uint64(a.inputs + chunk * a.chunk_stride + row * a.row_stride)
                         totals[chunk, row - begin] = total(of, a.chunk // 32)
-            sums = carray(as_pointer(sums_at), (end - begin, TILE), np.float32)
+            sums = carray(as_pointer(sums_at), (end - begin, TILE_ROWS), np.float32)
             sums[:] = 0
             for chunk in range(chunks):
                 of_chunk = np.uint64(totals_at + 4 * most * chunk)
@@ -152,8 +152,8 @@ def _share(bits: int) -> Any:
             if a.starts:
                 _add_codes(a, tile, begin, added_at, sums)
             for row in range(begin, end):
-                output = np.uint64(a.outputs + 2 * TILE * (row * a.tiles + tile))
-                rounded(np.uint64(sums_at + 4 * TILE * (row - begin)), output)
+                output = np.uint64(a.outputs + 2 * TILE_ROWS * (row * a.tiles + tile))
+                rounded(np.uint64(sums_at + 4 * TILE_ROWS * (row - begin)), output)
 
     return share
 
@@ -187,18 +187,24 @@ class Tiles:
     middle: int = 0
     added: AddedCodes | None = None
 
+    def codes_of(self, rows: slice) -> Tensor:
+        """Return 8-bit codes of some rows, int8 [n, columns]; the slice has both ends."""
+        first, last = rows.start // TILE_ROWS, -(-rows.stop // TILE_ROWS)
+        codes = self.codes[first:last].transpose(1, 2).reshape(-1, self.codes.shape[1])
+        return codes[rows.start - first * TILE_ROWS : rows.stop - first * TILE_ROWS]
+
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return bfloat16 [n, rows]: inputs, bfloat16 [n, columns], times the transpose of the weight."""
         tiles, columns, width = self.codes.shape
         count, chunk = len(inputs), math.gcd(CHUNK, self.group_size)
         parts = max(1, -(-count // MOST_ROWS))
-        useful = tiles * TILE * columns * (count + CONVERTED * parts) // PRODUCTS
+        useful = tiles * TILE_ROWS * columns * (count + CONVERTED * parts) // PRODUCTS
         threads = max(1, min(torch.get_num_threads(), useful, tiles * parts))
         chunks, strides = inputs.contiguous().view(count, columns // chunk, chunk), (2 * columns, 2 * chunk)
         if min(count, MOST_ROWS) * columns * inputs.itemsize > STRIDED_BYTES:
             chunks, strides = chunks.transpose(0, 1).contiguous(), (2 * chunk, 2 * chunk * count)
-        outputs = torch.empty(count, TILE * tiles, dtype=torch.bfloat16)
-        floats = 2 * TILE + columns // chunk  # sums, what is added to them, totals
+        outputs = torch.empty(count, TILE_ROWS * tiles, dtype=torch.bfloat16)
+        floats = 2 * TILE_ROWS + columns // chunk  # sums, what is added to them, totals
         scratch_bytes = 64 * -(-(_CHUNK_BYTES + 4 * floats * -(-count // parts)) // 64)
         scratch = torch.empty(threads * scratch_bytes, dtype=torch.uint8)
         sizes = (tiles, columns, chunk, self.group_size, self.middle, count, parts, *strides, scratch_bytes)
@@ -209,5 +215,5 @@ class Tiles:
         addresses = [part.data_ptr() for part in tensors]
         none = [0] * (len(_ADDRESSES + _OF_ADDED) - len(addresses))
         arguments = np.array([*sizes, *addresses, *none], np.int64)
-        run_in_team(_share(8 * width // TILE).address, arguments.ctypes.data, threads)
+        run_in_team(_share(8 * width // TILE_ROWS).address, arguments.ctypes.data, threads)
         return outputs

@@ -1,11 +1,11 @@
 """Multiply activations with 8-bit codes that have a scale per row and a scale per column.
 
 With weight = (code + remainder) * row scale * column scale, the column scale is multiplied into the activations and the
-row scale into the outputs, so the product itself is one of activations and integers. Where a processor has dot products
-of bfloat16 pairs they compute it (`dot_kernels.py`). On other CPUs torch's kernel for it is used where it runs and
-passes a proof; its own scales would be rounded to bfloat16, so they are ones. Elsewhere, and for inputs of more rows,
-blocks of codes are converted to a dtype of products, which is exact, and multiplied as any matrix is. Codes beyond ±127
-are few: what is missing of them is added in float32.
+row scale into the outputs, so the product itself is one of activations and integers. torch's kernel for it is used
+where it runs and passes a proof, on a CPU in bfloat16; its own scales would be rounded to bfloat16, so they are ones.
+Elsewhere, and for inputs of more rows, blocks of codes are converted to a dtype of products, which is exact, and
+multiplied as any matrix is. Codes beyond ±127 are few: what is missing of them is added in float32. Where a processor
+multiplies pairs, weights are kept otherwise (`byte_tiles.py`).
 
 What is rounded to bfloat16: activations times column scale, sums, outputs. Weights are not.
 """
@@ -13,7 +13,7 @@ What is rounded to bfloat16: activations times column scale, sums, outputs. Weig
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -23,20 +23,16 @@ from submission.model.codecs.codec import ScaledCodes
 from submission.runtime.products.block_products import (
     block_products,
     kernel_rows,
-    multiplies_pairs,
-    product_dtype,
     rows_of_a_block,
     scratch,
 )
+from submission.runtime.products.processor import COLUMN_MULTIPLE, product_dtype
 
 KERNEL_DTYPE = torch.bfloat16
+"""Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
 BITS = 8
 BLOCK_ROWS = 128
 """Least rows of a converted block: with fewer a product takes longer."""
-COLUMN_MULTIPLE = 32
-"""What columns have to be a multiple of for the kernel: of others it reads beyond the end, without a check."""
-TILE_ROWS = 64
-"""What rows have to be a multiple of for dot products of pairs."""
 CONVERTED_ELEMENTS = 1 << 22
 """Codes that are converted at a time: 8 MiB in bfloat16."""
 
@@ -59,8 +55,8 @@ class PrepackedCodes:
         self.remainders = weight.remainders.float().unsqueeze(1)
 
     def supports(self, inputs: Tensor) -> bool:
-        """Return whether `multiply` takes these inputs [..., columns]; in float32 weights are dequantized exactly."""
-        return inputs.dtype == KERNEL_DTYPE and not (inputs.requires_grad and torch.is_grad_enabled())
+        """Return whether `multiply` takes these inputs [..., columns]."""
+        return from_codes(inputs)
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return [..., rows]."""
@@ -83,60 +79,9 @@ class PrepackedCodes:
         return in_steps(lambda part: self.weight.dequantize(dtype, part), rows, self.weight.codes.shape)
 
 
-class PrepackedTiles:
-    """A weight [rows, columns] that is decoded to 8-bit codes in tiles, for dot products of bfloat16 pairs."""
-
-    replaced: tuple[str, ...] = ()
-    looks_up_rows = False
-
-    def __init__(self, weight: ScaledCodes, parts: dict[str, Tensor]) -> None:
-        """Take a weight that `fits_tiles`; its stored parts stay beside it."""
-        from submission.runtime.products.dot_kernels import AddedCodes, Tiles
-
-        rows, columns = self.shape = weight.codes.shape
-        self.parts = parts
-        self.column_scale = weight.column_scale.float()
-        self.others = (weight.row_scale, weight.column_scale, weight.positions, weight.remainders)
-        of_row = weight.positions // columns
-        added = AddedCodes(
-            starts=torch.searchsorted(of_row, torch.arange(0, rows + 1, TILE_ROWS)),
-            rows=of_row % TILE_ROWS,
-            columns=weight.positions % columns,
-            values=weight.remainders * weight.row_scale[of_row].float(),
-        )
-        codes = weight.codes.view(-1, TILE_ROWS, columns).transpose(1, 2).contiguous()
-        scale = weight.row_scale.unsqueeze(0).contiguous()
-        self.tiles = Tiles(codes=codes, scale=scale, zero=torch.zeros_like(scale), group_size=columns, added=added)
-
-    def supports(self, inputs: Tensor) -> bool:
-        """Return whether `multiply` takes these inputs [..., columns]."""
-        return inputs.dtype == KERNEL_DTYPE and not (inputs.requires_grad and torch.is_grad_enabled())
-
-    def multiply(self, inputs: Tensor) -> Tensor:
-        """Return [..., rows]."""
-        rows, columns = self.shape
-        scaled = (inputs.reshape(-1, columns) * self.column_scale).to(KERNEL_DTYPE)
-        return self.tiles.multiply(scaled).view(*inputs.shape[:-1], rows)
-
-    def dequantize(self, dtype: torch.dtype, rows: slice | Tensor) -> Tensor:
-        """Return a slice of rows of the weight in dtype, exactly as its codec decodes them."""
-        assert isinstance(rows, slice), "single rows are not looked up from here"
-        return in_steps(lambda part: self._rows(part).dequantize(dtype, slice(None)), rows, self.shape)
-
-    def _rows(self, rows: slice) -> ScaledCodes:
-        """Return some rows of the weight."""
-        tile, columns = TILE_ROWS, self.shape[1]
-        first, last = rows.start // tile, -(-rows.stop // tile)
-        codes = self.tiles.codes[first:last].transpose(1, 2).reshape(-1, columns)
-        row_scale, column_scale, positions, remainders = self.others
-        begin, end = torch.searchsorted(positions, torch.tensor([rows.start, rows.stop]) * columns).tolist()
-        return ScaledCodes(
-            codes=codes[rows.start - first * tile : rows.stop - first * tile],
-            row_scale=row_scale[rows],
-            column_scale=column_scale,
-            positions=positions[begin:end] - rows.start * columns,
-            remainders=remainders[begin:end],
-        )
+def from_codes(inputs: Tensor) -> bool:
+    """Return whether a product of inputs may be computed from codes; in float32 weights are dequantized exactly."""
+    return inputs.dtype == KERNEL_DTYPE and not (inputs.requires_grad and torch.is_grad_enabled())
 
 
 def in_steps(decode: Callable[[slice], Tensor], rows: slice, shape: tuple[int, ...]) -> Tensor:
@@ -152,14 +97,6 @@ def in_steps(decode: Callable[[slice], Tensor], rows: slice, shape: tuple[int, .
         stop = min(start + step, end)
         out[start - begin : stop - begin] = decode(slice(start, stop))
     return out
-
-
-def prepack_codes(weight: ScaledCodes, parts: Mapping[str, Tensor]) -> PrepackedCodes | PrepackedTiles:
-    """Return a decoded weight as products in bfloat16 take it; parts: what is stored of it."""
-    rows, columns = weight.codes.shape
-    if weight.codes.is_cpu and rows % TILE_ROWS == 0 and columns % COLUMN_MULTIPLE == 0 and tiles_pass_proof():
-        return PrepackedTiles(weight, dict(parts))
-    return PrepackedCodes(weight, dict(parts))
 
 
 def _kernel(codes: Tensor, inputs: Tensor) -> Tensor:
@@ -196,30 +133,14 @@ def passes_proof(device: torch.device) -> bool:
     for rows, columns in ((96, 256), (33, 96)):  # rows that fill tiles, and not
         codes = torch.randint(-127, 128, (rows, columns), generator=generator).to(torch.int8)
         try:
-            if not _is_right(functools.partial(_kernel, codes), codes, generator):
+            if not is_right(functools.partial(_kernel, codes), codes, generator):
                 return False
         except RuntimeError:  # what torch raises for a kernel that it was built without
             return False
     return True
 
 
-@functools.cache
-def tiles_pass_proof() -> bool:
-    """Return whether dot products of bfloat16 pairs run on this processor and compute that of random codes."""
-    if not multiplies_pairs():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(-127, 128, (3 * TILE_ROWS, 224), generator=generator).to(torch.int8)
-    ones, none = torch.ones(224).half(), torch.zeros(0, dtype=torch.int64)
-    row_scale = torch.ones(len(codes)).half()
-    weight = ScaledCodes(codes=codes, row_scale=row_scale, column_scale=ones, positions=none, remainders=none)
-    try:
-        return _is_right(PrepackedTiles(weight, {}).multiply, codes, generator)
-    except (OSError, AttributeError):  # torch computes with threads of another kind
-        return False
-
-
-def _is_right(multiply: Callable[[Tensor], Tensor], codes: Tensor, generator: torch.Generator) -> bool:
+def is_right(multiply: Callable[[Tensor], Tensor], codes: Tensor, generator: torch.Generator) -> bool:
     """Return whether a function computes the products of random inputs and codes."""
     for count in (1, 5, 40):
         inputs = torch.randn(count, codes.shape[1], generator=generator).to(KERNEL_DTYPE)

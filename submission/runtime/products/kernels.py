@@ -32,21 +32,17 @@ from submission.model.codecs.affine import Affine
 from submission.runtime.products.block_products import (
     block_products,
     kernel_rows,
-    multiplies_pairs,
-    product_dtype,
     rows_of_a_block,
     scratch,
 )
-from submission.runtime.products.byte_tiles import PrepackedBytes
-from submission.runtime.products.int8_kernels import TILE_ROWS, PrepackedCodes, prepack_codes, tiles_pass_proof
+from submission.runtime.products.byte_tiles import PrepackedBytes, prepack_codes, tiles_pass_proof
+from submission.runtime.products.int8_kernels import KERNEL_DTYPE, PrepackedCodes, from_codes
+from submission.runtime.products.processor import TILE_ROWS, multiplies_pairs, product_dtype
 
 if TYPE_CHECKING:
     from submission.model.codecs import Codec
     from submission.model.codecs.codec import GroupedCodes
     from submission.runtime.products.dot_kernels import Tiles
-
-KERNEL_DTYPE = torch.bfloat16
-"""Of activations. In float32, where a hypothesis must not depend on its batch, weights are dequantized."""
 
 GROUP_SIZES = (32, 64, 128, 256)
 BITS = 4
@@ -132,21 +128,20 @@ class DotKernel:
     """Dot products of bfloat16 pairs, for any number of rows; the weight is never rounded."""
 
     name = "dot products of bfloat16 pairs"
-    tiles: tuple[tuple[int, int], ...] = ((64, 1),)
+    tiles: tuple[tuple[int, int], ...] = ((TILE_ROWS, 1),)
     most_rows: int | None = None
 
     def prepack(self, codes: Tensor) -> Tensor:
         """Return uint8 [rows, columns / 2]: in a tile's column a row's code and that of the row 32 further."""
         if not multiplies_pairs():
             raise RuntimeError("the processor has no dot products of bfloat16 pairs")
-        return TileLayout(64, 1, None).prepack(codes)
+        return TileLayout(TILE_ROWS, 1, None).prepack(codes)
 
     def prepare(self, weight: PrepackedGroups, scale: Tensor, zero: Tensor) -> Tiles:
         """Return the weight with scale and zero-point as codecs store them, float16."""
-        from submission.runtime.products.dot_code import TILE
         from submission.runtime.products.dot_kernels import Tiles
 
-        codes = weight.codes.view(-1, weight.shape[1], TILE // 2)
+        codes = weight.codes.view(-1, weight.shape[1], TILE_ROWS // 2)
         scale, zero = (part.t().half().contiguous() for part in (scale, zero))
         return Tiles(codes=codes, scale=scale, zero=zero, group_size=weight.codec.group_size, middle=weight.middle)
 
@@ -254,11 +249,8 @@ class PrepackedGroups:
     def supports(self, inputs: Tensor) -> bool:
         """Return whether `multiply` takes these inputs [..., columns], being faster than what is left."""
         most_rows = self.kernel.most_rows
-        return (
-            inputs.dtype == KERNEL_DTYPE
-            and (self.in_blocks or most_rows is None or inputs.numel() <= most_rows * self.shape[1])
-            and not (inputs.requires_grad and torch.is_grad_enabled())
-        )
+        is_faster = self.in_blocks or most_rows is None or inputs.numel() <= most_rows * self.shape[1]
+        return is_faster and from_codes(inputs)
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """Return [..., rows]."""

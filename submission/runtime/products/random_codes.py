@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from submission.model.codecs.codec import ScaledCodes
-from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles, prepack_codes
+from submission.runtime.products.byte_tiles import PrepackedTiles, prepack_codes
+from submission.runtime.products.int8_kernels import PrepackedCodes
 
 EXCEPTIONS = 0.0006
 """Share of codes beyond ±127, as in a real language model."""

@@ -28,7 +28,8 @@ from submission.model.safetensors_header import read_header
 from submission.model.solvers import technique_of
 from submission.runtime.loading import load_for_inference
 from submission.runtime.packed import PackedEmbedding, PackedLinear, PackedTensor, prepack_linears
-from submission.runtime.products.int8_kernels import PrepackedCodes, PrepackedTiles
+from submission.runtime.products.byte_tiles import PrepackedTiles
+from submission.runtime.products.int8_kernels import PrepackedCodes
 from submission.runtime.quantizer import register
 from submission.system.campaign import read_campaign
 from submission.system.recipe.recipe_files import read_recipe
