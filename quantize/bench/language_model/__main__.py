@@ -12,7 +12,9 @@ A row is written as
     recover:trellis@2.0   with scales, zero-points and norms tuned afterwards
 
 Sizes are the bytes of the parts that the codecs store, scales and padding included; the header of a file of weights is
-left out. stdout has one JSON object a row; increases and divergences are nats per token.
+left out. Increases and divergences are nats per token. Each row is a JSON object on stdout, and a line at the end of
+rows.jsonl in the working folder, from which `quality_chart` draws them; a bench that was killed continues with rows
+that are not there yet, named again, and reads the moments that it has measured.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from submission.errors import UserError
 
 PEER_PYTHON = Path(".nox", "peer_env", "bin", "python")
 """Where nox makes it."""
+ROWS = "rows.jsonl"
+"""In the working folder: all rows that were measured there, one after the other."""
 
 
 def main() -> None:
@@ -62,7 +66,10 @@ def main() -> None:
         save_file({"ids": calibration.sequences}, peer.calibration)
     evaluation = Evaluation(model, spread_sequences(read_tokens(tokenizer, options.text), options.sequences))
     for row in rows:
-        print(json.dumps(measure(row, problem, evaluation, peer, model, calibration)), flush=True)
+        line = json.dumps(measure(row, problem, evaluation, peer, model, calibration))
+        print(line, flush=True)
+        with (options.work / ROWS).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--text", type=Path, required=True, help="what losses are measured on")
     parser.add_argument("--calibration", type=Path, required=True, help="what moments are taken on")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the moments")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps moments and rows")
     parser.add_argument("--sequences", type=int, default=40, help="sequences of 512 tokens that are scored (40)")
     parser.add_argument("--inputs", type=int, default=32, help="sequences for second moments of inputs (32)")
     parser.add_argument("--gradients", type=int, default=32, help="sequences for moments of gradients (32)")
