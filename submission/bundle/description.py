@@ -147,7 +147,8 @@ def _weighing(recipe: Recipe) -> list[str]:
         return []
     named = "training data" if moments.source == "train" else DEV_SET
     size = f"{moments.utterances} utterances" if moments.utterances else "all utterances"
-    gradients = f", gradients on {moments.gradient_utterances} of them" if moments.fisher else ""
+    traced = "all" if moments.gradient_utterances == moments.utterances else str(moments.gradient_utterances)
+    gradients = f", gradients on {traced} of them" if moments.fisher else ""
     read = f"{size}, source and target ({', '.join(moments.pairs)}){gradients}"
     return [f"quantization errors weighed by second moments, calibrated on {named}: {read}"]
 

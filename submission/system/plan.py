@@ -108,13 +108,18 @@ def _cost_lines(system: System, store: Store) -> list[str]:
     campaign = system.campaign
     window = campaign.model.window_seconds
     works = step_works(known[0], system.recipe, len(campaign.pairs), expected.total_bytes, window)
-    base = 2 * parameter_count(known[0])
-    disk = base + sum(work.disk_bytes for work in works.values())
+    disk = 2 * parameter_count(known[0])
+    most = {}
+    for work in works.values():
+        disk += work.disk_bytes
+        most[work.step] = disk + work.scratch_bytes
+    largest = max(most, key=most.__getitem__)
+    while_it_runs = f", {in_unit(most[largest], GIB)} GiB while {largest} runs" if most[largest] > disk else ""
     return [
         "",
         "Time, memory and disk, by counts from shapes and assumed rates (docs/hardware.md):",
         *(f"  {line}" for line in cost_lines(works, [host, *CARDS], host)),
-        f"Disk with the base model, corpora left out: {in_unit(disk, GIB)} GiB.",
+        f"Disk with the base model, corpora left out: {in_unit(disk, GIB)} GiB{while_it_runs}.",
     ]
 
 

@@ -165,8 +165,12 @@ def test_the_description_names_what_moments_were_calibrated_on_and_what_was_tune
     (line,) = [line for line in facts.techniques if "second moments" in line]
     assert line == (
         "quantization errors weighed by second moments, calibrated on training data: 256 utterances, source and target "
-        "(en-de, en-zh), gradients on 32 of them"
+        "(en-de, en-zh), gradients on all of them"
     )
+    moments = dataclasses.replace(recipe.quantize.moments, gradient_utterances=32)
+    fewer = dataclasses.replace(recipe, quantize=dataclasses.replace(recipe.quantize, moments=moments))
+    facts = derive_facts(packed_config(config, allotted(codecs, budgets)), 1, campaign, fewer)
+    assert any(line.endswith("gradients on 32 of them") for line in facts.techniques)
     recovered = read_recipe("ablation:entropy-2gb-recovered", "miniature")
     facts = derive_facts(packed_config(config, allotted(codecs, budgets)), 1, campaign, recovered)
     assert facts.data_sets and all("second moments, recovery" in line for line in facts.data_sets)

@@ -64,6 +64,8 @@ class StepWork:
     memory_bytes: int = CONTEXT_BYTES
     disk_bytes: int = 0
     """That its result takes in the store or beside it."""
+    scratch_bytes: int = 0
+    """That its files take on disk besides, at most, while it runs."""
     on_card: bool = True
     """Whether it uses a card where there is one."""
 
@@ -216,6 +218,7 @@ def _calibrate(shapes: _SystemShapes, recipe: Recipe) -> StepWork:
         file_bytes=shapes.plain_bytes + size.disk_bytes + moved,
         memory_bytes=size.memory_bytes,
         disk_bytes=size.disk_bytes,
+        scratch_bytes=size.activation_bytes(utterances, traced),
     )
 
 

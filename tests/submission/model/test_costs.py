@@ -113,9 +113,11 @@ def test_a_forecast_names_every_step_that_takes_long_and_only_those_of_the_recip
 def test_calibration_reads_and_writes_activations_at_every_layer():
     """Forward, and for gradients again; then inputs, gradients at outputs and at inputs."""
     frontier = read_recipe("frontier", "iwslt26")
-    without = replace(frontier.quantize.moments, fisher=False)
-    plain = replace(frontier, quantize=replace(frontier.quantize, moments=without))
-    works = [step_works(CONFIG, recipe, 2, PACKED, 30)["calibrate"] for recipe in (plain, frontier)]
+    without, on_32 = (
+        replace(frontier.quantize.moments, **changed) for changed in ({"fisher": False}, {"gradient_utterances": 32})
+    )
+    recipes = [replace(frontier, quantize=replace(frontier.quantize, moments=moments)) for moments in (without, on_32)]
+    works = [step_works(CONFIG, recipe, 2, PACKED, 30)["calibrate"] for recipe in recipes]
     frames, tokens, _ = operations.utterance_positions(CONFIG, steps.TRAIN_SECONDS)
     layers = 32 * 4 * (frames // 2 * 1280 + tokens * 4096)
     size = moments_size(CONFIG)

@@ -146,8 +146,10 @@ def test_plan_of_a_system_with_a_target_says_the_target_and_what_moments_take(tm
     assert done.returncode == 0, done.stderr
     assert "model folder: 3,000,000,000 bytes" in done.stdout and "That is the target" in done.stdout
     assert "calibrate holds one layer at a time: at most 5.118 GiB of memory or of a GPU." in done.stdout
-    assert "On disk 12.161 GiB of moments, meanwhile at most 18.058 GiB of activations." in done.stdout
+    assert "On disk 12.161 GiB of moments, meanwhile at most 56.388 GiB of activations." in done.stdout
+    assert "corpora left out: 57.234 GiB, 105.240 GiB while calibrate runs." in done.stdout
     assert "calibrate" not in submission(tmp_path, "plan").stdout
+    assert "while" not in submission(tmp_path, "plan", "--campaign", "iwslt26").stdout
 
 
 def test_plan_says_what_recovery_takes(tmp_path):
