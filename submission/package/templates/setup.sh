@@ -38,6 +38,11 @@ done
 
 parent=$(dirname -- "$venv")
 [ -d "$parent" ] && [ -w "$parent" ] || fail "cannot write to $parent; set PACKAGE_VENV to a folder that can be made, for setup.sh and run.sh"
+# A folder that is there is emptied below: only one that an environment lies in, or nothing, may be.
+if [ -e "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
+    [ -d "$venv" ] && [ -z "$(ls -A -- "$venv")" ] ||
+        fail "$venv is there and no environment; name a folder that is not there yet, or an empty one, with PACKAGE_VENV"
+fi
 "$found" -m venv --clear "$venv" >/dev/null 2>&1 ||
     fail "$found cannot make a virtual environment at $venv; install its venv module (python3-venv), or free disk space"
 rm -f "$venv/complete"

@@ -155,6 +155,19 @@ def test_scripts_fail_with_one_line_that_says_how_to_go_on(made, script, tmp_pat
         assert done.stderr.startswith(f"{script}: ") and done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.parametrize("name", ["notes.txt", ".notes", "-notes"])
+def test_a_folder_that_is_no_environment_is_not_emptied_for_one(made, name, tmp_path):
+    (tmp_path / "place").mkdir()
+    note = tmp_path / "place" / name
+    note.write_text("the only copy", encoding="utf-8")
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
+    for place in (tmp_path / "place", note):
+        variables = environment | {"PACKAGE_VENV": str(place)}
+        done = subprocess.run([made / "setup.sh"], env=variables, cwd="/", capture_output=True, text=True)
+        assert done.returncode == 2 and "is there and no environment" in done.stderr, done.stderr
+    assert note.read_text(encoding="utf-8") == "the only copy"
+
+
 def test_scripts_are_valid_for_a_plain_shell():
     for name in ("setup.sh", "run.sh"):
         script = package_files("x")[name]
