@@ -7,9 +7,11 @@ import errno
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from select import POLLERR, POLLHUP, POLLOUT, poll
 from typing import TYPE_CHECKING
 
 from submission.errors import UnavailableError, UserError
@@ -157,6 +159,16 @@ def _fix(error: OSError) -> str:
     }.get(error.errno or 0, "fix that and run the same command again")
 
 
+def _output_is_closed() -> bool:
+    """Return whether the reader of the output has closed it, as `head` does; what is left is then not written."""
+    output = poll()
+    output.register(sys.stdout.fileno(), POLLOUT)
+    closed = any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    return closed
+
+
 def _write_utf8() -> None:
     """Make all output UTF-8, and file names too, whatever the locale says.
 
@@ -174,17 +186,22 @@ def _write_utf8() -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and call the verb's function (`set_defaults(verb=…)`); return the exit status.
 
-    0 done, 1 done with findings, 2 could not be done; 130 interrupted.
+    0 done, 1 done with findings, 2 could not be done; 130 interrupted; 141 the reader of the output closed it.
     """
     _write_utf8()
     args = parser.parse_args(argv)
     set_thread_defaults()  # read when torch is imported, which a verb does later
     try:
-        return args.verb(args) or 0
+        status = args.verb(args) or 0
+        if sys.stdout is not None:  # it is None where the command was started without one
+            sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return 128 + signal.SIGPIPE
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}; {_fix(error)}", file=sys.stderr)
         return 2

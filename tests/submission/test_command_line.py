@@ -46,6 +46,36 @@ def test_names_and_output_are_utf8_in_any_locale(name: bytes, tmp_path: Path) ->
     assert done.stdout.decode("utf-8").strip() in ("Gespräch-电话.wav", r"Gespr\udce4ch.wav")
 
 
+LISTING = """
+import argparse, sys
+from submission.cli import run
+
+def count(args):
+    for number in range(args.lines):
+        print(number, flush=args.flush)
+
+parser = argparse.ArgumentParser()
+parser.add_argument("lines", type=int)
+parser.add_argument("--flush", action="store_true")
+parser.set_defaults(verb=count)
+sys.exit(run(parser))
+"""
+
+
+@pytest.mark.parametrize("words", [["2"], ["2", "--flush"], ["100000"]])
+def test_a_reader_that_stops_reading_ends_a_command_without_a_word(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(LISTING, encoding="utf-8")
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does when it has its lines
+    command = [sys.executable, str(tmp_path / "program.py"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_store_without_locks_builds_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
