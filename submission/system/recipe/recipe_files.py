@@ -86,6 +86,9 @@ def _split_target(name: str) -> tuple[str, str]:
     if base and size == LIMIT:
         return base, LIMIT
     number = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", size) if base else None
+    if not number and base and "/" not in size and not size.endswith(".toml"):  # no path with an @ in it
+        what = f"{size!r} behind the @ is no size"
+        raise UserError(f"recipe {name}", what, f"write a number and its unit, such as {base}@2.5GB, or {base}@{LIMIT}")
     return (base, f"{number[1]} {number[2]}") if number else (name, "")
 
 

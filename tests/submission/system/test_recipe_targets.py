@@ -99,6 +99,12 @@ def test_a_target_behind_a_name_is_refused_where_it_means_nothing(tmp_path):
         System(read_campaign("miniature"), read_recipe("primary@3GB", "miniature"), None, tmp_path)
 
 
+@pytest.mark.parametrize("size", ["", "1600", "1,6MB", "-3MB", "1e3GB", "NaNGB"])
+def test_what_is_no_size_behind_a_name_is_no_name_of_another_recipe(size):
+    with pytest.raises(UserError, match=f"recipe frontier@{size}: '{size}' behind the @ is no size; .* frontier@2.5GB"):
+        read_recipe(f"frontier@{size}", "miniature")
+
+
 def test_a_path_may_hold_the_sign_of_a_target(tmp_path):
     folder = tmp_path / "me@work"
     folder.mkdir()
