@@ -54,6 +54,9 @@ def steps(args: argparse.Namespace) -> None:
 
     One a line; a step that several systems share is printed once.
     """
+    names = [step.name for step in STEPS]
+    if names.index(args.first) > names.index(last := LAST_OF_MODEL if args.report else args.until):
+        raise UserError(f"--from {args.first}", f"is a step after {last}, the last", "exchange the two, or name others")
     also = [f"frontier@{target}" for target in args.targets.split(",")] if args.targets else []
     recipes = [args.recipe or "primary", *also]
     if args.report:
@@ -64,7 +67,7 @@ def steps(args: argparse.Namespace) -> None:
     commands = step_commands(
         selections,
         first=args.first,
-        last=LAST_OF_MODEL if args.report else args.until,
+        last=last,
         options=options | ({"--allow-missing": []} if args.allow_missing else {}),
     )
     if args.report:

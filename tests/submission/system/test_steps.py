@@ -112,6 +112,12 @@ def test_an_unknown_step_is_refused_with_the_known_ones():
         step("packing")
 
 
+@pytest.mark.parametrize("words", [("--from", "score", "--until", "pack"), ("--report", "--from", "decode")])
+def test_a_first_step_after_the_last_is_refused(words):
+    done = submission("steps", *words)
+    assert done.returncode == 2 and done.stdout == "" and "is a step after" in done.stderr, done.stderr
+
+
 def test_the_systems_of_a_list_share_steps_and_a_command_that_takes_lists_stands_once(tmp_path):
     campaign = read_campaign("miniature")
     systems = tuple(
