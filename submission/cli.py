@@ -155,6 +155,8 @@ def _fix(error: OSError) -> str:
         errno.EDQUOT: f"your quota on that disk is used up: free some space there and {again}",
         errno.EFBIG: f"raise the limit on a file's size (`ulimit -f`), or take another disk, and {again}",
         errno.EROFS: f"that disk is read-only: make it writable, or name a folder on another one, and {again}",
+        errno.EISDIR: "that is a folder: name a file, and run the same command again",
+        errno.ENOENT: "make that folder or file, or name another one, and run the same command again",
         errno.EACCES: f"make that place accessible to you, or name another one, and {again}",
     }.get(error.errno or 0, "fix that and run the same command again")
 

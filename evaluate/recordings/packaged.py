@@ -148,6 +148,8 @@ def translate_list(
     from segment.testset import TestSetFolder
     from submission.bundle.manifest import SEGMENTER
 
+    if out.is_dir():
+        raise UserError(f"--output {out}", "is a folder, and a list becomes a file", "name a file")
     named = listed_recordings(listed)
     folder = TestSetFolder(recordings=tuple(recording for recording in named if recording), unlisted=())
     decoding = decoding_setup(bundle, pair, device, load)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -60,6 +61,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     The temporary file has a name of its own, so that two writers never share one.
     """
+    if path.is_dir():  # before a file is made beside it, and the error names that one
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ASIDE, dir=path.parent)
     try:
         with named_place(path), os.fdopen(descriptor, "wb") as file:

@@ -102,6 +102,15 @@ def test_impossible_requests_are_one_line_on_stderr(bundled, tmp_path, capsys, m
     assert (status, out, said.count("\n")) == (2, "", 1) and message in said
 
 
+def test_a_folder_for_the_lines_of_a_list_is_refused_before_anything_is_decoded(bundled, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text(f"{sorted(bundled.audio.rglob('*.wav'))[0]}\n", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    words = ("--input", tmp_path / "list.txt", "--lang-pair", "en-de", "--output", tmp_path / "out")
+    status, out, said = translate(bundled, capsys, *words)
+    assert (status, out, said.count("\n")) == (2, "", 1) and "is a folder, and a list becomes a file" in said
+    assert not list(tmp_path.glob("*.run"))
+
+
 def test_the_runtime_of_a_package_alone_gives_the_bundles_lines(bundled, tmp_path):
     place = tmp_path / "with blanks und Umläute"
     for name, content in package_files("system").items():

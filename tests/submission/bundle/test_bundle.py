@@ -279,7 +279,14 @@ def test_full_disk_is_named_and_leaves_the_good_bundle_alone(ingredients, good, 
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [("ENOSPC", "free some space"), ("EDQUOT", "quota"), ("EROFS", "read-only"), ("EIO", "fix that")],
+    [
+        ("ENOSPC", "free some space"),
+        ("EDQUOT", "quota"),
+        ("EROFS", "read-only"),
+        ("EISDIR", "name a file"),
+        ("ENOENT", "make that folder"),
+        ("EIO", "fix that"),
+    ],
 )
 def test_errors_of_the_system_say_what_to_do(capsys, number, words):
     def verb(args: argparse.Namespace) -> int:

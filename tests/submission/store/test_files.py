@@ -111,3 +111,13 @@ def test_progress_of_a_few_millions_shows_their_fractions(monkeypatch, total, do
     with progress("packing", total, "M") as tick:
         tick(done)
     assert shown in sys.stderr.getvalue()
+
+
+def test_a_place_where_no_file_can_be_is_named_as_it_was_given(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as folder:
+        write_text(tmp_path / "folder", "text")
+    with pytest.raises(FileNotFoundError) as missing:
+        write_text(tmp_path / "none" / "page.html", "text")
+    assert (folder.value.filename, missing.value.filename) == (str(tmp_path / "folder"), str(tmp_path / "none"))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
