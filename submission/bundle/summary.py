@@ -110,10 +110,11 @@ def _stage_row(name: str, uses: Sequence[StageUse]) -> Row:
 
 def _bundle(bundle: Path, findings: Sequence[Finding]) -> str:
     lines = [f"Bundle: {bundle}", verdict(findings)]
+    word = shlex.quote(str(bundle))  # the name of an own recipe may hold a blank
     lines += [f"  {f.severity} {f.code} {f.path or '.'}: {f.what}"[:100] for f in findings if f.severity == "error"]
     if findings:
-        lines.append(f"All findings, and how to fix them: python -m submission verify {bundle}")
-    lines.append(f"Preview before the upload: python -m submission preview {bundle}")
+        lines.append(f"All findings, and how to fix them: python -m submission verify {word}")
+    lines.append(f"Preview before the upload: python -m submission preview {word}")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,11 @@ def test_it_says_where_the_bundle_lies_and_what_verify_found(given):
     found = summary(**given | {"findings": [error, FINDING]})
     assert "verify: 1 error, 1 warning\n  error TXT02 en-de/ACL.txt: line 3: blank\n" in found
     assert f"python -m submission verify {given['bundle']}" in found
+
+
+def test_printed_commands_are_words_of_a_shell(given):
+    text = summary(**given | {"bundle": Path("dist/my recipe"), "findings": [FINDING]})
+    assert "submission verify 'dist/my recipe'\n" in text and "submission preview 'dist/my recipe'\n" in text
 
 
 def test_the_miniature_says_what_it_is_and_how_to_build_the_competition_system(given):
