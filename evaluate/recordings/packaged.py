@@ -56,8 +56,10 @@ def translate(args: argparse.Namespace) -> int:
     from evaluate.recordings.translate import find_pair
 
     bundle = with_batch_size(open_bundle(args.bundle, args.campaign), args.batch_size)
-    pairs = [find_pair(bundle.campaign, args.lang_pair)] if args.lang_pair else list(bundle.campaign.pairs)
-    check_separate(args.bundle, args.output)
+    pairs = (
+        [find_pair(bundle.campaign, args.lang_pair, "--lang-pair")] if args.lang_pair else list(bundle.campaign.pairs)
+    )
+    check_separate(args.bundle, args.output, "--output")
     load = functools.cache(load_on)
     if args.input is not None:
         if len(pairs) > 1 or args.segments:
@@ -65,7 +67,7 @@ def translate(args: argparse.Namespace) -> int:
             raise UserError("--input", "is translated into one language, a line for each recording", fix)
         translate_list(bundle, pairs[0], args.input, args.output, device=args.device, load=load)
         return 0
-    check_separate(args.audio, args.output)
+    check_separate(args.audio, args.output, "--output")
     translate_folder(bundle, pairs, args.audio, args.output, segments=args.segments, device=args.device, load=load)
     return 0
 

@@ -195,10 +195,10 @@ def how_to_segment(
     return ByMethod(options=chosen, classifier=classifier, channels=channels, regions=regions)
 
 
-def check_separate(folder: Path, out: Path) -> None:
-    """Refuse an output folder inside an input folder: the next run would read the output."""
+def check_separate(folder: Path, out: Path, option: str = "--out") -> None:
+    """Refuse an output folder, of this option, inside an input folder: the next run would read the output."""
     if out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--out {out}", f"is inside the input folder {folder}", "name a folder outside it")
+        raise UserError(f"{option} {out}", f"is inside the input folder {folder}", "name a folder outside it")
 
 
 def given_file(folder: Path) -> Path | None:

@@ -117,11 +117,11 @@ class Translation:
         return SystemOutput(label=str(self.out), lines=self.lines, places=segment_positions(self.segments))
 
 
-def find_pair(campaign: Campaign, name: str) -> Pair:
-    """Return a campaign's pair; UserError for a name that it does not have."""
+def find_pair(campaign: Campaign, name: str, option: str = "--pair") -> Pair:
+    """Return a campaign's pair; UserError, naming the option, for a name that it does not have."""
     pairs = {pair.name: pair for pair in campaign.pairs}
     if name not in pairs:
-        raise UserError(f"--pair {name}", f"campaign {campaign.name} has no such pair", nearest(name, pairs))
+        raise UserError(f"{option} {name}", f"campaign {campaign.name} has no such pair", nearest(name, pairs))
     return pairs[name]
 
 

@@ -69,7 +69,7 @@ def fit_budgets(
 
     codecs: of every packed weight, by name. shares: how bytes are divided; no weight gets less than its codec accepts.
     other_bytes: as in `forecast`. Raises UserError, saying the least, for a target below what everything else and the
-    smallest budgets come to.
+    smallest budgets come to, and for one above what the model weighs with these weights unpacked.
     """
     specs, shapes = tensors(config), budgeted_shapes(config, codecs)
     least = {name: least_budget(codecs[name], shape) for name, shape in shapes.items()}
@@ -83,6 +83,10 @@ def fit_budgets(
             f"{target_bytes:,} bytes; what is kept, what has a fixed size and the smallest budgets weigh {smallest:,}"
         )
         raise UserError(TARGET, what, "raise the target, or choose smaller codecs for the others")
+    unpacked = add_up(config, specs, {n: c for n, c in codecs.items() if n not in shapes}, other_bytes).total_bytes
+    if target_bytes > max(unpacked, smallest):
+        what = f"{target_bytes:,} bytes; with every weight that has a budget unpacked, the model weighs {unpacked:,}"
+        raise UserError(TARGET, what, "lower the target: what is beyond that would be padding")
     stream_bytes = target_bytes - (smallest - sum(least.values()))
     best: dict[str, int] | None = None
     for attempt in range(ATTEMPTS):

@@ -61,7 +61,7 @@ def other_of(base: Path) -> int:
     return companion_bytes(base)
 
 
-@pytest.mark.parametrize("bits", [16, 7.3, 6.11])
+@pytest.mark.parametrize("bits", [15, 7.3, 6.11])
 def test_shares_meet_a_target_to_a_few_bytes(base, bits):
     config, target = read_config(base), target_of(base, bits)
     codecs = resolve_codecs(config, RULES)
@@ -84,6 +84,15 @@ def test_a_target_below_the_rest_says_the_least(base):
     assert provisional_forecast(read_config(base), RULES, (), smallest + 4000, other_bytes=0).provisional
     with pytest.raises(UserError):
         provisional_forecast(read_config(base), RULES, (), smallest - 1, other_bytes=0)
+
+
+def test_a_target_above_the_unpacked_model_says_what_that_weighs(base):
+    config = read_config(base)
+    plain = forecast(config, (), other_bytes=0).total_bytes
+    with pytest.raises(UserError, match="lower the target") as caught:
+        provisional_forecast(config, RULES, (), 2 * plain, other_bytes=0)
+    most = int(str(caught.value).split("weighs ")[1].split(";")[0].replace(",", ""))
+    assert most <= plain and provisional_forecast(config, RULES, (), most, other_bytes=0).provisional
 
 
 def write_moments(base: Path, folder: Path) -> None:

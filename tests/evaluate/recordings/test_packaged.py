@@ -91,7 +91,7 @@ def test_a_blank_line_of_a_list_is_a_blank_line_of_the_output(bundled, tmp_path,
     [
         (["--input", "none.txt", "--lang-pair", "en-de"], "no such file"),
         (["--input", "list.txt"], "name one pair with --lang-pair"),
-        (["--input", "list.txt", "--lang-pair", "en-fr"], "has no such pair"),
+        (["--input", "list.txt", "--lang-pair", "en-fr"], "--lang-pair en-fr: campaign "),
         (["--input", "list.txt", "--lang-pair", "en-de"], "lacks 1 of its 1 recording (first: "),
     ],
 )
@@ -100,6 +100,12 @@ def test_impossible_requests_are_one_line_on_stderr(bundled, tmp_path, capsys, m
     Path("list.txt").write_text("missing.wav\n", encoding="utf-8")
     status, out, said = translate(bundled, capsys, *words, "--output", "lines.txt")
     assert (status, out, said.count("\n")) == (2, "", 1) and message in said
+
+
+def test_an_output_folder_among_the_recordings_is_named_by_its_option(bundled, capsys):
+    place = bundled.audio / "out"
+    status, out, said = translate(bundled, capsys, "--audio", bundled.audio, "--output", place)
+    assert (status, out) == (2, "") and f"error: --output {place}: is inside the input folder" in said
 
 
 def test_a_folder_for_the_lines_of_a_list_is_refused_before_anything_is_decoded(bundled, tmp_path, capsys):
