@@ -163,6 +163,8 @@ def _fix(error: OSError) -> str:
 
 def _output_is_closed() -> bool:
     """Return whether the reader of the output has closed it, as `head` does; what is left is then not written."""
+    if sys.stdout is None:  # the command was started without one
+        return False
     output = poll()
     output.register(sys.stdout.fileno(), POLLOUT)
     closed = any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))

@@ -56,9 +56,8 @@ def translate(args: argparse.Namespace) -> int:
     from evaluate.recordings.translate import find_pair
 
     bundle = with_batch_size(open_bundle(args.bundle, args.campaign), args.batch_size)
-    pairs = (
-        [find_pair(bundle.campaign, args.lang_pair, "--lang-pair")] if args.lang_pair else list(bundle.campaign.pairs)
-    )
+    every, name = list(bundle.campaign.pairs), args.lang_pair
+    pairs = [find_pair(bundle.campaign, name, "--lang-pair")] if name else every
     check_separate(args.bundle, args.output, "--output")
     load = functools.cache(load_on)
     if args.input is not None:
